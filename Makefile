@@ -1,0 +1,56 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
+
+.PHONY: help demo test test-fast check crds bench bench-ray bench-constant lock setup clean
+
+help:  ## say what each command does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo:  ## the main job: three tiers on this machine, connections grow, p95 stays flat
+	@$(SETUP) runtime
+	@$(BIN)/python -m tierserve.demo
+
+test:  ## set everything up and run every check and test
+	@$(SETUP) dev --browser
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest
+
+test-fast:  ## the tests that start no cluster (a minute)
+	@$(SETUP) dev
+	@$(BIN)/python -m pytest -m "not slow"
+
+check:  ## ruff, mypy, import-linter, and the generated CRD
+	@$(SETUP) dev
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tierserve.api.crd --check crds/genaideployments.yaml
+
+crds:  ## write crds/genaideployments.yaml from the models
+	@$(SETUP) dev
+	@$(BIN)/python -m tierserve.api.crd --write crds/genaideployments.yaml
+
+bench:  ## figures of the queueing mathematics beside the peers
+	@$(SETUP) bench
+	@$(BIN)/python bench/queueing.py
+
+bench-ray:  ## our policy beside Ray Serve's own autoscaler, the same load (about 30 minutes)
+	@$(SETUP) runtime
+	@$(BIN)/python bench/ray_autoscaler.py
+
+bench-constant:  ## five minutes of constant load: how often the policy changes its mind
+	@$(SETUP) runtime
+	@$(BIN)/python bench/constant_load.py
+
+lock:  ## compile the locks anew
+	@$(SETUP) lock
+
+setup:  ## make the virtual environment only
+	@$(SETUP) dev
+
+clean:  ## remove what was made here (the caches in your home stay)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis out

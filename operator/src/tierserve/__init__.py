@@ -1,0 +1,1 @@
+"""TierServe: tiered generative-AI serving on Kubernetes and on one machine."""

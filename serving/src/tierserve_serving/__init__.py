@@ -1,0 +1,1 @@
+"""What runs inside a replica, inside the Serve controller and beside the gateway."""
