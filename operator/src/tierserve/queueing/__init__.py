@@ -1,0 +1,54 @@
+"""Queueing mathematics: Erlang B and C, waits, staffing, batching, closed populations. Pure functions, no I/O.
+
+The names below are looked up on first use: a replica needs `BatchProfile` alone, and scipy would double its start.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tierserve.queueing.batching import BatchProfile
+    from tierserve.queueing.closed import closed_rate, fixed_point
+    from tierserve.queueing.erlang import erlang_b, erlang_c, hayward_c, log_erlang_c
+    from tierserve.queueing.response import (
+        mean_response,
+        mean_wait,
+        response_quantile,
+        response_survival,
+        wait_quantile,
+    )
+    from tierserve.queueing.staffing import halfin_whitt, servers_for
+
+__all__ = [
+    "BatchProfile",
+    "closed_rate",
+    "erlang_b",
+    "erlang_c",
+    "fixed_point",
+    "halfin_whitt",
+    "hayward_c",
+    "log_erlang_c",
+    "mean_response",
+    "mean_wait",
+    "response_quantile",
+    "response_survival",
+    "servers_for",
+    "wait_quantile",
+]
+_MODULES = {
+    "BatchProfile": "batching",
+    "closed_rate": "closed",
+    "fixed_point": "closed",
+    "erlang_b": "erlang",
+    "erlang_c": "erlang",
+    "hayward_c": "erlang",
+    "log_erlang_c": "erlang",
+    "halfin_whitt": "staffing",
+    "servers_for": "staffing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'response')}"), name)
