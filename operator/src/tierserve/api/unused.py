@@ -1,0 +1,66 @@
+"""Fields that this version understands but does not act on yet: none is ignored in silence.
+
+One table; whoever makes a field work takes its line away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tierserve.api.deployment import GenAIDeployment
+from tierserve.api.document import nodes, to_document
+from tierserve.api.problems import Problem
+
+NO_KUBERNETES = "there are no nodes to choose from: services run on this machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A field at `path`; it counts as set when it holds something other than one of `plain`."""
+
+    path: str
+    why: str = "this version does not act on it yet"
+    mend: str = "leave it, or take it out: it changes nothing"
+    plain: tuple[object, ...] = field(default=())
+
+
+UNUSED: tuple[Unused, ...] = (
+    Unused("spec.objective.optimize", "the planner takes the first model that meets the objective", plain=("cost",)),
+    Unused("spec.objective.caps", "the planner does not bound cost, power or carbon yet"),
+    Unused(
+        "spec.models[].engine",
+        "this version does not start vLLM; it plans for it",
+        "to run the file on this machine use emulated or llamacpp",
+        plain=("emulated", "llamacpp"),
+    ),
+    Unused("spec.models[].quality", "the planner takes the first model of a tier that fits and is in time"),
+    Unused("spec.tiers[].placement", NO_KUBERNETES),
+    Unused("spec.tiers[].sites[].placement", NO_KUBERNETES),
+    Unused("spec.tiers[].accelerator.type", NO_KUBERNETES),
+    Unused("spec.traffic[].origin", "requests of a class may come in anywhere"),
+    Unused("spec.cache"),
+    Unused("spec.pipeline"),
+    Unused("spec.sync"),
+    Unused("spec.guard"),
+    Unused("spec.gateway.tls", "the gateway speaks plain HTTP on loopback"),
+    Unused("spec.gateway.auth", "the gateway asks nobody who they are", plain=({"mode": "none"},)),
+    Unused("spec.gateway.rateLimits"),
+)
+
+
+def unused_fields(gaid: GenAIDeployment) -> list[Problem]:
+    """A warning for each field of the table that the user set, named once, at its first place."""
+    whole = to_document(gaid)
+    found = ((unused, _first_set(unused, whole)) for unused in UNUSED)
+    return [
+        Problem(path, f"is set, but {unused.why}", unused.mend, value if isinstance(value, str) else None)
+        for unused, hit in found
+        if hit
+        for path, value in (hit,)
+    ]
+
+
+def _first_set(unused: Unused, whole: Mapping[str, Any]) -> tuple[str, Any] | None:
+    return next((hit for hit in nodes(whole, unused.path) if hit[1] not in unused.plain), None)

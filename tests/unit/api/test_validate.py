@@ -1,0 +1,94 @@
+"""`tierserve validate` as a user sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from tierserve.cli.validate import judge_text, validate
+
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+app = typer.Typer()
+app.command()(validate)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    file = tmp_path / "bad.yaml"
+    text = (ROOT / "examples/smallest.yaml").read_text()
+    text = text.replace("weights: 16Gi", "weights: 160Gi")
+    file.write_text(text.replace("{preset: cpu}", "{preset: cpu}, replicas: {max: 0}"))
+    return file
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_valid(example: Path) -> None:
+    result = run(example)
+    assert (result.exit_code, result.output) == (0, "valid\n")
+
+
+def test_a_mistake_is_told_with_field_value_and_mend(bad: Path) -> None:
+    result = run(bad)
+    assert result.exit_code == 1
+    assert (
+        result.output
+        == f"""\
+{bad}:14: spec.tiers[1].replicas.max: 0 is less than min (1)
+    give max at least min, or set min to 0 to let the tier scale to zero
+{bad}:10: spec.models[0].memory.weights: 160Gi does not fit accelerator A100-80GB of tier cloud (1 x 80Gi, 4Gi of each \
+in reserve)
+    use more accelerators perReplica (tensor parallel), a quantised variant, or a larger accelerator
+2 errors
+"""
+    )
+
+
+def test_json_has_the_same(bad: Path) -> None:
+    result = run(bad, ROOT / "examples/smallest.yaml", "-o", "json")
+    assert result.exit_code == 1
+    first, second = json.loads(result.stdout)
+    assert (first["valid"], second["valid"]) == (False, True)
+    assert [error["path"] for error in first["errors"]] == [
+        "spec.tiers[1].replicas.max",
+        "spec.models[0].memory.weights",
+    ]
+    assert [error["value"] for error in first["errors"]] == [0, "160Gi"]
+
+
+def test_a_field_that_is_not_acted_on_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "service.yaml"
+    file.write_text((ROOT / "examples/smallest.yaml").read_text() + "  cache: {tier: cloud}\n")
+    result = run(file)
+    assert result.exit_code == 0
+    assert f"warning: {file}:15: spec.cache: is set, but this version does not act on it yet\n" in result.output
+    assert result.output.endswith("valid, 1 warning\n")
+
+
+def test_what_only_the_planner_knows_is_an_error_too() -> None:
+    text = (ROOT / "examples/assistant.yaml").read_text().replace("target: 1500ms", "target: 500ms")
+    verdict = judge_text("service.yaml", text)
+    assert verdict.errors
+    assert all(problem.path and problem.mend and problem.line for problem in verdict.errors)
+
+
+def test_a_file_that_is_not_there_is_told() -> None:
+    result = run("no-such-file.yaml")
+    assert result.exit_code != 0
+    assert "no-such-file.yaml" in str(result.exception)
+
+
+def test_text_that_is_not_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "service.yaml"
+    file.write_text("a: 1\nb: [\n")
+    result = run(file)
+    assert result.exit_code == 1
+    assert f"{file}:3: is not YAML" in result.output
