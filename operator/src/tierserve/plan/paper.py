@@ -1,0 +1,122 @@
+"""The paper's own form of the model: memory pooled over all accelerators, every server as fast as a whole accelerator.
+
+Wang, Xue, Wei, Kuo, "An Overview on Generative AI at Scale with Edge-Cloud Computing" (2023):
+
+    c = G \\ U     servers: memory of all accelerators over the memory of a model, whole part
+    mu = P / F    requests per second of one server: FLOP/s of an accelerator over the FLOPs of a request
+    lambda = N    every connection asks once a second
+    W = 1 / mu + C(c, lambda / mu) / (c mu - lambda)
+
+Two things in it are kinder than machines are, and the other modules of `plan` do without them: memory does not pool
+(100 accelerators of 80 GB hold 200 models of 28 GB, not 285), and requests on one accelerator share its FLOP/s.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tierserve.api.deployment import GenAIDeployment
+from tierserve.api.tiers import Tier
+from tierserve.plan import hardware as hw
+from tierserve.plan.placement import tokens_on
+from tierserve.queueing.erlang import log_erlang_c
+from tierserve.queueing.response import mean_response
+
+CONNECTIONS = {"cloud": 1000, "edge": 20, "device": 1}
+"""Connections of the paper's examples, by kind of tier (a device serves its owner)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaperTier:
+    """One site of a tier in the paper's form.
+
+    Attributes:
+        tier: its name.
+        servers: c, memory pooled.
+        servers_packed: models that fit with memory packed per accelerator (or per group of `perReplica`).
+        rate: lambda, requests per second.
+        service_rate: mu, requests per second of one server.
+        offered_load: a = lambda / mu in erlangs.
+        utilisation: a / c.
+        log10_p_wait: log10 of C(c, a), which is far below the smallest float in the paper's examples.
+        response_s: W in seconds, `inf` where a >= c.
+    """
+
+    tier: str
+    servers: int
+    servers_packed: int
+    rate: float
+    service_rate: float
+    offered_load: float
+    utilisation: float
+    log10_p_wait: float
+    response_s: float
+
+    @property
+    def p_wait(self) -> str:
+        """C(c, a) as a text with twelve digits, whatever its size."""
+        return power_of_ten(self.log10_p_wait)
+
+
+def pooled_servers(memory_bytes: float, model_bytes: float) -> int:
+    """Return c = G \\ U, the models that fit a memory that were one piece."""
+    return math.floor(memory_bytes / model_bytes * (1 + 1e-12))
+
+
+def packed_servers(accelerators: int, memory_bytes: float, model_bytes: float) -> int:
+    """Return the models that fit `accelerators` of `memory_bytes` each, none of them cut in two."""
+    return accelerators * pooled_servers(memory_bytes, model_bytes)
+
+
+def service_rate(flops: float, flops_per_request: float) -> float:
+    """Return mu = P / F."""
+    return flops / flops_per_request
+
+
+def paper_tier(name: str, servers: int, packed: int, mu: float, rate: float) -> PaperTier:
+    """Return the paper's figures of a tier with `servers` servers of `mu` requests per second at `rate` per second."""
+    load = rate / mu
+    return PaperTier(
+        tier=name,
+        servers=servers,
+        servers_packed=packed,
+        rate=rate,
+        service_rate=mu,
+        offered_load=load,
+        utilisation=load / servers if servers else math.inf,
+        log10_p_wait=log_erlang_c(servers, load) / math.log(10.0),
+        response_s=mean_response(servers, rate, mu),
+    )
+
+
+def pooled(gaid: GenAIDeployment, connections: float | None = None) -> tuple[PaperTier, ...]:
+    """Return every tier of `gaid` in the paper's form, for one site of it with all its replicas.
+
+    Args:
+        gaid: the service; the first model of each tier counts, a server being a whole copy of its weights.
+        connections: N = lambda of each tier; None takes the paper's 1,000 for the cloud, 20 for the edge, and 1 for a
+            device.
+    """
+    return tuple(_tier(gaid, tier, connections) for tier in gaid.spec.tiers)
+
+
+def _tier(gaid: GenAIDeployment, tier: Tier, connections: float | None) -> PaperTier:
+    model, hardware = gaid.models_of(tier)[0], tier.hardware
+    size = hw.weights_bytes(model)
+    count = tier.max_replicas * hardware.per_replica
+    return paper_tier(
+        name=tier.name,
+        servers=pooled_servers(count * hardware.memory_bytes, size),
+        packed=packed_servers(tier.max_replicas, hardware.per_replica * hardware.memory_bytes, size),
+        mu=service_rate(hardware.flops, hw.request_flops(model, tokens_on(gaid, tier, model))),
+        rate=float(CONNECTIONS[tier.kind] if connections is None else connections),
+    )
+
+
+def power_of_ten(log10: float) -> str:
+    """Return 10^log10 as a text such as 1.22065249154e-970."""
+    if log10 == -math.inf:
+        return "0"
+    whole = math.floor(log10)
+    return f"{10 ** (log10 - whole):.12g}e{whole:+03d}" if whole < -3 else f"{10**log10:.6g}"

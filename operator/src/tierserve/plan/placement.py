@@ -1,0 +1,250 @@
+"""Which model each tier and site runs, with how many slots, and what is left of the response time there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from tierserve.api.deployment import GenAIDeployment
+from tierserve.api.models import BYTES_PER_TOKEN, Model
+from tierserve.api.problems import Problem, ValidationFailed
+from tierserve.api.tiers import Tier
+from tierserve.api.traffic import KINDS_ALLOWED, TrafficClass
+from tierserve.plan import hardware as hw
+from tierserve.queueing.batching import BatchProfile
+
+WAIT_SHARE = 0.1
+"""Share of the time left on a tier that is kept for waiting when the slots of a replica are chosen."""
+
+
+class PlacementError(ValidationFailed):
+    """A tier can run none of its models as the objective asks; `problems` name field, value and mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One pool: a model on one site of a tier. Times in seconds.
+
+    Attributes:
+        tier, site, kind: where; kind is cloud, edge or device.
+        model, engine, source: what runs there.
+        slots: requests one replica holds at once.
+        profile: step times of a replica.
+        input_tokens, output_tokens: means over the classes that the tier serves, weighted by their shares.
+        uplink_s, downlink_s: t_UL and t_DL, half the round trip and the bytes over the bandwidth.
+        min_replicas, max_replicas: floor and ceiling at this site.
+        startup_s: prior of the time to start a replica.
+        percentile, target_s: this per cent of the requests must wait and be served within target_s.
+        bound: what sets the slots: memory, responseTime, firstToken, perToken or engine.
+        measured: whether the profile was measured; else it is the roofline prior.
+        service_tail_s: the percentile of the service time with all slots taken; None: as the mean.
+        meets_target: whether a request that never waits keeps the target.
+        context_tokens: most tokens of prompt and answer together.
+        bounds: slots that each bound alone would allow.
+    """
+
+    tier: str
+    site: str
+    kind: str
+    model: str
+    engine: str
+    source: str | None
+    slots: int
+    profile: BatchProfile
+    input_tokens: float
+    output_tokens: float
+    uplink_s: float
+    downlink_s: float
+    min_replicas: int
+    max_replicas: int
+    startup_s: float
+    percentile: float
+    target_s: float
+    bound: str = "memory"
+    measured: bool = True
+    service_tail_s: float | None = None
+    meets_target: bool = True
+    context_tokens: int = 4096
+    bounds: dict[str, int] = field(default_factory=dict, compare=False)
+
+    @property
+    def pool(self) -> str:
+        """Name of the pool: tier-site."""
+        return f"{self.tier}-{self.site}"
+
+    @property
+    def service_s(self) -> float:
+        """T(slots): mean service time in a full replica, the cautious figure for Erlang C."""
+        return self.profile.service_time(self.slots, self.input_tokens, self.output_tokens)
+
+    @property
+    def service_quantile_s(self) -> float:
+        """The objective's percentile of the service time in a full replica."""
+        return self.service_s if self.service_tail_s is None else self.service_tail_s
+
+    @property
+    def rate(self) -> float:
+        """Requests per second that one full replica finishes."""
+        return self.slots / self.service_s
+
+    @property
+    def network_s(self) -> float:
+        """t_UL + t_DL."""
+        return self.uplink_s + self.downlink_s
+
+
+def place(gaid: GenAIDeployment) -> tuple[Placement, ...]:
+    """Return one placement per tier and site, in the order of the file.
+
+    A tier runs the first model allowed there whose weights and one request fit the memory of a replica and that keeps
+    the times of the objective when alone; where none is fast enough, the first that fits.
+
+    Raises:
+        PlacementError: a tier has no model whose weights and one request fit its memory; its network alone takes longer
+            than the target; or no measured model is fast enough even alone. An estimated one only loses `meets_target`,
+            since the estimate may be wrong.
+    """
+    placements: list[Placement] = []
+    problems: list[Problem] = []
+    for index, tier in enumerate(gaid.spec.tiers):
+        try:
+            placements += _on_tier(gaid, tier, index)
+        except PlacementError as error:
+            problems += error.problems
+    if problems:
+        raise PlacementError(problems)
+    return tuple(placements)
+
+
+def _on_tier(gaid: GenAIDeployment, tier: Tier, index: int) -> list[Placement]:
+    model = _choose(gaid, tier, index)
+    one = _placement(gaid, tier, tier.sites_or_default[0], model)
+    if one.target_s <= 0.0:
+        raise _network_too_slow(gaid, tier, index, one)
+    if one.measured and not one.meets_target:
+        raise _too_slow(gaid, tier, model, one)
+    return [_placement(gaid, tier, site, model) for site in tier.sites_or_default]
+
+
+def classes_of(gaid: GenAIDeployment, tier: Tier) -> tuple[TrafficClass, ...]:
+    """Return the classes that are routed to `tier`; those that may see it if none is, and all if none may."""
+    routed = tuple(one for one in gaid.spec.traffic if tier in gaid.tiers_for(one))
+    allowed = tuple(one for one in gaid.spec.traffic if tier.kind in KINDS_ALLOWED[one.privacy])
+    return routed or allowed or gaid.spec.traffic
+
+
+def tokens_on(gaid: GenAIDeployment, tier: Tier, model: Model) -> hw.Tokens:
+    """Return the mean tokens of a request on `tier`, classes weighted by their shares."""
+    classes = classes_of(gaid, tier)
+    return hw.mean_tokens([(one.share, one.input, one.output or model.output.tokens) for one in classes])
+
+
+def network_times(tier: Tier, model: Model, tokens: hw.Tokens) -> tuple[float, float]:
+    """Return (t_UL, t_DL) in seconds: half a round trip each, and the bytes of the request over the bandwidth."""
+    scale = tokens.output / model.output.tokens
+    up, down = 8.0 * BYTES_PER_TOKEN * tokens.input, 8.0 * model.output_bytes * scale
+    return tier.rtt_s / 2.0 + up / tier.uplink_bps, tier.rtt_s / 2.0 + down / tier.downlink_bps
+
+
+def _placement(gaid: GenAIDeployment, tier: Tier, site: str, model: Model) -> Placement:
+    tokens = tokens_on(gaid, tier, model)
+    profile = hw.profile_of(model, tier.hardware, tokens)
+    uplink_s, downlink_s = network_times(tier, model, tokens)
+    objective = gaid.spec.objective
+    target_s = objective.response_time.target.value - uplink_s - downlink_s
+    percentile = objective.response_time.percentile
+    slots = hw.slots_of(model, tier.hardware, tokens, profile, _limits(gaid, uplink_s + downlink_s))
+    return Placement(
+        tier=tier.name,
+        site=site,
+        kind=tier.kind,
+        model=model.name,
+        engine=model.engine,
+        source=model.source,
+        slots=slots.slots,
+        profile=profile,
+        input_tokens=tokens.input,
+        output_tokens=tokens.output,
+        uplink_s=uplink_s,
+        downlink_s=downlink_s,
+        min_replicas=tier.min_replicas,
+        max_replicas=tier.max_replicas,
+        startup_s=tier.startup_s(model.engine),
+        percentile=percentile,
+        target_s=target_s,
+        bound=slots.binds,
+        measured=model.profile is not None,
+        service_tail_s=hw.service_quantile(profile, slots.slots, tokens, percentile),
+        meets_target=slots.meets_target,
+        context_tokens=model.context_tokens,
+        bounds=slots.bounds,
+    )
+
+
+def _limits(gaid: GenAIDeployment, network_s: float) -> hw.Limits:
+    objective = gaid.spec.objective
+    return hw.Limits(
+        service_s=(objective.response_time.target.value - network_s) * (1.0 - WAIT_SHARE),
+        first_token_s=objective.first_token.value - network_s if objective.first_token else math.inf,
+        per_token_s=objective.per_token.value if objective.per_token else math.inf,
+        percentile=objective.response_time.percentile,
+    )
+
+
+def _choose(gaid: GenAIDeployment, tier: Tier, index: int) -> Model:
+    models = gaid.models_of(tier)
+    fitting = [one for one in models if hw.fits(one, tier.hardware, tokens_on(gaid, tier, one))]
+    if not fitting:
+        raise PlacementError([_does_not_fit(gaid, tier, index, model) for model in models])
+    quick = (one for one in fitting if _placement(gaid, tier, "", one).meets_target)
+    return next(quick, fitting[0])
+
+
+def _does_not_fit(gaid: GenAIDeployment, tier: Tier, index: int, model: Model) -> Problem:
+    hardware, tokens = tier.hardware, tokens_on(gaid, tier, model)
+    weights, each = hw.weights_bytes(model), hw.request_bytes(model, tokens)
+    have = hw.replica_bytes(hardware)
+    more = math.ceil((weights + each) / max(hardware.memory_bytes - hardware.reserve_bytes, 1.0))
+    return Problem(
+        path=f"spec.models[{gaid.spec.models.index(model)}].memory",
+        message=(
+            f"model {model.name} ({gib(weights)} of weights, {gib(each)} a request) does not fit a replica of tier "
+            f"{tier.name} ({hardware.per_replica} x {hardware.name}: {gib(have)} without the reserve)"
+        ),
+        mend=f"set spec.tiers[{index}].accelerator.perReplica: {more}, allow a smaller model, or a larger accelerator",
+    )
+
+
+def _network_too_slow(gaid: GenAIDeployment, tier: Tier, index: int, one: Placement) -> PlacementError:
+    target = gaid.spec.objective.response_time.target
+    message = f"is less than what the network of tier {tier.name} takes alone ({one.network_s * 1e3:.3g} ms)"
+    mend = f"give a longer target, a nearer tier, or another spec.tiers[{index}].network"
+    return PlacementError([Problem("spec.objective.responseTime.target", message, mend, str(target))])
+
+
+def _too_slow(gaid: GenAIDeployment, tier: Tier, model: Model, one: Placement) -> PlacementError:
+    objective = gaid.spec.objective
+    name = min(("responseTime", "firstToken", "perToken"), key=lambda bound: one.bounds[bound])
+    values = {"responseTime": objective.response_time.target, "firstToken": objective.first_token}
+    value = values.get(name, objective.per_token)
+    work = (one.input_tokens, one.output_tokens)
+    alone = {
+        "responseTime": one.profile.service_time(1, *work) / (1.0 - WAIT_SHARE) + one.network_s,
+        "firstToken": one.profile.prefill(1, *work) + one.network_s,
+        "perToken": one.profile.decode(1, *work),
+    }[name]
+    path = "spec.objective.responseTime.target" if name == "responseTime" else f"spec.objective.{name}"
+    message = (
+        f"is less than model {model.name} on tier {tier.name} needs even alone: {alone * 1e3:.4g} ms with the "
+        f"network ({one.network_s * 1e3:.3g} ms) and a tenth kept for waiting"
+    )
+    mend = f"give at least {alone * 1e3:.4g}ms, fewer output tokens, or a faster model on this tier"
+    return PlacementError([Problem(path, message, mend, str(value))])
+
+
+def gib(amount: float) -> str:
+    """Return bytes as people read them: 250 MiB, 16 GiB, 7.81 TiB."""
+    for size, unit in ((2.0**40, "TiB"), (2.0**30, "GiB")):
+        if amount >= size:
+            return f"{amount / size:.4g} {unit}"
+    return f"{amount / 2**20:.3g} MiB"
