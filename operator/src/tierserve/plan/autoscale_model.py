@@ -1,0 +1,176 @@
+"""What goes into a scaling decision and what comes out: frozen values, no behaviour beyond derived figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tierserve.plan.autoscale_staffing import Objective
+from tierserve.queueing.batching import BatchProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one pool's autoscaler; times in seconds.
+
+    Attributes:
+        target_s: the response time that `percentile` % of requests must stay under (without the network's share).
+        percentile: in (0, 100).
+        service_s: prior of the mean service time at a full batch, used until `prior_completions` requests finished.
+        slots: requests that a replica can hold at once.
+        startup_s: prior of the time from a raised target to a running replica.
+        scale_down_window_s: the load of this many last seconds (or of the start-up time, if longer) governs going down.
+        scale_down_margin: share by which the load is enlarged when the pool is asked whether fewer replicas would do.
+        stale_after_s: age at which a replica's or the gateway's figures are no longer believed.
+        settle_s: time after a change of load until which its estimate may move; then it stays until the next change.
+        confidence: standard errors of the arrival rate that are staffed for on top of its estimate.
+        scale_up_factor: the largest ratio of one decision's target to the replicas that run.
+        drain_s: time in which a backlog is to be worked off; None: the larger of one service time and the target's
+            slack.
+        prior_completions: finished requests from which the observed service time replaces the prior.
+        sampling_jitter_s: spread of the times at which replicas are sampled (no matter with the gateway's figures).
+        profile: batching profile; with `input_tokens` and `output_tokens` the prior is scaled by observed over
+            modelled.
+    """
+
+    target_s: float
+    percentile: float = 95.0
+    service_s: float = 1.0
+    slots: int = 1
+    startup_s: float = 10.0
+    scale_down_window_s: float = 30.0
+    scale_down_margin: float = 0.03
+    stale_after_s: float = 5.0
+    settle_s: float = 20.0
+    confidence: float = 1.5
+    scale_up_factor: float = 16.0
+    drain_s: float | None = None
+    prior_completions: int = 20
+    sampling_jitter_s: float = 0.3
+    profile: BatchProfile | None = None
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("target_s", "service_s", "slots", "stale_after_s", "settle_s", "scale_up_factor"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
+        for name in ("startup_s", "scale_down_window_s", "scale_down_margin", "confidence", "sampling_jitter_s"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
+        if not 0 < self.percentile < 100:
+            raise ValueError(f"percentile must be between 0 and 100, got {self.percentile!r}")
+        if self.drain_s is not None and not self.drain_s > 0:
+            raise ValueError(f"drain_s must be above 0, got {self.drain_s!r}")
+
+    @property
+    def objective(self) -> Objective:
+        """The response-time objective."""
+        return Objective(self.target_s, self.percentile)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSample:
+    """The last figures of one replica: counters since its start, gauges now; `t`: Unix seconds when they were taken."""
+
+    t: float
+    arrivals: float
+    completions: float = 0.0
+    service_s: float = 0.0
+    service_sq_s2: float = 0.0
+    gateway_wait_s: float = 0.0
+    running: float = 0.0
+    waiting: float = 0.0
+    startup_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySample:
+    """What the gateway offered to the pool: a counter since its start, its queue and its requests in flight now."""
+
+    t: float
+    arrivals: float
+    queued: float
+    in_flight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All that is known at time `t` (Unix seconds).
+
+    Attributes:
+        running: replicas that serve now.
+        target: replicas wanted by the last decision.
+        floor, ceiling: bounds of the target.
+        replicas: samples by replica name, of running replicas.
+        gateway: the gateway's figures, if it is there.
+        ongoing: requests in the pool as Ray counts them (running and queued), None if unknown.
+        queued: requests that wait outside the replicas as Ray counts them, None if unknown.
+    """
+
+    t: float
+    running: int
+    target: int
+    floor: int
+    ceiling: int
+    replicas: Mapping[str, ReplicaSample] = field(default_factory=dict)
+    gateway: GatewaySample | None = None
+    ongoing: float | None = None
+    queued: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The replicas wanted and why.
+
+    Attributes:
+        t: Unix seconds of the decision.
+        replicas, target: replicas wanted now. (`target` is the name that Ray gives it.)
+        running, pending: replicas that serve now; wanted and not yet serving.
+        slots, servers: requests at once per replica; c = replicas x slots.
+        arrival_rate: lambda, requests per second (offered, if the gateway tells).
+        service_rate: mu = 1 / service_s of one slot.
+        service_s, service_sd_s: mean and standard deviation of the service time that was planned with.
+        offered_load: a = lambda S in erlangs, with the share that guards against its own error.
+        in_system, backlog: requests in the pool now; those beyond the slots of running replicas.
+        peakedness: z of the arrivals.
+        rho: a / c.
+        p_wait: P(a request waits) with `replicas`.
+        predicted_p95_s: response time that `percentile` % stay under with `replicas`; None if they cannot bear the
+            load.
+        percentile, target_s: the objective.
+        startup_s: learned time from a raised target to running replicas.
+        reason: one sentence.
+        stale: no data was there, the last decision is held.
+    """
+
+    t: float
+    replicas: int
+    target: int
+    running: int
+    pending: int
+    slots: int
+    servers: int
+    arrival_rate: float
+    service_rate: float
+    service_s: float
+    service_sd_s: float
+    offered_load: float
+    in_system: float
+    backlog: float
+    peakedness: float
+    rho: float
+    p_wait: float
+    predicted_p95_s: float | None
+    percentile: float
+    target_s: float
+    startup_s: float
+    reason: str
+    stale: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the decision with the names of the field: lambda and mu for the two rates."""
+        out = asdict(self)
+        out["lambda"], out["mu"] = out.pop("arrival_rate"), out.pop("service_rate")
+        return out
