@@ -1,0 +1,36 @@
+"""The line that everything hangs on: observe -> place -> render -> apply -> status.
+
+Both runtimes walk it: `local` with processes of this machine, `kube` with objects of a cluster.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from tierserve.api import GenAIDeployment
+from tierserve.plan.placement import Placement, place
+from tierserve.status import Observed, Status, status
+
+Desired = TypeVar("Desired")
+
+
+class Runtime(Protocol[Desired]):
+    """What a place to run must be able to do."""
+
+    def observe(self) -> Observed:
+        """Say what is, each part with what is known of it; missing parts are missing, not zero."""
+
+    def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> Desired:
+        """Say what shall be; no side effects."""
+
+    def apply(self, desired: Desired) -> None:
+        """Bring what is closer to what shall be; safe to repeat."""
+
+
+def reconcile(gaid: GenAIDeployment, runtime: Runtime[Desired], previous: Status | None = None) -> Status:
+    """One pass. Level-based: it depends on nothing but the resource and what is observed."""
+    placements = place(gaid)
+    desired = runtime.render(gaid, placements)
+    if not gaid.spec.paused:
+        runtime.apply(desired)
+    return status(gaid, placements, runtime.observe(), previous)

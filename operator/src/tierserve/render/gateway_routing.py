@@ -1,0 +1,166 @@
+"""The rules that choose a pool when a request arrives: its class, its model, free slots, else the shortest wait."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from tierserve.render.gateway_model import (
+    CLASS_HEADER,
+    DIRECT,
+    MODEL_HEADER,
+    OFFERED_TABLE,
+    QUEUED,
+    REFUSED,
+    GatewayClass,
+    GatewayPool,
+    GatewaySpec,
+    error_body,
+    route_key,
+)
+
+
+def routing_rules(spec: GatewaySpec) -> list[list[str]]:
+    """Groups of http-request rules; after them ``txn.pool`` is the pool, and what has none has been answered."""
+    return [_class(spec), _model(spec), _choice(spec)]
+
+
+def reply(status: int, message: str, code: str, condition: str, headers: str = "") -> str:
+    """A rule that answers with an API error itself; `condition` is HAProxy's, starting with if or unless."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    body = error_body(message, kind, code)
+    return f"http-request return status {status} content-type application/json string '{body}'{headers} {condition}"
+
+
+def _class(spec: GatewaySpec) -> list[str]:
+    names = " ".join(c.name for c in spec.classes)
+    value = f"req.fhdr({CLASS_HEADER})"
+    count = f"req.fhdr_cnt({CLASS_HEADER})"
+    message = f"{CLASS_HEADER} must be given once and be one of: {names.replace(' ', ', ')}"
+    return [
+        f"http-request set-var(txn.class) {value} if {{ {count} eq 1 }} {{ {value} -m str {names} }}",
+        f"http-request set-var(txn.class) str({spec.default_class}) if {{ {count} eq 0 }}",
+        reply(400, message, "unknown_class", "unless { var(txn.class) -m found }"),
+    ]
+
+
+def _model(spec: GatewaySpec) -> list[str]:
+    """A variant's name, or ``*`` for the service, a name not known here, or one that cannot be told."""
+    lines = [
+        f"http-request set-var(txn.model) req.hdr({MODEL_HEADER})",
+        "http-request set-var(txn.model) req.body,json_query('$.model')",
+        "http-request set-var(txn.m) str(*)",
+    ]
+    if spec.models:
+        known = " ".join(spec.models)
+        lines.append(f"http-request set-var(txn.m) var(txn.model) if {{ var(txn.model) -m str {known} }}")
+    return lines + [line for c in spec.classes for line in _closed_models(spec, c)]
+
+
+def _closed_models(spec: GatewaySpec, cls: GatewayClass) -> list[str]:
+    """Variants that no tier of the class serves: refused, never sent to another tier."""
+    served = {m for p in spec.pools if p.tier in cls.tiers for m in p.models}
+    closed = [m for m in spec.models if m not in served]
+    if not closed:
+        return []
+    message = f"no tier that class {cls.name} may use serves this model"
+    condition = f"if {{ var(txn.class) -m str {cls.name} }} {{ var(txn.m) -m str {' '.join(closed)} }}"
+    return [reply(404, message, "model_not_found", condition)]
+
+
+def _choice(spec: GatewaySpec) -> list[str]:
+    tiers = list(enumerate(spec.tiers))
+    lines = ["# Per tier: its site with the most free slots."]
+    for i, tier in tiers:
+        lines += chain.from_iterable(_most_free(i, p) for p in spec.pools if p.tier == tier)
+    lines.append("# Per class: the first of its tiers that has a free slot.")
+    for cls in spec.classes:
+        lines += [_first_free(cls, i) for i in _order(spec, cls)]
+    lines += [
+        f"http-request set-var(txn.how) str({DIRECT}) if {{ var(txn.pool) -m found }}",
+        "# All full: the shortest expected wait, (queue + 1) x service / slots, of all tiers the class may use.",
+    ]
+    lines += [line for p in spec.pools for line in _expected_wait(spec, p)]
+    for cls in spec.classes:
+        allowed = [(i, p) for i, p in enumerate(spec.pools) if p.tier in cls.tiers]
+        lines += chain.from_iterable(_shortest(cls, i, p) for i, p in allowed)
+    return [
+        *lines,
+        f"http-request set-var(txn.how) str({QUEUED}) if {{ var(txn.pool) -m found }} !{{ var(txn.how) -m found }}",
+        f"http-request set-var(txn.how) str({REFUSED}) unless {{ var(txn.how) -m found }}",
+        "http-request set-var(txn.pool) str(-) unless { var(txn.pool) -m found }",
+        *_count(),
+        *(line for cls in spec.classes for line in _refuse(spec, cls)),
+    ]
+
+
+def _serves(pool: GatewayPool) -> str:
+    return f"{{ var(txn.m) -m str * {' '.join(pool.models)} }}".replace("  ", " ")
+
+
+def _most_free(i: int, pool: GatewayPool) -> list[str]:
+    # A slot that falls free while others queue belongs to the first of the queue.
+    free, be = f"txn.free{i}", pool.backend
+    more = f"{{ be_conn_free({be}),sub({free}) gt 0 }}"
+    condition = f"if {_serves(pool)} {{ queue({be}) eq 0 }} {{ be_conn_free({be}) gt 0 }}"
+    return [
+        f"http-request set-var(txn.site{i}) str({pool.name}) {condition} !{{ var({free}) -m found }} || "
+        f"{_serves(pool)} {{ queue({be}) eq 0 }} {{ be_conn_free({be}) gt 0 }} {more}",
+        f"http-request set-var({free}) be_conn_free({be}) if {{ var(txn.site{i}) -m str {pool.name} }}",
+    ]
+
+
+def _order(spec: GatewaySpec, cls: GatewayClass) -> list[int]:
+    index = {tier: i for i, tier in enumerate(spec.tiers)}
+    return [index[t] for t in cls.tiers if t in index]
+
+
+def _first_free(cls: GatewayClass, i: int) -> str:
+    return (
+        f"http-request set-var(txn.pool) var(txn.site{i}) if {{ var(txn.class) -m str {cls.name} }} "
+        f"!{{ var(txn.pool) -m found }} {{ var(txn.site{i}) -m found }}"
+    )
+
+
+def _expected_wait(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
+    """In microseconds of `service_s`; a full pool's slots are the requests it has in flight."""
+    i, be = spec.pools.index(pool), pool.backend
+    service_us = max(1, round(pool.service_s * 1e6))
+    up = f"{{ nbsrv({be}) gt 0 }} {{ queue({be}) lt {spec.max_queue} }}"
+    condition = f"if !{{ var(txn.pool) -m found }} {_serves(pool)} {up}"
+    return [
+        f"http-request set-var(txn.slots{i}) int(1)",
+        f"http-request set-var(txn.slots{i}) srv_conn({be}/s) if {{ srv_conn({be}/s) gt 0 }}",
+        f"http-request set-var(txn.wait{i}) queue({be}),add(1),mul({service_us}),div(txn.slots{i}) {condition}",
+    ]
+
+
+def _shortest(cls: GatewayClass, i: int, pool: GatewayPool) -> list[str]:
+    mine = f"{{ var(txn.class) -m str {cls.name} }} {{ var(txn.wait{i}) -m found }}"
+    return [
+        f"http-request set-var(txn.pool) str({pool.name}) if {mine} !{{ var(txn.wait) -m found }} || "
+        f"{mine} {{ var(txn.wait{i}),sub(txn.wait) lt 0 }}",
+        f"http-request set-var(txn.wait) var(txn.wait{i}) if {mine} {{ var(txn.pool) -m str {pool.name} }}",
+    ]
+
+
+def _count() -> list[str]:
+    """Counts the arrival before it waits: the autoscaler must not learn of it only when it is over."""
+    key = route_key(*(f"%[var(txn.{name})]" for name in ("class", "m", "pool", "how")))
+    return [
+        f"http-request set-var-fmt(txn.key) {key}",
+        f"http-request track-sc0 var(txn.key) table {OFFERED_TABLE}",
+        "http-request sc-inc-gpc0(0)",
+    ]
+
+
+def _refuse(spec: GatewaySpec, cls: GatewayClass) -> list[str]:
+    headers = f" hdr Retry-After {spec.retry_after_s}"
+    pools = [p for p in spec.pools if p.tier in cls.tiers]
+    refused = f"if {{ var(txn.how) -m str {REFUSED} }} {{ var(txn.class) -m str {cls.name} }}"
+    down = " ".join(f"{{ nbsrv({p.backend}) eq 0 }}" for p in pools)
+    none = f"no tier that class {cls.name} may use is up ({', '.join(dict.fromkeys(p.tier for p in pools))})"
+    full = f"every queue that class {cls.name} may wait in is full ({spec.max_queue} requests each)"
+    return [
+        reply(503, none, "tier_unavailable", f"{refused} {down}", headers),
+        reply(503, full, "overloaded", refused, headers),
+    ]

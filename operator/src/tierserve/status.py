@@ -1,0 +1,224 @@
+"""What is observed, against what was asked for: conditions, one line per pool, and the words for each (pure).
+
+Conditions follow the Kubernetes API conventions: `type`, `status` True | False | Unknown, `reason` in CamelCase,
+`message` for people, `observedGeneration`, `lastTransitionTime` that moves only when `status` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from tierserve.api import GenAIDeployment, unused_fields
+from tierserve.plan.placement import Placement
+
+Truth = Literal["True", "False", "Unknown"]
+Status = dict[str, Any]
+
+# A decision or a measurement older than this says nothing about now.
+STALE_AFTER_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolObserved:
+    """What is known of one pool; None is "not known", which is not zero.
+
+    Attributes:
+        app: state of the Serve application (RUNNING, DEPLOYING, ...), None when Serve does not answer.
+        message: Serve's own words when something is wrong.
+        running: replicas that serve.
+        wanted: replicas that Serve wants.
+        decision: the policy's last decision.
+        gateway: the gateway's figures of the pool.
+    """
+
+    app: str | None = None
+    message: str = ""
+    running: int | None = None
+    wanted: int | None = None
+    decision: Mapping[str, Any] | None = None
+    gateway: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything observed in one pass.
+
+    Attributes:
+        now: Unix seconds.
+        endpoint: base URL of the service.
+        pools: per pool name.
+        parts: whether each part (gateway, agent, ray head, nodes) is alive.
+        problems: what went wrong in this pass, in words.
+    """
+
+    now: float
+    endpoint: str
+    pools: Mapping[str, PoolObserved] = field(default_factory=dict)
+    parts: Mapping[str, bool] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition before it gets its generation and time."""
+
+    type: str
+    status: Truth
+    reason: str
+    message: str
+
+
+def status(
+    gaid: GenAIDeployment,
+    placements: Sequence[Placement],
+    observed: Observed,
+    previous: Status | None = None,
+) -> Status:
+    """The whole status of a resource.
+
+    Args:
+        gaid: what was asked for.
+        placements: what the planner made of it.
+        observed: what is.
+        previous: the status before, for the times of transition.
+
+    Returns:
+        A JSON-able status: endpoint, conditions, pools, replicas, ready.
+    """
+    pools = [pool_status(p, observed.pools.get(p.pool, PoolObserved()), observed.now) for p in placements]
+    conditions = [
+        _ready(placements, observed, pools),
+        _degraded(observed, pools),
+        _scaling_ready(pools),
+        _slo_met(pools),
+    ]
+    conditions.insert(1, _progressing(gaid, pools))
+    generation = gaid.metadata.generation or 0
+    return {
+        "observedGeneration": generation,
+        "endpoint": observed.endpoint,
+        "ready": conditions[0].status,
+        "replicas": sum(p["running"] or 0 for p in pools),
+        "tiers": f"{sum(1 for p in pools if p['ready'])}/{len(pools)}",
+        "p95": _slowest(pools),
+        "connections": _connections(pools),
+        "conditions": [_stamped(c, generation, observed.now, previous) for c in conditions],
+        "pools": pools,
+        "parts": dict(observed.parts),
+        "unused": [problem.path for problem in unused_fields(gaid)],
+    }
+
+
+def _slowest(pools: Sequence[Mapping[str, Any]]) -> str | None:
+    """Observed p95 of the slowest pool with traffic, as a duration."""
+    seen = [value for p in pools if (value := observed_p95(p)) is not None]
+    return f"{max(seen) * 1e3:.0f}ms" if seen else None
+
+
+def _connections(pools: Sequence[Mapping[str, Any]]) -> int | None:
+    """Requests in flight and waiting now; None while the gateway says nothing."""
+    known = [p["gateway"] for p in pools if p["gateway"]]
+    return sum(int(g.get("in_flight") or 0) + int(g.get("queued") or 0) for g in known) if known else None
+
+
+def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[str, Any]:
+    """One pool: wanted and running replicas, the policy's figures, predicted and observed p95, the reason in words."""
+    decision = dict(seen.decision or {})
+    fresh = bool(decision) and now - float(decision.get("t", 0.0)) <= STALE_AFTER_S
+    floor = max(placement.min_replicas, 0)
+    running = seen.running
+    return {
+        "pool": placement.pool,
+        "tier": placement.tier,
+        "site": placement.site,
+        "kind": placement.kind,
+        "model": placement.model,
+        "engine": placement.engine,
+        "slots": placement.slots,
+        "minReplicas": placement.min_replicas,
+        "maxReplicas": placement.max_replicas,
+        "app": seen.app,
+        "message": seen.message,
+        "wanted": seen.wanted,
+        "running": running,
+        "ready": seen.app == "RUNNING" and running is not None and running >= floor,
+        "decision": decision if fresh else None,
+        "gateway": dict(seen.gateway) if seen.gateway else None,
+        "targetSeconds": placement.target_s,
+        "percentile": placement.percentile,
+    }
+
+
+def _ready(placements: Sequence[Placement], observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:
+    waiting = [p["pool"] for p in pools if not p["ready"]]
+    dead = sorted(name for name, alive in observed.parts.items() if not alive)
+    if dead:
+        return Condition("Ready", "False", "PartsMissing", f"not running: {', '.join(dead)}")
+    if waiting:
+        return Condition("Ready", "False", "PoolsNotReady", f"waiting for {', '.join(waiting)}")
+    return Condition("Ready", "True", "Serving", f"{len(placements)} pools serve at {observed.endpoint}")
+
+
+def _progressing(gaid: GenAIDeployment, pools: Sequence[Mapping[str, Any]]) -> Condition:
+    if gaid.spec.paused:
+        return Condition("Progressing", "False", "Paused", "spec.paused is true: nothing is changed")
+    moving = [p["pool"] for p in pools if p["app"] == "DEPLOYING" or (p["wanted"] or 0) != (p["running"] or 0)]
+    if moving:
+        return Condition("Progressing", "True", "Scaling", f"on the way: {', '.join(moving)}")
+    return Condition("Progressing", "False", "Settled", "what runs is what is wanted")
+
+
+def _degraded(observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:
+    failed = [
+        f"{p['pool']}: {p['app']} {p['message']}".strip() for p in pools if p["app"] in {"UNHEALTHY", "DEPLOY_FAILED"}
+    ]
+    words = [*observed.problems, *failed]
+    if words:
+        return Condition("Degraded", "True", "Problems", "; ".join(words)[:1000])
+    return Condition("Degraded", "False", "AsExpected", "no problem seen")
+
+
+def _scaling_ready(pools: Sequence[Mapping[str, Any]]) -> Condition:
+    blind = [p["pool"] for p in pools if not p["decision"] or p["decision"].get("stale")]
+    if blind:
+        words = f"no fresh decision for {', '.join(blind)}: replicas are held"
+        return Condition("ScalingReady", "False", "MetricsMissing", words)
+    return Condition("ScalingReady", "True", "Deciding", "every pool has a fresh decision")
+
+
+def _slo_met(pools: Sequence[Mapping[str, Any]]) -> Condition:
+    seen = {p["pool"]: observed_p95(p) for p in pools}
+    measured = {pool: value for pool, value in seen.items() if value is not None}
+    if not measured:
+        return Condition("SloMet", "Unknown", "NoTraffic", "no requests in the last minute")
+    missed = [
+        f"{p['pool']} {measured[p['pool']] * 1e3:.0f} ms of {p['targetSeconds'] * 1e3:.0f} ms"
+        for p in pools
+        if p["pool"] in measured and measured[p["pool"]] > p["targetSeconds"]
+    ]
+    if missed:
+        return Condition("SloMet", "False", "TargetMissed", f"over the target: {', '.join(missed)}")
+    return Condition("SloMet", "True", "WithinTarget", "every pool with traffic is within its target")
+
+
+def observed_p95(pool: Mapping[str, Any]) -> float | None:
+    """Seconds within which 95% of the last window's requests were answered, None without traffic."""
+    value = (pool.get("gateway") or {}).get("p95_s")
+    return float(value) if value is not None else None
+
+
+def _stamped(condition: Condition, generation: int, now: float, previous: Status | None) -> dict[str, Any]:
+    before = next((c for c in (previous or {}).get("conditions", ()) if c["type"] == condition.type), None)
+    moved = before is None or before["status"] != condition.status
+    at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moved else before["lastTransitionTime"]  # type: ignore[index]
+    return {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "observedGeneration": generation,
+        "lastTransitionTime": at,
+    }

@@ -1,0 +1,101 @@
+"""The conditions answer "is it well?", and say "not known" where nothing is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tierserve.api import load
+from tierserve.plan.placement import place
+from tierserve.status import Observed, PoolObserved, status
+
+GAID = load(Path(__file__).parents[3] / "examples" / "assistant.yaml")
+PLACEMENTS = place(GAID)
+NOW = 1_800_000_000.0
+
+
+def decision(**changes: object) -> dict[str, object]:
+    return {"t": NOW - 1, "lambda": 2.0, "rho": 0.5, "replicas": 1, "reason": "one meets it", "stale": False} | changes
+
+
+def well() -> Observed:
+    pool = PoolObserved("RUNNING", "", 1, 1, decision(), {"p95_s": 0.9, "queued": 0})
+    return Observed(NOW, "http://127.0.0.1:8080", {p.pool: pool for p in PLACEMENTS}, {"gateway": True})
+
+
+def with_pool(observed: Observed, **changes: object) -> Observed:
+    name = PLACEMENTS[0].pool
+    return replace(observed, pools={**observed.pools, name: replace(observed.pools[name], **changes)})
+
+
+def conditions(observed: Observed, previous: dict | None = None) -> dict[str, dict]:
+    return {c["type"]: c for c in status(GAID, PLACEMENTS, observed, previous)["conditions"]}
+
+
+def test_all_is_well_when_every_pool_serves_within_its_target():
+    answer = {kind: c["status"] for kind, c in conditions(well()).items()}
+    assert answer == {
+        "Ready": "True",
+        "Progressing": "False",
+        "Degraded": "False",
+        "ScalingReady": "True",
+        "SloMet": "True",
+    }
+
+
+def test_not_ready_names_the_pool_that_is_waited_for():
+    ready = conditions(with_pool(well(), running=0, app="DEPLOYING"))["Ready"]
+    assert ready["status"] == "False"
+    assert PLACEMENTS[0].pool in ready["message"]
+
+
+def test_a_dead_part_makes_the_service_not_ready_and_is_named():
+    ready = conditions(replace(well(), parts={"gateway": False}))["Ready"]
+    assert (ready["status"], ready["reason"]) == ("False", "PartsMissing")
+    assert "gateway" in ready["message"]
+
+
+@pytest.mark.parametrize("seen", [None, decision(t=NOW - 60), decision(stale=True)])
+def test_missing_or_old_decisions_are_said_and_not_taken_for_zero(seen: dict | None):
+    scaling = conditions(with_pool(well(), decision=seen))["ScalingReady"]
+    assert (scaling["status"], scaling["reason"]) == ("False", "MetricsMissing")
+
+
+def test_without_traffic_the_slo_is_neither_met_nor_missed():
+    quiet = replace(well(), pools={n: replace(p, gateway=None) for n, p in well().pools.items()})
+    assert conditions(quiet)["SloMet"]["status"] == "Unknown"
+
+
+def test_a_missed_target_names_pool_and_figures():
+    slo = conditions(with_pool(well(), gateway={"p95_s": 9.0}))["SloMet"]
+    assert slo["status"] == "False"
+    assert "9000 ms" in slo["message"]
+
+
+def test_what_serve_does_not_answer_is_unknown_and_not_zero_replicas():
+    pool = status(GAID, PLACEMENTS, Observed(NOW, "http://x"))["pools"][0]
+    assert pool["running"] is None
+    assert pool["wanted"] is None
+
+
+def test_the_time_of_transition_moves_only_with_the_status():
+    first = status(GAID, PLACEMENTS, well())
+    later = conditions(replace(well(), now=NOW + 5), first)["Ready"]
+    assert later["lastTransitionTime"] == first["conditions"][0]["lastTransitionTime"]
+    broken = conditions(replace(well(), now=NOW + 9, parts={"agent": False}), first)["Ready"]
+    assert broken["lastTransitionTime"] != later["lastTransitionTime"]
+
+
+def test_the_columns_of_kubectl_are_filled():
+    body = status(GAID, PLACEMENTS, with_pool(well(), gateway={"p95_s": 1.234, "in_flight": 3, "queued": 2}))
+    assert (body["ready"], body["tiers"], body["replicas"]) == ("True", "3/3", 3)
+    assert (body["p95"], body["connections"]) == ("1234ms", 5)
+    assert status(GAID, PLACEMENTS, Observed(NOW, "http://x"))["connections"] is None
+
+
+def test_fields_that_are_not_acted_on_are_named():
+    changed = GAID.spec.objective.model_copy(update={"optimize": "energy"})
+    gaid = GAID.model_copy(update={"spec": GAID.spec.model_copy(update={"objective": changed})})
+    assert "spec.objective.optimize" in status(gaid, PLACEMENTS, well())["unused"]
