@@ -1,0 +1,88 @@
+"""The Ray Serve application of one pool: `import_path: tierserve_serving.app:build` with the pool's arguments."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+from pydantic import ValidationError
+from ray import serve
+
+from tierserve_serving.config import PoolConfig
+from tierserve_serving.engines import make_engine
+from tierserve_serving.ingress import Ingress
+from tierserve_serving.stats import Metrics, ReplicaStats
+from tierserve_serving.worker import Worker
+
+# Above slots and queue, so that our own bound refuses first: it answers in OpenAI's shape and is counted.
+_HEADROOM = 64
+
+
+@serve.deployment(name="replica", logging_config={"enable_access_log": False})
+@serve.ingress()
+class Replica:
+    """One replica: ingress and engine in one process.
+
+    Serve's own calls to it: `check_health` and `record_autoscaling_stats`.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        begin = time.perf_counter()
+        self._config = PoolConfig.model_validate(config)
+        self._engine = make_engine(self._config)
+        self._engine.load()
+        stats = ReplicaStats(metrics=Metrics.of_ray(self._config.pool))
+        self._worker = Worker(self._config, self._engine, stats)
+        stats.startup_seconds = time.perf_counter() - begin
+        logging.getLogger("ray.serve").info(
+            "%s: engine %s is ready after %.3f s", self._config.pool, self._config.engine, stats.startup_seconds
+        )
+
+    def __serve_build_asgi_app__(self) -> Ingress:
+        """Return the ASGI application; Serve asks for it once the constructor is through."""
+        behind_haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
+        return Ingress(self._worker, tells_request_id=False, keeps_connections=not behind_haproxy)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return counters and gauges for the autoscaling policy; names in `stats.ReplicaStats`."""
+        return self._worker.report()
+
+    def check_health(self) -> None:
+        """Raise if the engine can serve no more; Serve then starts another replica."""
+        self._engine.check_health()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_engine"):
+            self._engine.close()
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """Return the application of one pool.
+
+    Args:
+        args: the fields of `PoolConfig`.
+
+    Raises:
+        ValueError: a field is missing, unknown or wrong; the message names each one.
+    """
+    config = validated(args)
+    limit = config.slots + config.max_queue + _HEADROOM
+    deployment: Any = Replica  # the decorator makes a Deployment of the class
+    application: serve.Application = deployment.options(max_ongoing_requests=limit).bind(config.model_dump(mode="json"))
+    return application
+
+
+def validated(args: dict[str, Any]) -> PoolConfig:
+    """Return the pool's configuration. Raises `ValueError` with one line per wrong field."""
+    try:
+        return PoolConfig.model_validate(args)
+    except ValidationError as error:
+        lines = [_line(found["loc"], found["msg"]) for found in error.errors(include_url=False)]
+        raise ValueError("The pool's arguments do not hold:\n" + "\n".join(lines)) from None
+
+
+def _line(place: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(map(str, place))
+    return f"  {where}: {message}" if where else "  " + message.removeprefix("Value error, ")

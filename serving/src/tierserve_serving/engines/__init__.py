@@ -1,0 +1,32 @@
+"""Engines: what turns a prompt into text, behind one small protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tierserve_serving.engines.base import Capabilities, Chunk, Engine, EngineError, Generation, Message, PromptError
+
+if TYPE_CHECKING:
+    from tierserve_serving.config import PoolConfig
+
+__all__ = [
+    "Capabilities",
+    "Chunk",
+    "Engine",
+    "EngineError",
+    "Generation",
+    "Message",
+    "PromptError",
+    "make_engine",
+]
+
+
+def make_engine(config: PoolConfig) -> Engine:
+    """Return the engine the pool names, not loaded yet. Imported late: a pool pays for its own engine only."""
+    if config.engine == "llamacpp":
+        from tierserve_serving.engines.llamacpp import LlamaCppEngine
+
+        return LlamaCppEngine.of(config)
+    from tierserve_serving.engines.emulated import EmulatedEngine
+
+    return EmulatedEngine.of(config)

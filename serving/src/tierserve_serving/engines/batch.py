@@ -1,0 +1,153 @@
+"""A batch in virtual time: every request slows as the batch fills and speeds up as it empties.
+
+`tierserve.queueing.batching` gives the time of a step for n equal requests. Here requests differ, and each adds its own
+share to the step: with (i_k, o_k) the tokens of request k
+
+    it = alpha + sum_k [beta (i_k + o_k) / (o_k + 1) + gamma (i_k + o_k / 2)]
+
+which is that formula when all are equal. Request j has one prefill step of it + (beta + gamma) i_j and o_j decode
+steps of it + beta + gamma (i_j + o_j / 2). Between two changes of the batch `it` is constant, so progress is integrated
+exactly from change to change, however late the caller looks: late wake-ups delay an answer, never the others' work.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from tierserve.queueing.batching import BatchProfile
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request in the batch.
+
+    Attributes:
+        input_tokens, output_tokens: its size; tokens that come out are counted 1 ... output_tokens.
+        streamed: whether every token is an event, or the end only.
+        share: what it adds to every step, in seconds.
+        prefill_own, decode_own: what its prefill step and each of its decode steps cost beyond `it`, in seconds.
+        steps: how many of its 1 + output_tokens steps are done, a real number; the first is the prefill.
+        reported: tokens already told to the caller.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    streamed: bool = False
+    share: float = 0.0
+    prefill_own: float = 0.0
+    decode_own: float = 0.0
+    steps: float = 0.0
+    reported: int = 0
+
+    @property
+    def last_step(self) -> float:
+        """Steps at which the work is done."""
+        return 1.0 + self.output_tokens
+
+    def next_step(self) -> float:
+        """Steps at which it next has something to tell."""
+        return 2.0 + self.reported if self.streamed else self.last_step
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """At the time `at`, `tokens` tokens of `job` were out; `done` if these are all."""
+
+    at: float
+    job: Job
+    tokens: int
+    done: bool
+
+
+_EDGE = 1e-9  # steps; rounding in sums of durations must not hold back a token that is due
+
+
+@dataclass(slots=True)
+class Batch:
+    """The requests in the engine, and the virtual clock up to which their progress is known."""
+
+    profile: BatchProfile
+    now: float = 0.0
+    jobs: list[Job] = field(default_factory=list)
+    _iteration: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._iteration = self.profile.alpha
+
+    def join(self, job: Job, now: float) -> list[Progress]:
+        """Add a request at `now`; return what the others had done up to then."""
+        past = self.advance(now)
+        p, i, o = self.profile, job.input_tokens, job.output_tokens
+        job.share = p.beta * (i + o) / (o + 1.0) + p.gamma * (i + o / 2.0)
+        job.prefill_own = (p.beta + p.gamma) * i
+        job.decode_own = p.beta + p.gamma * (i + o / 2.0)
+        self.jobs.append(job)
+        self._set_iteration()
+        return past
+
+    def leave(self, job: Job, now: float) -> list[Progress]:
+        """Take out a request that was given up; return what had been done up to then."""
+        past = self.advance(now)
+        if job in self.jobs:
+            self._remove(job)
+        return past
+
+    def next_event(self) -> float:
+        """Return when the next token of a streamed request or the next end is due; `inf` if there is none."""
+        return min((self._due(job) for job in self.jobs), default=math.inf)
+
+    def advance(self, now: float) -> list[Progress]:
+        """Integrate up to `now`; return the tokens and ends on the way, in the order of their times."""
+        told: list[Progress] = []
+        while self.jobs:
+            due, job = min(((self._due(job), job) for job in self.jobs), key=lambda pair: pair[0])
+            if due > now:
+                break
+            self._run_to(due)
+            told.append(self._report(job))
+        self._run_to(now)
+        return told
+
+    def _due(self, job: Job) -> float:
+        target, it = job.next_step(), self._iteration
+        if job.steps >= 1.0:
+            return self.now + max(0.0, target - job.steps) * (it + job.decode_own)
+        return self.now + (1.0 - job.steps) * (it + job.prefill_own) + (target - 1.0) * (it + job.decode_own)
+
+    def _run_to(self, moment: float) -> None:
+        span = moment - self.now
+        if span <= 0.0:
+            return
+        for job in self.jobs:
+            self._progress(job, span)
+        self.now = moment
+
+    def _progress(self, job: Job, span: float) -> None:
+        it = self._iteration
+        if job.steps < 1.0:
+            prefill = it + job.prefill_own
+            left = (1.0 - job.steps) * prefill
+            if span < left:
+                job.steps += span / prefill
+                return
+            job.steps = 1.0
+            span -= left
+        decode = it + job.decode_own
+        job.steps = min(job.last_step, job.steps + span / decode) if decode > 0.0 else job.last_step
+
+    def _report(self, job: Job) -> Progress:
+        job.steps = max(job.steps, job.next_step())  # rounding may have left it a hair short
+        job.reported = min(job.output_tokens, int(job.steps - 1.0 + _EDGE))
+        done = job.reported >= job.output_tokens
+        if done:
+            self._remove(job)
+        return Progress(self.now, job, job.reported, done)
+
+    def _remove(self, job: Job) -> None:
+        self.jobs.remove(job)
+        self._set_iteration()
+
+    def _set_iteration(self) -> None:
+        # Summed anew at every change: adding and taking away would drift over millions of requests.
+        self._iteration = self.profile.alpha + sum(job.share for job in self.jobs)

@@ -1,0 +1,205 @@
+"""An engine without a model: the times of a real one, a text that depends on the prompt and the seed alone.
+
+For tests, demonstrations and planning without a GPU. The clock is `batch.Batch`; one timer serves the whole batch, and
+a request that is not streamed wakes the event loop once, at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from random import Random
+from typing import Self
+
+from tierserve.queueing.batching import BatchProfile
+from tierserve_serving.config import PoolConfig
+from tierserve_serving.engines.base import Capabilities, Chunk, FinishReason, Generation, PromptError
+from tierserve_serving.engines.batch import Batch, Job, Progress
+
+# Timers of uvloop tick in milliseconds: an event this near is delivered now instead of a tick late.
+_TICK_S = 0.0005
+_CHARS_PER_TOKEN = 8  # of text without blanks
+
+_WORDS = """
+time way work day part place point world house area number group problem fact water room month book eye job
+word line kind head service side friend father power hour game end member law car city name team minute idea
+body level face door health person art war history party result change morning reason research moment air
+force light tree step table voice paper plan river stone cloud edge queue slot token answer question model
+wind field bridge
+"""
+_VOCABULARY = tuple(f" {word}" for word in _WORDS.split())
+
+
+def count_tokens(text: str) -> int:
+    """Return the tokens of a text: one a word, and one for every eight letters where words are longer than that."""
+    return max(len(text.split()), len(text) // _CHARS_PER_TOKEN)
+
+
+def words(text: str, seed: int | None, count: int) -> list[str]:
+    """Return `count` tokens, each with its leading blank but the first, that depend on `text` and `seed` alone."""
+    digest = blake2b(f"{seed}\n{text}".encode("utf-8", "replace"), digest_size=16).digest()
+    drawn = Random(digest).choices(_VOCABULARY, k=count)
+    drawn[0] = drawn[0].strip().capitalize()
+    return drawn
+
+
+@dataclass(slots=True)
+class _Answer:
+    """The text of one request, decided at its start; `tokens` tokens of it are sent."""
+
+    drawn: list[str]
+    text: str
+    tokens: int
+    finish: FinishReason
+    sent: int = 0
+    sent_chars: int = 0
+
+    def chunk(self, tokens: int, input_tokens: int) -> Chunk:
+        """Return what is new once `tokens` tokens are out."""
+        begin = self.sent_chars
+        self.sent_chars += sum(map(len, self.drawn[self.sent : tokens]))
+        fresh, self.sent = tokens - self.sent, tokens
+        finish = self.finish if tokens >= self.tokens else None
+        return Chunk(self.text[begin : self.sent_chars], fresh, finish, input_tokens)
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """A job and the way to wake who waits for it. `told` holds what came while nobody looked."""
+
+    job: Job
+    told: deque[Progress] = field(default_factory=deque)
+    waiter: asyncio.Future[None] | None = None
+
+    def tell(self, progress: Progress) -> None:
+        self.told.append(progress)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    async def next(self) -> Progress:
+        """Return what comes next; tokens that came together are told one after another."""
+        if not self.told:
+            self.waiter = asyncio.get_running_loop().create_future()
+            await self.waiter
+        return self.told.popleft()
+
+
+class EmulatedEngine:
+    """Continuous batching in real time with the rates r(n) of `tierserve.queueing.batching`."""
+
+    capabilities = Capabilities(temperature=False, top_p=False, seed=True)
+
+    def __init__(
+        self, profile: BatchProfile, *, output_tokens: float = 64, max_output_tokens: int = 4096, context: int = 8192
+    ) -> None:
+        self._batch = Batch(profile)
+        self._default_output = max(1, round(output_tokens))
+        self._max_output = max_output_tokens
+        self._context = context
+        self._requests: dict[Job, _Request] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+
+    @classmethod
+    def of(cls, config: PoolConfig) -> Self:
+        """Return the engine of a pool."""
+        return cls(
+            config.profile.batch_profile(),
+            output_tokens=config.output_tokens,
+            max_output_tokens=config.max_output_tokens,
+            context=config.context_tokens,
+        )
+
+    def load(self) -> None:
+        """Do nothing: there is no model."""
+
+    def check(self, generation: Generation) -> None:
+        """Refuse a prompt that fills the context."""
+        tokens = count_tokens(generation.text)
+        if tokens >= self._context:
+            raise PromptError(
+                f"The prompt has {tokens} tokens; the context holds {self._context}, the answer's included",
+                code="context_length_exceeded",
+            )
+
+    def check_health(self) -> None:
+        """Do nothing: there is nothing that could break."""
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        """Yield the tokens when they are due: as they come if streamed, else all at the end."""
+        prompt = generation.text
+        input_tokens = count_tokens(prompt)
+        answer = self._answer(generation, prompt, input_tokens)
+        request = self._join(Job(input_tokens, answer.tokens, streamed=generation.streamed))
+        try:
+            while answer.sent < answer.tokens:
+                yield answer.chunk((await request.next()).tokens, input_tokens)
+        finally:
+            self._leave(request.job)
+
+    def _answer(self, generation: Generation, prompt: str, input_tokens: int) -> _Answer:
+        asked = generation.max_tokens or self._default_output
+        bound = min(self._max_output, max(1, self._context - input_tokens))
+        count = min(asked, bound)
+        finish: FinishReason = "length" if generation.max_tokens is not None or count < asked else "stop"
+        drawn = words(prompt, generation.seed, count)
+        text = "".join(drawn)
+        cut = min((at for at in map(text.find, generation.stop) if at >= 0), default=-1)
+        if cut < 0:
+            return _Answer(drawn, text, count, finish)
+        return _Answer(drawn, text[:cut], _tokens_up_to(drawn, cut), "stop")
+
+    def _join(self, job: Job) -> _Request:
+        request = self._requests[job] = _Request(job)
+        self._deliver(self._batch.join(job, self._clock()))
+        return request
+
+    def _leave(self, job: Job) -> None:
+        if self._requests.pop(job, None) is not None and job in self._batch.jobs:
+            self._deliver(self._batch.leave(job, self._clock()))
+
+    def _clock(self) -> float:
+        # Delivered up to a tick early, the batch may be ahead of the loop's clock; it never goes back.
+        return max(asyncio.get_running_loop().time(), self._batch.now)
+
+    def _deliver(self, told: Iterable[Progress]) -> None:
+        for progress in told:
+            request = self._requests.get(progress.job)
+            if request is not None:
+                request.tell(progress)
+        self._arm()
+
+    def _arm(self) -> None:
+        due = self._batch.next_event()
+        if due == self._timer_at and self._timer is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due
+        loop = asyncio.get_running_loop()
+        self._timer = None if due == math.inf else loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        due = self._batch.next_event()
+        now = self._clock()
+        self._deliver(self._batch.advance(due if now < due <= now + _TICK_S else now))
+
+
+def _tokens_up_to(drawn: list[str], cut: int) -> int:
+    """Return the tokens made when the text is `cut` characters long; at least 1, for the stop itself is made too."""
+    length = 0
+    for number, word in enumerate(drawn, start=1):
+        length += len(word)
+        if length > cut:
+            return number
+    return len(drawn)

@@ -1,0 +1,210 @@
+"""A real language model on a CPU: llama.cpp inside the replica's process, through xllamacpp.
+
+xllamacpp carries llama.cpp's own server with its continuous batching. Its handlers block with the interpreter lock
+released and hand every piece to a callback; a callback that returns True ends the generation. So each request has a
+thread that spends its life in C++, and the event loop is woken only for pieces that a client waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from tierserve_serving.config import PoolConfig
+from tierserve_serving.engines.base import (
+    Capabilities,
+    Chunk,
+    EngineError,
+    FinishReason,
+    Generation,
+    PromptError,
+)
+from tierserve_serving.engines.sources import model_path
+
+_UNHEALTHY_AFTER = 3  # failures one after another, none of them the client's fault
+_RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's word for "choose one"
+_QUIET = -1
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One request in its thread. `cancelled` is set by the event loop and read at every token."""
+
+    loop: asyncio.AbstractEventLoop
+    streamed: bool
+    line: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
+    cancelled: bool = False
+    text: list[str] = field(default_factory=list)
+    tokens: int = 0
+    finish: FinishReason = "stop"
+    usage: dict[str, int] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+
+    def on_piece(self, document: dict[str, Any]) -> bool:
+        """Take one event of llama.cpp, in its thread; return whether to stop."""
+        if "error" in document:
+            self.error = document["error"]
+            return True
+        self.usage = document.get("usage") or self.usage
+        for choice in document.get("choices", ()):
+            self.finish = _finish(choice.get("finish_reason")) or self.finish
+            self._take(choice.get("text") or choice.get("delta", {}).get("content") or "")
+        return self.cancelled
+
+    def end(self) -> None:
+        """Tell the event loop that llama.cpp has finished."""
+        if self.error is not None:
+            self.post(_as_error(self.error))
+            return
+        made = int(self.usage.get("completion_tokens", self.tokens))
+        rest = max(0, made - self.tokens) if self.streamed else made
+        self.post(Chunk("".join(self.text), rest, self.finish, int(self.usage.get("prompt_tokens", 0))))
+
+    def post(self, item: Chunk | Exception) -> None:
+        """Hand over to the event loop, from any thread."""
+        if not self.cancelled:
+            self.loop.call_soon_threadsafe(self.line.put_nowait, item)
+
+    def _take(self, text: str) -> None:
+        if not text:
+            return
+        self.tokens += 1
+        if self.streamed:
+            self.post(Chunk(text, 1))
+        else:
+            self.text.append(text)
+
+
+class LlamaCppEngine:
+    """llama.cpp with `slots` parallel sequences of `context` tokens each."""
+
+    capabilities = Capabilities(temperature=True, top_p=True, seed=True)
+
+    def __init__(self, source: str, *, slots: int, threads: int, context: int, max_output_tokens: int) -> None:
+        self._source = source
+        self._slots = slots
+        self._threads = threads
+        self._context = context
+        self._max_output = max_output_tokens
+        self._server: Any = None
+        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="llamacpp")
+        self._failures = 0
+
+    @classmethod
+    def of(cls, config: PoolConfig) -> Self:
+        """Return the engine of a pool."""
+        return cls(
+            config.source or "",
+            slots=config.slots,
+            threads=config.threads,
+            context=config.context_tokens,
+            max_output_tokens=config.max_output_tokens,
+        )
+
+    def load(self) -> None:
+        """Read the model. Raises `ValueError` that names the field if there is none or it is no model."""
+        import xllamacpp
+
+        path = model_path(self._source)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_parallel = self._slots
+        params.n_ctx = self._context * self._slots
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._threads
+        params.verbosity = _QUIET
+        params.warmup = False
+        # It opens a port of its own, which nobody needs: loopback, chosen freely, and locked by a key nobody knows.
+        params.port, params.ui, params.api_keys = 0, False, [secrets.token_hex(16)]
+        try:
+            self._server = xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise ValueError(f"source: llama.cpp cannot load {path}: {error}; give a GGUF file") from error
+
+    def check(self, generation: Generation) -> None:
+        """Do nothing: llama.cpp counts the tokens itself and refuses what is too long."""
+
+    def check_health(self) -> None:
+        """Raise `EngineError` if no model is loaded or the last requests all failed."""
+        if self._server is None:
+            raise EngineError("no model is loaded")
+        if self._failures >= _UNHEALTHY_AFTER:
+            raise EngineError(f"the last {self._failures} requests failed")
+
+    def close(self) -> None:
+        """Free the model."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._server = None
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        """Yield the answer, token by token if streamed. Closing it ends the generation at its next token."""
+        work = _Work(asyncio.get_running_loop(), generation.streamed)
+        future = self._pool.submit(self._run, self._request(generation), isinstance(generation.prompt, str), work)
+        try:
+            finish = None
+            while finish is None:
+                item = await work.line.get()
+                if isinstance(item, Exception):
+                    raise item
+                finish = item.finish
+                yield item
+        finally:
+            work.cancelled = True
+            future.cancel()
+
+    def _run(self, request: dict[str, Any], plain: bool, work: _Work) -> None:
+        """Drive llama.cpp, in a thread of the pool."""
+        handle: Callable[..., None] = self._server.handle_completions if plain else self._server.handle_chat_completions
+        try:
+            handle(request, work.on_piece)
+            work.end()
+        except Exception as error:
+            work.post(EngineError(str(error)))
+            self._failures += 1
+        else:
+            self._failures = 0
+
+    def _request(self, generation: Generation) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": min(generation.max_tokens or self._max_output, self._max_output),
+            # A prompt found in the cache is computed in other portions and may round differently: what is asked to be
+            # repeatable is computed anew.
+            "cache_prompt": generation.temperature != 0.0 and generation.seed is None,
+        }
+        if isinstance(generation.prompt, str):
+            request["prompt"] = generation.prompt
+        else:
+            request["messages"] = [{"role": m.role, "content": m.content} for m in generation.prompt]
+        if generation.stop:
+            request["stop"] = list(generation.stop)
+        return request | _sampling(generation)
+
+
+def _sampling(generation: Generation) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if generation.temperature is not None:
+        given["temperature"] = generation.temperature
+    if generation.top_p is not None:
+        given["top_p"] = generation.top_p
+    if generation.seed is not None:
+        given["seed"] = generation.seed % _RANDOM_SEED
+    return given
+
+
+def _finish(reason: object) -> FinishReason | None:
+    if reason is None:
+        return None
+    return "length" if reason == "length" else "stop"
+
+
+def _as_error(error: dict[str, Any]) -> Exception:
+    message = str(error.get("message", "unknown"))
+    if int(error.get("code", 500)) < 500:
+        code = "context_length_exceeded" if error.get("type") == "exceed_context_size_error" else "invalid_value"
+        return PromptError(message, code=code)
+    return EngineError(message)

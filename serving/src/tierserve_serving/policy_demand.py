@@ -1,0 +1,65 @@
+"""Reads a pool's demand from its gateway in the background, so that the Serve controller never waits for a socket."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import urllib.request
+
+from tierserve.plan.autoscale import GatewaySample
+
+logger = logging.getLogger("ray.serve")
+_UNUSED_S = 30.0
+_pollers: dict[str, DemandPoller] = {}
+_lock = threading.Lock()
+
+
+class DemandPoller:
+    """Polls `GET url` -> `{"arrivals_total", "queued", "in_flight"}` while somebody asks for the latest sample.
+
+    The thread ends by itself when nobody asked for half a minute, so a policy that Ray Serve drops leaves nothing
+    behind.
+    """
+
+    def __init__(self, url: str, interval_s: float = 0.25, timeout_s: float = 1.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"demand_url must begin with http:// or https://, got {url!r}")
+        self.url, self.interval_s, self.timeout_s = url, interval_s, timeout_s
+        self._sample: GatewaySample | None = None
+        self._asked = 0.0
+        self._thread: threading.Thread | None = None
+        self._failed = False
+
+    def latest(self) -> GatewaySample | None:
+        """Return the last sample that was read, `t` being the time of reading here; None before the first."""
+        self._asked = time.monotonic()
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._poll, name="tierserve-demand", daemon=True)
+            self._thread.start()
+        return self._sample
+
+    def _poll(self) -> None:
+        while time.monotonic() - self._asked < _UNUSED_S:
+            try:
+                self._sample = self._read()
+                self._failed = False
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                if not self._failed:
+                    logger.warning("tierserve: no demand from %s: %s", self.url, error)
+                self._failed = True
+            time.sleep(self.interval_s)
+
+    def _read(self) -> GatewaySample:
+        with urllib.request.urlopen(self.url, timeout=self.timeout_s) as answer:  # noqa: S310 (scheme checked)
+            body = json.loads(answer.read(65536))
+        return GatewaySample(
+            time.time(), float(body["arrivals_total"]), float(body["queued"]), float(body["in_flight"])
+        )
+
+
+def poller(url: str) -> DemandPoller:
+    """Return the poller of a URL, one per process."""
+    with _lock:
+        return _pollers.setdefault(url, DemandPoller(url))

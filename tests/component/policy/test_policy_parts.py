@@ -1,0 +1,200 @@
+"""The policy's parts with Ray's own types, without a cluster."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import httpx
+import pytest
+
+pytest.importorskip("ray.serve")
+
+from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
+from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
+
+from tierserve.plan.autoscale import Observation, Settings, State, decide
+from tierserve_serving.policy import ErlangPolicy
+from tierserve_serving.policy_context import observation
+from tierserve_serving.policy_decisions import DecisionBoard, as_json
+from tierserve_serving.policy_demand import DemandPoller
+
+DEPLOYMENT = DeploymentID(name="replica", app_name="edge")
+
+
+def context(*, raw=None, total=0.0, running=1, target=1, low=1, high=10, now=None):
+    ids = [ReplicaID(f"r{i}", DEPLOYMENT) for i in range(running)]
+    series = {
+        metric: {ids[i]: [TimeStampedValue(now or time.time(), value)] for i, value in enumerate(values)}
+        for metric, values in (raw or {}).items()
+    }
+    return AutoscalingContext(
+        deployment_id=DEPLOYMENT,
+        deployment_name="replica",
+        app_name="edge",
+        current_num_replicas=running,
+        target_num_replicas=target,
+        running_replicas=ids,
+        total_num_requests=lambda: total,
+        total_queued_requests=lambda: 0.0,
+        aggregated_metrics=lambda: {},
+        raw_metrics=lambda: series,
+        capacity_adjusted_min_replicas=low,
+        capacity_adjusted_max_replicas=high,
+        policy_state={},
+        last_scale_up_time=None,
+        last_scale_down_time=None,
+        current_time=time.time(),
+        config=AutoscalingConfig(),
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_serve_can_carry_the_policy_to_its_controller_and_build_it_there():
+    kwargs = {"response_target_s": 1.0, "slots": 8}
+    carried = AutoscalingPolicy(policy_function="tierserve_serving.policy:ErlangPolicy", policy_kwargs=kwargs)
+    built = carried.get_policy()(**carried.policy_kwargs)
+    replicas, state = built(context(total=3.0))
+    assert (replicas, state) == (1, {})
+
+
+def test_what_replicas_report_arrives_under_its_own_name():
+    raw = {
+        "arrivals_total": [10.0, 20.0],
+        "completions_total": [8.0, 15.0],
+        "service_seconds_total": [4.0, 7.0],
+        "running": [2.0, 3.0],
+        "waiting": [0.0, 2.0],
+        "startup_seconds": [1.5, 2.5],
+    }
+    seen = observation(context(raw=raw, running=2), None, time.time(), 5.0)
+    assert [s.arrivals for s in seen.replicas.values()] == [10.0, 20.0]
+    assert [s.waiting for s in seen.replicas.values()] == [0.0, 2.0]
+    assert [s.startup_s for s in seen.replicas.values()] == [1.5, 2.5]
+    assert seen.ongoing is None
+
+
+def test_without_reports_the_requests_in_flight_at_the_replicas_are_taken_as_they_are_now():
+    seen = observation(context(raw={"running_requests": [3.0, 4.0]}, total=99.0, running=2), None, time.time(), 5.0)
+    assert seen.ongoing == 7.0
+
+
+def test_without_replica_figures_rays_own_sum_is_taken():
+    assert observation(context(total=5.0), None, time.time(), 5.0).ongoing == 5.0
+
+
+def test_replicas_that_fell_silent_are_not_taken_for_idle_ones():
+    then = time.time() - 60.0
+    raw = {"running_requests": [0.0, 0.0]}
+    assert observation(context(raw=raw, running=2, now=then), None, time.time(), 5.0).ongoing is None
+
+
+def test_a_policy_that_cannot_decide_keeps_the_target():
+    policy = ErlangPolicy(1.0, pool="broken")
+    broken = context(target=4)
+    broken.__dict__["raw_metrics"] = {"arrivals_total": 3}
+    assert policy(broken)[0] == 4
+
+
+def test_between_decisions_the_last_one_is_given_at_once():
+    policy = ErlangPolicy(1.0, pool="fast", interval_s=60.0)
+    policy(context(total=1.0))
+    began = time.perf_counter()
+    for _ in range(1000):
+        policy(context(total=1.0))
+    assert (time.perf_counter() - began) / 1000 < 1e-3
+
+
+def test_a_rebuilt_policy_goes_on_from_what_the_pool_had_learned():
+    first = ErlangPolicy(1.0, pool="kept", interval_s=0.0)
+    for _ in range(3):
+        first(context(total=1.0))
+        time.sleep(0.01)
+    second = ErlangPolicy(1.0, pool="kept", interval_s=0.0)
+    second(context(total=1.0))
+    assert len(second._runner.state.history.marks) == len(first._runner.state.history.marks) + 1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"response_target_s": 0.0}, "target_s must be above 0"),
+        ({"response_target_s": 1.0, "percentile": 100.0}, "percentile must be between 0 and 100"),
+        ({"response_target_s": 1.0, "slots": 0}, "slots must be above 0"),
+        ({"response_target_s": 1.0, "startup_s": -1.0}, "startup_s must be at least 0"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        ErlangPolicy(**kwargs)
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(TypeError, match="headroom"):
+        ErlangPolicy(1.0, headroom=3)
+
+
+def decided():
+    return decide(Observation(1.0, 1, 1, 1, 4, ongoing=0.0), State(), Settings(target_s=1.0))[0]
+
+
+def test_decisions_can_be_read_over_http():
+    port = free_port()
+    board = DecisionBoard(f"127.0.0.1:{port}")
+    board.put("a", as_json("a", decided()) | {"t": time.time()})
+    board.put("b", as_json("b", decided()) | {"t": time.time()})
+    seen = httpx.get(f"http://127.0.0.1:{port}/decisions").json()
+    assert seen.keys() == {"a", "b"}
+    assert seen["a"]["lambda"] == 0.0
+    assert httpx.get(f"http://127.0.0.1:{port}/elsewhere").status_code == 404
+
+
+def test_an_address_in_use_does_not_stop_the_policy():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        board = DecisionBoard(f"127.0.0.1:{taken.getsockname()[1]}")
+        board.put("a", as_json("a", decided()))
+
+
+@pytest.mark.parametrize("address", ["8080", "host:", "host:http"])
+def test_a_malformed_address_is_refused(address):
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        DecisionBoard(address)
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b'{"queued": 1}', b'{"arrivals_total": "x", "queued": 0, "in_flight": 0}']
+)
+def test_a_gateway_that_answers_nonsense_gives_no_sample(body, caplog):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.handle_request, daemon=True).start()
+    poller = DemandPoller(f"http://127.0.0.1:{server.server_port}/", interval_s=0.01)
+    assert poller.latest() is None
+    deadline = time.monotonic() + 5.0
+    while not poller._failed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert poller._failed
+    assert poller.latest() is None
+    server.server_close()
+
+
+def test_a_demand_url_that_is_not_http_is_refused():
+    with pytest.raises(ValueError, match="http"):
+        DemandPoller("file:///etc/passwd")

