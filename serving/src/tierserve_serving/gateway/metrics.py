@@ -1,0 +1,102 @@
+"""Prometheus metrics of the gateway, fed by the log and by each look at HAProxy."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from tierserve_serving.gateway.admin import PoolState
+from tierserve_serving.gateway.agent_config import AgentPool
+from tierserve_serving.gateway.logs import RequestRecord
+
+BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0)
+QUEUE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class GatewayMetrics:
+    """All series carry pool and tier; histograms the class, and durations the status code too."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        by_pool = ("pool", "tier")
+        by_code = (*by_pool, "class", "code")
+        self._duration = Histogram(
+            "tierserve_gateway_request_duration_seconds",
+            "From the first byte of the request to the last byte of the answer.",
+            by_code,
+            registry=self.registry,
+            buckets=BUCKETS,
+        )
+        self._queue = Histogram(
+            "tierserve_gateway_queue_seconds",
+            "Wait for a slot at the gateway.",
+            (*by_pool, "class"),
+            registry=self.registry,
+            buckets=QUEUE_BUCKETS,
+        )
+        self._requests = Counter(
+            "tierserve_gateway_requests", "Requests that have ended.", by_code, registry=self.registry
+        )
+        self._retries = Counter(
+            "tierserve_gateway_retries", "Requests sent once more.", by_pool, registry=self.registry
+        )
+        self._aborted = Counter(
+            "tierserve_gateway_aborted", "Requests whose client went away.", by_pool, registry=self.registry
+        )
+        self._malformed = Counter(
+            "tierserve_gateway_malformed_log_lines", "Log lines that could not be read.", registry=self.registry
+        )
+        self._offered = Counter(
+            "tierserve_gateway_offered",
+            "Arrivals offered to the pool, those that found it full and went on included.",
+            by_pool,
+            registry=self.registry,
+        )
+        self._in_flight = self._gauge("in_flight", "Requests let in to the pool now.")
+        self._queued = self._gauge("queued", "Requests that wait for a slot now.")
+        self._limit = self._gauge("max_in_flight", "Requests let in at most: running replicas x slots.")
+        self._slots = self._gauge("slots", "Requests that one replica holds at once.")
+        self._up = self._gauge("up", "1 if requests are sent to the pool.")
+        self._decision_age = self._gauge("decision_age_seconds", "Age of the last decision known for the pool.")
+        self._offered_seen: dict[str, float] = {}
+        self._malformed_seen = 0
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"tierserve_gateway_{name}", text, ("pool", "tier"), registry=self.registry)
+
+    def record(self, record: RequestRecord, tier: str) -> None:
+        """Counts one request that has ended."""
+        labels = (record.pool, tier, record.cls, str(record.code))
+        self._requests.labels(*labels).inc()
+        if record.aborted:
+            # A duration that the client cut short says nothing of the service.
+            self._aborted.labels(record.pool, tier).inc()
+        else:
+            self._duration.labels(*labels).observe(record.duration_s)
+        if record.queue_s is not None:
+            self._queue.labels(*labels[:3]).observe(record.queue_s)
+        if record.retries:
+            self._retries.labels(record.pool, tier).inc(record.retries)
+
+    def look(self, pool: AgentPool, state: PoolState | None, offered: float, decision_age_s: float | None) -> None:
+        """Sets the gauges of one pool; `state` None (HAProxy does not answer) shows it as not up."""
+        labels = (pool.name, pool.tier)
+        self._slots.labels(*labels).set(pool.slots)
+        self._up.labels(*labels).set(state is not None and state.up)
+        if state is not None:
+            self._in_flight.labels(*labels).set(state.in_flight)
+            self._queued.labels(*labels).set(state.queued)
+            self._limit.labels(*labels).set(0 if state.drained else state.max_in_flight)
+        if decision_age_s is not None:
+            self._decision_age.labels(*labels).set(decision_age_s)
+        self._offered.labels(*labels).inc(max(0.0, offered - self._offered_seen.get(pool.name, 0.0)))
+        self._offered_seen[pool.name] = offered
+
+    def malformed(self, total: int) -> None:
+        """Takes the total count of log lines that could not be read."""
+        self._malformed.inc(total - self._malformed_seen)
+        self._malformed_seen = total
+
+    def text(self) -> bytes:
+        """Exposition in Prometheus' text format."""
+        return generate_latest(self.registry)

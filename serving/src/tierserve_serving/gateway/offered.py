@@ -1,0 +1,77 @@
+"""Arrivals offered to each pool, from HAProxy's counters by class, model, pool and how they fared.
+
+A request is offered to every tier it came to: in the order of its class, the tiers before the one with a free slot (it
+would have been theirs, had they had room) and that one. A request that found all tiers full was offered to all of them.
+Without this a full tier would look as if its load had stopped growing, and would never be given replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool
+
+DIRECT = "d"
+ANY_MODEL = "*"
+_PARTS = 4
+_PROCESSES_KEPT = 8
+
+
+class OfferedCounter:
+    """Cumulative arrivals per pool; fractional where the sites of one tier share a spilled request."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.totals: dict[str, float] = {}
+        self.arrivals: dict[str, float] = {}
+        self._last: dict[int, dict[str, int]] = {}
+        self.configure(config)
+
+    def configure(self, config: AgentConfig) -> None:
+        """Takes a changed set of pools and classes; totals of the pools that stay are kept."""
+        self._pools = {p.name: p for p in config.pools}
+        self._tiers = {c.name: c.tiers for c in config.classes}
+        self.totals = {name: self.totals.get(name, 0.0) for name in self._pools}
+        self.arrivals = {name: self.arrivals.get(name, 0.0) for name in self._pools}
+
+    def update(self, counts: Mapping[str, int], process: int = 0) -> None:
+        """Adds what is new in `counts` since the last call for that HAProxy process; each process starts at zero.
+
+        Around a reload the old and the new process may answer in turn, so each has its own last counts.
+        """
+        last = self._last.pop(process, {})
+        fresh = {key: n - last.get(key, 0) for key, n in counts.items()}
+        if any(n < 0 for n in fresh.values()):  # another process with an old one's number
+            fresh = dict(counts)
+        self._last[process] = dict(counts)
+        while len(self._last) > _PROCESSES_KEPT:
+            del self._last[next(iter(self._last))]
+        self._add(fresh)
+
+    def _add(self, fresh: Mapping[str, int]) -> None:
+        known = [(key.split("|"), n) for key, n in fresh.items() if n > 0 and key.count("|") == _PARTS - 1]
+        for (_, _, pool, _), count in known:
+            if pool in self._pools:
+                self.arrivals[pool] += count
+        for (cls, model, pool, how), count in known:
+            taken = self._pools.get(pool) if how == DIRECT else None
+            for tier in self._passed(cls, taken):
+                self._share([p for p in self._of_tier(tier) if model in (ANY_MODEL, *p.models)], count)
+            if taken is not None:
+                self.totals[pool] += count
+
+    def _passed(self, cls: str, taken: AgentPool | None) -> Iterable[str]:
+        """The tiers whose slots were all busy: those before the one taken, or all."""
+        for tier in self._tiers.get(cls, ()):
+            if taken is not None and tier == taken.tier:
+                return
+            yield tier
+
+    def _of_tier(self, tier: str) -> list[AgentPool]:
+        return [p for p in self._pools.values() if p.tier == tier]
+
+    def _share(self, sites: list[AgentPool], count: int) -> None:
+        """Splits a spilled count over the sites of a tier as their arrivals so far."""
+        total = sum(self.arrivals[p.name] for p in sites)
+        for p in sites:
+            part = self.arrivals[p.name] / total if total else 1 / len(sites)
+            self.totals[p.name] += count * part

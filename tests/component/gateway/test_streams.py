@@ -1,0 +1,148 @@
+"""Streams, disconnects and the official client, through real HAProxy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import openai
+import pytest
+from aiohttp import web
+
+pytestmark = pytest.mark.haproxy
+
+
+async def test_parts_of_a_stream_arrive_as_they_are_made(rig):
+    await rig.start((rig.pool("edge-a", 1),))
+    go_on = asyncio.Event()
+
+    async def answer(request, body):
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        await stream.write(b"data: one\n\n")
+        await asyncio.wait_for(go_on.wait(), 5)
+        await stream.write(b"data: two\n\n")
+        return stream
+
+    rig.upstream.answer = answer
+    async with rig.client.post(rig.url + "/v1/chat/completions", json={}) as reply:
+        assert await asyncio.wait_for(reply.content.readuntil(b"\n\n"), 3) == b"data: one\n\n"
+        go_on.set()
+        assert await reply.content.readuntil(b"\n\n") == b"data: two\n\n"
+
+
+async def test_a_stream_longer_than_every_timeout_is_not_cut(rig):
+    await rig.start((rig.pool("edge-a", 1),), queue_timeout_s=0.3, response_timeout_s=0.3, client_timeout_s=0.3)
+
+    async def answer(request, body):
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        for n in range(10):
+            await stream.write(f"data: {n}\n\n".encode())
+            await asyncio.sleep(0.1)
+        return stream
+
+    rig.upstream.answer = answer
+    reply = await rig.post()
+    assert reply.took_s > 0.9
+    assert reply.text.count("data:") == 10
+
+
+async def test_a_client_that_only_waits_is_not_timed_out(rig):
+    await rig.start((rig.pool("edge-a", 1),), client_timeout_s=0.2)
+    rig.upstream.service_s = 0.5
+    first, queued = await asyncio.gather(rig.post(), rig.post())
+    assert (first.status, queued.status) == (200, 200)
+
+
+async def test_silence_longer_than_the_response_timeout_is_504(rig):
+    await rig.start((rig.pool("edge-a", 1),), response_timeout_s=0.2)
+    rig.upstream.hold()
+    reply = await rig.post()
+    assert (reply.status, reply.error["code"]) == (504, "gateway_timeout")
+    assert len(rig.upstream.seen) == 1
+
+
+async def test_a_client_that_goes_away_cancels_the_work_and_frees_the_slot(rig, poll):
+    await rig.start((rig.pool("edge-a", 1),))
+    await rig.start_agent()
+    rig.upstream.hold()
+    working = rig.send(0)
+    await poll(lambda: rig.upstream.seen)
+    waiting = rig.send(1)
+    await poll(lambda: rig.agent.states["edge-a"].queued == 1)
+    waiting.cancel()
+    await poll(lambda: rig.agent.states["edge-a"].queued == 0)
+    working.cancel()
+    await poll(lambda: rig.upstream.cancelled == 1)
+    await poll(lambda: rig.agent.states["edge-a"].in_flight == 0)
+    rig.upstream.release()
+    assert (await rig.post(2)).status == 200
+    assert [body["n"] for _, body in rig.upstream.seen] == [0, 2]
+
+
+async def test_a_disconnect_amid_a_stream_cancels_the_work(rig, poll):
+    await rig.start((rig.pool("edge-a", 1),))
+
+    async def answer(request, body):
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        for _ in range(1000):
+            await stream.write(b"data: x\n\n")
+            await asyncio.sleep(0.01)
+        return stream
+
+    rig.upstream.answer = answer
+    async with rig.client.post(rig.url + "/v1/chat/completions", json={}) as reply:
+        await reply.content.readuntil(b"\n\n")
+        reply.close()
+    await poll(lambda: rig.upstream.in_flight["edge-a"] == 0, 5)
+
+
+def _completion(body, text):
+    return {
+        "id": "c-1",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body["model"],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    }
+
+
+async def _openai_like(request, body):
+    if not body.get("stream"):
+        return web.json_response(_completion(body, "hello there"))
+    stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await stream.prepare(request)
+    for word in ("hello ", "there"):
+        chunk = {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+        chunk["choices"] = [{"index": 0, "delta": {"content": word}, "finish_reason": None}]
+        await stream.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    await stream.write(b"data: [DONE]\n\n")
+    return stream
+
+
+async def test_the_official_client_chats_streams_and_reads_errors(rig):
+    await rig.start((rig.pool("edge-a", 2, models=("light",)),), max_queue=0)
+    rig.upstream.answer = _openai_like
+    messages = [{"role": "user", "content": "hi"}]
+    async with openai.AsyncOpenAI(base_url=rig.url + "/v1", api_key="none", max_retries=0) as client:
+        assert [m.id async for m in client.models.list()] == ["assistant", "light"]
+        done = await client.chat.completions.create(model="assistant", messages=messages)
+        assert done.choices[0].message.content == "hello there"
+        stream = await client.chat.completions.create(model="light", messages=messages, stream=True)
+        assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "hello there"
+        with pytest.raises(openai.BadRequestError) as bad:
+            headers = {"X-TierServe-Class": "nope"}
+            await client.chat.completions.create(model="light", messages=messages, extra_headers=headers)
+        assert bad.value.code == "unknown_class"
+        rig.upstream.hold()
+        held = [asyncio.create_task(client.chat.completions.create(model="light", messages=messages)) for _ in "ab"]
+        await asyncio.sleep(0.1)
+        with pytest.raises(openai.InternalServerError) as full:
+            await client.chat.completions.create(model="light", messages=messages)
+        assert (full.value.status_code, full.value.code) == (503, "overloaded")
+        rig.upstream.release()
+        await asyncio.gather(*held)
