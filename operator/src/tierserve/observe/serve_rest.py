@@ -1,0 +1,91 @@
+"""Ray Serve's REST API: what runs (GET) and what shall run (PUT); on the dashboard port of a cluster's head."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+PATH = "/api/serve/applications/"
+
+
+@dataclass(frozen=True, slots=True)
+class AppObserved:
+    """One Serve application.
+
+    Attributes:
+        name: the pool.
+        status: NOT_STARTED | DEPLOYING | RUNNING | DEPLOY_FAILED | UNHEALTHY | DELETING.
+        message: Serve's own words when something is wrong.
+        target: replicas that Serve wants now.
+        replicas: count per replica state (RUNNING, STARTING, STOPPING ...).
+    """
+
+    name: str
+    status: str
+    message: str
+    target: int
+    replicas: Mapping[str, int]
+
+    @property
+    def running(self) -> int:
+        """Replicas that serve."""
+        return self.replicas.get("RUNNING", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ServeRest:
+    """The REST API of one cluster.
+
+    Attributes:
+        base_url: of Ray's dashboard.
+        token: Ray's authentication token, if the cluster asks for one.
+    """
+
+    base_url: str
+    token: str | None = None
+
+    def is_up(self) -> bool:
+        """Whether the dashboard answers; httpx.HTTPError when nobody listens."""
+        return self._request("GET", "/api/version", timeout_s=2.0).is_success
+
+    def applications(self, *, timeout_s: float = 10.0) -> dict[str, AppObserved]:
+        """Applications by name.
+
+        Raises:
+            httpx.HTTPError: the head does not answer, or answers with an error.
+        """
+        response = self._request("GET", PATH, timeout_s=timeout_s)
+        response.raise_for_status()
+        return {name: _observed(name, app) for name, app in response.json().get("applications", {}).items()}
+
+    def declare(self, config: Mapping[str, Any], *, timeout_s: float = 60.0) -> None:
+        """Say what shall run; an identical declaration changes nothing.
+
+        Raises:
+            httpx.HTTPError: not taken; the message holds Serve's answer.
+        """
+        response = self._request("PUT", PATH, timeout_s=timeout_s, json=dict(config))
+        if response.is_error:
+            words = f"Ray Serve refused the configuration: {response.text[:500]}"
+            raise httpx.HTTPStatusError(words, request=response.request, response=response)
+
+    def _request(self, method: str, path: str, *, timeout_s: float, json: Any = None) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return httpx.request(method, self.base_url + path, headers=headers, json=json, timeout=timeout_s)
+
+
+def _observed(name: str, app: Mapping[str, Any]) -> AppObserved:
+    deployments = app.get("deployments", {}).values()
+    states = Counter(replica["state"] for d in deployments for replica in d.get("replicas", ()))
+    messages = [app.get("message") or "", *(d.get("message") or "" for d in deployments)]
+    return AppObserved(
+        name=name,
+        status=app.get("status", "UNKNOWN"),
+        message="; ".join(m for m in messages if m),
+        target=sum(int(d.get("target_num_replicas") or 0) for d in deployments),
+        replicas=dict(states),
+    )

@@ -1,0 +1,86 @@
+"""What must hold before anything starts on this machine; each miss names the part and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import psutil
+
+from tierserve.plan.placement import Placement
+from tierserve.runtime.local.ports import LOOPBACK, holder, is_free
+from tierserve_serving.gateway import binary
+
+# Estimates from resident sets seen after a start: head with dashboard and Serve, one more node, one replica.
+HEAD_BYTES = 1_300_000_000
+NODE_BYTES = 450_000_000
+REPLICA_BYTES = {"emulated": 170_000_000, "llamacpp": 500_000_000}
+DEFAULT_PORT = 8080
+GIB = 2**30
+
+
+class PreflightError(Exception):
+    """Something is missing on this machine."""
+
+    def __init__(self, message: str, mend: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
+
+
+def check(placements: Sequence[Placement], port: int | None) -> None:
+    """Raise PreflightError for the first thing that would keep the service from starting."""
+    check_engines(placements)
+    check_haproxy()
+    check_memory(placements)
+    if port is not None:
+        check_port(port)
+
+
+def check_engines(placements: Iterable[Placement]) -> None:
+    """Only engines that run without an accelerator have a place here."""
+    for p in placements:
+        if p.engine not in REPLICA_BYTES:
+            raise PreflightError(
+                f"spec.models[{p.model}].engine: {p.engine} needs an accelerator; this machine's runtime has none",
+                "set engine: emulated (the same timings without a GPU) or engine: llamacpp (a real model on the CPU)",
+            )
+
+
+def check_haproxy(find: Callable[[], object] = binary.find_haproxy) -> None:
+    """The gateway needs HAProxy."""
+    try:
+        find()
+    except binary.GatewayError as error:
+        raise PreflightError(f"gateway: {error.message}", error.mend) from error
+
+
+def memory_needed(placements: Sequence[Placement]) -> int:
+    """Bytes that head, nodes and the floor of replicas take."""
+    replicas = sum(max(1, p.min_replicas) * REPLICA_BYTES.get(p.engine, 0) for p in placements)
+    return HEAD_BYTES + len(placements) * NODE_BYTES + replicas
+
+
+def check_memory(placements: Sequence[Placement], available: int | None = None) -> None:
+    """The floor of every pool must fit into the memory that is free."""
+    free = psutil.virtual_memory().available if available is None else available
+    needed = memory_needed(placements)
+    if needed > free:
+        floors = ", ".join(f"{p.pool} {max(1, p.min_replicas)}" for p in placements)
+        raise PreflightError(
+            f"memory: Ray and the floor of replicas ({floors}) need {needed / GIB:.1f} GiB, "
+            f"{free / GIB:.1f} GiB are free",
+            "lower replicas.min, leave out a tier, or end other programs (another service? `tierserve status`)",
+        )
+
+
+def check_port(port: int) -> None:
+    """The endpoint's port must be free."""
+    if not is_free(port):
+        raise PreflightError(
+            f"--port: {port} on {LOOPBACK} is in use by {holder(port)}", f"give another, e.g. --port {port + 1}"
+        )
+
+
+def choose_port() -> int:
+    """The first free port from 8080 up, so that two services side by side do not collide."""
+    return next(port for port in range(DEFAULT_PORT, DEFAULT_PORT + 1000) if is_free(port))

@@ -1,0 +1,144 @@
+"""One small Ray cluster on the loopback net: a head and a labelled node per pool, each a `ray start --block`.
+
+Learnt by measuring: `ray start` picks the first free name for its sockets and makes them seconds later, so of two nodes
+started at once one dies; each next node waits for the sockets of the one before. A raylet that is given the default
+30 s may not make it beside others on 2 cores, hence RAY_raylet_start_wait_time_s.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tierserve.observe.serve_rest import ServeRest
+from tierserve.runtime.local.paths import ServicePaths
+from tierserve.runtime.local.ports import RAY_LOOPBACK
+from tierserve.runtime.local.processes import ProcessRef, start
+
+OBJECT_STORE_BYTES = 80_000_000
+# Long enough for a stream to end after its replica was told to go; Ray's own 30 s keep replicas that serve nobody.
+DRAIN_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RayPorts:
+    """Ports of one cluster; `replicas` is the range [first, last) in which replicas listen."""
+
+    gcs: int
+    dashboard: int
+    client: int
+    http: int
+    haproxy_metrics: int
+    haproxy_stats: int
+    fallback_http: int
+    fallback_grpc: int
+    replicas: tuple[int, int]
+
+    @property
+    def dashboard_url(self) -> str:
+        """Base URL of Ray's dashboard, which carries the Serve REST API."""
+        return f"http://{RAY_LOOPBACK}:{self.dashboard}"
+
+
+def environment(paths: ServicePaths, ports: RayPorts) -> dict[str, str]:
+    """What every Ray process of the service inherits. Files and ports of Ray's HAProxy are fixed by default."""
+    folder = paths.short / "h"
+    first, last = ports.replicas
+    return {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "90",
+        # Loopback is open to every user of the machine, and who reaches Ray can run code as us.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(paths.ray_token),
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # The ingress is asynchronous throughout: a second event loop per replica only costs a hop per request.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+        # One thread per numeric library: the timings of a replica must not depend on how many replicas there are.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _ray(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats",
+            "--include-log-monitor=false", f"--node-ip-address={RAY_LOOPBACK}", "--min-worker-port=0",
+            "--max-worker-port=0", f"--object-store-memory={OBJECT_STORE_BYTES}", *arguments]  # fmt: skip
+
+
+def start_head(paths: ServicePaths, ports: RayPorts) -> ProcessRef:
+    """Start the head: control store, dashboard, Serve controller and proxy; it holds no replicas."""
+    command = _ray("--head", f"--port={ports.gcs}", f"--dashboard-host={RAY_LOOPBACK}",
+                   f"--dashboard-port={ports.dashboard}", f"--ray-client-server-port={ports.client}",
+                   "--num-cpus=0", f"--temp-dir={paths.ray}")  # fmt: skip
+    return start(command, log=paths.logs / "ray-head.log", marker=paths.marker, env=environment(paths, ports))
+
+
+def start_node(
+    paths: ServicePaths, ports: RayPorts, pool: str, labels: Mapping[str, str], timeout_s: float = 60.0
+) -> ProcessRef:
+    """Start a labelled node for the replicas of one pool; return when the next one may be started.
+
+    Raises:
+        RuntimeError: it ended, or has no sockets after `timeout_s`.
+    """
+    before = _sockets(paths)
+    text = ",".join(f"{key}={value}" for key, value in labels.items())
+    command = _ray(f"--address={RAY_LOOPBACK}:{ports.gcs}", "--num-cpus=1", "--labels", text)
+    log = paths.logs / f"ray-{pool}.log"
+    node = start(command, log=log, marker=paths.marker, env=environment(paths, ports))
+    deadline = time.monotonic() + timeout_s
+    while not _sockets(paths) - before:
+        if not node.alive() or time.monotonic() > deadline:
+            raise RuntimeError(f"the Ray node of {pool} did not start:\n{tail(log)}")
+        time.sleep(0.05)
+    return node
+
+
+def _sockets(paths: ServicePaths) -> set[tuple[str, int]]:
+    """Raylet sockets of the cluster with their inodes: a restarted node may take the name of the one that died."""
+    folder = paths.ray / "session_latest" / "sockets"
+    return {(s.name, s.stat().st_ino) for s in folder.glob("raylet*")} if folder.is_dir() else set()
+
+
+def head_is_up(rest: ServeRest) -> bool:
+    """Whether the dashboard answers."""
+    try:
+        return rest.is_up()
+    except httpx.HTTPError:
+        return False
+
+
+def wait_for_head(rest: ServeRest, head: ProcessRef, paths: ServicePaths, timeout_s: float = 90.0) -> None:
+    """Return when the head answers and has its sockets, so that a node can tell its own from the head's.
+
+    Raises:
+        RuntimeError: it ended, or did not answer in time; the message holds the end of its log.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (head_is_up(rest) and _sockets(paths)):
+        if not head.alive() or time.monotonic() > deadline:
+            raise RuntimeError(f"Ray's head did not start:\n{tail(paths.logs / 'ray-head.log')}")
+        time.sleep(0.25)
+
+
+def tail(log: Path, lines: int = 12) -> str:
+    """The last lines of a log file."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(no log)"

@@ -1,0 +1,270 @@
+"""The local runtime: what shall run, made from placements, and the processes that make it so.
+
+`apply` is safe to repeat: every part that is missing is started, every part that is as wanted is left alone. A part
+that died is seen at the next pass and started again; when the head of the Ray cluster died, the whole cluster is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import psutil
+
+from tierserve.api import GenAIDeployment
+from tierserve.observe.gateway_agent import get_gateway
+from tierserve.observe.serve_rest import AppObserved, ServeRest
+from tierserve.plan.placement import Placement
+from tierserve.render.gateway import GatewaySpec, render_haproxy
+from tierserve.render.gateway_spec import GatewayAddresses, gateway_spec
+from tierserve.render.serve_config import ServeTarget, labels, serve_config
+from tierserve.runtime.local import ray_cluster
+from tierserve.runtime.local.paths import ServicePaths
+from tierserve.runtime.local.ports import LOOPBACK
+from tierserve.runtime.local.processes import end_marked, end_tree, reap, start
+from tierserve.runtime.local.ray_cluster import DRAIN_S
+from tierserve.runtime.local.state import LocalState, write_atomic
+from tierserve.status import Observed, PoolObserved
+from tierserve_serving.gateway import binary
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDesired:
+    """What shall run on this machine: nodes with their labels, Serve's configuration, the gateway's two files."""
+
+    nodes: Mapping[str, Mapping[str, str]]
+    serve: Mapping[str, Any]
+    haproxy: str
+    agent: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class LocalRuntime:
+    """Processes of one service on this machine."""
+
+    paths: ServicePaths
+    state: LocalState
+    say: Progress = print
+    emulate_network: bool = True
+    _applied: dict[str, str] = field(default_factory=dict)
+    _problems: list[str] = field(default_factory=list)
+
+    @property
+    def rest(self) -> ServeRest:
+        """Ray Serve of this service."""
+        return ServeRest(self.state.ray.dashboard_url, self.paths.ray_token.read_text().strip())
+
+    # ------------------------------------------------------------------ render
+
+    def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> LocalDesired:
+        """Files and nodes for these placements; nothing is touched yet."""
+        state, ray = self.state, self.state.ray
+        addresses = GatewayAddresses(
+            bind=LOOPBACK,
+            port=state.gateway_port,
+            upstream_host=LOOPBACK,
+            upstream_port=ray.http,
+            admin_socket=str(self.paths.admin_socket),
+            log_address=f"{LOOPBACK}:{state.log_port}",
+            metrics_bind=LOOPBACK,
+            metrics_port=state.metrics_port,
+        )
+        spec = gateway_spec(gaid, placements, addresses)
+        target = ServeTarget(
+            http_host=LOOPBACK,
+            http_port=ray.http,
+            decisions_address=f"{LOOPBACK}:{state.decisions_port}",
+            demand_urls={p.pool: f"{state.agent_url}/pools/{p.pool}" for p in placements},
+            emulate_network=self.emulate_network,
+            drain_s=DRAIN_S,
+        )
+        return LocalDesired(
+            nodes={p.pool: labels(p, gaid.name) for p in placements},
+            serve=serve_config(gaid.name, placements, target),
+            haproxy=render_haproxy(spec),
+            agent=self._agent_config(spec, placements),
+        )
+
+    def _agent_config(self, spec: GatewaySpec, placements: tuple[Placement, ...]) -> dict[str, Any]:
+        state = self.state
+        decisions_url = f"http://{LOOPBACK}:{state.decisions_port}/decisions"
+        targets = {p.pool: p.target_s + p.network_s for p in placements}
+        return {
+            "service": spec.service,
+            "listen": LOOPBACK,
+            "port": state.agent_port,
+            "log_address": spec.log_address,
+            "admin_socket": spec.admin_socket,
+            "classes": [{"name": c.name, "tiers": c.tiers} for c in spec.classes],
+            "pools": [
+                {
+                    "name": p.name,
+                    "tier": p.tier,
+                    "slots": p.slots,
+                    "models": p.models,
+                    "decisions_url": decisions_url,
+                    "target_s": targets[p.name],
+                }
+                for p in spec.pools
+            ],
+        }
+
+    # ------------------------------------------------------------------- apply
+
+    def apply(self, desired: LocalDesired) -> None:
+        """Start what is missing and hand out what has changed."""
+        self._problems.clear()
+        reap()
+        self._attempt("gateway agent", lambda: self._ensure_agent(desired))
+        self._attempt("gateway", lambda: self._ensure_gateway(desired))
+        self._attempt("Ray head", self._ensure_head)
+        # Serve's controller and proxy start beside the nodes; replicas wait for the node with their labels.
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(self._attempt, "Ray Serve", lambda: self._ensure_serve(desired))
+            self._attempt("Ray nodes", lambda: self._ensure_nodes(desired))
+        self._attempt("Ray nodes", lambda: self._drop_nodes(desired))
+        self.state.save(self.paths.state)
+
+    def _attempt(self, part: str, step: Callable[[], None]) -> None:
+        """One part that cannot be started must not keep the others from being looked after."""
+        try:
+            step()
+        except (OSError, RuntimeError, ValueError, binary.GatewayError, httpx.HTTPError, psutil.Error) as error:
+            self._problems.append(f"{part}: {error}")
+            self.say(f"{part}: {error}")
+
+    def _alive(self, part: str) -> bool:
+        reference = self.state.processes.get(part)
+        return reference is not None and reference.alive()
+
+    def _ensure_agent(self, desired: LocalDesired) -> None:
+        content = json.dumps(desired.agent, indent=2)
+        if self._changed("agent", content) or not self._alive("agent"):
+            write_atomic(self.paths.agent_config, content.encode())
+            self._stop("agent")
+            command = [
+                sys.executable,
+                "-m",
+                "tierserve_serving.gateway.agent",
+                "--config",
+                str(self.paths.agent_config),
+            ]
+            self.state.processes["agent"] = start(command, log=self.paths.logs / "agent.log", marker=self.paths.marker)
+            self._applied["agent"] = content
+            self.say("gateway agent started")
+
+    def _ensure_gateway(self, desired: LocalDesired) -> None:
+        changed = self._changed("haproxy", desired.haproxy)
+        alive = self._alive("gateway")
+        if alive and not changed:
+            return
+        haproxy = binary.find_haproxy()
+        if alive:
+            binary.reload(haproxy, self.paths.haproxy_config, desired.haproxy, self.state.processes["gateway"].pid)
+            self.say("gateway reloaded")
+        else:
+            self._stop("gateway")
+            binary.write_config(self.paths.haproxy_config, desired.haproxy)
+            binary.check_config(haproxy, self.paths.haproxy_config)
+            command = binary.start_command(haproxy, self.paths.haproxy_config, self.paths.root / "haproxy.pid")
+            log = self.paths.logs / "haproxy.log"
+            self.state.processes["gateway"] = start(command, log=log, marker=self.paths.marker)
+            self.say(f"gateway started at {self.state.endpoint}")
+        self._applied["haproxy"] = desired.haproxy
+
+    def _ensure_head(self) -> None:
+        if self._alive("head"):
+            return
+        self._stop_cluster()
+        self._applied.pop("serve", None)
+        began = time.monotonic()
+        self.state.processes["head"] = head = ray_cluster.start_head(self.paths, self.state.ray)
+        ray_cluster.wait_for_head(self.rest, head, self.paths)
+        self.say(f"Ray head up after {time.monotonic() - began:.0f} s")
+
+    def _ensure_nodes(self, desired: LocalDesired) -> None:
+        for pool, node_labels in desired.nodes.items():
+            part = f"node-{pool}"
+            if self._alive("head") and not self._alive(part):
+                self._stop(part)
+                self.state.processes[part] = ray_cluster.start_node(self.paths, self.state.ray, pool, node_labels)
+                self.say(f"Ray node started, labelled {node_labels['tierserve.io/tier']}")
+
+    def _drop_nodes(self, desired: LocalDesired) -> None:
+        """A node goes only after Serve was told that its pool is no longer wanted."""
+        unwanted = [p for p in self.state.processes if p.startswith("node-") and p[5:] not in desired.nodes]
+        for part in unwanted if "serve" in self._applied else []:
+            self._stop(part)
+            self.say(f"{part} ended: its pool is gone from the file")
+
+    def _ensure_serve(self, desired: LocalDesired) -> None:
+        content = json.dumps(desired.serve, sort_keys=True)
+        if self._changed("serve", content) and self._alive("head"):
+            self.rest.declare(desired.serve)
+            self._applied["serve"] = content
+            self.say(f"Ray Serve has the configuration of {len(desired.nodes)} pools")
+
+    def _changed(self, key: str, content: str) -> bool:
+        return self._applied.get(key) != content
+
+    def _stop(self, part: str) -> None:
+        reference = self.state.processes.pop(part, None)
+        if reference is not None:
+            end_tree(reference)
+
+    def _stop_cluster(self) -> None:
+        """End what is left of a cluster whose head is gone, Ray's own HAProxy included, which outlives it."""
+        own = {part: ref for part, ref in self.state.processes.items() if part in {"agent", "gateway", "supervisor"}}
+        keep = [os.getpid(), *(pid for part in ("agent", "gateway") if part in own for pid in family(own[part].pid))]
+        end_marked(self.paths.marker, keep=keep, grace_s=2.0)
+        self.state.processes = own
+
+    # ----------------------------------------------------------------- observe
+
+    def observe(self) -> Observed:
+        """What runs now; what does not answer is missing, not zero."""
+        problems = list(self._problems)
+        apps = self._applications(problems)
+        gateway, decisions = get_gateway(self.state.agent_url)
+        names = set(apps) | set(gateway) | set(decisions)
+        return Observed(
+            now=time.time(),
+            endpoint=self.state.endpoint,
+            pools={n: _pool(apps.get(n), gateway.get(n), decisions.get(n)) for n in names},
+            parts={part: reference.alive() for part, reference in self.state.processes.items() if part != "supervisor"},
+            problems=tuple(problems),
+        )
+
+    def _applications(self, problems: list[str]) -> dict[str, AppObserved]:
+        try:
+            return self.rest.applications()
+        except (httpx.HTTPError, ValueError) as error:
+            if self._alive("head") and "serve" in self._applied:
+                problems.append(f"Ray Serve does not answer: {type(error).__name__}")
+            return {}
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started."""
+    try:
+        process = psutil.Process(pid)
+        return [pid, *(child.pid for child in process.children(recursive=True))]
+    except psutil.Error:
+        return [pid]
+
+
+def _pool(
+    app: AppObserved | None, gateway: Mapping[str, Any] | None, decision: Mapping[str, Any] | None
+) -> PoolObserved:
+    if app is None:
+        return PoolObserved(gateway=gateway, decision=decision)
+    return PoolObserved(app.status, app.message, app.running, app.target, decision, gateway)

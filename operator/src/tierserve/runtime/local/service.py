@@ -1,0 +1,181 @@
+"""The door to local services: bring one up, ask how it is, take it down."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tierserve.api import load
+from tierserve.plan.placement import place
+from tierserve.runtime.local import preflight
+from tierserve.runtime.local.paths import ServicePaths
+from tierserve.runtime.local.processes import end_marked, start
+from tierserve.runtime.local.ray_cluster import tail
+from tierserve.runtime.local.state import LocalState
+
+START_TIMEOUT_S = 300.0
+Progress = Callable[[str], None]
+
+
+class StartError(Exception):
+    """The service did not become ready; the message ends with what its log said last."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalService:
+    """One service of this user on this machine."""
+
+    paths: ServicePaths
+
+    @classmethod
+    def named(cls, name: str) -> LocalService:
+        """The service called `name`, running or not."""
+        return cls(ServicePaths.of(name))
+
+    @classmethod
+    def up(
+        cls, file: Path, *, port: int | None = None, on_progress: Progress = print, timeout_s: float = START_TIMEOUT_S
+    ) -> LocalService:
+        """Start the service of a file, or have the running one follow this file; return when it is ready.
+
+        Args:
+            file: a GenAIDeployment.
+            port: where clients connect; the first free one from 8080 up when None.
+            on_progress: told each step in words.
+            timeout_s: how long to wait for readiness.
+
+        Raises:
+            tierserve.api.ValidationFailed: the file is wrong.
+            tierserve.plan.placement.PlacementError: no model of a tier fits.
+            tierserve.runtime.local.preflight.PreflightError: something is missing on this machine.
+            StartError: not ready in time.
+        """
+        gaid = load(file)
+        placements = place(gaid)
+        service = cls.named(gaid.name)
+        running = service.state()
+        if running is None or not service.is_supervised():
+            preflight.check(placements, port)
+            service._launch(file.resolve(), port)
+        elif Path(running.file) != file.resolve():
+            raise preflight.PreflightError(
+                f"metadata.name: a service {gaid.name} already follows {running.file}",
+                f"edit that file, or run: tierserve down {gaid.name}",
+            )
+        service.wait_ready(on_progress, timeout_s)
+        return service
+
+    def _launch(self, file: Path, port: int | None) -> None:
+        # What a supervisor that was killed left running is taken over if it can be told, else ended.
+        previous = self.state()
+        if previous is None or previous.file != str(file) or port not in {None, previous.gateway_port}:
+            end_marked(self.paths.marker)
+            shutil.rmtree(self.paths.short, ignore_errors=True)
+            previous = LocalState.new(file, port or preflight.choose_port())
+        self.paths.make()
+        self.paths.status.unlink(missing_ok=True)
+        previous.save(self.paths.state)
+        command = [sys.executable, "-m", "tierserve.runtime.local.supervisor", self.paths.name]
+        start(command, log=self.paths.logs / "supervisor.log", marker=self.paths.marker)
+
+    def state(self) -> LocalState | None:
+        """Ports and processes; None when the service was never started or was taken down."""
+        return LocalState.load(self.paths.state)
+
+    @property
+    def endpoint(self) -> str:
+        """Base URL for clients.
+
+        Raises:
+            LookupError: the service is not up.
+        """
+        state = self.state()
+        if state is None:
+            raise LookupError(f"no service {self.paths.name} is up")
+        return state.endpoint
+
+    def is_supervised(self) -> bool:
+        """Whether the process that reconciles is alive."""
+        state = self.state()
+        reference = state.processes.get("supervisor") if state else None
+        return reference is not None and reference.alive()
+
+    def status(self) -> dict[str, Any]:
+        """The document that the supervisor wrote last, with its age in seconds; empty when there is none yet."""
+        try:
+            document: dict[str, Any] = orjson.loads(self.paths.status.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        document["age"] = max(0.0, time.time() - float(document.get("time", 0.0)))
+        document["supervised"] = self.is_supervised()
+        return document
+
+    def is_ready(self) -> bool:
+        """Whether every pool has the floor of its replicas and every part is alive."""
+        return bool(self.status().get("status", {}).get("ready") == "True")
+
+    def wait_ready(self, on_progress: Progress = print, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Return when the service is ready, telling each step of the supervisor on the way.
+
+        Raises:
+            StartError: the supervisor ended, or readiness did not come in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        lines = self._new_lines()
+        while not self.is_ready():
+            for line in next(lines):
+                on_progress(line)
+            if time.monotonic() > deadline:
+                raise StartError(f"{self.paths.name} is not ready after {timeout_s:.0f} s: {self._why()}")
+            time.sleep(0.3)
+            if self.state() is not None and not self._starting() and not self.is_supervised():
+                raise StartError(f"the supervisor ended:\n{tail(self.paths.logs / 'supervisor.log')}")
+        for line in next(lines):
+            on_progress(line)
+
+    def _starting(self) -> bool:
+        """The supervisor has not written a status yet: it may still be importing."""
+        log = self.paths.logs / "supervisor.log"
+        return not self.paths.status.exists() and "Traceback" not in (log.read_text() if log.exists() else "")
+
+    def _why(self) -> str:
+        conditions = self.status().get("status", {}).get("conditions", [])
+        words = [c["message"] for c in conditions if c["type"] in {"Ready", "Degraded"} and c["reason"] != "AsExpected"]
+        return "; ".join(words) or tail(self.paths.logs / "supervisor.log", 3)
+
+    def _new_lines(self) -> Iterator[list[str]]:
+        """Batches of messages that the supervisor logged since this call."""
+        log = self.paths.logs / "supervisor.log"
+        position = 0
+        while True:
+            text = log.read_bytes()[position:] if log.exists() else b""
+            complete = text.rpartition(b"\n")[0]
+            position += len(complete) + 1 if complete else 0
+            yield [message for line in complete.decode(errors="replace").splitlines() if (message := _message(line))]
+
+    def down(self, *, timeout_s: float = 40.0) -> None:
+        """End every process of the service and remove its folders. Safe to call when nothing runs."""
+        end_marked(self.paths.marker, grace_s=8.0, timeout_s=timeout_s)
+        for folder in (self.paths.short, self.paths.root):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def __enter__(self) -> LocalService:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(TimeoutError):
+            self.down()
+
+
+def _message(line: str) -> str:
+    """The words of a log line of the supervisor's own loggers, else nothing."""
+    _, found, words = line.partition(" INFO tierserve.local ")
+    return words if found else ""

@@ -1,0 +1,71 @@
+"""Two services never share a folder or a port; a path fits a Unix socket."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tierserve.runtime.local.paths import ServicePaths, known_services
+from tierserve.runtime.local.ports import free_ports, free_span, holder, is_free
+from tierserve.runtime.local.state import LocalState
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TIERSERVE_STATE", str(tmp_path / ("deep" * 20)))
+
+
+def test_services_of_different_names_share_nothing():
+    one, two = ServicePaths.of("one"), ServicePaths.of("two")
+    assert one.marker != two.marker
+    assert one.root != two.root
+    assert one.short != two.short
+
+
+def test_sockets_fit_into_107_characters_however_deep_the_state_folder_is():
+    assert len(str(ServicePaths.of("a" * 47).admin_socket)) < 60
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "a" * 48, "../etc", "a b", "-a"])
+def test_a_name_that_is_no_dns_label_is_refused(name: str):
+    with pytest.raises(ValueError, match=r"metadata\.name"):
+        ServicePaths.of(name)
+
+
+def test_the_state_is_read_back_as_it_was_written(tmp_path: Path):
+    paths = ServicePaths.of("one")
+    paths.make()
+    state = LocalState.new(tmp_path / "service.yaml", 8080)
+    state.save(paths.state)
+    assert LocalState.load(paths.state) == state
+    assert known_services() == ["one"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"file": 1}', "[]"])
+def test_a_damaged_state_counts_as_none(tmp_path: Path, content: str):
+    path = tmp_path / "state.json"
+    path.write_text(content)
+    assert LocalState.load(path) is None
+
+
+def test_free_ports_differ_and_are_free():
+    ports = free_ports(20)
+    assert len(set(ports)) == 20
+    assert all(is_free(port) for port in ports)
+
+
+def test_a_port_in_use_is_told_with_its_holder():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert not is_free(port)
+        assert "process" in holder(port)
+
+
+def test_a_span_holds_no_port_in_use():
+    first, last = free_span(100)
+    assert last - first == 100
+    assert all(is_free(port) for port in range(first, last, 17))
