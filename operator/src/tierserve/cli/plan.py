@@ -1,0 +1,166 @@
+"""`tierserve plan`: what so many connections need on each tier, what binds, and where it ends."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from tierserve.api import Duration, GenAIDeployment, ValidationFailed, load
+from tierserve.cli import plan_json, plan_tables
+from tierserve.cli.errors import UserError, invalid
+from tierserve.plan.capacity import Demand, make_plan
+from tierserve.plan.paper import pooled as paper_form
+from tierserve.plan.placement import place
+from tierserve.plan.sweep import sweep as sweep_over
+
+PIPED_WIDTH = 160
+MOST_CONNECTIONS = 1e12
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(help="A GenAIDeployment, the file that `kubectl apply` takes")],
+    *,
+    connections: Annotated[
+        str | None, typer.Option("--connections", "-n", help="Connections N, for example 500,000 (1,000 if left out)")
+    ] = None,
+    rate: Annotated[str | None, typer.Option(help="Requests per second, in place of connections")] = None,
+    think: Annotated[
+        str | None,
+        typer.Option(help="Pause of a user between answer and next request, e.g. 20s: lambda = N/(Z+W)"),
+    ] = None,
+    pooled: Annotated[
+        bool, typer.Option("--pooled", help="The paper's form: memory pooled over all accelerators, lambda = N")
+    ] = False,
+    sweep: Annotated[str | None, typer.Option(help="Draw a picture over connections, for example 1..500000")] = None,
+    out: Annotated[Path | None, typer.Option(help="Picture of --sweep (out/plan-NAME.png if left out)")] = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="table or json")] = "table",
+) -> None:
+    """Say what so many connections need on each tier: slots, replicas, response time, cost, and what binds.
+
+    Without --think every connection asks once a second (lambda = N, as in the paper). With it users wait for the
+    answer, think, and ask again.
+
+    [bold]Examples[/bold]
+
+      tierserve plan service.yaml --connections 5000 --think 20s
+
+      tierserve plan service.yaml --rate 40 -o json
+
+      tierserve plan service.yaml --sweep 1..500000 --out plan.png
+
+      tierserve plan examples/llama7b-paper.yaml --pooled
+    """
+    if output not in ("table", "json"):
+        raise UserError(f"--output {output!r} is unknown", "choose table or json")
+    _one_of({"--connections": connections, "--rate": rate, "--sweep": sweep})
+    gaid = read(file)
+    try:
+        if pooled:
+            _pooled(gaid, connections, output)
+        elif sweep is not None:
+            _sweep(gaid, _range(sweep), _think(think), out or Path("out") / f"plan-{gaid.name}.png", output)
+        else:
+            _plan(gaid, _demand(connections, rate, think), output)
+    except ValidationFailed as error:
+        raise invalid(file, error.problems) from error
+
+
+def read(file: Path) -> GenAIDeployment:
+    """Read and validate a file; raises UserError that names file, field and mend."""
+    try:
+        return load(file)
+    except ValidationFailed as error:
+        raise invalid(file, error.problems) from error
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}", "give the path of a GenAIDeployment file") from error
+
+
+def console() -> Console:
+    """A console as wide as the terminal, or wide enough for the tables where the output is piped."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+
+
+def _plan(gaid: GenAIDeployment, demand: Demand, output: str) -> None:
+    result = make_plan(gaid, demand, place(gaid))
+    if output == "json":
+        _write(plan_json.of_plan(gaid, result))
+    else:
+        plan_tables.show_plan(console(), gaid, result)
+
+
+def _pooled(gaid: GenAIDeployment, connections: str | None, output: str) -> None:
+    tiers = paper_form(gaid, None if connections is None else _number("--connections", connections))
+    if output == "json":
+        _write(plan_json.of_pooled(gaid, tiers))
+    else:
+        plan_tables.show_pooled(console(), gaid, tiers)
+
+
+def _sweep(gaid: GenAIDeployment, span: tuple[float, float], think_s: float | None, out: Path, output: str) -> None:
+    from tierserve.cli.plan_picture import draw  # matplotlib takes a second to import
+
+    result = sweep_over(gaid, *span, think_s=think_s)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw(gaid, result, out)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--out {out}: {error}", "give a path that can be written and ends in .png, .svg or .pdf"
+        ) from error
+    if output == "json":
+        _write(plan_json.of_sweep(gaid, result, out))
+    else:
+        plan_tables.show_sweep(console(), gaid, result, out)
+
+
+def _write(document: dict[str, object]) -> None:
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def _demand(connections: str | None, rate: str | None, think: str | None) -> Demand:
+    if rate is not None:
+        if think is not None:
+            raise UserError("--think goes with --connections, not with --rate", "leave one of them out")
+        return Demand(rate=_number("--rate", rate))
+    return Demand(connections=_number("--connections", connections or "1000"), think_s=_think(think))
+
+
+def _one_of(given: dict[str, str | None]) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise UserError(f"{' and '.join(names)} exclude each other", f"give only {names[0]}")
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        value = float(text.replace(",", "").replace("_", ""))
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= MOST_CONNECTIONS:
+        raise UserError(f"{option} {text!r} is not a number from 0 to 1e12", f"for example {option} 5000")
+    return value
+
+
+def _think(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return Duration(text).value
+    except ValueError as error:
+        raise UserError(f"--think {text!r} is not a duration", "for example --think 20s, 500ms or 2m") from error
+
+
+def _range(text: str) -> tuple[float, float]:
+    first, dots, last = text.partition("..")
+    if not dots:
+        raise UserError(f"--sweep {text!r} is not a range", "for example --sweep 1..500000")
+    span = _number("--sweep", first), _number("--sweep", last)
+    if not 0.0 < span[0] < span[1]:
+        raise UserError(f"--sweep {text!r} does not rise from above 0", "for example --sweep 1..500000")
+    return span

@@ -1,0 +1,137 @@
+"""Plans as JSON: camelCase, base units in the names; what is infinite or unknown is null."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tierserve.api import GenAIDeployment
+from tierserve.plan.capacity import Plan, PoolPlan, refused_from
+from tierserve.plan.criteria import criteria_of
+from tierserve.plan.paper import PaperTier
+from tierserve.plan.placement import Placement
+from tierserve.plan.sweep import Sweep, TierCurve
+
+Json = dict[str, object]
+
+
+def of_plan(gaid: GenAIDeployment, plan: Plan) -> Json:
+    """Return the whole plan."""
+    each = plan.rate / plan.connections if plan.connections else 1.0
+    target = gaid.spec.objective.response_time
+    return {
+        "service": gaid.name,
+        "connections": plan.connections,
+        "requestsPerSecond": plan.rate,
+        "thinkSeconds": plan.think_s,
+        "objective": {"percentile": target.percentile, "targetSeconds": target.target.value},
+        "pools": [_pool(gaid, one, each) for one in plan.pools],
+        "unservedRequestsPerSecond": plan.unserved_rate,
+        "exhaustedAtConnections": dict(plan.exhausted_at),
+        "servedUpToConnections": plan.served_up_to,
+        "classesRefusedFromConnections": refused_from(gaid, plan.exhausted_at),
+    }
+
+
+def of_pooled(gaid: GenAIDeployment, tiers: Sequence[PaperTier]) -> Json:
+    """Return the paper's form."""
+    return {"service": gaid.name, "form": "pooled", "tiers": [_paper(one) for one in tiers]}
+
+
+def of_sweep(gaid: GenAIDeployment, sweep: Sweep, picture: Path) -> Json:
+    """Return the curves of a sweep and the path of its picture."""
+    return {
+        "service": gaid.name,
+        "picture": str(picture),
+        "connections": list(sweep.connections),
+        "targetSeconds": sweep.target_s,
+        "percentile": sweep.percentile,
+        "tiers": [_curve(one) for one in sweep.tiers],
+        "unservedShare": list(sweep.unserved),
+        "exhaustedAtConnections": dict(sweep.limits.exhausted_at),
+        "servedUpToConnections": sweep.limits.served_up_to,
+        "classesRefusedFromConnections": refused_from(gaid, sweep.limits.exhausted_at),
+    }
+
+
+def _pool(gaid: GenAIDeployment, one: PoolPlan, per_connection: float) -> Json:
+    energy = one.energy
+    return {
+        **_placement(one.placement),
+        "requestsPerSecond": one.rate,
+        "mostRequestsPerSecond": one.capacity,
+        "replicas": one.replicas,
+        "servers": one.servers,
+        "offeredLoad": one.offered_load,
+        "utilisation": one.utilisation,
+        "pWait": one.p_wait,
+        "uplinkSeconds": one.placement.uplink_s,
+        "waitSeconds": finite(one.wait_s),
+        "serviceSeconds": one.service_s,
+        "downlinkSeconds": one.placement.downlink_s,
+        "responseSeconds": finite(one.response_s),
+        "meanResponseSeconds": finite(one.mean_response_s),
+        "meetsTarget": one.meets,
+        "binds": one.binds,
+        "watts": energy.watts,
+        "costPerHour": energy.cost_per_hour,
+        "carbonGramsPerHour": energy.carbon_g_per_hour,
+        "joulesPerRequest": energy.joules_per_request,
+        "costPerRequest": energy.cost_per_request,
+        "criteria": [
+            {"name": c.name, "connections": finite(c.connections), "sentence": c.sentence}
+            for c in criteria_of(gaid, one.placement, per_connection)
+        ],
+    }
+
+
+def _placement(one: Placement) -> Json:
+    return {
+        "pool": one.pool,
+        "tier": one.tier,
+        "site": one.site,
+        "kind": one.kind,
+        "model": one.model,
+        "engine": one.engine,
+        "slots": one.slots,
+        "slotsBoundBy": one.bound,
+        "slotBounds": one.bounds,
+        "profile": {"alpha": one.profile.alpha, "beta": one.profile.beta, "gamma": one.profile.gamma},
+        "profileMeasured": one.measured,
+        "minReplicas": one.min_replicas,
+        "maxReplicas": one.max_replicas,
+    }
+
+
+def _paper(one: PaperTier) -> Json:
+    return {
+        "tier": one.tier,
+        "servers": one.servers,
+        "serversPackedPerAccelerator": one.servers_packed,
+        "requestsPerSecond": one.rate,
+        "serviceRate": one.service_rate,
+        "offeredLoad": one.offered_load,
+        "utilisation": finite(one.utilisation),
+        "log10PWait": finite(one.log10_p_wait),
+        "responseSeconds": finite(one.response_s),
+    }
+
+
+def _curve(one: TierCurve) -> Json:
+    return {
+        "tier": one.tier,
+        "responseSeconds": _all(one.response_s),
+        "replicas": list(one.replicas),
+        "utilisation": _all(one.utilisation),
+        "requestsPerSecond": list(one.rate),
+    }
+
+
+def _all(values: Iterable[float]) -> list[float | None]:
+    return [finite(value) for value in values]
+
+
+def finite(value: float) -> float | None:
+    """Return the value, or None for what JSON has no number for."""
+    return value if math.isfinite(value) else None
