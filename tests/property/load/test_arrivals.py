@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tierserve.load import OpenLoop
@@ -11,6 +11,7 @@ rates = st.floats(0.0, 200.0)
 
 
 @settings(max_examples=60, deadline=None)
+@example(0.0, 1.0, 3.0, "constant", 0)  # the first is due at once, at a rate of 0
 @given(rates, rates, st.floats(0.5, 20.0), st.sampled_from(["poisson", "constant"]), st.integers(0, 1000))
 def test_arrivals_ascend_within_the_step_and_come_at_the_mean_rate(first, last, duration, process, seed):
     times = OpenLoop(first, last, process).times(duration, np.random.default_rng(seed))

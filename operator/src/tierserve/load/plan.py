@@ -83,12 +83,13 @@ class OpenLoop:
         total = (self.rate + end) / 2 * duration_s
         if total <= 0:
             return np.empty(0)
-        counts = np.sort(rng.random(rng.poisson(total))) * total if self.process == "poisson" else np.arange(0, total)
+        counts = np.sort(rng.random(rng.poisson(total))) * total if self.process == "poisson" else np.arange(0.0, total)
         slope = (end - self.rate) / duration_s
         if slope == 0:
             return counts / self.rate
         root = np.sqrt(np.maximum(0.0, self.rate**2 + 2 * slope * counts))
-        return np.asarray(2 * counts / (self.rate + root))
+        # A ramp from 0 whose first arrival is due at once: 0 / 0, and the time is 0.
+        return np.divide(2 * counts, self.rate + root, out=np.zeros_like(root), where=counts > 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,6 @@ def _step(result: LoadResult, step: StepResult, traffic: str, pools: Mapping[str
     figures = step.by_traffic.get(traffic, step.all)
     observed = {pool: s.p95_s for pool, s in step.by_pool.items() if pool and s.requests >= 5}
     p50, p95, p99, within = (_number(v) for v in (figures.p50_s, figures.p95_s, figures.p99_s, figures.within_slo))
-    p50, p95, p99, within = (_number(v) for v in (figures.p50_s, figures.p95_s, figures.p99_s, figures.within_slo))
     predicted = {pool: _predicted(pools.get(pool, ()), step) for pool in observed}
     return StepRecord(
         name=step.name,
