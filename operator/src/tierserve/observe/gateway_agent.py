@@ -7,13 +7,15 @@ from typing import Any
 
 import httpx
 
+from tierserve.observe.client import client
+
 Figures = dict[str, Mapping[str, Any]]
 
 
 def get_gateway(agent_url: str, *, timeout_s: float = 2.0) -> tuple[Figures, Figures]:
     """Gateway figures and decisions, each by pool; empty when the agent does not answer (missing is not zero)."""
     try:
-        response = httpx.get(f"{agent_url}/status", timeout=timeout_s)
+        response = client().get(f"{agent_url}/status", timeout=timeout_s)
         response.raise_for_status()
         body = response.json()
     except (httpx.HTTPError, ValueError):

@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from tierserve.observe.client import client
+
 PATH = "/api/serve/applications/"
 
 
@@ -75,7 +77,7 @@ class ServeRest:
 
     def _request(self, method: str, path: str, *, timeout_s: float, json: Any = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return httpx.request(method, self.base_url + path, headers=headers, json=json, timeout=timeout_s)
+        return client().request(method, self.base_url + path, headers=headers, json=json, timeout=timeout_s)
 
 
 def _observed(name: str, app: Mapping[str, Any]) -> AppObserved:
