@@ -50,7 +50,7 @@ SAMPLE_EVERY_S = 1.0
 # With the cores this busy and p95 this near to the target, twice the connections would measure the machine and not the
 # service.
 BUSY, NEAR = 0.95, 0.93
-BYTES_PER_CONNECTION = 170_000_000 // 8  # a replica of 8 slots
+BYTES_PER_CONNECTION = 170_000_000 // 16  # a replica of 16 slots
 SPARE_BYTES = 600_000_000
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)

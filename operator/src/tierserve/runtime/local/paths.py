@@ -78,6 +78,11 @@ class ServicePaths:
         return self.short / "gw.sock"
 
     @property
+    def prefork_socket(self) -> Path:
+        """Where Ray's workers are handed over to be forked."""
+        return self.short / "prefork.sock"
+
+    @property
     def ray_token(self) -> Path:
         """What Ray asks of everybody who speaks to the cluster; readable by this user alone."""
         return self.root / "ray.token"

@@ -7,6 +7,7 @@ started at once one dies; each next node waits for the sockets of the one before
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from tierserve.runtime.local.processes import ProcessRef, start
 OBJECT_STORE_BYTES = 80_000_000
 # Long enough for a stream to end after its replica was told to go; Ray's own 30 s keep replicas that serve nobody.
 DRAIN_S = 5
+PREFORK_HOOK = Path(__file__).parent / "prefork_hook"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,15 @@ def environment(paths: ServicePaths, ports: RayPorts) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join([str(PREFORK_HOOK), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "TIERSERVE_PREFORK": str(paths.prefork_socket),
     }
+
+
+def start_prefork(paths: ServicePaths, ports: RayPorts) -> ProcessRef:
+    """Start the process that workers are forked from; until it listens they start as Ray starts them."""
+    command = [sys.executable, "-m", "tierserve.runtime.local.prefork", str(paths.prefork_socket)]
+    return start(command, log=paths.logs / "prefork.log", marker=paths.marker, env=environment(paths, ports))
 
 
 def _ray(*arguments: str) -> list[str]:
@@ -87,7 +97,7 @@ def start_head(paths: ServicePaths, ports: RayPorts) -> ProcessRef:
     """Start the head: control store, dashboard, Serve controller and proxy; it holds no replicas."""
     command = _ray("--head", f"--port={ports.gcs}", f"--dashboard-host={RAY_LOOPBACK}",
                    f"--dashboard-port={ports.dashboard}", f"--ray-client-server-port={ports.client}",
-                   "--num-cpus=0", f"--temp-dir={paths.ray}")  # fmt: skip
+                   "--no-monitor", "--num-cpus=0", f"--temp-dir={paths.ray}")  # fmt: skip
     return start(command, log=paths.logs / "ray-head.log", marker=paths.marker, env=environment(paths, ports))
 
 

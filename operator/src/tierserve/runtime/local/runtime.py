@@ -126,6 +126,7 @@ class LocalRuntime:
         reap()
         self._attempt("gateway agent", lambda: self._ensure_agent(desired))
         self._attempt("gateway", lambda: self._ensure_gateway(desired))
+        self._attempt("prefork", self._ensure_prefork)
         self._attempt("Ray head", self._ensure_head)
         # Serve's controller and proxy start beside the nodes; replicas wait for the node with their labels.
         with ThreadPoolExecutor(1) as beside:
@@ -181,10 +182,16 @@ class LocalRuntime:
             self.say(f"gateway started at {self.state.endpoint}")
         self._applied["haproxy"] = desired.haproxy
 
+    def _ensure_prefork(self) -> None:
+        """Only beside a living head: when the head is gone, all that was forked goes with it."""
+        if self._alive("head") and not self._alive("prefork"):
+            self.state.processes["prefork"] = ray_cluster.start_prefork(self.paths, self.state.ray)
+
     def _ensure_head(self) -> None:
         if self._alive("head"):
             return
         self._stop_cluster()
+        self.state.processes["prefork"] = ray_cluster.start_prefork(self.paths, self.state.ray)
         self._applied.pop("serve", None)
         began = time.monotonic()
         self.state.processes["head"] = head = ray_cluster.start_head(self.paths, self.state.ray)

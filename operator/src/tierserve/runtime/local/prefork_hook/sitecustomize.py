@@ -1,0 +1,58 @@
+"""Python's start-up hook in the Ray processes of a local service: a Ray worker is handed over to `prefork`.
+
+Python imports this module first of all (its folder is in PYTHONPATH). In a process that is about to become a Ray worker
+it asks for a fork, and stays as the process that Ray started: it passes signals on and ends when the fork does. In any
+other process, and wherever nobody answers, it does nothing.
+"""
+
+import importlib
+import os
+import sys
+
+SOCKET = "TIERSERVE_PREFORK"
+WORKER = os.path.join("ray", "_private", "workers", "default_worker.py")
+
+
+def hand_over(path: str, argv: list[str]) -> None:
+    """Ask for a fork that runs `argv`; returns only if there is none."""
+    import json
+    import signal
+    import socket
+
+    try:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(path)
+        request = json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}).encode()
+        socket.send_fds(connection, [len(request).to_bytes(4, "big")], [0, 1, 2])
+        connection.sendall(request)
+        fork = int.from_bytes(connection.recv(4), "big")
+    except OSError:
+        return
+    if not fork:
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, _: os.kill(fork, got))
+    try:
+        while connection.recv(1):
+            pass
+    except OSError:
+        pass
+    os._exit(0)
+
+
+def pass_on() -> None:
+    """Import the sitecustomize that this one hides, if there is one."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
+    del sys.modules["sitecustomize"]
+    try:
+        importlib.import_module("sitecustomize")
+    except ImportError:
+        sys.modules["sitecustomize"] = _this
+
+
+_this = sys.modules[__name__]
+if __name__ == "sitecustomize":
+    if SOCKET in os.environ and len(sys.orig_argv) > 1 and sys.orig_argv[1].endswith(WORKER):
+        hand_over(os.environ[SOCKET], sys.orig_argv[1:])
+    pass_on()
