@@ -23,16 +23,18 @@ test-fast:  ## the tests that start no cluster (a minute)
 	@$(SETUP) dev
 	@$(BIN)/python -m pytest -m "not slow"
 
-check:  ## ruff, mypy, import-linter, and the generated CRD
+check:  ## ruff, mypy, import-linter, and whether the generated CRD and reference are fresh
 	@$(SETUP) dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tierserve.api.crd --check crds/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.reference --check docs/reference.md
 
-crds:  ## write crds/genaideployments.yaml from the models
+crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
 	@$(SETUP) dev
 	@$(BIN)/python -m tierserve.api.crd --write crds/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.reference --write docs/reference.md
 
 bench:  ## figures of the queueing mathematics beside the peers
 	@$(SETUP) bench

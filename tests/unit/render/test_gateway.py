@@ -16,8 +16,8 @@ GOLDEN = Path(__file__).with_name("gateway_golden.cfg")
 POOLS = (
     GatewayPool("device-default", "device", "127.0.0.1", 8101, "/device-default", 1, 1, ("smol",), 2.5),
     GatewayPool("edge-berlin", "edge", "127.0.0.1", 8102, "/edge-berlin", 0, 4, ("mid", "smol")),
-    GatewayPool("edge-lyon", "edge", "edge.lyon.example", 8103, "/edge-lyon", 8, 4, ("mid",)),
-    GatewayPool("cloud-default", "cloud", "10.0.0.7", 8104, "", 64, 16, ("org/large-8b",), 0.75, "/-/healthz"),
+    GatewayPool("edge-lyon", "edge", "edge.lyon.example", 8103, "/edge-lyon", 8, 4, ("mid",), slack_s=0.5),
+    GatewayPool("cloud-default", "cloud", "10.0.0.7", 8104, "", 64, 16, ("org/large-8b",), 0.75, 0.25, "/-/healthz"),
 )
 CLASSES = (
     GatewayClass("chat", ("edge", "cloud")),

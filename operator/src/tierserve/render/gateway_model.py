@@ -31,6 +31,8 @@ class GatewayPool:
         slots: requests one replica holds at once.
         models: names of the variants served here.
         service_s: expected seconds of service, to compare the waits of pools when all are full.
+        slack_s: longest wait that still keeps the objective. When the queue would take longer, the newest are answered
+            first; None: always first come, first served.
         health_path: asked without a class or model, behind the prefix; 2xx or 3xx is healthy.
     """
 
@@ -43,6 +45,7 @@ class GatewayPool:
     slots: int = 1
     models: tuple[str, ...] = ()
     service_s: float = 1.0
+    slack_s: float | None = None
     health_path: str = "/healthz"
 
     @property

@@ -18,10 +18,12 @@ from tierserve.render.gateway_model import (
     route_key,
 )
 
+_LOWEST_CLASS = 2047  # of HAProxy's queues; the highest is its negative
+
 
 def routing_rules(spec: GatewaySpec) -> list[list[str]]:
     """Groups of http-request rules; after them ``txn.pool`` is the pool, and what has none has been answered."""
-    return [_class(spec), _model(spec), _choice(spec)]
+    return [_class(spec), _model(spec), _choice(spec), _turns(spec)]
 
 
 def reply(status: int, message: str, code: str, condition: str, headers: str = "") -> str:
@@ -141,6 +143,28 @@ def _shortest(cls: GatewayClass, i: int, pool: GatewayPool) -> list[str]:
         f"{mine} {{ var(txn.wait{i}),sub(txn.wait) lt 0 }}",
         f"http-request set-var(txn.wait) var(txn.wait{i}) if {mine} {{ var(txn.pool) -m str {pool.name} }}",
     ]
+
+
+def _turns(spec: GatewaySpec) -> list[str]:
+    """Who waits where not all can be answered in time: those who came before, for they have missed the objective.
+
+    Requests of one turn are answered in the order in which they came, and a later turn before an earlier one (HAProxy
+    takes the lowest class first). A turn begins when the wait would be longer than the slack, and lasts no longer than
+    that; so as long as all can be in time there is one turn, and the queue is first come, first served.
+    """
+    lines = []
+    for i, pool in enumerate(spec.pools):
+        if pool.slack_s is None:
+            continue
+        turn, slack_ms = f"proc.turn{i}", max(1, round(pool.slack_s * 1e3))
+        here = f"if {{ var(txn.pool) -m str {pool.name} }}"
+        late = f"{{ var(txn.how) -m str {QUEUED} }} {{ var(txn.wait{i}),sub({slack_ms * 1000}) gt 0 }}"
+        falling = f"date(0,ms),div({slack_ms}),mod({2 * _LOWEST_CLASS + 1}),sub({_LOWEST_CLASS}),neg"
+        lines += [
+            f"http-request set-var({turn}) {falling} {here} {late}",
+            f"http-request set-priority-class var({turn}) {here}",
+        ]
+    return ["# Turns: the newest first where not all can be in time.", *lines] if lines else []
 
 
 def _count() -> list[str]:

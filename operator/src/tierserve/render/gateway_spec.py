@@ -39,7 +39,7 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
         service=gaid.name,
         bind=at.bind,
         port=at.port,
-        pools=tuple(_pool(placement, at) for placement in placements),
+        pools=tuple(_pool(placement, at, by_deadline=gateway.queue_order == "deadline") for placement in placements),
         classes=gateway_classes(gaid),
         default_class=gaid.default_class.name,
         admin_socket=at.admin_socket,
@@ -58,7 +58,8 @@ def gateway_classes(gaid: GenAIDeployment) -> tuple[GatewayClass, ...]:
     return tuple(GatewayClass(c.name, tuple(t.name for t in gaid.tiers_for(c))[:keep]) for c in gaid.spec.traffic)
 
 
-def _pool(placement: Placement, at: GatewayAddresses) -> GatewayPool:
+def _pool(placement: Placement, at: GatewayAddresses, *, by_deadline: bool) -> GatewayPool:
+    slack_s = placement.target_s - placement.service_quantile_s
     return GatewayPool(
         name=placement.pool,
         tier=placement.tier,
@@ -70,4 +71,6 @@ def _pool(placement: Placement, at: GatewayAddresses) -> GatewayPool:
         slots=placement.slots,
         models=(placement.model,),
         service_s=placement.service_s,
+        # Where the service alone takes longer than the target, nobody can be in time.
+        slack_s=slack_s if by_deadline and slack_s > 0.0 else None,
     )
