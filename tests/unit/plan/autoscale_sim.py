@@ -89,11 +89,12 @@ class Pool:
         tick_s: float = 0.5,
         sample_s: float = 0.5,
         initial: int | None = None,
+        one_by_one: bool = False,
         tweak: Callable[[Pool, Observation], Observation] | None = None,
     ) -> None:
         self.settings, self.service, self.random = settings, service, random.Random(seed)
         self.floor, self.ceiling, self.startup_s, self.feed = floor, ceiling, startup_s, feed
-        self.tick_s, self.sample_s, self.tweak = tick_s, sample_s, tweak
+        self.tick_s, self.sample_s, self.tweak, self.one_by_one = tick_s, sample_s, tweak, one_by_one
         self.events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self.order = itertools.count()
         self.now = 1000.0
@@ -209,7 +210,8 @@ class Pool:
         live = self.live()
         for _ in range(self.target - len(live) - self.starting):
             self.starting += 1
-            self._at(self.startup_s * self.random.uniform(0.9, 1.1), self._started)
+            before = self.starting if self.one_by_one else 1
+            self._at(before * self.startup_s * self.random.uniform(0.9, 1.1), self._started)
         for replica in sorted(live, key=lambda r: r.busy)[: max(len(live) - self.target, 0)]:
             replica.draining = True
 

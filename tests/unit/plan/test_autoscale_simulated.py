@@ -22,6 +22,15 @@ def test_a_closed_loop_gets_a_slot_for_each_connection_in_every_step(sim):
         assert result.share_within(1.5, start + 8.0, start + 18.0) > 0.99
 
 
+@pytest.mark.parametrize("startup_s", [1.0, 2.0])
+@pytest.mark.parametrize("seed", [0, 4, 5])
+def test_connections_that_double_never_want_more_than_a_slot_for_each(sim, seed, startup_s):
+    """While replicas come one by one, those who were answered together ask together, and the rate jumps about."""
+    pool = sim.Pool(SETTINGS, sim.lognormal(1.0, 0.02), seed=seed, startup_s=startup_s, one_by_one=True)
+    for n, start, result in sim.steps(pool, [8, 16, 32, 64, 128], 40.0):
+        assert max(result.targets(start + 1.0)) == math.ceil(n / SETTINGS.slots), n
+
+
 @pytest.mark.parametrize("feed", ["replicas", "ray"])
 def test_without_a_gateway_a_closed_loop_is_followed_all_the_same(sim, feed):
     pool = sim.Pool(SETTINGS, sim.constant(1.0), feed=feed)

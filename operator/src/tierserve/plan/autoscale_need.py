@@ -46,6 +46,11 @@ class View:
         """Requests in the system beyond those slots."""
         return max(smooth(self.history) - self.slots_running, 0.0)
 
+    @property
+    def slot_for_each(self) -> int:
+        """Replicas that have a slot for each request in the system."""
+        return max(math.ceil(smooth(self.history) / self.settings.slots), 1)
+
     def connections(self) -> float | None:
         """Return the constant number of connections that use the pool; None if it is not used that way.
 
@@ -148,11 +153,13 @@ def _steady(v: View) -> Need:
         level = math.ceil(connections / v.settings.slots)
         return Need(level, level, f"{connections:.0f} connections, a slot for each" if level else "no traffic")
     if v.load.closed:  # it has just changed: no connection wants more than one slot
-        n = min(n, max(math.ceil(smooth(v.history) / v.settings.slots), 1))
+        n = min(n, v.slot_for_each)
         return Need(n, n, "")
     if v.load.mean_rate > v.load.rate and v.replicas(v.load.mean_rate * v.load.service_s) > n:
         n = v.replicas(v.load.guarded_rate * v.load.service_s)  # what was settled on has turned out too low
-    return Need(n, max(n, v.replicas(load * (1.0 + v.settings.scale_down_margin))), "")
+    down = max(n, v.replicas(load * (1.0 + v.settings.scale_down_margin)))
+    # Connections that march in step make the rate jump; while their number stands still, a slot for each will do.
+    return Need(min(n, v.slot_for_each) if v.is_level() else n, down, "")
 
 
 def need(v: View) -> Need:

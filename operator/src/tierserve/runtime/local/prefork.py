@@ -34,6 +34,7 @@ LIBRARIES = (
     "fastapi", "fastapi.openapi.models", "watchfiles", "tierserve.plan.autoscale", "tierserve_serving.ingress",
     "tierserve_serving.engines.emulated",
 )  # fmt: skip
+WORKER_NICENESS = 15  # Ray's own default
 _LENGTH_BYTES = 4
 
 
@@ -93,6 +94,8 @@ def become(start: Start) -> None:
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setpgid(0, 0)  # Ray ends a worker's whole group
+    # The priority that Ray gives workers once they work: before that, those that start would starve those that serve.
+    os.setpriority(os.PRIO_PROCESS, 0, int(start.env.get("RAY_worker_niceness", WORKER_NICENESS)))
     for number, stream in enumerate(start.streams):
         os.dup2(stream, number)
         os.close(stream)
