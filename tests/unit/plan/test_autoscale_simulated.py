@@ -31,6 +31,24 @@ def test_connections_that_double_never_want_more_than_a_slot_for_each(sim, seed,
         assert max(result.targets(start + 1.0)) == math.ceil(n / SETTINGS.slots), n
 
 
+@pytest.mark.parametrize("seed", [0, 4])
+def test_headroom_keeps_slots_for_connections_to_come(sim, seed):
+    settings = replace(SETTINGS, headroom=1.0)
+    pool = sim.Pool(settings, sim.lognormal(1.0, 0.02), seed=seed, startup_s=2.0)
+    for n, start, result in sim.steps(pool, [8, 16, 32, 64, 128], 40.0):
+        assert result.targets(start + 10.0)[-1] == 2 * n // SETTINGS.slots, n
+        assert result.share_within(1.5, start, start + 40.0) == 1.0, "who comes at once finds a slot"
+
+
+def test_headroom_staffs_an_open_stream_for_the_load_that_it_may_become(sim):
+    wanted = []
+    for headroom in (0.0, 0.5):
+        pool = sim.Pool(replace(SETTINGS, headroom=headroom), sim.constant(1.0))
+        pool.poisson(40.0)
+        wanted.append(pool.run(120.0).targets(100.0)[-1])
+    assert 1.3 <= wanted[1] / wanted[0] <= 1.7
+
+
 @pytest.mark.parametrize("feed", ["replicas", "ray"])
 def test_without_a_gateway_a_closed_loop_is_followed_all_the_same(sim, feed):
     pool = sim.Pool(SETTINGS, sim.constant(1.0), feed=feed)

@@ -88,6 +88,12 @@ class Replicas(Part):
     max: int | None = Field(
         None, ge=0, le=100_000, description="Most replicas; cloud 100, edge 8, device 1 if left out."
     )
+    headroom: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Share by which the load may grow at once, before replicas can start; slots are kept for it.",
+    )
 
 
 class TierPower(Part):

@@ -22,6 +22,7 @@ class Settings:
         startup_s: prior of the time from a raised target to a running replica.
         scale_down_window_s: the load of this many last seconds (or of the start-up time, if longer) governs going down.
         scale_down_margin: share by which the load is enlarged when the pool is asked whether fewer replicas would do.
+        headroom: share by which the load may grow at once: slots are kept for it.
         stale_after_s: age at which a replica's or the gateway's figures are no longer believed.
         settle_s: time after a change of load until which its estimate may move; then it stays until the next change.
         confidence: standard errors of the arrival rate that are staffed for on top of its estimate.
@@ -41,6 +42,7 @@ class Settings:
     startup_s: float = 10.0
     scale_down_window_s: float = 30.0
     scale_down_margin: float = 0.03
+    headroom: float = 0.0
     stale_after_s: float = 5.0
     settle_s: float = 20.0
     confidence: float = 1.5
@@ -56,7 +58,9 @@ class Settings:
         for name in ("target_s", "service_s", "slots", "stale_after_s", "settle_s", "scale_up_factor"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
-        for name in ("startup_s", "scale_down_window_s", "scale_down_margin", "confidence", "sampling_jitter_s"):
+        for name in (
+            "startup_s", "scale_down_window_s", "scale_down_margin", "headroom", "confidence", "sampling_jitter_s"
+        ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
         if not 0 < self.percentile < 100:

@@ -48,8 +48,8 @@ class View:
 
     @property
     def slot_for_each(self) -> int:
-        """Replicas that have a slot for each request in the system."""
-        return max(math.ceil(smooth(self.history) / self.settings.slots), 1)
+        """Replicas that have a slot for each request in the system, and the headroom."""
+        return max(self.hold(smooth(self.history)), 1)
 
     def connections(self) -> float | None:
         """Return the constant number of connections that use the pool; None if it is not used that way.
@@ -70,8 +70,13 @@ class View:
         return self.history.since(max(self.load.began, self.history.now - _LEVEL_WINDOW_S))
 
     def replicas(self, load: float) -> int:
-        """Return the replicas that hold the objective at an offered load."""
-        return replicas_for(self.demand.at(load), self.settings.objective, self.settings.slots)
+        """Return the replicas that hold the objective at an offered load that grows by the headroom."""
+        grown = self.demand.at(load * (1.0 + self.settings.headroom))
+        return replicas_for(grown, self.settings.objective, self.settings.slots)
+
+    def hold(self, requests: float) -> int:
+        """Return the replicas with a slot for each of so many requests, and for the headroom on top."""
+        return math.ceil(round(requests * (1.0 + self.settings.headroom), 9) / self.settings.slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,7 @@ def _steady(v: View) -> Need:
     n = v.replicas(load)
     connections = v.connections()
     if connections is not None:
-        level = math.ceil(connections / v.settings.slots)
+        level = v.hold(connections)
         return Need(level, level, f"{connections:.0f} connections, a slot for each" if level else "no traffic")
     if v.load.closed:  # it has just changed: no connection wants more than one slot
         n = min(n, v.slot_for_each)

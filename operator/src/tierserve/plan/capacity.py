@@ -62,7 +62,7 @@ class PoolPlan:
         response_s: t_UL + wait_s + service_s + t_DL.
         mean_response_s: the mean of the same.
         meets: whether response_s keeps the target with this rate.
-        binds: what sets the number of replicas: `objective`, `replicas.min` or `replicas.max`.
+        binds: what sets the number of replicas: `objective`, or `min`, `max` or `headroom` of `replicas`.
         energy: watts, money and carbon.
     """
 
@@ -194,7 +194,8 @@ def make_plan(
 def pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float) -> PoolPlan:
     """Return one pool at `rate` requests per second, with the replicas that the objective and the bounds give it."""
     needed = replicas_for(placement, rate)
-    replicas = min(max(needed, placement.min_replicas), placement.max_replicas)
+    wanted = replicas_for(placement, rate * (1.0 + placement.headroom))
+    replicas = min(max(wanted, placement.min_replicas), placement.max_replicas)
     servers, load = replicas * placement.slots, rate * placement.service_s
     mu, q = 1.0 / placement.service_s, placement.percentile / 100.0
     wait_s = wait_quantile(servers, rate, mu, q)
@@ -202,7 +203,7 @@ def pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float) -> PoolP
     response_s = placement.network_s + wait_s + service_s
     utilisation = load / servers if servers else 0.0
     capacity = most_rate(placement, placement.max_replicas)
-    full = needed > replicas or (rate > 0.0 and rate >= capacity * (1.0 - 1e-9))
+    full = wanted > replicas or (rate > 0.0 and rate >= capacity * (1.0 - 1e-9))
     return PoolPlan(
         placement=placement,
         rate=rate,
@@ -217,9 +218,17 @@ def pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float) -> PoolP
         response_s=response_s,
         mean_response_s=placement.network_s + mean_wait(servers, rate, mu) + _mean_service(placement, rate, replicas),
         meets=response_s <= (placement.target_s + placement.network_s) * (1 + 1e-9),
-        binds="replicas.max" if full else "replicas.min" if needed < replicas else "objective",
+        binds=_binds(full, needed, wanted, replicas),
         energy=energy_of(gaid.tier(placement.tier), replicas, min(1.0, utilisation), rate),
     )
+
+
+def _binds(full: bool, needed: int, wanted: int, replicas: int) -> str:
+    if full:
+        return "replicas.max"
+    if wanted < replicas:
+        return "replicas.min"
+    return "replicas.headroom" if needed < wanted else "objective"
 
 
 def allocate(gaid: GenAIDeployment, placements: Sequence[Placement], rate: float) -> tuple[dict[str, float], float]:

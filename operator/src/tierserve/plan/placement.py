@@ -33,6 +33,7 @@ class Placement:
         input_tokens, output_tokens: means over the classes that the tier serves, weighted by their shares.
         uplink_s, downlink_s: t_UL and t_DL, half the round trip and the bytes over the bandwidth.
         min_replicas, max_replicas: floor and ceiling at this site.
+        headroom: share of the load that slots are kept for on top of it.
         startup_s: prior of the time to start a replica.
         percentile, target_s: this per cent of the requests must wait and be served within target_s.
         bound: what sets the slots: memory, responseTime, firstToken, perToken or engine.
@@ -65,6 +66,7 @@ class Placement:
     service_tail_s: float | None = None
     meets_target: bool = True
     context_tokens: int = 4096
+    headroom: float = 0.0
     bounds: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
@@ -177,6 +179,7 @@ def _placement(gaid: GenAIDeployment, tier: Tier, site: str, model: Model) -> Pl
         service_tail_s=hw.service_quantile(profile, slots.slots, tokens, percentile),
         meets_target=slots.meets_target,
         context_tokens=model.context_tokens,
+        headroom=tier.replicas.headroom,
         bounds=slots.bounds,
     )
 

@@ -134,6 +134,7 @@ def _policy_kwargs(placement: Placement, target: ServeTarget) -> dict[str, Any]:
         "output_tokens": placement.output_tokens,
         "slots": placement.slots,
         "startup_s": placement.startup_s,
+        "headroom": placement.headroom,
         "demand_url": target.demand_urls.get(placement.pool),
         "decisions_address": target.decisions_address,
     }

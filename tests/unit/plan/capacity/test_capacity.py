@@ -64,6 +64,19 @@ def test_floor_and_ceiling_bind_and_say_so(service: Service) -> None:
     assert high.response_s == math.inf
 
 
+def test_headroom_is_planned_for_up_to_the_ceiling_and_says_so(service: Service) -> None:
+    plain = place(service())[0]
+    gaid = service({"spec.tiers.0.replicas": {"max": 6, "headroom": 0.5}})
+    cloud = place(gaid)[0]
+    rate = most_rate(cloud, 2)
+    one = pool_plan(gaid, cloud, rate)
+    assert (one.replicas, one.binds) == (replicas_for(plain, 1.5 * rate), "replicas.headroom")
+    assert one.replicas > replicas_for(plain, rate)
+    assert pool_plan(gaid, cloud, most_rate(cloud, 5)).binds == "replicas.max"
+    assert pool_plan(gaid, cloud, most_rate(cloud, 5)).meets
+    assert pool_plan(gaid, cloud, most_rate(cloud, 5)).capacity == most_rate(cloud, 6), "it takes none of the ceiling"
+
+
 def test_tiers_fill_in_the_order_of_overflow(service: Service) -> None:
     gaid = service()
     pools = place(gaid)
