@@ -19,6 +19,7 @@ class ChatServer:
     stall_s: float = 0.0
     status: int = 200
     cut_stream: bool = False
+    models_refused: int = 0
     url: str = ""
     seen: list[dict[str, object]] = field(default_factory=list)
     classes: list[str | None] = field(default_factory=list)
@@ -66,6 +67,9 @@ class ChatServer:
         return response
 
     async def models(self, _request: web.Request) -> web.Response:
+        if self.models_refused > 0:
+            self.models_refused -= 1
+            raise web.HTTPServiceUnavailable
         return web.json_response({"data": [{"id": "assistant"}]})
 
 

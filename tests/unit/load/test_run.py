@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+import aiohttp
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from tierserve.load import (
     connection_steps,
     run_load,
 )
+from tierserve.load.exchange import first_model
 from tierserve.load.plan import DEFAULT_PROMPT
 
 
@@ -117,8 +119,19 @@ async def test_a_timeout_stays_in_the_tail(chat):
 
 
 async def test_nobody_there_is_counted_as_failed_connections():
-    result = await run_load(plan("http://127.0.0.1:9", Step("s", 0.3, (Traffic("u", ClosedLoop(1)),))))
+    step = Step("s", 0.3, (Traffic("u", ClosedLoop(1)),))
+    result = await run_load(plan("http://127.0.0.1:9", step, model="assistant"))
     assert set(result.total().errors_by_kind) == {"connection"}
+
+
+async def test_a_model_that_nobody_names_is_asked_for_again_and_never_guessed(chat):
+    async with aiohttp.ClientSession() as session:
+        chat.models_refused = 2
+        assert await first_model(session, chat.url) == "assistant"
+        chat.models_refused = 1000
+        with pytest.raises(LoadError, match=r"/v1/models names no model: 503") as caught:
+            await first_model(session, chat.url, patience_s=0.7)
+        assert "give the model's name" in caught.value.mend
 
 
 async def test_classes_run_side_by_side_and_are_told_apart(chat):

@@ -11,9 +11,10 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tierserve.load.plan import Traffic
+from tierserve.load.plan import LoadError, Traffic
 from tierserve.load.samples import Outcome
 
+MODEL_RETRY_S = 0.5
 POOL_HEADER = "X-TierServe-Pool"
 CLASS_HEADER = "X-TierServe-Class"
 
@@ -161,11 +162,30 @@ def request_headers(traffic: Traffic, common: tuple[tuple[str, str], ...]) -> di
     return headers | ({CLASS_HEADER: traffic.klass} if traffic.klass else {})
 
 
-async def first_model(session: aiohttp.ClientSession, url: str) -> str:
-    """The first model the service lists; "default" where it lists none."""
+async def first_model(session: aiohttp.ClientSession, url: str, patience_s: float = 15.0) -> str:
+    """The first model the service lists; asked again while the service cannot tell, as one that just starts.
+
+    Raises:
+        LoadError: none was told in time. A guess would only turn every request of the load into a 404.
+    """
+    address = chat_url(url).replace("/chat/completions", "/models")
+    cause = f"no answer within {patience_s:g} s"
     try:
-        async with asyncio.timeout(10), session.get(chat_url(url).replace("/chat/completions", "/models")) as response:
-            listed = (await response.json(content_type=None)).get("data") or [{}]
-            return str(listed[0].get("id", "default"))
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, AttributeError):
-        return "default"
+        async with asyncio.timeout(patience_s):
+            while True:
+                try:
+                    return await _listed_model(session, address)
+                except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
+                    cause = str(error) or type(error).__name__
+                await asyncio.sleep(MODEL_RETRY_S)
+    except TimeoutError:
+        raise LoadError(
+            f"{address} names no model: {cause}", "check the URL, or give the model's name (--model)"
+        ) from None
+
+
+async def _listed_model(session: aiohttp.ClientSession, address: str) -> str:
+    async with session.get(address) as response:
+        response.raise_for_status()
+        listed = await response.json(content_type=None)
+        return str(listed["data"][0]["id"])
