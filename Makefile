@@ -40,7 +40,7 @@ bench:  ## figures of the queueing mathematics beside the peers
 	@$(SETUP) bench
 	@$(BIN)/python bench/queueing.py
 
-bench-ray:  ## our policy beside Ray Serve's own autoscaler, the same load (about 30 minutes)
+bench-ray:  ## our policy beside Ray Serve's own autoscaler, the same load (about 50 minutes)
 	@$(SETUP) runtime
 	@$(BIN)/python bench/ray_autoscaler.py
 
