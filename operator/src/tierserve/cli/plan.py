@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 from rich.console import Console
 
 from tierserve.api import Duration, GenAIDeployment, ValidationFailed, load
-from tierserve.cli import plan_json, plan_tables
 from tierserve.cli.errors import UserError, invalid
-from tierserve.plan.capacity import Demand, make_plan
-from tierserve.plan.paper import pooled as paper_form
-from tierserve.plan.placement import place
-from tierserve.plan.sweep import sweep as sweep_over
+
+# What is imported inside the functions brings numpy, scipy or matplotlib, which take a second or more.
+if TYPE_CHECKING:
+    from tierserve.plan.capacity import Demand
 
 PIPED_WIDTH = 160
 MOST_CONNECTIONS = 1e12
@@ -87,6 +86,10 @@ def console() -> Console:
 
 
 def _plan(gaid: GenAIDeployment, demand: Demand, output: str) -> None:
+    from tierserve.cli import plan_json, plan_tables
+    from tierserve.plan.capacity import make_plan
+    from tierserve.plan.placement import place
+
     result = make_plan(gaid, demand, place(gaid))
     if output == "json":
         _write(plan_json.of_plan(gaid, result))
@@ -95,7 +98,10 @@ def _plan(gaid: GenAIDeployment, demand: Demand, output: str) -> None:
 
 
 def _pooled(gaid: GenAIDeployment, connections: str | None, output: str) -> None:
-    tiers = paper_form(gaid, None if connections is None else _number("--connections", connections))
+    from tierserve.cli import plan_json, plan_tables
+    from tierserve.plan.paper import pooled
+
+    tiers = pooled(gaid, None if connections is None else _number("--connections", connections))
     if output == "json":
         _write(plan_json.of_pooled(gaid, tiers))
     else:
@@ -103,9 +109,11 @@ def _pooled(gaid: GenAIDeployment, connections: str | None, output: str) -> None
 
 
 def _sweep(gaid: GenAIDeployment, span: tuple[float, float], think_s: float | None, out: Path, output: str) -> None:
-    from tierserve.cli.plan_picture import draw  # matplotlib takes a second to import
+    from tierserve.cli import plan_json, plan_tables
+    from tierserve.cli.plan_picture import draw
+    from tierserve.plan.sweep import sweep
 
-    result = sweep_over(gaid, *span, think_s=think_s)
+    result = sweep(gaid, *span, think_s=think_s)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         draw(gaid, result, out)
@@ -124,6 +132,8 @@ def _write(document: dict[str, object]) -> None:
 
 
 def _demand(connections: str | None, rate: str | None, think: str | None) -> Demand:
+    from tierserve.plan.capacity import Demand
+
     if rate is not None:
         if think is not None:
             raise UserError("--think goes with --connections, not with --rate", "leave one of them out")
