@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from tierserve.report.record import RunRecord, StepRecord
 
@@ -93,9 +93,10 @@ def responses_over_time(axes: Axes, record: RunRecord) -> None:
         samples = samples[np.random.default_rng(0).choice(len(samples), 6000, replace=False)]
     axes.scatter(samples[:, 0], samples[:, 1], s=5, color=MAIN, alpha=0.30, lw=0, rasterized=True)
     _target(axes, record)
-    axes.set_ylim(0, max(1.25 * record.target_s, 1.05 * float(np.nanmax(samples[:, 1], initial=0.0))))
+    axes.set_yscale("log")  # a few that waited for replicas to start must not flatten all others
     axes.yaxis.set_major_formatter(_milliseconds())
-    axes.set_ylabel("response time, ms")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel("response time, ms (log scale)")
     _time_axis(axes, record)
 
 
@@ -183,8 +184,9 @@ def png(record: RunRecord, path: Path, sentence: str) -> None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(15, 13.2), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.18, h_pad=0.16))
         rows: Any = [row.split() for row in _MOSAIC.splitlines()]
-        axes = figure.subplot_mosaic(rows, height_ratios=[0.24, 1.25, 1, 1, 0.62])
-        _heading(axes.pop("space"), record.title, sentence)
+        lines = textwrap.wrap(sentence, 160, break_on_hyphens=False)
+        axes = figure.subplot_mosaic(rows, height_ratios=[0.15 + 0.085 * len(lines), 1.25, 1, 1, 0.62])
+        _heading(axes.pop("space"), record.title, lines)
         for name, draw, _ in CHARTS:
             draw(axes[name], record)
         credit = "  ·  ".join(filter(None, (record.machine, *record.sources)))
@@ -194,12 +196,11 @@ def png(record: RunRecord, path: Path, sentence: str) -> None:
         figure.savefig(path)
 
 
-def _heading(axes: Axes, title: str, sentence: str) -> None:
+def _heading(axes: Axes, title: str, lines: list[str]) -> None:
     axes.axis("off")
-    axes.text(0, 1.0, title, fontsize=20, fontweight="bold", va="top")
-    axes.text(
-        0, 0.34, "\n".join(textwrap.wrap(sentence, 150)), fontsize=11.5, color="#3a4859", va="top", in_layout=False
-    )
+    below: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top", "in_layout": False}
+    axes.annotate(title, (0, 1), (0, 0), fontsize=20, fontweight="bold", **below)
+    axes.annotate("\n".join(lines), (0, 1), (0, -30), fontsize=11.5, color="#3a4859", **below)
 
 
 def svg(record: RunRecord, name: str) -> str:
