@@ -47,9 +47,8 @@ TRACE = "azure-code"
 TRACE_START_S, TRACE_SCALE = 180.0, 5.0
 SAMPLE_EVERY_S = 1.0
 
-# With the cores this busy and p95 this near to the target, twice the connections would measure the machine and not the
-# service.
-BUSY, NEAR = 0.95, 0.93
+# Where the next step would take more than the cores have, it would measure the machine and not the service.
+WHOLE_MACHINE = 1.0
 BYTES_PER_CONNECTION = 170_000_000 // 16  # a replica of 16 slots
 SPARE_BYTES = 600_000_000
 
@@ -166,8 +165,9 @@ class _Run:
     texts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     judged_from: float = 0.0
+    idle_share: float | None = None
+    asked: int = 0
     limited: bool = False
-    view: LiveView | None = None
 
     # ---- the load ----
 
@@ -201,7 +201,6 @@ class _Run:
         sampler = loop.create_task(self._sample())
         plan = self.plan(connections, step_s, trace_s)
         with LiveView(console, lambda: self.points, CHAT, self.target_s) as view:
-            self.view = view
 
             def on_text(_traffic: str, question: str, text: str) -> None:
                 self.texts[question] = text
@@ -221,7 +220,7 @@ class _Run:
         if self.limited and wanted:
             return False
         why = self._limit(wanted) if wanted else ""
-        self.judged_from = time.time() + step.warmup_s
+        self.judged_from, self.asked = time.time() + step.warmup_s, wanted
         if why:
             self.limited = True
             note = f"The machine's limit: the steps end below {wanted} connections, since {why}."
@@ -238,17 +237,15 @@ class _Run:
             self.judged_from = time.time()
         return settled
 
-    @property
-    def last_p95_s(self) -> float:
-        """Of the step that runs or ran last."""
-        lines = self.view.lines if self.view is not None else []
-        return lines[-1].p95_s if lines else 0.0
-
     def _limit(self, wanted: int) -> str:
+        """Why so many connections would be too many for this machine; nothing if they are not."""
         recent = [share for at, share in self.busy if at >= self.judged_from]
-        used = sum(recent) / len(recent) if recent else 0.0
-        if used > BUSY and self.last_p95_s > NEAR * self.target_s:
-            return f"the step before took {used:.0%} of {os.cpu_count()} cores, and p95 {self.last_p95_s * 1e3:.0f} ms"
+        if self.asked and recent:
+            used = sum(recent) / len(recent)
+            self.idle_share = used if self.idle_share is None else min(self.idle_share, used)
+            expected = self.idle_share + (used - self.idle_share) * wanted / self.asked
+            if expected > WHOLE_MACHINE:
+                return f"{self.asked} took {used:.0%} of {os.cpu_count()} cores, and they would take {expected:.0%}"
         need, free = wanted // 2 * BYTES_PER_CONNECTION + SPARE_BYTES, psutil.virtual_memory().available
         if need > free:
             return f"their replicas need about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
