@@ -137,8 +137,8 @@ def test_a_setting_out_of_range_is_named(kwargs, message):
 
 
 def test_an_unknown_setting_is_refused():
-    with pytest.raises(TypeError, match="headroom"):
-        ErlangPolicy(1.0, headroom=3)
+    with pytest.raises(TypeError, match="head_room"):
+        ErlangPolicy(1.0, head_room=3)
 
 
 def decided():
