@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 import time
+import urllib.parse
 import urllib.request
 
 from tierserve.plan.autoscale import GatewaySample
@@ -19,8 +21,9 @@ _lock = threading.Lock()
 class DemandPoller:
     """Polls `GET url` -> `{"arrivals_total", "queued", "in_flight"}` while somebody asks for the latest sample.
 
-    The thread ends by itself when nobody asked for half a minute, so a policy that Ray Serve drops leaves nothing
-    behind.
+    A name with several addresses stands for several gateways (a headless Service): each is asked, and the sample is
+    their sum. The thread ends by itself when nobody asked for half a minute, so a policy that Ray Serve drops leaves
+    nothing behind.
     """
 
     def __init__(self, url: str, interval_s: float = 0.25, timeout_s: float = 1.0) -> None:
@@ -28,6 +31,8 @@ class DemandPoller:
             raise ValueError(f"demand_url must begin with http:// or https://, got {url!r}")
         self.url, self.interval_s, self.timeout_s = url, interval_s, timeout_s
         self._sample: GatewaySample | None = None
+        self._counts: dict[str, float] = {}
+        self._arrivals = 0.0
         self._asked = 0.0
         self._thread: threading.Thread | None = None
         self._failed = False
@@ -52,11 +57,34 @@ class DemandPoller:
             time.sleep(self.interval_s)
 
     def _read(self) -> GatewaySample:
-        with urllib.request.urlopen(self.url, timeout=self.timeout_s) as answer:  # noqa: S310 (scheme checked)
-            body = json.loads(answer.read(65536))
-        return GatewaySample(
-            time.time(), float(body["arrivals_total"]), float(body["queued"]), float(body["in_flight"])
-        )
+        answers = {url: self._ask(url) for url in addresses(self.url)}
+        for url, body in answers.items():
+            # A gateway that came or began anew counts from 0: a sum of counters would jump, one of increments does not.
+            count, before = float(body["arrivals_total"]), self._counts.get(url, 0.0)
+            self._arrivals += count - before if count >= before else count
+            self._counts[url] = count  # kept when its address is gone for a while
+        queued = sum(float(body["queued"]) for body in answers.values())
+        in_flight = sum(float(body["in_flight"]) for body in answers.values())
+        return GatewaySample(time.time(), self._arrivals, queued, in_flight)
+
+    def _ask(self, url: str) -> dict[str, float]:
+        with urllib.request.urlopen(url, timeout=self.timeout_s) as answer:  # noqa: S310 (scheme checked)
+            body: dict[str, float] = json.loads(answer.read(65536))
+            return body
+
+
+def addresses(url: str) -> list[str]:
+    """Return the URL once for each IPv4 address of its host; as it is for https, which must keep the name.
+
+    Raises:
+        OSError: the name is not known.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None:
+        return [url]
+    port = parts.port or 80
+    found = socket.getaddrinfo(parts.hostname, port, socket.AF_INET, socket.SOCK_STREAM)
+    return sorted({parts._replace(netloc=f"{info[4][0]}:{port}").geturl() for info in found})
 
 
 def poller(url: str) -> DemandPoller:

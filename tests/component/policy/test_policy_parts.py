@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
 from tierserve.plan.autoscale import Observation, Settings, State, decide
+from tierserve_serving import policy_demand
 from tierserve_serving.policy import ErlangPolicy
 from tierserve_serving.policy_context import observation
 from tierserve_serving.policy_decisions import DecisionBoard, as_json
@@ -193,6 +195,63 @@ def test_a_gateway_that_answers_nonsense_gives_no_sample(body, caplog):
     assert poller._failed
     assert poller.latest() is None
     server.server_close()
+
+
+class _Gateway:
+    """Answers with its own figures at an address of its own."""
+
+    def __init__(self, host: str, port: int = 0) -> None:
+        self.figures = {"arrivals_total": 0, "queued": 0, "in_flight": 0}
+        gateway = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(gateway.figures).encode())
+
+            def log_message(self, *args):
+                pass
+
+        self.server = HTTPServer((host, port), Handler)
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_the_demand_of_several_gateways_behind_one_name_is_added_up(monkeypatch):
+    one = _Gateway("127.0.0.1")
+    two = _Gateway("127.0.0.2", one.port)
+    behind = ["127.0.0.1", "127.0.0.2"]
+    monkeypatch.setattr(policy_demand, "addresses", lambda _: [f"http://{host}:{one.port}/" for host in behind])
+    poller = DemandPoller(f"http://agents.invalid:{one.port}/pools/x")
+    try:
+        one.figures |= {"arrivals_total": 100, "queued": 1, "in_flight": 4}
+        two.figures |= {"arrivals_total": 50, "queued": 2, "in_flight": 3}
+        first = poller._read()
+        assert (first.queued, first.in_flight) == (3, 7)
+        one.figures["arrivals_total"] = 110
+        two.figures["arrivals_total"] = 2  # it began anew, and two came since
+        assert poller._read().arrivals - first.arrivals == 12
+        behind.remove("127.0.0.2")
+        one.figures["arrivals_total"] = 111
+        assert poller._read().arrivals - first.arrivals == 13
+        behind.append("127.0.0.2")  # not ready for a while, then back with what it had
+        two.figures["arrivals_total"] = 5
+        assert poller._read().arrivals - first.arrivals == 16
+    finally:
+        one.close()
+        two.close()
+
+
+def test_a_name_is_asked_at_each_of_its_addresses_and_https_by_its_name():
+    assert policy_demand.addresses("http://localhost:81/pools/x") == ["http://127.0.0.1:81/pools/x"]
+    assert policy_demand.addresses("https://gateway.example/x") == ["https://gateway.example/x"]
+    with pytest.raises(OSError, match=r"nobody\.invalid|not known|resol"):
+        policy_demand.addresses("http://nobody.invalid/x")
 
 
 def test_a_demand_url_that_is_not_http_is_refused():

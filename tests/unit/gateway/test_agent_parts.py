@@ -107,6 +107,11 @@ def test_running_replicas_times_slots_may_be_in_flight():
     assert Decisions().wanted_in_flight(pool) is None
 
 
+def test_several_gateways_let_in_their_share_rounded_up():
+    pool = AgentPool(name="edge-a", tier="edge", slots=3)
+    assert Decisions(latest={"edge-a": {"running": 3}}).wanted_in_flight(pool, 2) == 5
+
+
 def test_the_agents_file_names_the_field_that_is_wrong():
     with pytest.raises(ValidationError, match=r"pools\.0\.slots"):
         AgentConfig.model_validate(

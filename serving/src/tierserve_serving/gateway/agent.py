@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -31,6 +32,7 @@ from tierserve_serving.gateway.offered import OfferedCounter
 from tierserve_serving.gateway.window import Window
 
 log = logging.getLogger("tierserve.gateway")
+_WATCH_EVERY_S = 1.0
 _LOG_BUFFER_BYTES = 4 * 2**20
 _LOOK = ("show info", "show table offered", admin.SHOW_STAT)
 
@@ -119,11 +121,14 @@ class Agent:
             command
             for p in self.config.pools
             if p.name in self.states
-            for command in commands(_backend(p), self.decisions.wanted_in_flight(p), self.states[p.name])
+            for command in commands(_backend(p), self._wanted(p), self.states[p.name])
         ]
         if todo:
             said = (await admin.ask(self.config.admin_socket, todo)).strip()
             log.info("%s%s", "; ".join(todo), f" -> {said}" if said else "")
+
+    def _wanted(self, pool: AgentPool) -> int | None:
+        return self.decisions.wanted_in_flight(pool, self.config.gateways)
 
     def _take(self, record: RequestRecord) -> None:
         # Whatever can reach the log's address may not invent pools and classes: each would be a new series.
@@ -246,28 +251,46 @@ def _log_socket(address: str) -> socket.socket:
     return sock
 
 
-async def serve(path: Path) -> None:
-    """Runs the agent until SIGTERM or SIGINT; SIGHUP reads `path` again."""
+async def _watch(agent: Agent, path: Path) -> None:
+    """Reads the file again when its content changes, as a mounted ConfigMap's does, which sends no signal."""
+    known = await asyncio.to_thread(path.read_bytes)
+    while True:
+        await asyncio.sleep(_WATCH_EVERY_S)
+        with contextlib.suppress(OSError):
+            if (now := await asyncio.to_thread(path.read_bytes)) != known:
+                known = now
+                agent.reload()
+                log.info("%s has changed", path)
+
+
+async def serve(path: Path, *, watch: bool = False) -> None:
+    """Runs the agent until SIGTERM or SIGINT; SIGHUP reads `path` again, and with `watch` every change of it."""
     agent = Agent(load_config(path), path)
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(agent.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     loop.add_signal_handler(signal.SIGHUP, agent.reload)
+    watcher = asyncio.ensure_future(_watch(agent, path)) if watch else None
     try:
         await task
     except asyncio.CancelledError:
         log.info("stopped")
+    finally:
+        if watcher is not None:
+            watcher.cancel()
 
 
 def main() -> None:
     """Entry of ``python -m tierserve_serving.gateway.agent``."""
     parser = argparse.ArgumentParser(description="Sets the limits of a TierServe gateway and measures it.")
     parser.add_argument("--config", type=Path, required=True, help="JSON file, see AgentConfig")
+    parser.add_argument("--watch", action="store_true", help="read the file again whenever it changes")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    path: Path = parser.parse_args().config
+    arguments = parser.parse_args()
+    path: Path = arguments.config
     try:
-        asyncio.run(serve(path))
+        asyncio.run(serve(path, watch=arguments.watch))
     except (OSError, ValidationError) as error:
         parser.exit(2, f"gateway agent: {path}: {error}\n    mend the file or free the address, and start it again\n")
 

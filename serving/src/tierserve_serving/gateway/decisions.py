@@ -53,12 +53,12 @@ class Decisions:
         received = self.received.get(pool)
         return None if received is None else time.monotonic() - received
 
-    def wanted_in_flight(self, pool: AgentPool) -> int | None:
-        """Running replicas x slots; None (leave the limit alone) when that is not known."""
+    def wanted_in_flight(self, pool: AgentPool, gateways: int = 1) -> int | None:
+        """A gateway's share of running replicas x slots; None (leave the limit alone) when that is not known."""
         running = self.latest.get(pool.name, {}).get("running")
         if isinstance(running, bool) or not isinstance(running, int | float) or not 0 <= running < math.inf:
             return None
-        return int(running) * pool.slots
+        return math.ceil(int(running) * pool.slots / gateways)
 
 
 def commands(backend: str, wanted: int | None, state: PoolState) -> Iterator[str]:

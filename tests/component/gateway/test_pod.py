@@ -1,0 +1,143 @@
+"""HAProxy as the main process of a container, and the agent that follows a mounted file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tierserve.render.gateway import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
+
+pytestmark = pytest.mark.haproxy
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def until(true: Callable[[], bool], what: str, limit_s: float = 20.0) -> None:
+    end = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@dataclass
+class Pod:
+    config: Path
+    spec: GatewaySpec
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.spec.port}"
+
+    def models(self) -> list[str]:
+        return [m["id"] for m in httpx.get(f"{self.url}/v1/models", trust_env=False).json()["data"]]
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Iterator[Pod]:
+    run = tmp_path / "run"
+    run.mkdir()
+    pool = GatewayPool("edge-default", "edge", "127.0.0.1", free_port(), models=("mid",))
+    spec = GatewaySpec(
+        service="assistant", port=free_port(), pools=(pool,), classes=(GatewayClass("chat", ("edge",)),),
+        default_class="chat", admin_socket=str(run / "admin.sock"), drain_timeout_s=20.0,
+    )  # fmt: skip
+    config, log = tmp_path / "haproxy.cfg", tmp_path / "log"
+    config.write_text(render_haproxy(spec))
+    command = [sys.executable, "-m", "tierserve_serving.gateway.pod", "--config", str(config), "--run", str(run)]
+    with log.open("wb") as sink:
+        process = subprocess.Popen([*command, "--linger", "1"], stdout=sink, stderr=subprocess.STDOUT)
+    found = Pod(config, spec, log, process)
+    until(lambda: answers(found.url), "the gateway answers")
+    yield found
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
+def test_a_changed_file_is_followed_and_a_bad_one_left_alone(pod: Pod) -> None:
+    assert pod.models() == ["assistant", "mid"]
+    pod.config.write_text("this is not HAProxy's language\n")
+    until(lambda: "going on as before" in pod.said(), "the bad file is reported")
+    assert pod.models() == ["assistant", "mid"]
+    pools = (replace(pod.spec.pools[0], models=("mid", "tiny")),)
+    pod.config.write_text(render_haproxy(replace(pod.spec, pools=pools)))
+    until(lambda: pod.models() == ["assistant", "mid", "tiny"], "the good file is taken")
+
+
+def test_at_its_end_it_lingers_and_then_goes(pod: Pod) -> None:
+    pod.process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    time.sleep(0.3)
+    assert answers(pod.url), "connections that still come are served"
+    assert pod.process.wait(15) == 0
+    assert time.monotonic() - began >= 1.0
+
+
+def test_a_gateway_that_dies_ends_its_container(pod: Pod) -> None:
+    master = int((pod.config.parent / "run" / "haproxy.pid").read_text())
+    workers = psutil.Process(master).children()
+    os.kill(master, signal.SIGKILL)
+    assert pod.process.wait(15) != 0
+    for worker in workers:  # a container would take them along
+        worker.kill()
+
+
+def test_without_a_file_it_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tierserve_serving.gateway.pod", "--config", str(tmp_path / "none"), "--run", "."]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "none" in done.stderr
+
+
+async def test_the_agent_follows_its_file_without_a_signal(tmp_path: Path) -> None:
+    config = {
+        "service": "assistant", "port": free_port(), "admin_socket": str(tmp_path / "none.sock"),
+        "classes": [{"name": "chat", "tiers": ["edge"]}], "pools": [{"name": "edge-default", "tier": "edge"}],
+    }  # fmt: skip
+    path = tmp_path / "agent.json"
+    path.write_text(json.dumps(config))
+    command = [sys.executable, "-m", "tierserve_serving.gateway.agent", "--config", str(path), "--watch"]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{config['port']}"
+    try:
+        await asyncio.to_thread(until, lambda: answers(url), "the agent answers")
+        config["pools"] = [{"name": "cloud-default", "tier": "cloud"}]
+        config["classes"] = [{"name": "chat", "tiers": ["cloud"]}]
+        path.write_text(json.dumps(config))
+
+        def pools() -> list[str]:
+            return list(httpx.get(f"{url}/status", trust_env=False).json()["pools"])
+
+        await asyncio.to_thread(until, lambda: pools() == ["cloud-default"], "the new pools")
+    finally:
+        process.terminate()
+        await process.wait()
