@@ -52,12 +52,21 @@ def test_the_whole_file_is_as_agreed():
         {"log_address": "/run/tierserve/log.sock", "retries": 0, "max_connections": 1000, "threads": 2},
         {"pools": POOLS[:1], "classes": (GatewayClass("only", ("device", "edge")),), "default_class": "only"},
         {"pools": tuple(dataclasses.replace(p, models=()) for p in POOLS)},
+        {"resolve": True},
     ],
 )
 def test_haproxy_takes_every_form_of_it(tmp_path, change):
     path = tmp_path / "haproxy.cfg"
     pools = tuple(dataclasses.replace(p, host="127.0.0.1") for p in change.get("pools", POOLS))
     path.write_text(render_haproxy(dataclasses.replace(SPEC, **{**change, "pools": pools})))
+    binary.check_config(binary.find_haproxy(), path)
+
+
+@pytest.mark.haproxy
+def test_a_name_that_is_not_known_yet_keeps_no_gateway_from_starting(tmp_path):
+    path = tmp_path / "haproxy.cfg"
+    pools = tuple(dataclasses.replace(p, host="nobody.invalid") for p in POOLS)
+    path.write_text(render_haproxy(dataclasses.replace(SPEC, pools=pools, resolve=True)))
     binary.check_config(binary.find_haproxy(), path)
 
 

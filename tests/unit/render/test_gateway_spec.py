@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from tierserve.plan.placement import place
 from tierserve.render.gateway_spec import GatewayAddresses, gateway_spec
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "assistant.yaml"
-AT = GatewayAddresses("127.0.0.1", 8080, "127.0.0.1", 8000, "/run/a.sock", "127.0.0.1:5140", "127.0.0.1", 9101)
+UPSTREAMS = defaultdict(lambda: ("127.0.0.1", 8000))
+AT = GatewayAddresses("127.0.0.1", 8080, UPSTREAMS, "/run/a.sock", "127.0.0.1:5140", "127.0.0.1", 9101)
 
 
 @pytest.fixture

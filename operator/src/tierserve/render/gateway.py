@@ -38,7 +38,7 @@ def render_haproxy(spec: GatewaySpec) -> str:
             port that does not exist; the message names the field and the value.
     """
     check_spec(spec)
-    sections = [_global(spec), _defaults(spec), _table(), *_metrics(spec), _frontend(spec)]
+    sections = [_global(spec), _defaults(spec), *_resolvers(spec), _table(), *_metrics(spec), _frontend(spec)]
     sections += [_backend(spec, pool) for pool in spec.pools]
     return "\n\n".join("\n".join(s) for s in sections) + "\n"
 
@@ -103,6 +103,13 @@ def _own_errors(spec: GatewaySpec) -> list[str]:
         f"http-error status {status} content-type application/json string '{error_body(text, kind, code)}'{extra}"
         for status, text, kind, code, extra in table
     ]
+
+
+def _resolvers(spec: GatewaySpec) -> list[list[str]]:
+    if not spec.resolve:
+        return []
+    lines = ["parse-resolv-conf", "accepted_payload_size 8192", "hold valid 5s", "hold nx 2s", "timeout retry 1s"]
+    return [_section("resolvers names", lines)]
 
 
 def _table() -> list[str]:
@@ -205,6 +212,7 @@ def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
     retry = "retry-on conn-failure empty-response 500 502 503" if spec.retries else "retry-on none"
     checks = f"inter {_ms(spec.health_interval_s)} fastinter 250ms downinter 500ms fall 3 rise 1"
     start = f"maxconn {pool.max_in_flight}" if pool.max_in_flight else "maxconn 1 weight 0"
+    start += " resolvers names init-addr last,libc,none resolve-prefer ipv4" if spec.resolve else ""
     lines = [
         f"retries {spec.retries}",
         retry,

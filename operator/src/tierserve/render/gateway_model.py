@@ -78,6 +78,8 @@ class GatewaySpec:
         max_connections: None lets HAProxy derive it from the limit of open files.
         tls_certificate: path of a PEM file with certificate and key; None serves plain HTTP.
         drain_timeout_s: how long a process may finish its streams after a reload.
+        resolve: pools' hosts are names to be resolved as long as the gateway runs, by the servers of /etc/resolv.conf;
+            one that is not known yet does not keep it from starting.
     """
 
     service: str
@@ -104,6 +106,7 @@ class GatewaySpec:
     max_connections: int | None = None
     tls_certificate: str | None = None
     health_interval_s: float = 2.0
+    resolve: bool = False
 
     @property
     def tiers(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tierserve.api import GenAIDeployment
@@ -16,20 +16,21 @@ class GatewayAddresses:
 
     Attributes:
         bind, port: for clients.
-        upstream_host, upstream_port: Ray Serve's proxy, which serves each pool under a prefix of its name.
+        upstreams: host and port of Ray Serve's proxy of each pool, which serves it under a prefix of its name.
         admin_socket: HAProxy's admin socket.
         log_address: UDP address of the agent, host:port.
         metrics_bind, metrics_port: HAProxy's own Prometheus exporter.
+        resolve: whether upstreams are names that may come and go, asked for while the gateway runs.
     """
 
     bind: str
     port: int
-    upstream_host: str
-    upstream_port: int
+    upstreams: Mapping[str, tuple[str, int]]
     admin_socket: str
     log_address: str
     metrics_bind: str
     metrics_port: int
+    resolve: bool = False
 
 
 def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: GatewayAddresses) -> GatewaySpec:
@@ -46,6 +47,7 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
         log_address=at.log_address,
         metrics_bind=at.metrics_bind,
         metrics_port=at.metrics_port,
+        resolve=at.resolve,
         max_queue=gateway.max_queue,
         queue_timeout_s=gateway.queue_timeout.value,
         response_timeout_s=gateway.response_timeout.value,
@@ -60,11 +62,12 @@ def gateway_classes(gaid: GenAIDeployment) -> tuple[GatewayClass, ...]:
 
 def _pool(placement: Placement, at: GatewayAddresses, *, by_deadline: bool) -> GatewayPool:
     slack_s = placement.target_s - placement.service_quantile_s
+    host, port = at.upstreams[placement.pool]
     return GatewayPool(
         name=placement.pool,
         tier=placement.tier,
-        host=at.upstream_host,
-        port=at.upstream_port,
+        host=host,
+        port=port,
         path_prefix=f"/{placement.pool}",
         # No replica runs yet: the agent opens the pool when the first one does.
         max_in_flight=placement.min_replicas * placement.slots,

@@ -7,7 +7,7 @@ model, slot count or profile starts new replicas.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tierserve.plan.placement import Placement
@@ -30,6 +30,9 @@ class ServeTarget:
         demand_urls: the gateway agent's demand feed per pool.
         emulate_network: delay requests by t_UL and t_DL, where no real network lies between gateway and tier.
         drain_s: how long a replica that was told to go may finish what it serves.
+        proxy_location: on which nodes Serve's proxies run.
+        replica_resources: Ray's custom resources that a replica takes of its node, by name.
+        replica_gpus: accelerators that Ray hands to a replica.
     """
 
     http_host: str
@@ -38,6 +41,9 @@ class ServeTarget:
     demand_urls: Mapping[str, str]
     emulate_network: bool = False
     drain_s: float = 30.0
+    proxy_location: str = "HeadOnly"
+    replica_resources: Mapping[str, float] = field(default_factory=dict)
+    replica_gpus: int = 0
 
 
 def labels(placement: Placement, service: str) -> dict[str, str]:
@@ -56,7 +62,7 @@ def serve_config(service: str, placements: Sequence[Placement], target: ServeTar
         The body of `PUT /api/serve/applications/`.
     """
     return {
-        "proxy_location": "HeadOnly",
+        "proxy_location": target.proxy_location,
         "http_options": {"host": target.http_host, "port": target.http_port, "keep_alive_timeout_s": 120},
         "applications": [application(service, placement, target) for placement in placements],
     }
@@ -101,13 +107,22 @@ def _profile(placement: Placement) -> dict[str, float]:
 def _deployment(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
     return {
         "name": "replica",
-        "ray_actor_options": {"num_cpus": 0, "label_selector": labels(placement, service)},
+        "ray_actor_options": _actor_options(service, placement, target),
         "graceful_shutdown_timeout_s": target.drain_s + 5.0,
         "graceful_shutdown_wait_loop_s": 0.5,
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
         "autoscaling_config": _autoscaling(placement, target),
     }
+
+
+def _actor_options(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_cpus": 0, "label_selector": labels(placement, service)}
+    if target.replica_resources:
+        options["resources"] = dict(target.replica_resources)
+    if target.replica_gpus:
+        options["num_gpus"] = target.replica_gpus
+    return options
 
 
 def _autoscaling(placement: Placement, target: ServeTarget) -> dict[str, Any]:

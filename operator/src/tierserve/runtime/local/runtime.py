@@ -22,7 +22,8 @@ from tierserve.api import GenAIDeployment
 from tierserve.observe.gateway_agent import get_gateway
 from tierserve.observe.serve_rest import AppObserved, ServeRest
 from tierserve.plan.placement import Placement
-from tierserve.render.gateway import GatewaySpec, render_haproxy
+from tierserve.render.gateway import render_haproxy
+from tierserve.render.gateway_agent import agent_config
 from tierserve.render.gateway_spec import GatewayAddresses, gateway_spec
 from tierserve.render.serve_config import ServeTarget, labels, serve_config
 from tierserve.runtime.local import ray_cluster
@@ -71,8 +72,7 @@ class LocalRuntime:
         addresses = GatewayAddresses(
             bind=LOOPBACK,
             port=state.gateway_port,
-            upstream_host=LOOPBACK,
-            upstream_port=ray.http,
+            upstreams={p.pool: (LOOPBACK, ray.http) for p in placements},
             admin_socket=str(self.paths.admin_socket),
             log_address=f"{LOOPBACK}:{state.log_port}",
             metrics_bind=LOOPBACK,
@@ -87,36 +87,13 @@ class LocalRuntime:
             emulate_network=self.emulate_network,
             drain_s=DRAIN_S,
         )
+        decisions = {p.pool: f"http://{LOOPBACK}:{state.decisions_port}/decisions" for p in placements}
         return LocalDesired(
             nodes={p.pool: labels(p, gaid.name) for p in placements},
             serve=serve_config(gaid.name, placements, target),
             haproxy=render_haproxy(spec),
-            agent=self._agent_config(spec, placements),
+            agent=agent_config(spec, placements, decisions, listen=LOOPBACK, port=state.agent_port),
         )
-
-    def _agent_config(self, spec: GatewaySpec, placements: tuple[Placement, ...]) -> dict[str, Any]:
-        state = self.state
-        decisions_url = f"http://{LOOPBACK}:{state.decisions_port}/decisions"
-        targets = {p.pool: p.target_s + p.network_s for p in placements}
-        return {
-            "service": spec.service,
-            "listen": LOOPBACK,
-            "port": state.agent_port,
-            "log_address": spec.log_address,
-            "admin_socket": spec.admin_socket,
-            "classes": [{"name": c.name, "tiers": c.tiers} for c in spec.classes],
-            "pools": [
-                {
-                    "name": p.name,
-                    "tier": p.tier,
-                    "slots": p.slots,
-                    "models": p.models,
-                    "decisions_url": decisions_url,
-                    "target_s": targets[p.name],
-                }
-                for p in spec.pools
-            ],
-        }
 
     # ------------------------------------------------------------------- apply
 

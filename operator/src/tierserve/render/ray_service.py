@@ -1,0 +1,166 @@
+"""One pool -> one RayService of KubeRay: a Ray cluster of its own on the nodes of its tier (pure).
+
+What changes lightly (floors, ceilings, the policy's settings) stays in fields that KubeRay takes without a new
+cluster: minReplicas and maxReplicas of the worker group, and serveConfigV2. The number of workers is Ray's own
+autoscaler's business: it makes a pod for each replica that the policy wants.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tierserve.api import GenAIDeployment
+from tierserve.plan.placement import Placement
+from tierserve.render.kube_names import Object, agents_name, kube_object, pool_labels, ray_service_name
+from tierserve.render.kube_nodes import accelerators, scheduling
+from tierserve.render.kube_settings import (
+    AGENT_PORT,
+    DASHBOARD_PORT,
+    DECISIONS_PORT,
+    RAY_METRICS_PORT,
+    SERVE_PORT,
+    KubeSettings,
+)
+from tierserve.render.serve_config import ServeTarget, labels, serve_config
+
+REPLICA = "tierserve_replica"
+"""Ray's resource of which a worker pod has one and a replica takes one: a pod for each replica."""
+WORKERS = "replicas"
+_RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings) -> Object:
+    """The RayService of a pool."""
+    marks = pool_labels(gaid.name, placement)
+    config = serve_config(gaid.name, [placement], _target(gaid, placement, settings))
+    cluster = {
+        "rayVersion": settings.ray_version,
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": _autoscaler(settings),
+        "headGroupSpec": _head(gaid, placement, settings, marks),
+        "workerGroupSpecs": [_workers(gaid, placement, settings, marks)],
+    }
+    return kube_object(
+        gaid, "ray.io/v1", "RayService", ray_service_name(gaid.name, placement), marks,
+        spec={
+            # JSON is YAML, and the same configuration must always be the same text.
+            "serveConfigV2": json.dumps(config, sort_keys=True, indent=1),
+            "upgradeStrategy": {"type": "NewCluster"},
+            "rayClusterConfig": cluster,
+        },
+    )  # fmt: skip
+
+
+def head_host(gaid: GenAIDeployment, placement: Placement) -> str:
+    """Name of the Service that KubeRay keeps in front of the head of the active cluster."""
+    return f"{ray_service_name(gaid.name, placement)}-head-svc.{gaid.metadata.namespace or 'default'}.svc"
+
+
+def serve_host(gaid: GenAIDeployment, placement: Placement) -> str:
+    """Name of the Service that KubeRay keeps in front of the pods that can serve."""
+    return f"{ray_service_name(gaid.name, placement)}-serve-svc.{gaid.metadata.namespace or 'default'}.svc"
+
+
+def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings) -> ServeTarget:
+    agents = f"{agents_name(gaid.name)}.{gaid.metadata.namespace or 'default'}.svc"
+    needs = accelerators(gaid, placement)
+    return ServeTarget(
+        http_host="0.0.0.0",  # noqa: S104 (in a pod)
+        http_port=SERVE_PORT,
+        decisions_address=f"0.0.0.0:{DECISIONS_PORT}",
+        demand_urls={placement.pool: f"http://{agents}:{AGENT_PORT}/pools/{placement.pool}"},
+        drain_s=settings.drain_s,
+        proxy_location="EveryNode",
+        replica_resources={REPLICA: 1},
+        replica_gpus=needs[1] if needs else 0,
+    )
+
+
+def _autoscaler(settings: KubeSettings) -> dict[str, Any]:
+    return {
+        "version": "v2",
+        "idleTimeoutSeconds": settings.idle_timeout_s,
+        "imagePullPolicy": settings.image_pull_policy,
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
+    }
+
+
+def _head(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, marks: dict[str, str]) -> dict[str, Any]:
+    ports = {
+        "gcs": 6379, "dashboard": DASHBOARD_PORT, "metrics": RAY_METRICS_PORT, "serve": SERVE_PORT,
+        "decisions": DECISIONS_PORT,
+    }  # fmt: skip
+    requests = {"cpu": settings.head_cpu, "memory": settings.head_memory}
+    container = {
+        **_container("ray-head", settings),
+        "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
+        "resources": {"requests": requests, "limits": {"memory": settings.head_memory}},
+    }
+    return {
+        # No replica runs beside the control of the cluster.
+        "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},  # noqa: S104 (in a pod)
+        "template": _pod(gaid, placement, settings, marks, container),
+    }
+
+
+def _workers(
+    gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, marks: dict[str, str]
+) -> dict[str, Any]:
+    needs = accelerators(gaid, placement)
+    devices = {needs[0]: str(needs[1])} if needs else {}
+    requests = {"cpu": settings.worker_cpu, "memory": settings.worker_memory, **devices}
+    container = {
+        **_container("ray-worker", settings),
+        "ports": [
+            {"name": "serve", "containerPort": SERVE_PORT},
+            {"name": "metrics", "containerPort": RAY_METRICS_PORT},
+        ],
+        "resources": {"requests": requests, "limits": {"memory": settings.worker_memory, **devices}},
+    }
+    return {
+        "groupName": WORKERS,
+        "replicas": placement.min_replicas,
+        "minReplicas": placement.min_replicas,
+        "maxReplicas": max(placement.max_replicas, 1),
+        "labels": labels(placement, gaid.name),
+        "resources": {"CPU": "1", REPLICA: "1", **({"GPU": str(needs[1])} if needs else {})},
+        "rayStartParams": {},
+        "template": _pod(gaid, placement, settings, marks, container),
+    }
+
+
+def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": settings.serving_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "securityContext": _RESTRICTED,
+        "env": [
+            {"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"},
+            {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
+        ],
+    }
+
+
+def _pod(
+    gaid: GenAIDeployment,
+    placement: Placement,
+    settings: KubeSettings,
+    marks: dict[str, str],
+    container: dict[str, Any],
+) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        **scheduling(gaid, placement),
+        "containers": [container],
+        "restartPolicy": "Never",  # as Ray's autoscaler v2 wants it: it replaces pods, the kubelet does not
+        "terminationGracePeriodSeconds": settings.drain_s + 30,
+    }
+    if settings.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    return {"metadata": {"labels": marks}, "spec": spec}

@@ -1,0 +1,120 @@
+"""A service as objects of Kubernetes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierserve.api import parse
+from tierserve.plan.placement import place
+from tierserve.render.kube import KINDS, kube_objects
+from tierserve.render.kube_names import child_name
+from tierserve.render.kube_settings import KubeSettings
+
+EXAMPLE = yaml.safe_load((Path(__file__).parents[3] / "examples" / "assistant.yaml").read_text())
+METADATA = {"name": "assistant", "namespace": "chat", "uid": "0a1b"}
+
+
+def objects(settings: KubeSettings | None = None, **tiers: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Objects of the example by kind and name; `tiers` changes its tiers by name."""
+    spec = {**EXAMPLE["spec"], "tiers": [{**t, **tiers.get(t["name"], {})} for t in EXAMPLE["spec"]["tiers"]]}
+    gaid = parse({**EXAMPLE, "metadata": METADATA, "spec": spec})
+    found = kube_objects(gaid, place(gaid), settings or KubeSettings())
+    return {(one["kind"], one["metadata"]["name"]): one for one in found}
+
+
+def test_every_object_is_labelled_owned_and_of_a_kind_that_is_pruned():
+    for (kind, name), one in objects().items():
+        assert one["metadata"]["labels"]["tierserve.io/deployment"] == "assistant", name
+        assert one["metadata"]["ownerReferences"][0]["uid"] == "0a1b", name
+        assert one["metadata"]["namespace"] == "chat", name
+        assert (one["apiVersion"], kind) in KINDS, name
+
+
+def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
+    spec = objects()["RayService", "assistant-edge-default"]["spec"]
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    assert (group["minReplicas"], group["maxReplicas"]) == (1, 2)
+    assert group["resources"]["tierserve_replica"] == "1"
+    (deployment,) = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
+    assert deployment["ray_actor_options"]["resources"] == {"tierserve_replica": 1}
+    for pod in (group["template"]["spec"], spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]):
+        assert pod["nodeSelector"] == {"tierserve.io/tier": "edge"}
+        assert pod["tolerations"] == [{"key": "tierserve.io/tier", "operator": "Equal", "value": "edge"}]
+        assert pod["restartPolicy"] == "Never", "Ray's autoscaler v2 wants it so"
+    assert spec["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no replica on the head"
+
+
+def test_a_site_has_a_cluster_of_its_own_on_nodes_of_its_own():
+    sites = [{"name": "berlin"}, {"name": "lyon", "placement": {"nodeSelector": {"rack": "7"}}}]
+    found = objects(edge={"sites": sites})
+
+    def selector(name: str) -> dict[str, str]:
+        cluster = found["RayService", name]["spec"]["rayClusterConfig"]
+        nodes: dict[str, str] = cluster["workerGroupSpecs"][0]["template"]["spec"]["nodeSelector"]
+        return nodes
+
+    assert selector("assistant-edge-berlin") == {"tierserve.io/tier": "edge", "tierserve.io/site": "berlin"}
+    assert selector("assistant-edge-lyon") == {"rack": "7"}
+
+
+def test_accelerators_are_asked_for_only_by_an_engine_that_uses_them():
+    emulated = objects()["RayService", "assistant-cloud-default"]
+    assert "nvidia.com/gpu" not in json.dumps(emulated)
+
+
+def test_each_gateway_lets_in_its_share_and_asks_the_policy_of_the_pool():
+    found = objects(KubeSettings(gateway_replicas=3))["ConfigMap", "assistant-gateway"]["data"]
+    agent = json.loads(found["agent.json"])
+    assert agent["gateways"] == 3
+    assert agent["pools"][2]["decisions_url"] == "http://assistant-cloud-default-head-svc.chat.svc:8390/decisions"
+    server = next(line for line in found["haproxy.cfg"].splitlines() if "assistant-cloud-default-serve-svc" in line)
+    assert "server s assistant-cloud-default-serve-svc.chat.svc.cluster.local:8000 " in server
+    assert " maxconn 6 " in server, "a third of 16 slots, rounded up"
+    assert " init-addr last,libc,none" in server, "a pool that is not there yet keeps no gateway from starting"
+
+
+def test_the_pods_of_the_gateway_keep_to_the_restricted_standard():
+    pod = objects()["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert pod["automountServiceAccountToken"] is False
+    for container in pod["containers"]:
+        context = container["securityContext"]
+        assert context["readOnlyRootFilesystem"]
+        assert not context["allowPrivilegeEscalation"]
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("change", [{"replicas": {"min": 2, "max": 9}}, {"replicas": {"min": 1, "headroom": 0.5}}])
+def test_bounds_change_nothing_for_which_kuberay_makes_a_new_cluster(change):
+    def heavy(one: dict[str, Any]) -> dict[str, Any]:
+        cluster: dict[str, Any] = one["spec"]["rayClusterConfig"]
+        for group in cluster["workerGroupSpecs"]:
+            for light in ("replicas", "minReplicas", "maxReplicas"):
+                group.pop(light)
+        return cluster
+
+    name = ("RayService", "assistant-cloud-default")
+    assert heavy(objects()[name]) == heavy(objects(cloud=change)[name])
+
+
+def test_the_same_resource_is_always_rendered_to_the_same_text():
+    assert json.dumps([*objects().values()]) == json.dumps([*objects().values()])
+
+
+@given(
+    st.from_regex(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True), st.from_regex(r"[a-z0-9]{1,81}", fullmatch=True)
+)
+def test_names_are_short_enough_and_tell_two_long_ones_apart(service, part):
+    name = child_name(service, part, 47)
+    assert len(name) <= 47
+    assert name == child_name(service, part, 47)
+    if len(f"{service}-{part}") > 47:
+        assert name != child_name(service, f"{part}x", 47)
