@@ -8,11 +8,13 @@ The sources are pinned by scripts/kube/*/go.mod and go.sum. `python scripts/kube
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +70,20 @@ def ensure() -> Binaries:
     found = _in(folder)
     assert found is not None
     return found
+
+
+def kuberay_crds() -> list[Path]:
+    """Files of KubeRay's CRDs, as its Go module at the pinned version has them; SystemExit with the mend if not."""
+    module = "github.com/ray-project/kuberay/ray-operator"
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(PINS / "kuberay", folder, dirs_exist_ok=True)
+        command = [_go(), "mod", "download", "-json", module]
+        environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off"}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"KubeRay: {done.stderr or done.stdout}    is the Go module proxy (GOPROXY) in reach?")
+    bases = Path(json.loads(done.stdout)["Dir"], "config", "crd", "bases")
+    return [bases / f"ray.io_{plural}.yaml" for plural in ("rayclusters", "rayservices")]
 
 
 def cache_dir() -> Path:

@@ -90,6 +90,7 @@ class ApiServer:
     """Requests to the API server as its administrator; a reply is (status code, decoded JSON)."""
 
     def __init__(self, url: str, token: str, certificate: Path) -> None:
+        self.url, self.token, self.certificate = url, token, certificate
         trusted = ssl.create_default_context(cafile=str(certificate))
         self.client = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {token}"}, verify=trusted, timeout=30, trust_env=False
@@ -107,6 +108,11 @@ class ApiServer:
 
     def replace_status(self, path: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         reply = self.client.put(f"{path}/status", json=body)
+        return reply.status_code, reply.json()
+
+    def patch(self, path: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        """A merge patch."""
+        reply = self.client.patch(path, json=body, headers={"Content-Type": "application/merge-patch+json"})
         return reply.status_code, reply.json()
 
     def delete(self, path: str) -> int:
@@ -142,6 +148,12 @@ def _apiserver_command(binary: Path, folder: Path, port: int, etcd: int, token: 
             "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}", "--service-cluster-ip-range=10.96.0.0/16",
             "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    """A module of the folder scripts, by name."""
+    return _script
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from tierserve.api import GenAIDeployment, unused_fields
+from tierserve.api.problems import Problem
 from tierserve.plan.placement import Placement
 
 Truth = Literal["True", "False", "Unknown"]
@@ -110,6 +111,36 @@ def status(
         "parts": dict(observed.parts),
         "unused": [problem.path for problem in unused_fields(gaid)],
     }
+
+
+def known(value: Any) -> Any:
+    """The status as it is written to a cluster: what is not known is left out, since null is no value there."""
+    if isinstance(value, Mapping):
+        return {name: known(one) for name, one in value.items() if one is not None}
+    if isinstance(value, list | tuple):
+        return [known(one) for one in value]
+    return value
+
+
+def refused(gaid: Mapping[str, Any], problems: Sequence[Problem], now: float, previous: Status | None = None) -> Status:
+    """The status of a resource that cannot be served as it is: which field, what about it, and what would mend it.
+
+    Args:
+        gaid: the resource as it is in the cluster.
+        problems: why; what runs already is left as it is.
+        now: Unix seconds.
+        previous: the status before.
+    """
+    generation = int(gaid["metadata"].get("generation") or 0)
+    words = "; ".join(f"{p.path}: {p.sentence}: {p.mend}" if p.mend else f"{p.path}: {p.sentence}" for p in problems)
+    conditions = [
+        Condition("Ready", "False", "CannotBePlanned", "the last spec cannot be served; what ran before is left alone"),
+        Condition("Progressing", "False", "CannotBePlanned", "nothing is changed until the spec is mended"),
+        Condition("Degraded", "True", "CannotBePlanned", words[:1000]),
+    ]
+    stamped = [_stamped(c, generation, now, previous) for c in conditions]
+    others = [c for c in (previous or {}).get("conditions", ()) if c["type"] in {"ScalingReady", "SloMet"}]
+    return {**(previous or {}), "observedGeneration": generation, "ready": "False", "conditions": [*stamped, *others]}
 
 
 def _slowest(pools: Sequence[Mapping[str, Any]]) -> str | None:

@@ -1,0 +1,175 @@
+"""One service on a cluster: apply what is wanted, remove what is not, ask the gateway agents.
+
+An object is applied when it differs from what was applied last, when somebody changed it since, and every
+`HEAL_EVERY_S` whatever is known: level-based, without a write for each tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tierserve.api import GenAIDeployment
+from tierserve.observe.agents import AgentReader
+from tierserve.observe.kube import observed
+from tierserve.plan.placement import Placement
+from tierserve.render.kube import KINDS, kube_objects
+from tierserve.render.kube_gateway import agents_url
+from tierserve.render.kube_names import DEPLOYMENT, Object
+from tierserve.render.kube_nodes import node_placement
+from tierserve.render.kube_settings import KubeSettings
+from tierserve.runtime.kube.cluster import NOT_FOUND, Cluster, ClusterError, path_of
+from tierserve.status import Observed
+
+HEAL_EVERY_S = 60.0
+NODES_EVERY_S = 30.0
+SEEN_AFTER_S = 5.0  # a watched object that is not seen by then has been deleted
+WATCHED = ("RayService", "Deployment")
+INSTALL_KUBERAY = (
+    "KubeRay is not installed (the cluster serves no RayService): helm install kuberay-operator kuberay-operator "
+    "--repo https://ray-project.github.io/kuberay-helm/ --version 1.6.1"
+)
+
+Live = Callable[[str, str], Sequence[Object]]
+"""(namespace, service) -> its RayServices and Deployments as the watches last saw them."""
+
+
+@dataclass(slots=True)
+class Applied:
+    """What was last applied at a path: a digest of the wish, and the version of the object that came of it."""
+
+    wish: str
+    version: str
+    at: float
+
+
+@dataclass(slots=True)
+class KubeRuntime:
+    """The cluster as a place to run a service; one for the whole operator, state is per service."""
+
+    cluster: Cluster
+    settings: KubeSettings
+    live: Live
+    agents: AgentReader
+    clock: Callable[[], float] = time.time
+    _applied: dict[str, dict[str, Applied]] = field(default_factory=dict)
+    _pruned: dict[str, tuple[frozenset[str], float]] = field(default_factory=dict)
+    _problems: dict[str, list[str]] = field(default_factory=dict)
+    _nodes: tuple[float, list[Mapping[str, str]] | None] = (float("-inf"), None)
+
+    def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> tuple[Object, ...]:
+        """The objects that shall be."""
+        return kube_objects(gaid, placements, self.settings)
+
+    async def apply(self, gaid: GenAIDeployment, desired: tuple[Object, ...]) -> None:
+        """Bring the cluster closer to what shall be; what fails is a problem in the status, not an end."""
+        problems = self._problems[_key(gaid)] = []
+        live = {path_of(one): one for one in self.live(gaid.metadata.namespace or "default", gaid.name)}
+        for wanted in desired:
+            try:
+                await self._apply_one(gaid, wanted, live.get(path_of(wanted)))
+            except ClusterError as error:
+                if error.code == 0:
+                    raise
+                problems.append(_words(wanted, error))
+        await self._prune(gaid, desired)
+        problems[:] = list(dict.fromkeys(problems))
+
+    async def _apply_one(self, gaid: GenAIDeployment, wanted: Object, live: Object | None) -> None:
+        applied, path = self._applied.setdefault(_key(gaid), {}), path_of(wanted)
+        wish, last = json.dumps(wanted, sort_keys=True), applied.get(path)
+        if last is None:
+            await self._check_owner(gaid, wanted)
+        elif last.wish == wish and self._is_still(wanted["kind"], live, last):
+            return
+        done = await self.cluster.apply(wanted)
+        applied[path] = Applied(wish, _version(done), self.clock())
+
+    def _is_still(self, kind: str, live: Object | None, last: Applied) -> bool:
+        """Whether an object is as it was left, as far as that is seen."""
+        age_s = self.clock() - last.at
+        if live is None:
+            return age_s < (SEEN_AFTER_S if kind in WATCHED else HEAL_EVERY_S)
+        return age_s < HEAL_EVERY_S and _version(live) == last.version
+
+    async def _check_owner(self, gaid: GenAIDeployment, wanted: Object) -> None:
+        """Two services may ask for the same name; the first keeps it."""
+        name, namespace = wanted["metadata"]["name"], wanted["metadata"]["namespace"]
+        there = await self.cluster.read(wanted["apiVersion"], wanted["kind"], namespace, name)
+        if there is None:
+            return
+        owner = (there["metadata"].get("labels") or {}).get(DEPLOYMENT)
+        if owner != gaid.name:
+            whose = f"GenAIDeployment {owner}" if owner else "somebody else"
+            raise ClusterError(409, f"it belongs to {whose}; give this service or tier another name")
+
+    async def _prune(self, gaid: GenAIDeployment, desired: Sequence[Object]) -> None:
+        """Remove objects of the service that are not wanted any more."""
+        wanted = frozenset(path_of(one) for one in desired)
+        before = self._pruned.get(_key(gaid))
+        if before is not None and before[0] == wanted and self.clock() - before[1] < HEAL_EVERY_S:
+            return
+        namespace = gaid.metadata.namespace or "default"
+        for api_version, kind in KINDS:
+            for child in await self.cluster.children(api_version, kind, namespace, gaid.name):
+                if path_of(child) not in wanted and not child["metadata"].get("deletionTimestamp"):
+                    await self.cluster.delete(child)
+                    self._applied.get(_key(gaid), {}).pop(path_of(child), None)
+        self._pruned[_key(gaid)] = (wanted, self.clock())
+
+    async def observe(self, gaid: GenAIDeployment, placements: Sequence[Placement]) -> Observed:
+        """What is, as watches and agents tell it."""
+        namespace = gaid.metadata.namespace or "default"
+        agents, missing = await asyncio.gather(
+            self.agents.read(agents_url(gaid)), self._missing_nodes(gaid, placements)
+        )
+        problems = [*self._problems.get(_key(gaid), ()), *missing]
+        return observed(gaid, placements, self.live(namespace, gaid.name), agents, now=self.clock(), problems=problems)
+
+    async def _missing_nodes(self, gaid: GenAIDeployment, placements: Sequence[Placement]) -> list[str]:
+        nodes = await self._node_labels()
+        if nodes is None:
+            return []
+        return [
+            f"no node has the labels {_text(wanted)} of tier {p.tier}, site {p.site}: label one, or give "
+            "placement.nodeSelector"
+            for p in placements
+            if (wanted := node_placement(gaid, p).node_selector)
+            and not any(wanted.items() <= labels.items() for labels in nodes)
+        ]
+
+    async def _node_labels(self) -> list[Mapping[str, str]] | None:
+        asked, nodes = self._nodes
+        if self.clock() - asked > NODES_EVERY_S:
+            nodes = await self.cluster.node_labels()
+            self._nodes = self.clock(), nodes
+        return nodes
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Drop what is remembered of a service that is gone."""
+        for memory in (self._applied, self._pruned, self._problems):
+            memory.pop(f"{namespace}/{name}", None)
+
+
+def _key(gaid: GenAIDeployment) -> str:
+    return f"{gaid.metadata.namespace or 'default'}/{gaid.name}"
+
+
+def _version(one: Mapping[str, Any]) -> str:
+    """The generation, which status does not move; the resourceVersion of kinds that have none."""
+    metadata = one["metadata"]
+    return str(metadata.get("generation") or metadata.get("resourceVersion"))
+
+
+def _words(wanted: Object, error: ClusterError) -> str:
+    if error.code == NOT_FOUND and wanted["kind"] == "RayService":
+        return INSTALL_KUBERAY
+    return f"{wanted['kind']} {wanted['metadata']['name']}: {error}"
+
+
+def _text(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in labels.items())

@@ -1,0 +1,130 @@
+"""What the operator says of itself: Prometheus metrics, JSON logs, events."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_TOLD = ("Ready", "Degraded", "SloMet")
+
+
+class Metrics:
+    """The operator's metrics in a registry of their own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        own: Any = {"registry": self.registry}
+        whose = ("namespace", "name")
+        self.passes = Counter("tierserve_reconcile", "Passes over a service, by result", ("result",), **own)
+        self.seconds = Histogram(
+            "tierserve_reconcile_duration_seconds", "Time of a pass",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0), **own,
+        )  # fmt: skip
+        self.last = Gauge("tierserve_reconcile_last_success_timestamp_seconds", "End of the last good pass", **own)
+        self.condition = Gauge(
+            "tierserve_deployment_condition", "1 where the condition holds, 0 where not, NaN where unknown",
+            (*whose, "condition"), **own,
+        )  # fmt: skip
+        self.replicas = Gauge("tierserve_pool_replicas", "Replicas that serve", (*whose, "pool"), **own)
+        self.wanted = Gauge("tierserve_pool_replicas_wanted", "Replicas wanted", (*whose, "pool"), **own)
+        self._pools: dict[tuple[str, str], set[str]] = {}
+
+    def show(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+        """Set the gauges of a service from its status; what is unknown is NaN."""
+        values = {"True": 1.0, "False": 0.0}
+        for condition in status.get("conditions", ()):
+            gauge = self.condition.labels(namespace, name, condition["type"])
+            gauge.set(values.get(condition["status"], float("nan")))
+        pools = {pool["pool"]: pool for pool in status.get("pools", ())}
+        for gone in self._pools.get((namespace, name), set()) - pools.keys():
+            self._drop(namespace, name, gone)
+        for pool, seen in pools.items():
+            self.replicas.labels(namespace, name, pool).set(_number(seen.get("running")))
+            self.wanted.labels(namespace, name, pool).set(_number(seen.get("wanted")))
+        self._pools[namespace, name] = set(pools)
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Remove the series of a service that is gone."""
+        for pool in self._pools.pop((namespace, name), set()):
+            self._drop(namespace, name, pool)
+        self.condition.remove_by_labels({"namespace": namespace, "name": name})
+
+    def _drop(self, namespace: str, name: str, pool: str) -> None:
+        for gauge in (self.replicas, self.wanted):
+            gauge.remove(namespace, name, pool)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, and what was given as `extra={"fields": {...}}`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def transitions(
+    resource: Mapping[str, Any], before: Mapping[str, Any] | None, after: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Events for the conditions that people care about and that have changed; none for a first status that is well.
+
+    Returns:
+        core/v1 Events ready to be created.
+    """
+    old = {c["type"]: c for c in (before or {}).get("conditions", ())}
+    events = []
+    for condition in after.get("conditions", ()):
+        was = old.get(condition["type"])
+        if condition["type"] not in _TOLD or (was is not None and _alike(was, condition)):
+            continue
+        good = "False" if condition["type"] == "Degraded" else "True"
+        if was is None and condition["status"] != _bad(good):
+            continue
+        events.append(_event(resource, condition, warning=condition["status"] == _bad(good)))
+    return events
+
+
+def _alike(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return (was["status"], was.get("reason")) == (now["status"], now.get("reason"))
+
+
+def _bad(good: str) -> str:
+    return "True" if good == "False" else "False"
+
+
+def _event(resource: Mapping[str, Any], condition: Mapping[str, Any], *, warning: bool) -> dict[str, Any]:
+    metadata = resource["metadata"]
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    about = {"apiVersion": resource["apiVersion"], "kind": resource["kind"]}
+    about |= {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{metadata['name']}.{time.time_ns():x}", "namespace": metadata["namespace"]},
+        "involvedObject": about,
+        "type": "Warning" if warning else "Normal",
+        "reason": condition["reason"],
+        "message": f"{condition['type']} is {condition['status']}: {condition['message']}"[:1000],
+        "source": {"component": "tierserve-operator"},
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }

@@ -1,0 +1,31 @@
+"""Settings from the environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from tierserve.operator_settings import from_environment
+
+
+def test_variables_are_settings_of_the_operator_and_of_what_it_renders():
+    found = from_environment(
+        {"TIERSERVE_TICK_SECONDS": "2.5", "TIERSERVE_SERVING_IMAGE": "here/serving:1", "PATH": "/bin",
+         "TIERSERVE_GATEWAY_REPLICAS": "3", "TIERSERVE_IMAGE_PULL_SECRETS": "a,b"}
+    )  # fmt: skip
+    assert (found.tick_seconds, found.kube.serving_image, found.kube.gateway_replicas) == (2.5, "here/serving:1", 3)
+    assert found.kube.image_pull_secrets == ("a", "b")
+
+
+def test_a_variable_that_nobody_knows_is_named():
+    with pytest.raises(ValueError, match="TIERSERVE_TICK_SECOND: no such setting"):
+        from_environment({"TIERSERVE_TICK_SECOND": "3"})
+
+
+def test_a_value_that_cannot_be_read_is_named_with_its_variable():
+    with pytest.raises(ValueError, match="TIERSERVE_GATEWAY_REPLICAS: 'two' is not a int"):
+        from_environment({"TIERSERVE_GATEWAY_REPLICAS": "two"})
+
+
+def test_variables_of_the_pod_that_kubernetes_makes_for_services_are_no_settings():
+    """A Service called tierserve-operator gives its pods TIERSERVE_OPERATOR_SERVICE_HOST and more."""
+    assert from_environment({"TIERSERVE_OPERATOR_PORT_9090_TCP": "tcp://10.0.0.1:9090"}) == from_environment({})
