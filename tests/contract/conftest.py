@@ -156,12 +156,9 @@ def script() -> Callable[[str], ModuleType]:
     return _script
 
 
-@pytest.fixture(scope="session")
-def kube(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """An empty API server (built first if need be, in the sight of the user)."""
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        binaries = _script("kube_binaries").ensure()
-    folder = tmp_path_factory.mktemp("kube")
+@contextmanager
+def running(folder: Path, binaries: Any) -> Iterator[ApiServer]:
+    """An empty API server with its etcd."""
     etcd_port, peer_port, port = _free_ports(3)
     token = secrets.token_hex(16)
     log = folder / "apiserver.log"
@@ -173,6 +170,15 @@ def kube(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         _until(certificate.exists, process, log)
         server = ApiServer(f"https://127.0.0.1:{port}", token, certificate)
         _until(server.is_ready, process, log)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kube(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """An empty API server (built first if need be, in the sight of the user)."""
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        binaries = _script("kube_binaries").ensure()
+    with running(tmp_path_factory.mktemp("kube"), binaries) as server:
         yield server
 
 

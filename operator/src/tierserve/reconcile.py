@@ -63,4 +63,4 @@ async def reconcile_on_cluster(
     desired = runtime.render(gaid, placements)
     if not gaid.spec.paused:
         await runtime.apply(gaid, desired)
-    return status(gaid, placements, await runtime.observe(gaid, placements), previous)
+    return status(gaid, placements, await runtime.observe(gaid, placements), previous, cluster=True)

@@ -77,6 +77,8 @@ def status(
     placements: Sequence[Placement],
     observed: Observed,
     previous: Status | None = None,
+    *,
+    cluster: bool = False,
 ) -> Status:
     """The whole status of a resource.
 
@@ -85,6 +87,7 @@ def status(
         placements: what the planner made of it.
         observed: what is.
         previous: the status before, for the times of transition.
+        cluster: it runs on Kubernetes.
 
     Returns:
         A JSON-able status: endpoint, conditions, pools, replicas, ready.
@@ -109,7 +112,7 @@ def status(
         "conditions": [_stamped(c, generation, observed.now, previous) for c in conditions],
         "pools": pools,
         "parts": dict(observed.parts),
-        "unused": [problem.path for problem in unused_fields(gaid)],
+        "unused": [problem.path for problem in unused_fields(gaid, cluster=cluster)],
     }
 
 

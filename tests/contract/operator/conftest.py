@@ -161,13 +161,21 @@ def space(apiserver: Any, request: pytest.FixtureRequest) -> Iterator[Namespace]
         apiserver.delete(PATHS["GenAIDeployment"].format(name) + f"/{one}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kuberay(apiserver: Any, script: Callable[[str], Any]) -> None:
     """KubeRay's CRDs."""
     for file in script("kube_binaries").kuberay_crds():
         code, reply = apiserver.create(DEFINITIONS, yaml.safe_load(file.read_text()))
         assert code in (201, 409), reply.get("message")
     until(lambda: apiserver.get("/apis/ray.io/v1/rayservices")[0] == 200, "RayServices are served")
+
+
+@pytest.fixture
+def no_kuberay(apiserver: Any, script: Callable[[str], Any]) -> None:
+    """A cluster without KubeRay; where another module has left its CRDs, they go."""
+    for file in script("kube_binaries").kuberay_crds():
+        apiserver.delete(f"{DEFINITIONS}/{yaml.safe_load(file.read_text())['metadata']['name']}")
+    until(lambda: apiserver.get("/apis/ray.io/v1/rayservices")[0] == 404, "no RayServices are served")
 
 
 @pytest.fixture

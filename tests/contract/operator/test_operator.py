@@ -14,7 +14,9 @@ GATEWAY = "assistant-gateway"
 POOLS = {"assistant-device-default", "assistant-edge-default", "assistant-cloud-default"}
 
 
-def test_without_kuberay_a_condition_names_the_command_that_installs_it(operator, space, assistant, eventually):
+def test_without_kuberay_a_condition_names_the_command_that_installs_it(
+    no_kuberay, operator, space, assistant, eventually
+):
     space.create(assistant)
     degraded = eventually(
         lambda: (c := space.condition("assistant", "Degraded")).get("status") == "True" and c, "Degraded"

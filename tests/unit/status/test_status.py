@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tierserve.api import load
+from tierserve.api import Problem, load
 from tierserve.plan.placement import place
-from tierserve.status import Observed, PoolObserved, status
+from tierserve.status import Observed, PoolObserved, known, refused, status
 
 GAID = load(Path(__file__).parents[3] / "examples" / "assistant.yaml")
 PLACEMENTS = place(GAID)
@@ -99,3 +99,19 @@ def test_fields_that_are_not_acted_on_are_named():
     changed = GAID.spec.objective.model_copy(update={"optimize": "energy"})
     gaid = GAID.model_copy(update={"spec": GAID.spec.model_copy(update={"objective": changed})})
     assert "spec.objective.optimize" in status(gaid, PLACEMENTS, well())["unused"]
+
+
+def test_what_is_not_known_is_left_out_where_null_is_no_value():
+    assert known({"p95": None, "pools": [{"app": None, "pool": "edge"}], "replicas": 0}) == {
+        "pools": [{"pool": "edge"}], "replicas": 0,
+    }  # fmt: skip
+
+
+def test_a_spec_that_cannot_be_served_keeps_what_was_known_and_says_field_and_mend():
+    before = {"endpoint": "http://here", "conditions": [{"type": "SloMet", "status": "True"}], "pools": [1]}
+    problem = Problem("spec.tiers[0].replicas.max", "is less than min (1)", "give max at least 1", 0)
+    found = refused({"metadata": {"generation": 4}}, [problem], 0.0, before)
+    assert (found["endpoint"], found["pools"], found["observedGeneration"]) == ("http://here", [1], 4)
+    by_type = {c["type"]: c for c in found["conditions"]}
+    assert by_type["Degraded"]["message"] == ("spec.tiers[0].replicas.max: 0 is less than min (1): give max at least 1")
+    assert (by_type["Ready"]["status"], by_type["SloMet"]["status"]) == ("False", "True")

@@ -13,17 +13,21 @@ from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.document import nodes, to_document
 from tierserve.api.problems import Problem
 
-NO_KUBERNETES = "there are no nodes to choose from: services run on this machine"
+NO_NODES = "only a cluster acts on it: on this machine there are no nodes to choose from"
 
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """A field at `path`; it counts as set when it holds something other than one of `plain`."""
+    """A field at `path`; it counts as set when it holds something other than one of `plain`.
+
+    What is `local` is acted on by the operator and not by the runtime on one machine.
+    """
 
     path: str
     why: str = "this version does not act on it yet"
     mend: str = "leave it, or take it out: it changes nothing"
     plain: tuple[object, ...] = field(default=())
+    local: bool = False
 
 
 UNUSED: tuple[Unused, ...] = (
@@ -36,9 +40,9 @@ UNUSED: tuple[Unused, ...] = (
         plain=("emulated", "llamacpp"),
     ),
     Unused("spec.models[].quality", "the planner takes the first model of a tier that fits and is in time"),
-    Unused("spec.tiers[].placement", NO_KUBERNETES),
-    Unused("spec.tiers[].sites[].placement", NO_KUBERNETES),
-    Unused("spec.tiers[].accelerator.type", NO_KUBERNETES),
+    Unused("spec.tiers[].placement", NO_NODES, local=True),
+    Unused("spec.tiers[].sites[].placement", NO_NODES, local=True),
+    Unused("spec.tiers[].accelerator.type", "nodes are chosen by placement alone"),
     Unused("spec.traffic[].origin", "requests of a class may come in anywhere"),
     Unused("spec.cache"),
     Unused("spec.pipeline"),
@@ -50,10 +54,15 @@ UNUSED: tuple[Unused, ...] = (
 )
 
 
-def unused_fields(gaid: GenAIDeployment) -> list[Problem]:
-    """A warning for each field of the table that the user set, named once, at its first place."""
+def unused_fields(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Problem]:
+    """A warning for each field of the table that the user set, named once, at its first place.
+
+    Args:
+        gaid: the service.
+        cluster: it runs on Kubernetes, where more fields are acted on.
+    """
     whole = to_document(gaid)
-    found = ((unused, _first_set(unused, whole)) for unused in UNUSED)
+    found = ((unused, _first_set(unused, whole)) for unused in UNUSED if not (cluster and unused.local))
     return [
         Problem(path, f"is set, but {unused.why}", unused.mend, value if isinstance(value, str) else None)
         for unused, hit in found
