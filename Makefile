@@ -29,11 +29,13 @@ check:  ## ruff, mypy, import-linter, and whether the generated CRD and referenc
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tierserve.api.crd --check crds/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.crd --check charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.reference --check docs/reference.md
 
 crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
 	@$(SETUP) dev
 	@$(BIN)/python -m tierserve.api.crd --write crds/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.crd --write charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.reference --write docs/reference.md
 
 bench:  ## figures of the queueing mathematics beside the peers

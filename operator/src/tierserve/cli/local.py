@@ -10,11 +10,11 @@ import orjson
 import typer
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from tierserve.api import ValidationFailed, load, unused_fields
 from tierserve.cli.errors import UserError, invalid
+from tierserve.cli.service_view import service_view
 
 console = Console()
 
@@ -117,85 +117,18 @@ def _documents(name: str | None) -> list[dict[str, Any]]:
     documents = [LocalService.named(n).status() for n in names]
     if name is not None and not documents[0]:
         raise UserError(f"no service {name} is up", "start one: tierserve up FILE")
-    return [d for d in documents if d]
+    return [_with_target(d) for d in documents if d]
+
+
+def _with_target(document: dict[str, Any]) -> dict[str, Any]:
+    objective = document.get("objective")
+    if not objective:
+        return document
+    return {**document, "target": f"p{objective['percentile']:g} {objective['target_s'] * 1e3:.0f} ms"}
 
 
 def _view(name: str | None) -> Group | Text:
     documents = _documents(name)
     if not documents:
         return Text("nothing is up; start a service: tierserve up FILE")
-    return Group(*(part for document in documents for part in _service_view(document)))
-
-
-def _service_view(document: dict[str, Any]) -> list[Table | Text]:
-    body = document.get("status") or {}
-    conditions = {c["type"]: c for c in body.get("conditions", [])}
-    ready = conditions.get("Ready", {})
-    pools = body.get("pools", [])
-    parts: list[Table | Text] = [_headline(document, body, ready), pools_table(pools), *_reasons(pools)]
-    for kind in ("Degraded", "SloMet", "ScalingReady"):
-        condition = conditions.get(kind, {})
-        if condition.get("status") == ("True" if kind == "Degraded" else "False"):
-            parts.append(Text(f"{kind}: {condition['reason']}: {condition['message']}", style="yellow"))
-    if document.get("fileProblem"):
-        parts.append(Text(document["fileProblem"], style="red"))
-    if not document.get("supervised"):
-        parts.append(Text(f"the supervisor is dead: run `tierserve up {document['file']}` again", style="bold red"))
-    return parts
-
-
-def _headline(document: dict[str, Any], body: dict[str, Any], ready: dict[str, Any]) -> Text:
-    good = ready.get("status") == "True"
-    target = document.get("objective", {})
-    words = f"{document['name']}  {'Ready' if good else ready.get('message', 'starting')}  {body.get('endpoint', '')}"
-    if target:
-        words += f"  target p{target['percentile']:g} {target['target_s'] * 1e3:.0f} ms"
-    return Text(words, style="bold green" if good else "bold yellow")
-
-
-def pools_table(pools: list[dict[str, Any]]) -> Table:
-    """One row per pool; a dash where nothing is known."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("tier")
-    table.add_column("model")
-    for column in ("replicas", "lambda", "servers", "rho", "P(wait)", "predicted", "observed", "queue"):
-        table.add_column(column, justify="right")
-    for pool in pools:
-        table.add_row(*_pool_row(pool))
-    return table
-
-
-def _pool_row(pool: dict[str, Any]) -> list[str]:
-    decision, gateway = pool.get("decision") or {}, pool.get("gateway") or {}
-    running, wanted = pool.get("running"), pool.get("wanted")
-    replicas = "-" if running is None else f"{running}" if running == wanted else f"{running} to {wanted}"
-    return [
-        _short(pool),
-        pool["model"],
-        f"{replicas} of {pool['maxReplicas']}",
-        _figure(decision.get("lambda"), "{:.2f}"),
-        _figure(decision.get("servers"), "{:.0f}"),
-        _figure(decision.get("rho"), "{:.2f}"),
-        _figure(decision.get("p_wait"), "{:.3f}"),
-        _figure(decision.get("predicted_p95_s"), "{:.2f} s"),
-        _figure(gateway.get("p95_s"), "{:.2f} s"),
-        _figure(gateway.get("queued"), "{:.0f}"),
-    ]
-
-
-def _reasons(pools: list[dict[str, Any]]) -> list[Text]:
-    """Why each pool has what it has, one line per pool."""
-    return [Text(f"{_short(pool)}: {_reason(pool)}", style="dim") for pool in pools]
-
-
-def _reason(pool: dict[str, Any]) -> str:
-    decision = pool.get("decision") or {}
-    return decision.get("reason") or pool.get("message") or (pool.get("app") or "Ray Serve does not answer").lower()
-
-
-def _short(pool: dict[str, Any]) -> str:
-    return str(pool["pool"]).removesuffix("-default")
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
+    return Group(*(part for document in documents for part in service_view(document)))

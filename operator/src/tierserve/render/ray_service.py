@@ -1,8 +1,9 @@
 """One pool -> one RayService of KubeRay: a Ray cluster of its own on the nodes of its tier (pure).
 
-What changes lightly (floors, ceilings, the policy's settings) stays in fields that KubeRay takes without a new
-cluster: minReplicas and maxReplicas of the worker group, and serveConfigV2. The number of workers is Ray's own
-autoscaler's business: it makes a pod for each replica that the policy wants.
+Floors, ceilings and the policy's settings are in serveConfigV2 alone, which KubeRay hands on without a new cluster. The
+worker group has no bounds of its own: KubeRay 1.6 does not carry changes of minReplicas and maxReplicas from a
+RayService to its RayCluster, so a ceiling there could never be raised. The number of workers is Ray's own autoscaler's
+business: it makes a pod for each replica that the policy wants.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tierserve.render.serve_config import ServeTarget, labels, serve_config
 REPLICA = "tierserve_replica"
 """Ray's resource of which a worker pod has one and a replica takes one: a pod for each replica."""
 WORKERS = "replicas"
+MOST_WORKERS = 100_000
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -125,9 +127,9 @@ def _workers(
     }
     return {
         "groupName": WORKERS,
-        "replicas": placement.min_replicas,
-        "minReplicas": placement.min_replicas,
-        "maxReplicas": max(placement.max_replicas, 1),
+        "replicas": placement.min_replicas,  # at the start; then the autoscaler's
+        "minReplicas": 0,
+        "maxReplicas": MOST_WORKERS,
         "labels": labels(placement, gaid.name),
         "resources": {"CPU": "1", REPLICA: "1", **({"GPU": str(needs[1])} if needs else {})},
         "rayStartParams": {},

@@ -1,0 +1,54 @@
+"""Helm itself, for the chart."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "tierserve"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of these tests may have to wait for the build of helm."""
+    for item in items:
+        if item.get_closest_marker("helm"):
+            item.add_marker(pytest.mark.timeout(1500))
+
+
+@pytest.fixture(scope="session")
+def helm(request: pytest.FixtureRequest) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs helm (built first if need be, in the sight of the user)."""
+    spec = importlib.util.spec_from_file_location("kube_binaries", ROOT / "scripts" / "kube_binaries.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["kube_binaries"] = module
+    spec.loader.exec_module(module)
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        binary = module.helm()
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([str(binary), *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def rendered(helm: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., list[dict[str, Any]]]:
+    """Objects of the chart for some values, as `--set` takes them."""
+
+    def render(*values: str) -> list[dict[str, Any]]:
+        sets = [part for value in values for part in ("--set", value)]
+        done = helm("template", "tierserve", str(CHART), "--namespace", "ops", "--kube-version", "1.34.4", *sets)
+        assert done.returncode == 0, done.stderr
+        return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+    return render

@@ -1,0 +1,94 @@
+"""`kubectl tierserve`, and what `kubectl get` and `explain` show, with a real kubectl on a real API server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.apiserver]
+
+
+@pytest.fixture(scope="module")
+def kubectl(request: pytest.FixtureRequest, operator: Any, kuberay: None, script: Any, tmp_path_factory: Any) -> Any:
+    """Runs kubectl with the plugin on its path; returns (exit status, stdout, stderr)."""
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        binary: Path = script("kube_binaries").kubectl()
+    folder: Path = tmp_path_factory.mktemp("plugin")
+    plugin = folder / "kubectl-tierserve"
+    plugin.write_text(f'#!/bin/sh\nexec {sys.executable} -m tierserve.cli.kubectl "$@"\n')
+    plugin.chmod(0o755)
+    (folder / "kubectl").symlink_to(binary)
+    path = f"{folder}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(operator.kubeconfig), "COLUMNS": "200"}
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [str(folder / "kubectl"), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    assert shutil.which("kubectl", path=path)
+    return run
+
+
+@pytest.fixture
+def applied(kubectl: Any, space: Any, assistant: Any, eventually: Any) -> Any:
+    space.create(assistant)
+    eventually(lambda: space.condition("assistant", "Ready"), "a status")
+    return space
+
+
+def test_get_gaid_answers_whether_it_is_well(kubectl, applied):
+    code, out, _ = kubectl("get", "gaid", "-n", applied.name)
+    assert code == 0
+    header, row = out.splitlines()
+    assert header.split() == ["NAME", "READY", "TIERS", "REPLICAS", "P95", "TARGET", "CONNECTIONS", "AGE"]
+    assert row.split()[:3] == ["assistant", "False", "0/3"]
+    assert "1500ms" in row
+
+
+def test_explain_reads_well(kubectl, applied):
+    code, out, _ = kubectl("explain", "gaid.spec.tiers.replicas")
+    assert code == 0
+    for words in ("headroom", "Bounds of the number of replicas per site", "Fewest replicas."):
+        assert words in " ".join(out.split())
+
+
+def test_the_plugin_shows_pools_reasons_and_what_is_wrong(kubectl, applied):
+    code, out, err = kubectl("tierserve", "status", "assistant", "-n", applied.name)
+    assert code == 0, err
+    for words in ("assistant", "target p95 1500ms", "cloud", "edge", "device", "P(wait)", "Degraded: Problems"):
+        assert words in out
+    code, out, _ = kubectl("tierserve", "status", "-n", applied.name, "-o", "json")
+    assert json.loads(out)[0]["tiers"] == "0/3"
+
+
+def test_the_plugin_plans_for_the_service_as_it_is_in_the_cluster(kubectl, applied):
+    code, out, err = kubectl("tierserve", "plan", "assistant", "-n", applied.name, "--connections", "50", "-o", "json")
+    assert code == 0, err
+    assert json.loads(out)["connections"] == 50
+
+
+def test_the_plugin_lists_events(kubectl, applied, eventually):
+    eventually(
+        lambda: "PartsMissing" in kubectl("tierserve", "events", "assistant", "-n", applied.name)[1], "the event"
+    )
+
+
+def test_what_is_not_there_is_said_in_kubectl_s_words_with_the_next_step(kubectl, applied):
+    code, _, err = kubectl("tierserve", "status", "nobody", "-n", applied.name)
+    assert code != 0
+    assert "not found" in err
+    assert "kubectl get gaid -A" in err

@@ -1,0 +1,114 @@
+"""What KubeRay's own operator makes of the RayServices that ours renders; no kubelet, so no pod ever runs."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.apiserver]
+EDGE = "assistant-edge-default"
+
+
+@pytest.fixture(scope="module")
+def kuberay_operator(
+    request: pytest.FixtureRequest, operator: Any, kuberay: None, script: Any, tmp_path_factory: Any
+) -> Iterator[None]:
+    """KubeRay's operator (built first if need be, in the sight of the user), beside ours."""
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        binary = script("kube_binaries").kuberay_operator()
+    log = tmp_path_factory.mktemp("kuberay") / "log"
+    command = [str(binary), "--metrics-addr=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
+               "--enable-leader-election=false", "--use-kubernetes-proxy"]  # fmt: skip
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command, env={**os.environ, "KUBECONFIG": str(operator.kubeconfig)}, stdout=sink, stderr=sink
+        )
+    yield
+    process.terminate()
+    process.wait(20)
+    print(log.read_text(errors="replace")[-5000:])
+
+
+@pytest.fixture
+def clusters(kuberay_operator: None, space: Any, assistant: Any, eventually: Any) -> Any:
+    """The example, with the Ray clusters that KubeRay makes for it."""
+    space.create(assistant)
+    eventually(lambda: len(pods(space, EDGE)) >= 2, "head and worker of the edge", 60.0)
+    return space
+
+
+def pods(space: Any, service: str) -> list[dict[str, Any]]:
+    """Pods that KubeRay has made for a RayService."""
+    code, found = space.server.get(f"/api/v1/namespaces/{space.name}/pods")
+    assert code == 200
+    return [p for p in found["items"] if p["metadata"]["labels"]["ray.io/cluster"].startswith(service)]
+
+
+def pod(space: Any, service: str, kind: str) -> dict[str, Any]:
+    return next(p for p in pods(space, service) if p["metadata"]["labels"]["ray.io/node-type"] == kind)
+
+
+def cluster_of(space: Any, service: str) -> dict[str, Any] | None:
+    """The Ray cluster that KubeRay is bringing up for a RayService."""
+    status = (space.get("RayService", service) or {}).get("status") or {}
+    name = (status.get("pendingServiceStatus") or {}).get("rayClusterName")
+    return space.get("RayCluster", name) if name else None
+
+
+def test_head_and_workers_are_pods_for_the_nodes_of_the_tier(clusters):
+    for kind in ("head", "worker"):
+        spec = pod(clusters, EDGE, kind)["spec"]
+        assert spec["nodeSelector"] == {"tierserve.io/tier": "edge"}
+        assert {"key": "tierserve.io/tier", "operator": "Equal", "value": "edge"} in spec["tolerations"]
+        assert spec["restartPolicy"] == "Never"
+
+
+def test_a_worker_offers_ray_one_replica_and_the_labels_that_replicas_ask_for(clusters):
+    found = pod(clusters, EDGE, "worker")
+    start = " ".join(found["spec"]["containers"][0]["args"])
+    assert "ray start" in start
+    assert '"tierserve_replica":1' in start
+    assert "tierserve.io/tier=edge" in start, "a label of the Ray node"
+    assert found["metadata"]["labels"]["tierserve.io/deployment"] == "assistant", "the network policy knows it"
+
+
+def test_the_head_holds_no_replica_and_has_ray_s_autoscaler_beside_it(clusters):
+    containers = pod(clusters, EDGE, "head")["spec"]["containers"]
+    assert [c["name"] for c in containers] == ["ray-head", "autoscaler"]
+    assert "--num-cpus=0" in " ".join(containers[0]["args"])
+    assert {p["name"] for p in containers[0]["ports"]} >= {"serve", "dashboard", "decisions"}
+
+
+def test_the_worker_group_has_no_bounds_that_kuberay_would_not_change(clusters, eventually):
+    group = eventually(lambda: cluster_of(clusters, EDGE), "a Ray cluster")["spec"]["workerGroupSpecs"][0]
+    assert (group["minReplicas"], group["maxReplicas"]) == (0, 100_000), "Ray Serve's own bounds are what counts"
+
+
+def test_a_change_of_floors_and_ceilings_makes_no_new_ray_cluster(clusters, eventually):
+    before = eventually(lambda: cluster_of(clusters, EDGE), "a Ray cluster")["metadata"]
+    tiers = copy.deepcopy(clusters.get("GenAIDeployment", "assistant")["spec"]["tiers"])
+    tiers[1]["replicas"] = {"min": 1, "max": 7}
+    clusters.edit("GenAIDeployment", "assistant", {"spec": {"tiers": tiers}})
+    eventually(lambda: '"max_replicas": 7' in clusters.get("RayService", EDGE)["spec"]["serveConfigV2"], "the ceiling")
+    time.sleep(6.0)  # KubeRay looks again every two seconds
+    after = cluster_of(clusters, EDGE)["metadata"]
+    assert (after["name"], after["uid"]) == (before["name"], before["uid"]), "no new Ray cluster"
+    assert clusters.names("RayCluster") == {
+        cluster_of(clusters, f"assistant-{pool}")["metadata"]["name"]
+        for pool in ("device-default", "edge-default", "cloud-default")
+    }
+
+
+def test_kuberay_s_own_words_reach_the_status(clusters, eventually):
+    def told() -> Any:
+        found = clusters.get("GenAIDeployment", "assistant")["status"]["pools"]
+        return next(p for p in found if p["pool"] == "edge-default").get("message")
+
+    assert eventually(told, "a message")
+    assert "is its operator running?" not in eventually(told, "a message")
