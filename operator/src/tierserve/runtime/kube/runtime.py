@@ -28,7 +28,7 @@ from tierserve.status import Observed
 HEAL_EVERY_S = 60.0
 NODES_EVERY_S = 30.0
 SEEN_AFTER_S = 5.0  # a watched object that is not seen by then has been deleted
-WATCHED = ("RayService", "Deployment")
+WATCHED = {"RayService": "ray.io/v1", "Deployment": "apps/v1"}
 INSTALL_KUBERAY = (
     "KubeRay is not installed (the cluster serves no RayService): helm install kuberay-operator kuberay-operator "
     "--repo https://ray-project.github.io/kuberay-helm/ --version 1.6.1"
@@ -40,8 +40,9 @@ Live = Callable[[str, str], Sequence[Object]]
 
 @dataclass(slots=True)
 class Applied:
-    """What was last applied at a path: a digest of the wish, and the version of the object that came of it."""
+    """What was last applied at a path: the wish, and the version of the object that came of it."""
 
+    kind: str
     wish: str
     version: str
     at: float
@@ -68,7 +69,7 @@ class KubeRuntime:
     async def apply(self, gaid: GenAIDeployment, desired: tuple[Object, ...]) -> None:
         """Bring the cluster closer to what shall be; what fails is a problem in the status, not an end."""
         problems = self._problems[_key(gaid)] = []
-        live = {path_of(one): one for one in self.live(gaid.metadata.namespace or "default", gaid.name)}
+        live = {path_of(one): one for one in await self._children(gaid)}
         for wanted in desired:
             try:
                 await self._apply_one(gaid, wanted, live.get(path_of(wanted)))
@@ -87,7 +88,7 @@ class KubeRuntime:
         elif last.wish == wish and self._is_still(wanted["kind"], live, last):
             return
         done = await self.cluster.apply(wanted)
-        applied[path] = Applied(wish, _version(done), self.clock())
+        applied[path] = Applied(wanted["kind"], wish, _version(done), self.clock())
 
     def _is_still(self, kind: str, live: Object | None, last: Applied) -> bool:
         """Whether an object is as it was left, as far as that is seen."""
@@ -123,12 +124,32 @@ class KubeRuntime:
 
     async def observe(self, gaid: GenAIDeployment, placements: Sequence[Placement]) -> Observed:
         """What is, as watches and agents tell it."""
-        namespace = gaid.metadata.namespace or "default"
-        agents, missing = await asyncio.gather(
-            self.agents.read(agents_url(gaid)), self._missing_nodes(gaid, placements)
+        agents, missing, children = await asyncio.gather(
+            self.agents.read(agents_url(gaid)), self._missing_nodes(gaid, placements), self._children(gaid)
         )
         problems = [*self._problems.get(_key(gaid), ()), *missing]
-        return observed(gaid, placements, self.live(namespace, gaid.name), agents, now=self.clock(), problems=problems)
+        return observed(gaid, placements, children, agents, now=self.clock(), problems=problems)
+
+    async def _children(self, gaid: GenAIDeployment) -> Sequence[Object]:
+        """RayServices and Deployments as the watches saw them, or as they are where a watch shows less than was made.
+
+        Kopf may miss a definition that is installed while it runs (KubeRay after us), and then watches nothing of it.
+        """
+        namespace = gaid.metadata.namespace or "default"
+        seen = self.live(namespace, gaid.name)
+        paths = {path_of(one) for one in seen}
+        unseen = {
+            kind
+            for path, last in self._applied.get(_key(gaid), {}).items()
+            for kind in WATCHED
+            if last.kind == kind and path not in paths and self.clock() - last.at > SEEN_AFTER_S
+        }
+        found = [
+            one
+            for kind in sorted(unseen)
+            for one in await self.cluster.children(WATCHED[kind], kind, namespace, gaid.name)
+        ]
+        return [*seen, *(one for one in found if path_of(one) not in paths)]
 
     async def _missing_nodes(self, gaid: GenAIDeployment, placements: Sequence[Placement]) -> list[str]:
         nodes = await self._node_labels()

@@ -1,0 +1,70 @@
+"""The cluster runtime by itself on a real API server, with watches that see nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient
+
+from tierserve.api import GenAIDeployment
+from tierserve.observe.agents import AgentReader
+from tierserve.plan.placement import place
+from tierserve.render.kube_settings import KubeSettings
+from tierserve.runtime.kube.cluster import Cluster
+from tierserve.runtime.kube.runtime import KubeRuntime
+
+pytestmark = [pytest.mark.slow, pytest.mark.apiserver]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def blind(apiserver: Any, make_operator: Any, tmp_path: Any) -> AsyncIterator[tuple[KubeRuntime, Clock]]:
+    """A runtime whose watches show nothing, and its clock."""
+    file = make_operator(tmp_path, apiserver.url, apiserver.certificate, apiserver.token).kubeconfig
+    await config.load_kube_config(config_file=str(file))
+    async with ApiClient() as client:
+        clock = Clock()
+        yield KubeRuntime(Cluster(client), KubeSettings(), lambda *_: [], AgentReader(), clock), clock
+
+
+async def test_what_the_watches_do_not_show_is_read_and_not_written_again(blind, kuberay, space, assistant):
+    runtime, clock = blind
+    space.create(assistant)
+    gaid = GenAIDeployment.model_validate(space.get("GenAIDeployment", "assistant"))
+    placements = place(gaid)
+    await runtime.apply(gaid, runtime.render(gaid, placements))
+    ray = space.get("RayService", "assistant-cloud-default")
+    ray["status"] = {"activeServiceStatus": {"applicationStatuses": {"cloud-default": {"status": "RUNNING"}}}}
+    code, written = space.server.replace_status(space.path("RayService", "assistant-cloud-default"), ray)
+    assert code == 200
+    assert (await runtime.observe(gaid, placements)).pools["cloud-default"].app is None, "a watch may still bring it"
+    clock.now += 6.0
+    assert (await runtime.observe(gaid, placements)).pools["cloud-default"].app == "RUNNING"
+    await runtime.apply(gaid, runtime.render(gaid, placements))
+    after = space.get("RayService", "assistant-cloud-default")["metadata"]["resourceVersion"]
+    assert after == written["metadata"]["resourceVersion"]
+
+
+async def test_what_is_wanted_no_more_is_removed_and_what_others_made_is_left(blind, kuberay, space, assistant):
+    runtime, _ = blind
+    space.create(assistant)
+    gaid = GenAIDeployment.model_validate(space.get("GenAIDeployment", "assistant"))
+    desired = runtime.render(gaid, place(gaid))
+    await runtime.apply(gaid, desired)
+    foreign = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
+        "name": "mine", "namespace": space.name, "labels": {"tierserve.io/deployment": "assistant"}}}  # fmt: skip
+    space.create(foreign)
+    await runtime.apply(gaid, desired[:-1])
+    assert space.names("RayService") == {"assistant-device-default", "assistant-edge-default"}
+    assert "mine" in space.names("ConfigMap")
