@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from tierserve.api import GenAIDeployment, unused_fields
 from tierserve.api.problems import Problem
+from tierserve.api.tiers import Tier
+from tierserve.plan.energy import energy_of
 from tierserve.plan.placement import Placement
 
 Truth = Literal["True", "False", "Unknown"]
@@ -20,6 +22,7 @@ Status = dict[str, Any]
 
 # A decision or a measurement older than this says nothing about now.
 STALE_AFTER_S = 15.0
+_TAKEN = ("watts", "costPerHour", "carbonGramsPerHour")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,11 @@ def status(
     Returns:
         A JSON-able status: endpoint, conditions, pools, replicas, ready.
     """
-    pools = [pool_status(p, observed.pools.get(p.pool, PoolObserved()), observed.now) for p in placements]
+    seen = {p.pool: observed.pools.get(p.pool, PoolObserved()) for p in placements}
+    pools = [
+        pool_status(p, seen[p.pool], observed.now) | taken(gaid.tier(p.tier), seen[p.pool], observed.now)
+        for p in placements
+    ]
     conditions = [
         _ready(placements, observed, pools),
         _degraded(observed, pools),
@@ -109,6 +116,7 @@ def status(
         "tiers": f"{sum(1 for p in pools if p['ready'])}/{len(pools)}",
         "p95": _slowest(pools),
         "connections": _connections(pools),
+        **{name: _sum(pools, name) for name in _TAKEN},
         "conditions": [_stamped(c, generation, observed.now, previous) for c in conditions],
         "pools": pools,
         "parts": dict(observed.parts),
@@ -184,6 +192,23 @@ def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[st
         "targetSeconds": placement.target_s,
         "percentile": placement.percentile,
     }
+
+
+def taken(tier: Tier, seen: PoolObserved, now: float) -> dict[str, float | None]:
+    """What the replicas that serve take: watts as used, money and grams of CO2e an hour; None where not known."""
+    decision = seen.decision or {}
+    rho = decision.get("rho") if now - float(decision.get("t", 0.0)) <= STALE_AFTER_S else None
+    if seen.running is None or rho is None:
+        return dict.fromkeys(_TAKEN)
+    energy = energy_of(tier, seen.running, min(1.0, float(rho)), float(decision.get("lambda", 0.0)))
+    figures = (energy.watts, energy.cost_per_hour, energy.carbon_g_per_hour)
+    return {name: round(value, 2) for name, value in zip(_TAKEN, figures, strict=True)}
+
+
+def _sum(pools: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Over all pools; None where one of them is unknown, since a part would look like the whole."""
+    values = [p[name] for p in pools]
+    return None if None in values else round(sum(values), 2)
 
 
 def _ready(placements: Sequence[Placement], observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:

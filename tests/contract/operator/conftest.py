@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,11 +39,14 @@ class OperatorProcess:
     log: Path
     namespace: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    health: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         where = ["-n", self.namespace] if self.namespace else ["-A"]
-        command = [sys.executable, "-m", "kopf", "run", "--standalone", *where, "-m", "tierserve.handlers"]
+        self.health = f"http://127.0.0.1:{_free_port()}/healthz"
+        command = [sys.executable, "-m", "kopf", "run", "--standalone", *where, "-m", "tierserve.handlers",
+                   f"--liveness={self.health}"]  # fmt: skip
         own = {"KUBECONFIG": str(self.kubeconfig), "TIERSERVE_TICK_SECONDS": "1", "TIERSERVE_METRICS_PORT": "0"}
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
@@ -90,6 +94,12 @@ class Namespace:
         found = self.get("GenAIDeployment", name) or {}
         conditions = (found.get("status") or {}).get("conditions", ())
         return next((c for c in conditions if c["type"] == kind), {})
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def until(true: Callable[[], Any], what: str, limit_s: float = 30.0) -> Any:

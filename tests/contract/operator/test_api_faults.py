@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import pytest
 import yaml
 from aiohttp import web
@@ -130,6 +131,7 @@ def behind(proxy: Proxy, make_operator: Any, tmp_path_factory: pytest.TempPathFa
         "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "behind"}}
     )
     assert code == 201, reply
+    process.environment["TIERSERVE_STALE_SECONDS"] = "5"
     process.start()
     yield process
     process.stop()
@@ -235,3 +237,15 @@ def test_an_api_server_that_is_away_is_waited_for(proxy, chat, eventually):
     eventually(lambda: proxy.refused > before + 2, "it asks again")
     proxy.refuse = lambda _method, _path: 0
     eventually(lambda: chat.ceiling() == 45, "and goes on", 60.0)
+
+
+def test_an_operator_that_gets_nowhere_fails_its_probe_until_it_does(proxy, behind, chat, eventually):
+    def probe() -> int:
+        return httpx.get(behind.health, timeout=20, trust_env=False).status_code
+
+    assert probe() == 200
+    proxy.refuse = lambda method, path: 500 if method == "PATCH" else 0
+    chat.raise_ceiling(46)
+    eventually(lambda: probe() == 500, "no status can be written, and the probe says so", 60.0)
+    proxy.refuse = lambda _method, _path: 0
+    eventually(lambda: probe() == 200, "and is well again", 90.0)

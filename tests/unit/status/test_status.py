@@ -115,3 +115,20 @@ def test_a_spec_that_cannot_be_served_keeps_what_was_known_and_says_field_and_me
     by_type = {c["type"]: c for c in found["conditions"]}
     assert by_type["Degraded"]["message"] == ("spec.tiers[0].replicas.max: 0 is less than min (1): give max at least 1")
     assert (by_type["Ready"]["status"], by_type["SloMet"]["status"]) == ("False", "True")
+
+
+def test_what_the_replicas_take_is_told_per_pool_and_in_all():
+    found = status(GAID, PLACEMENTS, well())
+    cloud = next(p for p in found["pools"] if p["pool"] == "cloud-default")
+    hardware = GAID.tier("cloud").hardware
+    assert cloud["watts"] == round((hardware.idle_w + hardware.max_w) / 2, 2), "half used"
+    assert cloud["costPerHour"] == hardware.price
+    assert cloud["carbonGramsPerHour"] == pytest.approx(cloud["watts"] / 1e3 * 473, abs=0.01)
+    assert found["watts"] == pytest.approx(sum(p["watts"] for p in found["pools"]), abs=0.02)
+
+
+@pytest.mark.parametrize("seen", [{"running": None}, {"decision": None}, {"decision": decision(t=NOW - 60)}])
+def test_a_sum_of_which_a_part_is_unknown_is_unknown(seen: dict):
+    found = status(GAID, PLACEMENTS, with_pool(well(), **seen))
+    assert found["watts"] is None
+    assert [p["watts"] is None for p in found["pools"]] == [True, False, False]
