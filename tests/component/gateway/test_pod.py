@@ -79,7 +79,8 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
     until(lambda: answers(found.url), "the gateway answers")
     yield found
     if process.poll() is None:
-        process.kill()
+        for one in (*psutil.Process(process.pid).children(recursive=True), process):
+            one.kill()
         process.wait()
 
 

@@ -19,6 +19,12 @@ PARENT = [
     "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(120)'], "
     "start_new_session=True); time.sleep(120)",
 ]
+HIDES_A_CHILD = [
+    sys.executable,
+    "-c",
+    "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(120)'], "
+    "env={}, start_new_session=True); print(child.pid, flush=True); time.sleep(120)",
+]
 DEAF = [
     sys.executable,
     "-c",
@@ -60,6 +66,15 @@ def test_orphans_that_left_their_session_are_ended_with_the_service(tmp_path: Pa
     wait_for(lambda: len(marked(marker)) == 1)
     end_marked(marker, grace_s=1.0)
     assert marked(marker) == []
+
+
+def test_a_child_that_shows_no_marker_is_ended_with_its_parent(tmp_path: Path, marker: str):
+    start(HIDES_A_CHILD, log=tmp_path / "log", marker=marker)
+    wait_for(lambda: (tmp_path / "log").read_bytes().endswith(b"\n"))
+    child = psutil.Process(int((tmp_path / "log").read_text()))
+    assert child not in marked(marker)
+    end_marked(marker, grace_s=1.0)
+    assert not child.is_running()
 
 
 def test_a_process_that_ignores_the_polite_signal_is_killed(tmp_path: Path, marker: str):

@@ -65,6 +65,20 @@ def marked(marker: str) -> list[psutil.Process]:
     return found
 
 
+def with_children(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """The processes and all that they started, this one left out.
+
+    A process that writes a title of its own (Ray's agents do) may write over the environment that Linux shows of it,
+    and so over the marker; as a child of a marked one it is found all the same.
+    """
+    found: dict[int, psutil.Process] = {}
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+    found.pop(os.getpid(), None)
+    return list(found.values())
+
+
 def end(processes: Iterable[psutil.Process], *, grace_s: float = 5.0) -> None:
     """Ask each process to end, wait, and kill what is left."""
     remaining = list(processes)
@@ -95,7 +109,7 @@ def end_marked(marker: str, *, grace_s: float = 5.0, keep: Iterable[int] = (), t
     """
     kept = set(keep)
     deadline = time.monotonic() + timeout_s
-    while remaining := [p for p in marked(marker) if p.pid not in kept]:
+    while remaining := [p for p in with_children(marked(marker)) if p.pid not in kept]:
         if time.monotonic() > deadline:
             raise TimeoutError(f"processes that do not end: {sorted(p.pid for p in remaining)}")
         end(remaining, grace_s=grace_s)
