@@ -36,7 +36,7 @@ class ServicePass:
     metrics: Metrics
     clock: Callable[[], float] = time.time
     _parsed: dict[Key, tuple[tuple[Any, Any], GenAIDeployment]] = field(default_factory=dict)
-    _written: dict[Key, Status] = field(default_factory=dict)
+    _written: dict[Key, tuple[str, Status]] = field(default_factory=dict)
 
     async def __call__(self, key: Key) -> bool:
         """Look at one service.
@@ -62,7 +62,9 @@ class ServicePass:
         return True
 
     async def _reconcile(self, key: Key, resource: Mapping[str, Any]) -> None:
-        previous = self._written.get(key) or resource.get("status") or None
+        uid, before = self._written.get(key, ("", None))
+        # What was written is newer than what the watch has seen, unless it was written to one that is gone.
+        previous = before if before and uid == resource["metadata"].get("uid") else resource.get("status") or None
         try:
             status = known(await reconcile_on_cluster(self._gaid(key, resource), self.runtime, previous))
         except ValidationFailed as error:
@@ -76,7 +78,7 @@ class ServicePass:
             if error.code == NOT_FOUND:  # deleted meanwhile
                 return
             raise
-        self._written[key] = status
+        self._written[key] = str(resource["metadata"].get("uid")), status
         for event in transitions(resource, previous, status):
             log.info(event["message"], extra={"fields": {"service": "/".join(key), "reason": event["reason"]}})
             await self._post(event)

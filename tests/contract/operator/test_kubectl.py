@@ -87,6 +87,15 @@ def test_the_plugin_lists_events(kubectl, applied, eventually):
     )
 
 
+def test_all_namespaces_are_those_of_the_context_that_is_named(kubectl, applied):
+    code, out, err = kubectl("tierserve", "status", "-A", "--context", "here")
+    assert code == 0, err
+    assert "assistant" in out
+    code, _, err = kubectl("tierserve", "status", "-A", "--context", "nowhere")
+    assert code != 0
+    assert "nowhere" in err
+
+
 def test_what_is_not_there_is_said_in_kubectl_s_words_with_the_next_step(kubectl, applied):
     code, _, err = kubectl("tierserve", "status", "nobody", "-n", applied.name)
     assert code != 0

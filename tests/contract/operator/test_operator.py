@@ -101,6 +101,14 @@ def test_what_somebody_changes_by_hand_is_set_right_again(served, eventually):
     )
 
 
+def test_a_resource_that_is_made_anew_gets_a_status_of_its_own(served, assistant, eventually):
+    uid = served.get("GenAIDeployment", "assistant")["metadata"]["uid"]
+    served.server.delete(served.path("GenAIDeployment", "assistant"))
+    served.create(assistant)  # at once, as kubectl replace --force does
+    assert served.get("GenAIDeployment", "assistant")["metadata"]["uid"] != uid
+    eventually(lambda: served.condition("assistant", "Ready"), "a status")
+
+
 def test_what_is_deleted_by_hand_comes_back(served, eventually):
     served.server.delete(served.path("RayService", "assistant-edge-default"))
     eventually(lambda: served.get("RayService", "assistant-edge-default"), "the RayService is back")

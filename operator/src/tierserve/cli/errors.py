@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,3 +33,12 @@ class UserError(Exception):
 def invalid(file: Path, problems: Iterable[Problem]) -> UserError:
     """All mistakes of a file as one error, each with its mend under it; exit status 1."""
     return UserError("\n".join(problem.told(str(file)) for problem in problems), code=1)
+
+
+def run(app: Callable[[], object], name: str) -> None:
+    """Run a command; a mistake of the user's ends in two lines, not in a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(error.code)

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tierserve.api.deployment import GROUP, PLURAL
-from tierserve.cli.errors import UserError
+from tierserve.cli.errors import UserError, run
 from tierserve.cli.service_view import service_view
 
 RESOURCE = f"{PLURAL}.{GROUP}"
@@ -50,7 +50,7 @@ def status(
 
     Examples: kubectl tierserve status; kubectl tierserve status assistant -n chat --watch
     """
-    flags = ["--all-namespaces"] if all_namespaces else _flags(namespace, context)
+    flags = [*_flags(None if all_namespaces else namespace, context), *(["--all-namespaces"] if all_namespaces else ())]
     if output == "json":
         print(json.dumps([one.get("status") or {} for one in _services(name, flags)], indent=2))
     elif watch:
@@ -140,12 +140,8 @@ def _kubectl(*arguments: str) -> str:
 
 
 def main() -> None:
-    """Run the plugin; a mistake of the user's ends in two lines, not in a traceback."""
-    try:
-        app()
-    except UserError as error:
-        print(f"kubectl tierserve: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    """Run the plugin."""
+    run(app, "kubectl tierserve")
 
 
 if __name__ == "__main__":

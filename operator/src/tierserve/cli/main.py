@@ -1,12 +1,10 @@
-"""The command `tierserve`, also found by kubectl as `kubectl tierserve`."""
+"""The command `tierserve`; for services in a cluster there is `kubectl tierserve` (kubectl.py)."""
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
-from tierserve.cli.errors import UserError
+from tierserve.cli.errors import run
 from tierserve.cli.load import load
 from tierserve.cli.local import down, status, up
 from tierserve.cli.plan import plan
@@ -25,12 +23,8 @@ for command in (validate, plan, up, status, down, load):
 
 
 def main() -> None:
-    """Run the command; a mistake of the user's ends in two lines, not in a traceback."""
-    try:
-        app()
-    except UserError as error:
-        print(f"tierserve: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    """Run the command."""
+    run(app, "tierserve")
 
 
 if __name__ == "__main__":
