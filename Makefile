@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-fast check crds bench bench-ray bench-constant lock setup clean
+.PHONY: help demo test test-fast check crds bench bench-ray bench-constant cluster cluster-down lock setup clean
 
 help:  ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ test-fast:  ## the tests that start no cluster (a minute)
 check:  ## ruff, mypy, import-linter, and whether the generated CRD and reference are fresh
 	@$(SETUP) dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tierserve.api.crd --check crds/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.crd --check charts/tierserve/files/genaideployments.yaml
@@ -49,6 +49,13 @@ bench-ray:  ## our policy beside Ray Serve's own autoscaler, the same load (abou
 bench-constant:  ## five minutes of constant load: how often the policy changes its mind
 	@$(SETUP) runtime
 	@$(BIN)/python bench/constant_load.py
+
+cluster:  ## a cluster to try it on, from kind-config.yaml: kind where Docker is, else processes of this host
+	@$(SETUP) dev
+	@$(BIN)/python scripts/cluster.py up
+
+cluster-down:  ## end just what `make cluster` started
+	@$(BIN)/python scripts/cluster.py down
 
 lock:  ## compile the locks anew
 	@$(SETUP) lock

