@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-fast check crds bench bench-ray bench-constant cluster cluster-down lock setup clean
+.PHONY: help demo test test-fast check crds bench bench-ray bench-constant cluster demo-k8s cluster-down lock setup clean
 
 help:  ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,10 @@ bench-constant:  ## five minutes of constant load: how often the policy changes 
 cluster:  ## a cluster to try it on, from kind-config.yaml: kind where Docker is, else processes of this host
 	@$(SETUP) dev
 	@$(BIN)/python scripts/cluster.py up
+
+demo-k8s:  ## the main job on `make cluster`: install, apply, serve, grow, shrink, delete (about 8 minutes)
+	@$(SETUP) dev
+	@$(BIN)/python scripts/demo_k8s.py
 
 cluster-down:  ## end just what `make cluster` started
 	@$(BIN)/python scripts/cluster.py down

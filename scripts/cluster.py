@@ -118,13 +118,14 @@ def _taken_down_on_failure() -> Iterator[None]:
         raise
 
 
-def kind_up() -> None:
+def kind_up() -> Path:
     """The same cluster with kind, with the images of this checkout; subprocess's error when a step fails."""
     name = kind_config.read(CONFIG).name
     subprocess.run(["kind", "create", "cluster", "--config", CONFIG], check=True)
     for image, folder in ((images.OPERATOR, "operator"), (images.SERVING, "serving")):
         subprocess.run(["docker", "build", "-q", "-f", f"{folder}/Dockerfile", "-t", image, "."], cwd=ROOT, check=True)
         subprocess.run(["kind", "load", "docker-image", image, "--name", name], check=True)
+    return Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
 
 
 def kind_down() -> None:

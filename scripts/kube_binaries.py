@@ -112,8 +112,36 @@ def helm() -> Path:
     return Path(found) if found else _built(HELM)
 
 
+def promtool() -> Path:
+    """Prometheus' own tool: the one on PATH, else out of Debian's package, which is not installed for it.
+
+    SystemExit with the mend when it cannot be had.
+    """
+    found = shutil.which("promtool")
+    kept = cache_dir() / "promtool"
+    if found or kept.exists():
+        return Path(found or kept)
+    if not shutil.which("apt-get"):
+        sys.exit("promtool: not on PATH\n    install Prometheus with the packages of your distribution")
+    with _only_one(cache_dir()), tempfile.TemporaryDirectory() as folder:
+        for command in (["apt-get", "update", "-q"], ["apt-get", "download", "-q", "prometheus"]):
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        package = next(Path(folder).glob("prometheus_*.deb"), None)
+        if package is None:
+            sys.exit(f"promtool: apt-get download prometheus: {done.stderr}\n    is the mirror of Debian in reach?")
+        subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+        shutil.move(Path(folder, "usr", "bin", "promtool"), kept)
+    return kept
+
+
 def kuberay_crds() -> list[Path]:
     """Files of KubeRay's CRDs, as its Go module at the pinned version has them; SystemExit with the mend if not."""
+    bases = kuberay_config() / "crd" / "bases"
+    return [bases / f"ray.io_{plural}.yaml" for plural in ("rayclusters", "rayservices")]
+
+
+def kuberay_config() -> Path:
+    """KubeRay's own manifests (for `kubectl apply -k`), of its Go module; SystemExit with the mend if not."""
     module = "github.com/ray-project/kuberay/ray-operator"
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(PINS / "kuberay", folder, dirs_exist_ok=True)
@@ -122,8 +150,7 @@ def kuberay_crds() -> list[Path]:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"KubeRay: {done.stderr or done.stdout}    is the Go module proxy (GOPROXY) in reach?")
-    bases = Path(json.loads(done.stdout)["Dir"], "config", "crd", "bases")
-    return [bases / f"ray.io_{plural}.yaml" for plural in ("rayclusters", "rayservices")]
+    return Path(json.loads(done.stdout)["Dir"], "config")
 
 
 def _built(program: Program) -> Path:

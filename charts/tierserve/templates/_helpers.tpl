@@ -47,11 +47,17 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [""]
   resources: [configmaps, services]
   verbs: [get, list, create, patch, delete]
+- apiGroups: [""]  # why do they not run?
+  resources: [pods]
+  verbs: [list]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, create, patch, delete]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [monitoring.coreos.com]  # where the Prometheus operator is
+  resources: [servicemonitors, prometheusrules]
   verbs: [get, list, create, patch, delete]
 - apiGroups: [""]  # told when a condition changes
   resources: [events]

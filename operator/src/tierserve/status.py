@@ -194,6 +194,12 @@ def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[st
     }
 
 
+def is_short(observed: Observed, placements: Sequence[Placement]) -> bool:
+    """Whether a pool has fewer replicas than its floor, says nothing, or the gateway is away: time to ask why."""
+    pools = [pool_status(p, observed.pools.get(p.pool, PoolObserved()), observed.now) for p in placements]
+    return not all(observed.parts.values()) or any(not one["ready"] or one["decision"] is None for one in pools)
+
+
 def taken(tier: Tier, seen: PoolObserved, now: float) -> dict[str, float | None]:
     """What the replicas that serve take: watts as used, money and grams of CO2e an hour; None where not known."""
     decision = seen.decision or {}

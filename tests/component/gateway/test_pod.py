@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -17,6 +19,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from tierserve.render.gateway import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
 
@@ -59,6 +65,54 @@ class Pod:
 
     def said(self) -> str:
         return self.log.read_text()
+
+
+def certificate(path: Path, name: str) -> None:
+    """A self-signed certificate for 127.0.0.1 in PATH, its key beside it as a pod has it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(
+        subject, subject, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(days=1)
+    )
+    signed = builder.sign(key, hashes.SHA256())
+    private = serialization.PrivateFormat.TraditionalOpenSSL
+    pem = key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption())
+    path.with_name(path.name + ".key").write_bytes(pem)
+    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+
+
+def served_name(port: int) -> str:
+    """Who the server on a port says it is; nothing when it does not answer."""
+    try:
+        pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=2)
+    except OSError:
+        return ""
+    name = x509.load_pem_x509_certificate(pem.encode()).subject
+    return str(name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def test_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:
+    run, pem, config = tmp_path / "run", tmp_path / "tls.pem", tmp_path / "haproxy.cfg"
+    run.mkdir()
+    certificate(pem, "first")
+    pool = GatewayPool("edge-default", "edge", "127.0.0.1", free_port(), models=("mid",))
+    spec = GatewaySpec(
+        service="assistant", port=free_port(), pools=(pool,), classes=(GatewayClass("chat", ("edge",)),),
+        default_class="chat", admin_socket=str(run / "admin.sock"), tls_certificate=str(pem),
+    )  # fmt: skip
+    config.write_text(render_haproxy(spec))
+    command = [sys.executable, "-m", "tierserve_serving.gateway.pod", "--config", str(config), "--run", str(run)]
+    process = subprocess.Popen([*command, "--linger", "0", "--follow", str(pem)])
+    try:
+        until(lambda: served_name(spec.port) == "first", "the gateway speaks TLS")
+        certificate(pem, "second")
+        until(lambda: served_name(spec.port) == "second", "the new certificate")
+        assert process.poll() is None
+    finally:
+        for one in (*psutil.Process(process.pid).children(recursive=True), process):
+            one.kill()
+        process.wait()
 
 
 @pytest.fixture

@@ -117,3 +117,56 @@ def test_names_are_short_enough_and_tell_two_long_ones_apart(service, part):
     assert name == child_name(service, part, 47)
     if len(f"{service}-{part}") > 47:
         assert name != child_name(service, f"{part}x", 47)
+
+
+def test_pods_of_ray_keep_the_name_that_kuberay_gives_them():
+    """The Service of the active head selects by it (seen on a real cluster: none of its heads was found)."""
+    clusters = [o["spec"]["rayClusterConfig"] for (kind, _), o in objects().items() if kind == "RayService"]
+    assert len(clusters) == 3
+    for cluster in clusters:
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            labels = group["template"]["metadata"]["labels"]
+            assert "app.kubernetes.io/name" not in labels
+            assert labels["tierserve.io/deployment"]
+
+
+def test_with_a_secret_the_gateway_speaks_tls_and_without_one_it_does_not():
+    def of(gateway: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+        gaid = parse({**EXAMPLE, "metadata": METADATA, "spec": {**EXAMPLE["spec"], "gateway": gateway}})
+        found = kube_objects(gaid, place(gaid), KubeSettings())
+        return {(one["kind"], one["metadata"]["name"]): one for one in found}
+
+    plain, secret = of({}), of({"tls": {"secretName": "cert"}})
+    for found, scheme, port in ((plain, "HTTP", 80), (secret, "HTTPS", 443)):
+        pod = found["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]
+        assert pod["containers"][0]["readinessProbe"]["httpGet"].get("scheme", "HTTP") == scheme
+        assert found["Service", "assistant-gateway"]["spec"]["ports"][0]["port"] == port
+    text = secret["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
+    assert "bind 0.0.0.0:8080 ssl crt /etc/tierserve-tls/tls.pem alpn h2,http/1.1" in text
+    assert " ssl " not in plain["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
+    volumes = secret["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]["volumes"]
+    assert [v["secret"]["secretName"] for v in volumes if "secret" in v] == ["cert"]
+
+
+def test_a_pool_that_may_grow_starts_a_new_version_before_it_stops_the_old_one_and_a_fixed_one_does_not():
+    found = objects(edge={"replicas": {"min": 2, "max": 2}}, cloud={"replicas": {"min": 1, "max": 4}})
+
+    def surge(pool: str) -> int | None:
+        config = json.loads(found["RayService", f"assistant-{pool}"]["spec"]["serveConfigV2"])
+        percent: int | None = config["applications"][0]["deployments"][0].get("max_surge_percent")
+        return percent
+
+    assert surge("cloud-default") == 20
+    assert surge("edge-default") is None, "there may be no node for one more: it would wait for good"
+
+
+def test_the_state_of_rays_control_is_kept_in_a_redis_where_one_is_given():
+    settings = KubeSettings(gcs_redis_address="redis.ray:6379", gcs_redis_secret="redis")
+    given = objects(settings)["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]
+    secret = {"secretKeyRef": {"name": "redis", "key": "password"}}
+    assert given["gcsFaultToleranceOptions"] == {
+        "redisAddress": "redis.ray:6379",
+        "redisPassword": {"valueFrom": secret},
+    }
+    plain = objects()["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]
+    assert "gcsFaultToleranceOptions" not in plain

@@ -48,7 +48,8 @@ UNUSED: tuple[Unused, ...] = (
     Unused("spec.pipeline"),
     Unused("spec.sync"),
     Unused("spec.guard"),
-    Unused("spec.gateway.tls", "the gateway speaks plain HTTP on loopback"),
+    Unused("spec.gateway.tls", "the gateway speaks plain HTTP on loopback", local=True),
+    Unused("spec.gateway.tls.mutual", "gateway and tiers speak plain HTTP to each other", plain=(False,)),
     Unused("spec.gateway.auth", "the gateway asks nobody who they are", plain=({"mode": "none"},)),
     Unused("spec.gateway.rateLimits"),
 )
@@ -62,12 +63,14 @@ def unused_fields(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Probl
         cluster: it runs on Kubernetes, where more fields are acted on.
     """
     whole = to_document(gaid)
-    found = ((unused, _first_set(unused, whole)) for unused in UNUSED if not (cluster and unused.local))
+    hits = [
+        (unused, *hit) for unused in UNUSED if not (cluster and unused.local) and (hit := _first_set(unused, whole))
+    ]
+    named = {path for _, path, _ in hits}
     return [
         Problem(path, f"is set, but {unused.why}", unused.mend, value if isinstance(value, str) else None)
-        for unused, hit in found
-        if hit
-        for path, value in (hit,)
+        for unused, path, value in hits
+        if not any(path.startswith(f"{other}.") for other in named)  # what it is in is named already
     ]
 
 

@@ -222,7 +222,7 @@ def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
         *([f"http-request set-path {pool.path_prefix}%[path]"] if pool.path_prefix else []),
         f"http-response set-header {POOL_HEADER} {pool.name}",
         *_plain_errors(spec),
-        f"server s {pool.host}:{pool.port} check {checks} observe layer4 error-limit 1 on-error fastinter {start}",
+        f"server s {pool.host}:{pool.port} check {checks} observe layer4 error-limit 1 on-error sudden-death {start}",
     ]
     return _section(f"backend {pool.backend}", lines)
 

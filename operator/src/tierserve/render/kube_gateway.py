@@ -24,7 +24,8 @@ from tierserve.render.kube_settings import (
 )
 from tierserve.render.ray_service import head_host, serve_host
 
-CONFIG, RUN = "/etc/tierserve", "/run/tierserve"
+CONFIG, RUN, TLS = "/etc/tierserve", "/run/tierserve", "/etc/tierserve-tls"
+CERTIFICATE = f"{TLS}/tls.pem"
 LINGER_S = 5
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -48,7 +49,8 @@ def gateway_objects(
 
 def endpoint(gaid: GenAIDeployment) -> str:
     """Base URL of the service inside the cluster."""
-    return f"http://{gateway_name(gaid.name)}.{gaid.metadata.namespace or 'default'}.svc"
+    scheme = "https" if _secret(gaid) else "http"
+    return f"{scheme}://{gateway_name(gaid.name)}.{gaid.metadata.namespace or 'default'}.svc"
 
 
 def agents_url(gaid: GenAIDeployment) -> str:
@@ -62,6 +64,12 @@ def _labels(gaid: GenAIDeployment) -> dict[str, str]:
 
 def _selector(gaid: GenAIDeployment) -> dict[str, str]:
     return {DEPLOYMENT: gaid.name, "app.kubernetes.io/component": "gateway"}
+
+
+def _secret(gaid: GenAIDeployment) -> str | None:
+    """Name of the Secret with certificate and key; None for plain HTTP."""
+    tls = gaid.spec.gateway.tls
+    return tls.secret_name if tls else None
 
 
 # ---- the files ----
@@ -83,7 +91,8 @@ def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Kube
     spec = gateway_spec(gaid, placements, at)
     share = settings.gateway_replicas
     pools = tuple(replace(p, max_in_flight=-(-p.max_in_flight // share)) for p in spec.pools)
-    return replace(spec, pools=pools, drain_timeout_s=float(settings.drain_s))
+    certificate = CERTIFICATE if _secret(gaid) else None
+    return replace(spec, pools=pools, drain_timeout_s=float(settings.drain_s), tls_certificate=certificate)
 
 
 def _config(gaid: GenAIDeployment, placements: Sequence[Placement], settings: KubeSettings) -> Object:
@@ -122,10 +131,11 @@ def _pod(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
         "terminationGracePeriodSeconds": settings.drain_s + LINGER_S + 5,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "topologySpreadConstraints": [spread],
-        "containers": [_haproxy(settings), _agent(settings)],
+        "containers": [_haproxy(gaid, settings), _agent(settings)],
         "volumes": [
             {"name": "config", "configMap": {"name": gateway_name(gaid.name)}},
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+            *_certificate_volume(gaid),
         ],
     }
     if settings.image_pull_secrets:
@@ -133,18 +143,33 @@ def _pod(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
     return pod
 
 
-def _haproxy(settings: KubeSettings) -> dict[str, Any]:
+def _certificate_volume(gaid: GenAIDeployment) -> list[dict[str, Any]]:
+    secret = _secret(gaid)
+    if secret is None:
+        return []
+    # HAProxy finds the key of tls.pem in tls.pem.key.
+    items = [{"key": "tls.crt", "path": "tls.pem"}, {"key": "tls.key", "path": "tls.pem.key"}]
+    return [{"name": "tls", "secret": {"secretName": secret, "items": items}}]
+
+
+def _haproxy(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
     command = ["python", "-m", "tierserve_serving.gateway.pod", "--config", f"{CONFIG}/haproxy.cfg", "--run", RUN]
+    probe: dict[str, Any] = {"path": "/healthz", "port": "http"}
+    container = _container("haproxy", settings, [*command, "--linger", str(LINGER_S)])
+    if _secret(gaid):
+        probe["scheme"] = "HTTPS"
+        container["command"] += ["--follow", CERTIFICATE]
+        container["volumeMounts"].append({"name": "tls", "mountPath": TLS, "readOnly": True})
     return {
-        **_container("haproxy", settings, [*command, "--linger", str(LINGER_S)]),
+        **container,
         "ports": [
             {"name": "http", "containerPort": HTTP_PORT},
             {"name": "metrics", "containerPort": HAPROXY_METRICS_PORT},
         ],
         "resources": {"requests": {"cpu": "200m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         # Ready when it can take requests: with every tier down it still says so to clients, in their words.
-        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 2},
-        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
+        "readinessProbe": {"httpGet": probe, "periodSeconds": 2},
+        "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "failureThreshold": 6},
     }
 
 
@@ -173,10 +198,12 @@ def _container(name: str, settings: KubeSettings, command: list[str]) -> dict[st
 
 
 def _service(gaid: GenAIDeployment) -> Object:
+    name, number = ("https", 443) if _secret(gaid) else ("http", 80)
+    port = {"name": name, "port": number, "targetPort": "http", "protocol": "TCP"}
     spec = {
         "type": "ClusterIP",
         "selector": _selector(gaid),
-        "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+        "ports": [port],
     }
     return kube_object(gaid, "v1", "Service", gateway_name(gaid.name), _labels(gaid), spec=spec)
 
@@ -185,7 +212,10 @@ def _agents(gaid: GenAIDeployment) -> Object:
     spec = {
         "clusterIP": "None",
         "selector": _selector(gaid),
-        "ports": [{"name": "agent", "port": AGENT_PORT, "targetPort": "agent", "protocol": "TCP"}],
+        "ports": [
+            {"name": "agent", "port": AGENT_PORT, "targetPort": "agent", "protocol": "TCP"},
+            {"name": "metrics", "port": HAPROXY_METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"},
+        ],
     }
     return kube_object(gaid, "v1", "Service", agents_name(gaid.name), _labels(gaid), spec=spec)
 

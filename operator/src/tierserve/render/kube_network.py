@@ -1,7 +1,8 @@
 """Who may talk to whom: NetworkPolicies of a service (pure).
 
-Tiers hear their own pods, the gateway, the operator and KubeRay; gateways hear clients on the HTTP port. Nothing is
-said about what pods may reach: model hubs and object stores are the cluster's business.
+Tiers hear their own pods, the gateway, the operator and KubeRay; gateways hear clients on the HTTP port; Prometheus
+(pods that say so in `app.kubernetes.io/name`) is heard where metrics are. Nothing is said about what pods may reach:
+model hubs and object stores are the cluster's business.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ from typing import Any
 
 from tierserve.api import GenAIDeployment
 from tierserve.render.kube_names import DEPLOYMENT, Object, child_name, common_labels, kube_object
-from tierserve.render.kube_settings import AGENT_PORT, DASHBOARD_PORT, HAPROXY_METRICS_PORT, HTTP_PORT, SERVE_PORT
+from tierserve.render.kube_settings import (
+    AGENT_PORT,
+    DASHBOARD_PORT,
+    HAPROXY_METRICS_PORT,
+    HTTP_PORT,
+    RAY_METRICS_PORT,
+    SERVE_PORT,
+)
 
 
 def _anywhere(label: str, value: str) -> dict[str, Any]:
@@ -18,6 +26,7 @@ def _anywhere(label: str, value: str) -> dict[str, Any]:
     return {"namespaceSelector": {}, "podSelector": {"matchLabels": {f"app.kubernetes.io/{label}": value}}}
 
 
+_PROMETHEUS = _anywhere("name", "prometheus")
 _OPERATOR = _anywhere("name", "tierserve-operator")
 # As its chart has it, and as its manifests have it.
 _KUBERAY = (_anywhere("name", "kuberay-operator"), _anywhere("component", "kuberay-operator"))
@@ -42,6 +51,7 @@ def _tier_rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
     return [
         {"from": [own]},
         {"from": [*_KUBERAY, _OPERATOR], "ports": _ports(DASHBOARD_PORT, SERVE_PORT)},
+        {"from": [_PROMETHEUS], "ports": _ports(RAY_METRICS_PORT)},
     ]
 
 
@@ -49,7 +59,7 @@ def _gateway_rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
     own = {"podSelector": {"matchLabels": {DEPLOYMENT: gaid.name}}}
     return [
         {"ports": _ports(HTTP_PORT, HAPROXY_METRICS_PORT)},
-        {"from": [own, _OPERATOR], "ports": _ports(AGENT_PORT)},
+        {"from": [own, _OPERATOR, _PROMETHEUS], "ports": _ports(AGENT_PORT)},
     ]
 
 

@@ -28,6 +28,9 @@ class KubeSettings:
         head_cpu, head_memory: requests of the head pod of a pool's Ray cluster.
         worker_cpu, worker_memory: requests of a worker pod, which holds one replica.
         cluster_domain: the cluster's domain of names.
+        gcs_redis_address: HOST:PORT of a Redis that keeps the state of Ray's control, so that a head may be replaced
+            while its replicas go on; empty keeps it in the head alone.
+        gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
         drain_s: how long a pod of the gateway may finish its streams, and a replica what it serves.
     """
 
@@ -43,3 +46,5 @@ class KubeSettings:
     worker_memory: str = "1Gi"
     drain_s: int = 60
     cluster_domain: str = "cluster.local"
+    gcs_redis_address: str = ""
+    gcs_redis_secret: str = ""

@@ -45,6 +45,7 @@ def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSetti
         "rayVersion": settings.ray_version,
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": _autoscaler(settings),
+        **_fault_tolerance(settings),
         "headGroupSpec": _head(gaid, placement, settings, marks),
         "workerGroupSpecs": [_workers(gaid, placement, settings, marks)],
     }
@@ -81,6 +82,9 @@ def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings)
         proxy_location="EveryNode",
         replica_resources={REPLICA: 1},
         replica_gpus=needs[1] if needs else 0,
+        # A pool that may grow has nodes for one more. One that may not is replaced where it is, and requests go on to
+        # the next tier: waiting for a node that never comes would leave the old version for good.
+        surge=placement.max_replicas > placement.min_replicas,
     )
 
 
@@ -91,6 +95,17 @@ def _autoscaler(settings: KubeSettings) -> dict[str, Any]:
         "imagePullPolicy": settings.image_pull_policy,
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
     }
+
+
+def _fault_tolerance(settings: KubeSettings) -> dict[str, Any]:
+    """Where Ray's control keeps its state, if not in the head alone."""
+    if not settings.gcs_redis_address:
+        return {}
+    options: dict[str, Any] = {"redisAddress": settings.gcs_redis_address}
+    if settings.gcs_redis_secret:
+        secret = {"name": settings.gcs_redis_secret, "key": "password"}
+        options["redisPassword"] = {"valueFrom": {"secretKeyRef": secret}}
+    return {"gcsFaultToleranceOptions": options}
 
 
 def _head(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, marks: dict[str, str]) -> dict[str, Any]:

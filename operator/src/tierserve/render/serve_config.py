@@ -20,6 +20,10 @@ QUEUE_PER_SLOT = 2
 METRICS_INTERVAL_S = 0.5
 
 
+SURGE_PERCENT = 20
+"""Of the replicas, rounded up, that start before old ones stop: as many as Serve replaces at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServeTarget:
     """What the runtime adds to a placement.
@@ -33,6 +37,7 @@ class ServeTarget:
         proxy_location: on which nodes Serve's proxies run.
         replica_resources: Ray's custom resources that a replica takes of its node, by name.
         replica_gpus: accelerators that Ray hands to a replica.
+        surge: whether there may be room for a replica more than wanted while a new version replaces the old one.
     """
 
     http_host: str
@@ -44,6 +49,7 @@ class ServeTarget:
     proxy_location: str = "HeadOnly"
     replica_resources: Mapping[str, float] = field(default_factory=dict)
     replica_gpus: int = 0
+    surge: bool = False
 
 
 def labels(placement: Placement, service: str) -> dict[str, str]:
@@ -112,6 +118,7 @@ def _deployment(service: str, placement: Placement, target: ServeTarget) -> dict
         "graceful_shutdown_wait_loop_s": 0.5,
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
+        **({"max_surge_percent": SURGE_PERCENT} if target.surge else {}),
         "autoscaling_config": _autoscaling(placement, target),
     }
 

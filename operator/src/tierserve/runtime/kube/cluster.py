@@ -22,9 +22,12 @@ _PLURALS = {
     "Event": "events",
     "NetworkPolicy": "networkpolicies",
     "Node": "nodes",
+    "Pod": "pods",
     "PodDisruptionBudget": "poddisruptionbudgets",
+    "PrometheusRule": "prometheusrules",
     "RayService": "rayservices",
     "Service": "services",
+    "ServiceMonitor": "servicemonitors",
 }
 NOT_FOUND, CONFLICT, FORBIDDEN = 404, 409, 403
 

@@ -10,20 +10,21 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tierserve.api import GenAIDeployment
 from tierserve.observe.agents import AgentReader
 from tierserve.observe.kube import observed
+from tierserve.observe.kube_pods import pod_problems
 from tierserve.plan.placement import Placement
-from tierserve.render.kube import KINDS, kube_objects
+from tierserve.render.kube import KINDS, OPTIONAL_KINDS, kube_objects
 from tierserve.render.kube_gateway import agents_url
 from tierserve.render.kube_names import DEPLOYMENT, Object
 from tierserve.render.kube_nodes import node_placement
 from tierserve.render.kube_settings import KubeSettings
 from tierserve.runtime.kube.cluster import NOT_FOUND, Cluster, ClusterError, path_of
-from tierserve.status import Observed
+from tierserve.status import Observed, is_short
 
 HEAL_EVERY_S = 60.0
 NODES_EVERY_S = 30.0
@@ -60,6 +61,7 @@ class KubeRuntime:
     _applied: dict[str, dict[str, Applied]] = field(default_factory=dict)
     _pruned: dict[str, tuple[frozenset[str], float]] = field(default_factory=dict)
     _problems: dict[str, list[str]] = field(default_factory=dict)
+    _unserved: dict[str, float] = field(default_factory=dict)
     _nodes: tuple[float, list[Mapping[str, str]] | None] = (float("-inf"), None)
 
     def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> tuple[Object, ...]:
@@ -76,11 +78,16 @@ class KubeRuntime:
             except ClusterError as error:
                 if error.code == 0:
                     raise
-                problems.append(_words(wanted, error))
+                if error.code == NOT_FOUND and wanted["kind"] in OPTIONAL_KINDS:
+                    self._unserved[wanted["kind"]] = self.clock()
+                else:
+                    problems.append(_words(wanted, error))
         await self._prune(gaid, desired)
         problems[:] = list(dict.fromkeys(problems))
 
     async def _apply_one(self, gaid: GenAIDeployment, wanted: Object, live: Object | None) -> None:
+        if self.clock() - self._unserved.get(wanted["kind"], float("-inf")) < HEAL_EVERY_S:
+            return  # the cluster did not have the kind a short while ago
         applied, path = self._applied.setdefault(_key(gaid), {}), path_of(wanted)
         wish, last = json.dumps(wanted, sort_keys=True), applied.get(path)
         if last is None:
@@ -128,7 +135,11 @@ class KubeRuntime:
             self.agents.read(agents_url(gaid)), self._missing_nodes(gaid, placements), self._children(gaid)
         )
         problems = [*self._problems.get(_key(gaid), ()), *missing]
-        return observed(gaid, placements, children, agents, now=self.clock(), problems=problems)
+        found = observed(gaid, placements, children, agents, now=self.clock(), problems=problems)
+        if not is_short(found, placements):
+            return found
+        pods = await self.cluster.children("v1", "Pod", gaid.metadata.namespace or "default", gaid.name)
+        return replace(found, problems=(*found.problems, *pod_problems(pods, placements, found.now)))
 
     async def _children(self, gaid: GenAIDeployment) -> Sequence[Object]:
         """RayServices and Deployments as the watches saw them, or as they are where a watch shows less than was made.
