@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-fast check crds bench bench-ray bench-constant cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo test test-k8s test-fast check crds bench bench-ray bench-constant cluster demo-k8s cluster-down lock setup clean
 
 help:  ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,7 +17,11 @@ demo:  ## the main job: three tiers on this machine, connections grow, p95 stays
 test:  ## set everything up and run every check and test
 	@$(SETUP) dev --browser
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --ignore=tests/e2e/kubernetes
+
+test-k8s:  ## a service on real kubelets, from apply to delete (10 minutes on 2 cores, nothing else beside it)
+	@$(SETUP) dev
+	@$(BIN)/python -m pytest tests/e2e/kubernetes
 
 test-fast:  ## the tests that start no cluster (a minute)
 	@$(SETUP) dev

@@ -84,7 +84,8 @@ def demo(shell: on_cluster.Shell, page: Transcript) -> None:
     if "kuberay-operator" not in shell.run("kubectl get deployments -A", quiet=True):
         on_cluster.install_kuberay(shell)
     if "tierserve-operator" not in shell.run("kubectl get deployments -A", quiet=True):
-        on_cluster.install_tierserve(shell)
+        # kubectl port-forward reaches one pod; of two, each would let in its half only.
+        on_cluster.install_tierserve(shell, "--set serving.gatewayReplicas=1")
     page.note("A service is one file")
     shell.run(f"kubectl apply -f {SERVICE}")
     shell.until("kubectl get gaid assistant -o json", is_ready, 600, "Ready")
@@ -112,7 +113,7 @@ def served(shell: on_cluster.Shell, page: Transcript, url: str) -> None:
     body = '{"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}'
     shell.run(f"curl -sD - {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}' | cut -c 1-200")
     page.note("Connections grow: the edge is full, the cloud takes what is over and gets replicas")
-    shell.run(f"tierserve load {url} --connections 4,10 --duration 90s --warmup 45s")
+    shell.run(f"tierserve load {url} --connections 4,10 --duration 80s --warmup 50s")
     shell.run("kubectl get gaid")
     shell.run(f"{POOLS} | cut -c 1-80")
     page.note("Why has each tier the replicas it has?")

@@ -208,8 +208,9 @@ def _send() -> list[str]:
 
 def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
     health = pool.path_prefix + pool.health_path
-    # Sent again only while no byte of the answer has arrived. 500 is what Ray Serve makes of a replica that died.
-    retry = "retry-on conn-failure empty-response 500 502 503" if spec.retries else "retry-on none"
+    # Sent again only while no byte of the answer has arrived. 500 is what Ray Serve makes of a replica that died, 404
+    # what it says on a node that has just come and does not know the application yet.
+    retry = "retry-on conn-failure empty-response 404 500 502 503" if spec.retries else "retry-on none"
     checks = f"inter {_ms(spec.health_interval_s)} fastinter 250ms downinter 500ms fall 3 rise 1"
     start = f"maxconn {pool.max_in_flight}" if pool.max_in_flight else "maxconn 1 weight 0"
     start += " resolvers names init-addr last,libc,none resolve-prefer ipv4" if spec.resolve else ""

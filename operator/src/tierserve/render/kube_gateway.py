@@ -27,6 +27,8 @@ from tierserve.render.ray_service import head_host, serve_host
 CONFIG, RUN, TLS = "/etc/tierserve", "/run/tierserve", "/etc/tierserve-tls"
 CERTIFICATE = f"{TLS}/tls.pem"
 LINGER_S = 5
+RETRIES = 3
+"""A pool is a Service with several pods behind it: one that goes or comes is met by chance, twice in a row too."""
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -92,7 +94,9 @@ def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Kube
     share = settings.gateway_replicas
     pools = tuple(replace(p, max_in_flight=-(-p.max_in_flight // share)) for p in spec.pools)
     certificate = CERTIFICATE if _secret(gaid) else None
-    return replace(spec, pools=pools, drain_timeout_s=float(settings.drain_s), tls_certificate=certificate)
+    return replace(
+        spec, pools=pools, drain_timeout_s=float(settings.drain_s), tls_certificate=certificate, retries=RETRIES
+    )
 
 
 def _config(gaid: GenAIDeployment, placements: Sequence[Placement], settings: KubeSettings) -> Object:
