@@ -65,7 +65,7 @@ async def test_a_proxys_plain_text_error_becomes_an_api_error(rig, status, shown
     rig.upstream.answer = answer
     reply = await rig.post()
     assert (reply.status, reply.error["type"]) == (shown, "server_error")
-    assert len(rig.upstream.seen) == (2 if status in {500, 502, 503} else 1)
+    assert len(rig.upstream.seen) == (2 if status in {404, 500, 502, 503} else 1)
 
 
 async def test_a_replicas_own_api_error_passes_unchanged(rig):
