@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tierserve.queueing.batching import BatchProfile
+    from tierserve.queueing.birth_death import BatchQueue, batch_queue
     from tierserve.queueing.closed import closed_rate, fixed_point
     from tierserve.queueing.erlang import erlang_b, erlang_c, hayward_c, log_erlang_c
     from tierserve.queueing.response import (
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchProfile",
+    "BatchQueue",
+    "batch_queue",
     "closed_rate",
     "erlang_b",
     "erlang_c",
@@ -37,6 +40,8 @@ __all__ = [
 ]
 _MODULES = {
     "BatchProfile": "batching",
+    "BatchQueue": "birth_death",
+    "batch_queue": "birth_death",
     "closed_rate": "closed",
     "fixed_point": "closed",
     "erlang_b": "erlang",

@@ -1,0 +1,207 @@
+"""Replicas that slow down as their batches fill, behind one queue: a birth-death process with rates mu(k).
+
+R replicas hold n requests each. With k requests in them, spread evenly, each has floor(k / R) or one more, and all of
+them together finish
+
+    mu(k) = (R - m) r(q) + m r(q + 1),    q, m = divmod(k, R),    k <= c = R n,        mu(k) = R r(n),    k > c,
+
+requests per second, with r(j) the rate of a replica with j in its batch (`BatchProfile.rate`). The probability of k in
+the system is pi(k) ~ prod lambda / mu(j) (Kleinrock, "Queueing Systems" I, 1975, ch. 3). Beyond c it falls by
+lambda / mu(c) at each step: a geometric tail, so that the wait of those that wait at all is exponential with the rate
+mu(c) - lambda, as in M/M/c. With r(j) = j mu the whole is M/M/c, and P(wait) is Erlang C.
+
+mu is linear between multiples of R, so that ln pi at any k is a sum of at most n differences of lgamma, and pi is
+summed on a grid with the end corrections of Euler and Maclaurin: the time does not grow with the number of replicas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import gammaln
+
+from tierserve.queueing._check import Array, above_zero, at_least_zero, complain
+
+_POINTS = 384
+"""Points of the grid, about; up to so many states they are all summed."""
+_NEGLIGIBLE = 42.0
+"""States less likely than the likeliest by a factor of e^42 count as none."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchQueue:
+    """Stationary figures of the pool; times in seconds.
+
+    Attributes:
+        servers: c = R n.
+        arrival_rate: lambda, requests per second.
+        capacity: mu(c), requests per second.
+        p_wait: P(an arrival finds all slots taken), 1 where the pool cannot bear the load.
+        mean_wait: mean time in the queue, `inf` where the pool cannot bear the load.
+        mean_service: mean time in a replica; its batch is as full as it is when a request is there.
+        mean_batch: requests in all replicas on average, those that wait not among them.
+    """
+
+    servers: int
+    arrival_rate: float
+    capacity: float
+    p_wait: float
+    mean_wait: float
+    mean_service: float
+    mean_batch: float
+
+    @property
+    def mean_response(self) -> float:
+        """Mean time from arrival to the last token."""
+        return self.mean_wait + self.mean_service
+
+    def wait_survival(self, t: float) -> float:
+        """Return P(wait > t seconds)."""
+        spare = self.capacity - self.arrival_rate
+        return 1.0 if spare <= 0.0 else self.p_wait * math.exp(-spare * t)
+
+    def wait_quantile(self, q: float) -> float:
+        """Return the seconds that a share q of the requests wait at most."""
+        spare = self.capacity - self.arrival_rate
+        if spare <= 0.0:
+            return math.inf
+        return max(0.0, math.log(self.p_wait / (1.0 - q)) / spare) if self.p_wait > 0.0 else 0.0
+
+
+def batch_queue(lam: float, replicas: int, rates: Sequence[float] | Array) -> BatchQueue:
+    """Return the figures of `replicas` replicas behind one queue (or behind a router that joins the shortest).
+
+    Errors: 1e-6 relative of the chain itself, at any size. `batch_queue(lam / R, 1, rates)` is one replica of R between
+    which arrivals are split at random.
+
+    Args:
+        lam: arrivals per second, >= 0, Poisson.
+        replicas: R, >= 1.
+        rates: r(1), ..., r(n): requests per second that a replica finishes with so many in its batch; none is
+            below the one before.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    rate = at_least_zero("lam", lam, "give the arrivals per second")
+    if replicas < 1 or int(replicas) != replicas:
+        raise complain("replicas", replicas, "a whole number >= 1", "give the replicas that serve")
+    levels = _levels(rates)
+    count, slots = int(replicas), levels.size - 1
+    servers, capacity = count * slots, float(count * levels[-1])
+    if rate == 0.0:
+        return BatchQueue(servers, 0.0, capacity, 0.0, 0.0, 1.0 / float(levels[1]), 0.0)
+    if rate >= capacity:
+        return BatchQueue(servers, rate, capacity, 1.0, math.inf, slots / float(levels[-1]), float(servers))
+    below, mean, last = _sums(_Chain(rate, count, levels))
+    ratio = rate / capacity
+    waiting = last / (1.0 - ratio)  # k >= c: such an arrival waits
+    total = below + waiting
+    queue = waiting * ratio / (1.0 - ratio) / total
+    batch = (mean + servers * waiting) / total
+    return BatchQueue(servers, rate, capacity, waiting / total, queue / rate, batch / rate, batch)
+
+
+def _levels(rates: Sequence[float] | Array) -> Array:
+    given = np.asarray(rates, dtype=np.float64)
+    if given.ndim != 1 or given.size == 0:
+        raise complain("rates", rates, "a list of r(1), ..., r(n)", "give a rate for each batch that fits")
+    above_zero("rates[0]", given[0], "a replica with one request must finish it")
+    falls = np.flatnonzero(~(np.diff(given) >= 0.0))
+    if falls.size or not np.isfinite(given).all():
+        at = int(falls[0]) + 1 if falls.size else int(np.flatnonzero(~np.isfinite(given))[0])
+        raise complain(f"rates[{at}]", float(given[at]), "finite and no less than the one before",
+                       "a batch that finishes less than a smaller one is never filled: leave it out")  # fmt: skip
+    return np.concatenate([[0.0], given])
+
+
+class _Chain:
+    """ln pi(k) up to a constant, at any k of 0..c, in closed form between multiples of R."""
+
+    def __init__(self, lam: float, replicas: int, levels: Array) -> None:
+        self.lam, self.replicas, self.levels = lam, replicas, levels
+        self.slots = levels.size - 1
+        self.servers = replicas * self.slots
+        self.slope = np.diff(levels)  # of mu, per request, within each segment
+        ends = self._within(np.arange(self.slots), np.full(self.slots, float(replicas)))
+        self.start = np.concatenate([[0.0], np.cumsum(ends)])
+
+    def _within(self, segment: npt.NDArray[np.int64], steps: Array) -> Array:
+        """Sum of ln(lambda / mu) over the first `steps` states of a segment."""
+        base, slope = self.replicas * self.levels[segment], self.slope[segment]
+        flat = slope <= 1e-9 * base / self.replicas  # lgamma of huge arguments has no digits left
+        safe = np.where(flat, 1.0, slope)
+        x = base / safe
+        sums = steps * np.log(safe) + gammaln(x + steps + 1.0) - gammaln(x + 1.0)
+        middle = base + slope * (steps + 1.0) / 2.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            level = np.where(steps > 0, steps * np.log(middle), 0.0)
+        return steps * math.log(self.lam) - np.where(flat, level, sums)
+
+    def log_weight(self, k: Array) -> Array:
+        """ln pi(k) - ln pi(0)."""
+        segment = np.minimum(k // self.replicas, self.slots - 1).astype(np.int64)
+        out: Array = self.start[segment] + self._within(segment, k - segment * float(self.replicas))
+        return out
+
+    def rate(self, k: float) -> float:
+        """mu(k)."""
+        segment = min(int(k // self.replicas), self.slots - 1)
+        return float(self.replicas * self.levels[segment] + self.slope[segment] * (k - segment * self.replicas))
+
+    def mode(self) -> int:
+        """The likeliest state: the last at which mu <= lambda, for the rates do not fall."""
+        segment = int(np.searchsorted(self.replicas * self.levels, self.lam, side="right")) - 1
+        if segment >= self.slots:
+            return self.servers
+        inside = (self.lam - self.replicas * self.levels[segment]) / max(self.slope[segment], 1e-300)
+        return min(int(segment * self.replicas + inside), self.servers)
+
+
+def _edge(chain: _Chain, mode: int, top: float, way: int) -> int:
+    """The state on one side of the mode from which on all are negligible, or the last one there."""
+    end = 0 if way < 0 else chain.servers
+    step = 1 + int(math.sqrt(mode))
+    while True:
+        at = mode + way * step
+        if (at - end) * way >= 0:
+            return end
+        if float(chain.log_weight(np.array([float(at)]))[0]) < top - _NEGLIGIBLE:
+            return at
+        step *= 2
+
+
+def _sums(chain: _Chain) -> tuple[float, float, float]:
+    """Sums of pi(k) and of k pi(k) over k < c, and pi(c), all in units of the likeliest state's."""
+    mode = chain.mode()
+    top = float(chain.log_weight(np.array([float(mode)]))[0])
+    low, high = _edge(chain, mode, top, -1), _edge(chain, mode, top, 1)
+    stride = max(1, (high - low) // _POINTS)
+    low = max(low - (-(high - low) % stride), low - stride)
+    if low < 0:  # the grid must end at c; what it lacks at 0 is summed one by one
+        low += stride
+    grid = np.arange(low, high + 1, stride, dtype=np.float64)
+    weight = np.exp(chain.log_weight(grid) - top)
+    rest = np.arange(0.0, low) if 0 < low < stride else np.empty(0)
+    extra = np.exp(chain.log_weight(rest) - top)
+    whole = _sum(weight, stride, chain, low, high) + float(extra.sum())
+    mean = _sum(weight * grid, stride, chain, low, high) + float((extra * rest).sum())
+    last = math.exp(float(chain.log_weight(np.array([float(chain.servers)]))[0]) - top)
+    if high == chain.servers:
+        whole, mean = whole - last, mean - last * chain.servers
+    return whole, mean, last
+
+
+def _sum(values: Array, stride: int, chain: _Chain, low: int, high: int) -> float:
+    """Sum over all states of low..high from every stride-th one, by Euler and Maclaurin."""
+    total = float(values.sum()) * stride
+    if stride == 1:
+        return total
+    ends = float(values[0] + values[-1]) / 2.0
+    slope = float(values[-1]) * math.log(chain.lam / chain.rate(high)) if high > 0 else 0.0
+    first = float(values[0]) * math.log(chain.lam / chain.rate(low)) if low > 0 else 0.0
+    return total - (stride - 1) * ends + (1 - stride * stride) / 12.0 * (slope - first)
