@@ -38,7 +38,8 @@ class Operator:
         self.settings, self.services, self.children = settings, services, tuple(children)
         self.metrics = Metrics()
         self.client = ApiClient()
-        runtime = KubeRuntime(Cluster(self.client), settings.kube, self.live, AgentReader())
+        self.agents = AgentReader()
+        runtime = KubeRuntime(Cluster(self.client), settings.kube, self.live, self.agents)
         one_pass = ServicePass(self.read, runtime.cluster, runtime, self.metrics)
         self.controller = Controller(one_pass, tick_s=settings.tick_seconds)
         self.task = asyncio.create_task(self.controller.run())
@@ -56,6 +57,7 @@ class Operator:
         """End the controller; what runs in the cluster goes on."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
+        await self.agents.close()
         await self.client.close()
 
 

@@ -34,8 +34,9 @@ async def blind(apiserver: Any, make_operator: Any, tmp_path: Any) -> AsyncItera
     file = make_operator(tmp_path, apiserver.url, apiserver.certificate, apiserver.token).kubeconfig
     await config.load_kube_config(config_file=str(file))
     async with ApiClient() as client:
-        clock = Clock()
-        yield KubeRuntime(Cluster(client), KubeSettings(), lambda *_: [], AgentReader(), clock), clock
+        clock, agents = Clock(), AgentReader()
+        yield KubeRuntime(Cluster(client), KubeSettings(), lambda *_: [], agents, clock), clock
+        await agents.close()
 
 
 async def test_what_the_watches_do_not_show_is_read_and_not_written_again(blind, kuberay, space, assistant):

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 
 TIMEOUT_S = 2.0
 
 
-@dataclass(slots=True)
 class AgentReader:
-    """Asks agents with one HTTP client."""
+    """Asks agents with one HTTP client; made inside a running loop, and closed at its end."""
 
-    client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False))
+    def __init__(self) -> None:
+        self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.session.close()
 
     async def read(self, url: str) -> list[Mapping[str, Any]]:
         """The answers of all addresses of the URL's host, in their order."""
@@ -27,10 +30,9 @@ class AgentReader:
 
     async def _ask(self, url: str) -> Mapping[str, Any] | None:
         try:
-            reply = await self.client.get(f"{url}/status")
-            reply.raise_for_status()
-            body: Mapping[str, Any] = reply.json()
-        except (httpx.HTTPError, ValueError):
+            async with self.session.get(f"{url}/status", raise_for_status=True) as reply:
+                body: Mapping[str, Any] = await reply.json(content_type=None)
+        except (aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
             return None
         return body
 

@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from tierserve.queueing._check import Array, above_zero, at_least_zero, complain
+from tierserve.queueing._arrays import Array
+from tierserve.queueing._check import above_zero, at_least_zero, complain
 
 _POINTS = 384
 """Points of the grid, about; up to so many states they are all summed."""

@@ -19,7 +19,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from tierserve.queueing._check import Array, Real, above_zero, array_of, at_least_zero, fraction, is_scalar
+from tierserve.queueing._arrays import Array, Real, array_of, is_scalar
+from tierserve.queueing._check import above_zero, at_least_zero, fraction
 from tierserve.queueing.erlang import erlang_c, log_erlang_c
 
 _SERVERS = "give the number of servers, 0 or more (it may be a fraction)"

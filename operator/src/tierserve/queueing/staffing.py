@@ -15,7 +15,8 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from tierserve.queueing._check import Real, above_zero, array_of, at_least_zero, complain, fraction, is_scalar
+from tierserve.queueing._arrays import Real, array_of, is_scalar
+from tierserve.queueing._check import above_zero, at_least_zero, complain, fraction
 from tierserve.queueing.erlang import erlang_c
 from tierserve.queueing.response import response_survival
 
