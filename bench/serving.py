@@ -17,10 +17,13 @@ import statistics
 import tempfile
 import time
 import uuid
+from pathlib import Path
 
 import aiohttp
 import orjson
 import psutil
+
+from tierserve_serving.gateway.binary import write_ray_launcher
 
 _MARKER = "TIERSERVE_BENCH"
 
@@ -43,6 +46,7 @@ def main() -> None:
         _MARKER: marker,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "0" if args.python_proxy else "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_ray_launcher(Path(folder, "haproxy"))),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),

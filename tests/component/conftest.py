@@ -12,11 +12,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+
+from tierserve_serving.gateway.binary import write_ray_launcher
 
 _MARKER = "TIERSERVE_TEST_CLUSTER"
 _PATIENCE = 3.0  # machines are shared: a wait ends as soon as it can, and fails late
@@ -92,7 +95,7 @@ def ray_serve() -> Iterator[RayServe]:
     marker, folder = uuid.uuid4().hex, tempfile.mkdtemp(prefix="ts-", dir="/tmp")
     port = free_port()
     stats_port = free_port()
-    with _environment(marker, stats_port):
+    with _environment(marker, stats_port, Path(folder)):
         ray.init(
             address="local",
             num_cpus=8,
@@ -121,7 +124,7 @@ def deployed(ray_serve: RayServe) -> Iterator[RayServe]:
 
 
 @contextlib.contextmanager
-def _environment(marker: str, stats_port: int) -> Iterator[None]:
+def _environment(marker: str, stats_port: int, folder: Path) -> Iterator[None]:
     """Set what the cluster's processes inherit, and only while they are started."""
     # Replicas listen on ports of this range. Two clusters on a host with the same range would meet there.
     first = 20_000 + free_port() % 9_000
@@ -129,6 +132,7 @@ def _environment(marker: str, stats_port: int) -> Iterator[None]:
         _MARKER: marker,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_ray_launcher(folder / "haproxy")),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),

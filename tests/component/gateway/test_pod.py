@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import json
 import os
@@ -47,6 +48,15 @@ def answers(url: str) -> bool:
         return httpx.get(f"{url}/healthz", trust_env=False).is_success
     except httpx.HTTPError:
         return False
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End it and what it started; some of that may be about to end by itself."""
+    if process.poll() is None:
+        for one in (*psutil.Process(process.pid).children(recursive=True), process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
 
 
 @dataclass
@@ -110,9 +120,7 @@ def test_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:
         until(lambda: served_name(spec.port) == "second", "the new certificate")
         assert process.poll() is None
     finally:
-        for one in (*psutil.Process(process.pid).children(recursive=True), process):
-            one.kill()
-        process.wait()
+        end(process)
 
 
 @pytest.fixture
@@ -132,10 +140,7 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
     found = Pod(config, spec, log, process)
     until(lambda: answers(found.url), "the gateway answers")
     yield found
-    if process.poll() is None:
-        for one in (*psutil.Process(process.pid).children(recursive=True), process):
-            one.kill()
-        process.wait()
+    end(process)
 
 
 def test_a_changed_file_is_followed_and_a_bad_one_left_alone(pod: Pod) -> None:

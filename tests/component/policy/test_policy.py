@@ -65,7 +65,15 @@ def test_replicas_that_fall_silent_hold_the_target(deployed, apps, closed_loop, 
     )
     loop = closed_loop(url)
     loop.connect(8)
-    wait(lambda: decision("silent").get("running", 0) >= 2 and len(loop.pids) >= 2, 20.0)
+    settled: list[dict] = []  # all that are wanted run and have been met, at five looks in a row
+
+    def is_settled() -> bool:
+        seen = decision("silent")
+        good = 2 <= seen.get("running", 0) == seen["target"] == len(loop.pids)
+        settled.append(seen) if good else settled.clear()
+        return len(settled) >= 5
+
+    wait(is_settled, 20.0, 0.5)
     target, pids = decision("silent")["target"], set(loop.pids)
     try:
         for pid in pids:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import socket
 import time
 from collections.abc import Iterator
 
 import httpx
 import openai
+import orjson
 import pytest
 
 from tierserve_serving.app import build
@@ -112,11 +114,18 @@ def test_a_client_that_leaves_frees_its_slot_at_once(client, url, wait):
     assert stats(url)["cancelled_total"] == before + 1
 
 
-def test_a_client_that_leaves_before_the_answer_frees_its_slot_too(url, wait):
-    body = {"model": "assistant", "messages": ASK, "max_tokens": 4000}
+@pytest.mark.parametrize("pause_s", [0.0, 0.05])
+def test_a_client_that_leaves_before_the_answer_frees_its_slot_too(url, wait, pause_s):
+    body = orjson.dumps({"model": "assistant", "messages": ASK, "max_tokens": 4000})
+    at = httpx.URL(url)
+    head = f"POST {at.path}/v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n"
     stats(url)  # leaves a connection in HAProxy that it would use again
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(url + "/v1/chat/completions", json=body, timeout=0.3)
+    with socket.create_connection((at.host, at.port)) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(head.encode())
+        time.sleep(pause_s)  # a body in a packet of its own is one that HAProxy would splice
+        client.sendall(body)
+        wait(lambda: stats(url)["running"] == 1)
     wait(lambda: stats(url)["running"] == 0, 2.0)
 
 
@@ -134,15 +143,15 @@ def test_above_the_queue_bound_the_answer_is_503_with_retry_after(url, wait):
 
 
 def test_the_counters_tell_wait_apart_from_service(deployed):
-    url = deployed.run(build(pool(slots=1, max_queue=8, profile={"alpha": 0.01}, output_tokens=9)))
+    url = deployed.run(build(pool(slots=1, max_queue=8, profile={"alpha": 0.01}, output_tokens=49)))
     body = {"model": "assistant", "messages": ASK}
     with concurrent.futures.ThreadPoolExecutor(3) as threads:
         list(threads.map(lambda _: httpx.post(url + "/v1/chat/completions", json=body), range(3)))
     seen = stats(url)
     assert seen["completions_total"] == 3
-    assert seen["service_seconds_total"] == pytest.approx(0.3, abs=0.1)
-    assert seen["replica_wait_seconds_total"] == pytest.approx(0.3, abs=0.15)  # 0.1 + 0.2
-    assert seen["output_tokens_total"] == 27
+    assert seen["service_seconds_total"] == pytest.approx(1.5, abs=0.3)
+    assert seen["replica_wait_seconds_total"] == pytest.approx(1.5, abs=0.7)  # 0.5 + 1.0, less what they came later
+    assert seen["output_tokens_total"] == 147
 
 
 @pytest.mark.llm

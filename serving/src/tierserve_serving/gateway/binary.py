@@ -72,6 +72,18 @@ def version(binary: Path) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def write_ray_launcher(path: Path) -> Path:
+    """Write the program that Ray Serve is to start as its HAProxy (`RAY_SERVE_HAPROXY_BINARY_PATH`); returns `path`.
+
+    Ray's file asks for splicing. Once HAProxy (2.8.25) has spliced the body of a request, which it does when that comes
+    after the headers in a packet of its own, it no longer notices that the client goes away before the answer, and the
+    replica works on for nobody. `-dS` turns splicing off.
+    """
+    path.write_text(f'#!/bin/sh\nexec "{find_haproxy()}" -dS "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
 def check_config(binary: Path, config: Path) -> None:
     """Lets HAProxy read the file without starting; GatewayError with its words when it would refuse it."""
     done = subprocess.run([binary, "-c", "-f", config], capture_output=True, text=True, timeout=30, check=False)

@@ -20,6 +20,7 @@ from tierserve.observe.serve_rest import ServeRest
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import RAY_LOOPBACK
 from tierserve.runtime.local.processes import ProcessRef, start
+from tierserve_serving.gateway.binary import write_ray_launcher
 
 OBJECT_STORE_BYTES = 80_000_000
 # Long enough for a stream to end after its replica was told to go; Ray's own 30 s keep replicas that serve nobody.
@@ -60,6 +61,7 @@ def environment(paths: ServicePaths, ports: RayPorts) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # The ingress is asynchronous throughout: a second event loop per replica only costs a hop per request.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / "haproxy"),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
@@ -95,6 +97,7 @@ def _ray(*arguments: str) -> list[str]:
 
 def start_head(paths: ServicePaths, ports: RayPorts) -> ProcessRef:
     """Start the head: control store, dashboard, Serve controller and proxy; it holds no replicas."""
+    write_ray_launcher(paths.short / "h" / "haproxy")
     command = _ray("--head", f"--port={ports.gcs}", f"--dashboard-host={RAY_LOOPBACK}",
                    f"--dashboard-port={ports.dashboard}", f"--ray-client-server-port={ports.client}",
                    "--no-monitor", "--num-cpus=0", f"--temp-dir={paths.ray}")  # fmt: skip
