@@ -24,7 +24,13 @@ import on_cluster
 from host_cluster import paths
 
 SERVICE = "examples/two-tiers.yaml"
-POOLS = "kubectl get pods -o wide -L tierserve.io/tier --no-headers -l ray.io/node-type=worker"
+# What is asked of them: where, how well, of which tier.
+TIER = "'metadata.labels.tierserve\\.io/tier'"
+COLUMNS = f"-o custom-columns=NAME:metadata.name,STATUS:status.phase,NODE:spec.nodeName,TIER:{TIER}"
+WORKERS = f"kubectl get pods -l ray.io/node-type=worker {COLUMNS}"
+# kubectl port-forward reaches one pod of the gateway; of two, each would let in its half only. And the nodes here share
+# the cores of one machine: replicas of a model on a GPU would ask for more.
+OPTIONS = "--set 'serving.gatewayReplicas=1,extraEnv[0].name=TIERSERVE_WORKER_CPU,extraEnv[0].value=200m'"
 
 
 class Transcript:
@@ -84,18 +90,17 @@ def demo(shell: on_cluster.Shell, page: Transcript) -> None:
     if "kuberay-operator" not in shell.run("kubectl get deployments -A", quiet=True):
         on_cluster.install_kuberay(shell)
     if "tierserve-operator" not in shell.run("kubectl get deployments -A", quiet=True):
-        # kubectl port-forward reaches one pod; of two, each would let in its half only.
-        on_cluster.install_tierserve(shell, "--set serving.gatewayReplicas=1")
+        on_cluster.install_tierserve(shell, OPTIONS)
     page.note("A service is one file")
     shell.run(f"kubectl apply -f {SERVICE}")
     shell.until("kubectl get gaid assistant -o json", is_ready, 600, "Ready")
     page.note("Ready")
     shell.run("kubectl get gaid")
-    shell.run("kubectl get pods -o wide -L tierserve.io/tier,tierserve.io/site | cut -c 1-50,60-90,100-")
+    shell.run(f"kubectl get pods {COLUMNS}")
     with port_forward(shell) as url:
         served(shell, page, url)
     page.note("No load: replicas go, worker pods with them (Ray keeps an idle one for a minute)")
-    shell.until(f"{POOLS} | wc -l", lambda text: text.strip() == "2", 420, "two workers")
+    shell.until(f"{WORKERS} --no-headers | wc -l", lambda text: text.strip() == "2", 420, "two workers")
     shell.run("kubectl get gaid")
     shell.run("kubectl tierserve events assistant")
     page.note("Delete: nothing is left")
@@ -115,7 +120,7 @@ def served(shell: on_cluster.Shell, page: Transcript, url: str) -> None:
     page.note("Connections grow: the edge is full, the cloud takes what is over and gets replicas")
     shell.run(f"tierserve load {url} --connections 4,10 --duration 80s --warmup 50s")
     shell.run("kubectl get gaid")
-    shell.run(f"{POOLS} | cut -c 1-80")
+    shell.run(WORKERS)
     page.note("Why has each tier the replicas it has?")
     shell.run("kubectl tierserve status assistant")
 

@@ -94,8 +94,8 @@ def events(
 
     Example: kubectl tierserve events assistant
     """
-    _services(name, flags := _flags(namespace, context))
-    selector = f"involvedObject.kind=GenAIDeployment,involvedObject.name={name}"
+    (service,) = _services(name, flags := _flags(namespace, context))
+    selector = f"involvedObject.uid={service['metadata']['uid']}"  # not those of one of this name that was deleted
     columns = "custom-columns=TIME:.lastTimestamp,TYPE:.type,REASON:.reason,MESSAGE:.message"
     form = ("--field-selector", selector, "--sort-by=.lastTimestamp", "-o", columns)
     sys.stdout.write(_kubectl("get", "events", *form, *flags))
