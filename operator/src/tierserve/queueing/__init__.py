@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tierserve.queueing.birth_death import BatchQueue, batch_queue
     from tierserve.queueing.closed import closed_rate, fixed_point
     from tierserve.queueing.erlang import erlang_b, erlang_c, hayward_c, log_erlang_c
+    from tierserve.queueing.general import mean_wait_general, peakedness
     from tierserve.queueing.response import (
         mean_response,
         mean_wait,
@@ -33,6 +34,8 @@ __all__ = [
     "log_erlang_c",
     "mean_response",
     "mean_wait",
+    "mean_wait_general",
+    "peakedness",
     "response_quantile",
     "response_survival",
     "servers_for",
@@ -48,6 +51,8 @@ _MODULES = {
     "erlang_c": "erlang",
     "hayward_c": "erlang",
     "log_erlang_c": "erlang",
+    "mean_wait_general": "general",
+    "peakedness": "general",
     "halfin_whitt": "staffing",
     "servers_for": "staffing",
 }
