@@ -189,6 +189,7 @@ def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[st
         "ready": seen.app == "RUNNING" and running is not None and running >= floor,
         "decision": decision if fresh else None,
         "gateway": dict(seen.gateway) if seen.gateway else None,
+        "modelError": model_error(decision if fresh else {}, seen.gateway or {}),
         "targetSeconds": placement.target_s,
         "percentile": placement.percentile,
     }
@@ -273,6 +274,14 @@ def observed_p95(pool: Mapping[str, Any]) -> float | None:
     """Seconds within which 95% of the last window's requests were answered, None without traffic."""
     value = (pool.get("gateway") or {}).get("p95_s")
     return float(value) if value is not None else None
+
+
+def model_error(decision: Mapping[str, Any], gateway: Mapping[str, Any]) -> float | None:
+    """Predicted over observed p95, less 1; None without traffic, or where another percentile is predicted."""
+    predicted, observed = decision.get("predicted_p95_s"), gateway.get("p95_s")
+    if not predicted or not observed or decision.get("percentile", 95.0) != 95.0:
+        return None
+    return round(float(predicted) / float(observed) - 1.0, 3)
 
 
 def _stamped(condition: Condition, generation: int, now: float, previous: Status | None) -> dict[str, Any]:

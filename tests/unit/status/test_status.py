@@ -95,6 +95,22 @@ def test_the_columns_of_kubectl_are_filled():
     assert status(GAID, PLACEMENTS, Observed(NOW, "http://x"))["connections"] is None
 
 
+@pytest.mark.parametrize(
+    ("made", "seen", "error"),
+    [
+        (decision(predicted_p95_s=1.1), {"p95_s": 1.0}, 0.1),
+        (decision(predicted_p95_s=0.6), {"p95_s": 1.2}, -0.5),
+        (decision(predicted_p95_s=0.6, percentile=99.0), {"p95_s": 1.2}, None),
+        (decision(predicted_p95_s=0.6, t=NOW - 60), {"p95_s": 1.2}, None),
+        (decision(predicted_p95_s=None), {"p95_s": 1.2}, None),
+        (decision(predicted_p95_s=0.6), {"p95_s": None}, None),
+    ],
+)
+def test_the_error_of_the_model_is_predicted_over_observed_where_both_are_known(made, seen, error):
+    body = status(GAID, PLACEMENTS, with_pool(well(), decision=made, gateway=seen))
+    assert body["pools"][0]["modelError"] == error
+
+
 def test_fields_that_are_not_acted_on_are_named():
     changed = GAID.spec.objective.model_copy(update={"optimize": "energy"})
     gaid = GAID.model_copy(update={"spec": GAID.spec.model_copy(update={"objective": changed})})

@@ -52,6 +52,9 @@ class PoolStatus(StatusPart):
         None, description="Last decision of the autoscaler: lambda, mu, servers, rho, P(wait), predicted p95, reason."
     )
     gateway: dict[str, Any] | None = Field(None, description="What the gateway saw: arrivals, queue, percentiles.")
+    model_error: float | None = Field(
+        None, description="Predicted p95 over the observed one, less 1: 0.1 is 10% too high; left out without traffic."
+    )
 
 
 class Status(StatusPart):
