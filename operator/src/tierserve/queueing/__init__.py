@@ -19,11 +19,13 @@ if TYPE_CHECKING:
         response_survival,
         wait_quantile,
     )
+    from tierserve.queueing.routers import Routed, power_of_choices
     from tierserve.queueing.staffing import halfin_whitt, servers_for
 
 __all__ = [
     "BatchProfile",
     "BatchQueue",
+    "Routed",
     "batch_queue",
     "closed_rate",
     "erlang_b",
@@ -36,6 +38,7 @@ __all__ = [
     "mean_wait",
     "mean_wait_general",
     "peakedness",
+    "power_of_choices",
     "response_quantile",
     "response_survival",
     "servers_for",
@@ -53,6 +56,8 @@ _MODULES = {
     "log_erlang_c": "erlang",
     "mean_wait_general": "general",
     "peakedness": "general",
+    "Routed": "routers",
+    "power_of_choices": "routers",
     "halfin_whitt": "staffing",
     "servers_for": "staffing",
 }

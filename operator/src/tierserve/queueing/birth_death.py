@@ -91,7 +91,7 @@ def batch_queue(lam: float, replicas: int, rates: Sequence[float] | Array) -> Ba
     rate = at_least_zero("lam", lam, "give the arrivals per second")
     if replicas < 1 or int(replicas) != replicas:
         raise complain("replicas", replicas, "a whole number >= 1", "give the replicas that serve")
-    levels = _levels(rates)
+    levels = levels_of(rates)
     count, slots = int(replicas), levels.size - 1
     servers, capacity = count * slots, float(count * levels[-1])
     if rate == 0.0:
@@ -107,7 +107,8 @@ def batch_queue(lam: float, replicas: int, rates: Sequence[float] | Array) -> Ba
     return BatchQueue(servers, rate, capacity, waiting / total, queue / rate, batch / rate, batch)
 
 
-def _levels(rates: Sequence[float] | Array) -> Array:
+def levels_of(rates: Sequence[float] | Array) -> Array:
+    """Return r(0) = 0, r(1), ..., r(n), checked. Raises ValueError where one is below the one before, or not finite."""
     given = np.asarray(rates, dtype=np.float64)
     if given.ndim != 1 or given.size == 0:
         raise complain("rates", rates, "a list of r(1), ..., r(n)", "give a rate for each batch that fits")
