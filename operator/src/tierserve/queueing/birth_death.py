@@ -31,6 +31,8 @@ _POINTS = 384
 """Points of the grid, about; up to so many states they are all summed."""
 _NEGLIGIBLE = 42.0
 """States less likely than the likeliest by a factor of e^42 count as none."""
+_FLAT = 1e-9
+"""A slope of mu, beside the rate itself, so small that lgamma of huge arguments would have no digits left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class _Chain:
     def _within(self, segment: npt.NDArray[np.int64], steps: Array) -> Array:
         """Sum of ln(lambda / mu) over the first `steps` states of a segment."""
         base, slope = self.replicas * self.levels[segment], self.slope[segment]
-        flat = slope <= 1e-9 * base / self.replicas  # lgamma of huge arguments has no digits left
+        flat = slope <= _FLAT * base / self.replicas
         safe = np.where(flat, 1.0, slope)
         x = base / safe
         sums = steps * np.log(safe) + gammaln(x + steps + 1.0) - gammaln(x + 1.0)
@@ -149,6 +151,18 @@ class _Chain:
         segment = np.minimum(k // self.replicas, self.slots - 1).astype(np.int64)
         out: Array = self.start[segment] + self._within(segment, k - segment * float(self.replicas))
         return out
+
+    def log_weight_at(self, k: int) -> float:
+        """The same for one k, without arrays: ten times as fast."""
+        segment = min(k // self.replicas, self.slots - 1)
+        steps = k - segment * self.replicas
+        base, slope = self.replicas * float(self.levels[segment]), float(self.slope[segment])
+        if slope <= _FLAT * base / self.replicas:
+            sums = steps * math.log(base + slope * (steps + 1.0) / 2.0) if steps else 0.0
+        else:
+            x = base / slope
+            sums = steps * math.log(slope) + math.lgamma(x + steps + 1.0) - math.lgamma(x + 1.0)
+        return float(self.start[segment]) + steps * math.log(self.lam) - sums
 
     def rate(self, k: float) -> float:
         """mu(k)."""
@@ -172,7 +186,7 @@ def _edge(chain: _Chain, mode: int, top: float, way: int) -> int:
         at = mode + way * step
         if (at - end) * way >= 0:
             return end
-        if float(chain.log_weight(np.array([float(at)]))[0]) < top - _NEGLIGIBLE:
+        if chain.log_weight_at(at) < top - _NEGLIGIBLE:
             return at
         step *= 2
 
@@ -180,7 +194,7 @@ def _edge(chain: _Chain, mode: int, top: float, way: int) -> int:
 def _sums(chain: _Chain) -> tuple[float, float, float]:
     """Sums of pi(k) and of k pi(k) over k < c, and pi(c), all in units of the likeliest state's."""
     mode = chain.mode()
-    top = float(chain.log_weight(np.array([float(mode)]))[0])
+    top = chain.log_weight_at(mode)
     low, high = _edge(chain, mode, top, -1), _edge(chain, mode, top, 1)
     stride = max(1, (high - low) // _POINTS)
     low = max(low - (-(high - low) % stride), low - stride)
@@ -192,7 +206,7 @@ def _sums(chain: _Chain) -> tuple[float, float, float]:
     extra = np.exp(chain.log_weight(rest) - top)
     whole = _sum(weight, stride, chain, low, high) + float(extra.sum())
     mean = _sum(weight * grid, stride, chain, low, high) + float((extra * rest).sum())
-    last = math.exp(float(chain.log_weight(np.array([float(chain.servers)]))[0]) - top)
+    last = math.exp(chain.log_weight_at(chain.servers) - top)
     if high == chain.servers:
         whole, mean = whole - last, mean - last * chain.servers
     return whole, mean, last
