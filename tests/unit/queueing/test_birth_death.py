@@ -8,7 +8,7 @@ import re
 import mpmath as mp
 import pytest
 
-from tierserve.queueing import BatchProfile, batch_queue, erlang_c, mean_wait
+from tierserve.queueing import BatchProfile, batch_queue, erlang_b, erlang_c, loss_queue, mean_wait
 
 PROFILE = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)
 
@@ -98,3 +98,42 @@ def test_of_replicas_without_a_common_queue_more_wait() -> None:
 def test_a_wrong_argument_is_named(lam: float, replicas: int, levels: list[float], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         batch_queue(lam, replicas, levels)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.9, 1.0, 1.5])
+@pytest.mark.parametrize(("replicas", "slots"), [(1, 1), (8, 64), (2000, 50)])
+def test_without_room_to_wait_the_loss_is_erlang_b(replicas: int, slots: int, load: float) -> None:
+    c = replicas * slots
+    found = loss_queue(load * c, replicas, [float(n) for n in range(1, slots + 1)], 0)
+    assert found.p_loss == pytest.approx(erlang_b(c, load * c), rel=1e-5)
+    assert (found.mean_wait, found.mean_service) == (0.0, pytest.approx(1.0, rel=1e-6))
+    assert found.p_wait == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("load", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("room", [0, 1, 11, 5000])
+def test_one_server_with_room_is_the_textbooks_finite_queue(load: float, room: int) -> None:
+    found = loss_queue(load, 1, [1.0], room)
+    with mp.workdps(50):
+        weights = [mp.mpf(load) ** k for k in range(room + 2)]
+        total = sum(weights)
+        loss = weights[-1] / total
+        queue = sum((k - 1) * w for k, w in enumerate(weights) if k) / total
+        wanted = (float(loss), float(queue / (load * (1 - loss))))
+    assert (found.p_loss, found.mean_wait) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_with_room_enough_nothing_is_lost_and_waits_are_those_of_the_open_queue() -> None:
+    lam = 0.97 * 8 * rates(64)[-1]
+    open_, bounded = batch_queue(lam, 8, rates(64)), loss_queue(lam, 8, rates(64), 20_000)
+    assert bounded.p_loss < 1e-100
+    assert (bounded.p_wait, bounded.mean_wait) == pytest.approx((open_.p_wait, open_.mean_wait))
+    assert bounded.mean_service == pytest.approx(open_.mean_service)
+
+
+def test_what_is_taken_is_what_is_finished() -> None:
+    lam = 1.3 * 8 * rates(64)[-1]
+    found = loss_queue(lam, 8, rates(64), 100)
+    assert lam * (1 - found.p_loss) == pytest.approx(8 * rates(64)[-1], rel=1e-6)  # it is always full
+    with pytest.raises(ValueError, match="room must be a whole number >= 0, got -1"):
+        loss_queue(1.0, 1, [2.0], -1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tierserve.queueing.batching import BatchProfile
-    from tierserve.queueing.birth_death import BatchQueue, batch_queue
+    from tierserve.queueing.birth_death import BatchQueue, LossQueue, batch_queue, loss_queue
     from tierserve.queueing.closed import closed_rate, fixed_point
     from tierserve.queueing.erlang import erlang_b, erlang_c, hayward_c, log_erlang_c
     from tierserve.queueing.general import mean_wait_general, peakedness
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchProfile",
     "BatchQueue",
+    "LossQueue",
     "Routed",
     "batch_queue",
     "closed_rate",
@@ -34,6 +35,7 @@ __all__ = [
     "halfin_whitt",
     "hayward_c",
     "log_erlang_c",
+    "loss_queue",
     "mean_response",
     "mean_wait",
     "mean_wait_general",
@@ -47,7 +49,9 @@ __all__ = [
 _MODULES = {
     "BatchProfile": "batching",
     "BatchQueue": "birth_death",
+    "LossQueue": "birth_death",
     "batch_queue": "birth_death",
+    "loss_queue": "birth_death",
     "closed_rate": "closed",
     "fixed_point": "closed",
     "erlang_b": "erlang",

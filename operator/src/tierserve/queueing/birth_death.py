@@ -90,11 +90,8 @@ def batch_queue(lam: float, replicas: int, rates: Sequence[float] | Array) -> Ba
     Raises:
         ValueError: an argument is out of its range.
     """
-    rate = at_least_zero("lam", lam, "give the arrivals per second")
-    if replicas < 1 or int(replicas) != replicas:
-        raise complain("replicas", replicas, "a whole number >= 1", "give the replicas that serve")
-    levels = levels_of(rates)
-    count, slots = int(replicas), levels.size - 1
+    rate, count, levels = _checked(lam, replicas, rates)
+    slots = levels.size - 1
     servers, capacity = count * slots, float(count * levels[-1])
     if rate == 0.0:
         return BatchQueue(servers, 0.0, capacity, 0.0, 0.0, 1.0 / float(levels[1]), 0.0)
@@ -107,6 +104,62 @@ def batch_queue(lam: float, replicas: int, rates: Sequence[float] | Array) -> Ba
     queue = waiting * ratio / (1.0 - ratio) / total
     batch = (mean + servers * waiting) / total
     return BatchQueue(servers, rate, capacity, waiting / total, queue / rate, batch / rate, batch)
+
+
+@dataclass(frozen=True, slots=True)
+class LossQueue:
+    """Stationary figures of a pool that turns away whom it has no room for; times in seconds, of those it takes.
+
+    Attributes:
+        p_loss: P(an arrival finds slots and queue full).
+        p_wait: P(one that is taken waits).
+        mean_wait: mean time in the queue.
+        mean_service: mean time in a replica.
+        mean_batch: requests in all replicas on average, those that wait not among them.
+    """
+
+    p_loss: float
+    p_wait: float
+    mean_wait: float
+    mean_service: float
+    mean_batch: float
+
+
+def loss_queue(lam: float, replicas: int, rates: Sequence[float] | Array, room: int) -> LossQueue:
+    """Return the figures of `batch_queue` where at most `room` requests may wait and any more are turned away.
+
+    With `room` 0 and r(j) = j mu the loss is Erlang B. Arguments as of `batch_queue`; the load may be more than the
+    replicas can bear.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if room < 0 or int(room) != room:
+        raise complain("room", room, "a whole number >= 0", "give how many requests may wait")
+    rate, count, levels = _checked(lam, replicas, rates)
+    slots = levels.size - 1
+    servers, capacity = count * slots, float(count * levels[-1])
+    if rate == 0.0:
+        return LossQueue(0.0, 0.0, 0.0, 1.0 / float(levels[1]), 0.0)
+    below, mean, last = _sums(_Chain(rate, count, levels))
+    ratio, behind = rate / capacity, np.arange(int(room) + 1, dtype=np.float64)
+    # pi(c + j) in units of pi(c), or above capacity of the last, so that nothing overflows
+    full = ratio ** (behind - (room if ratio > 1.0 else 0))
+    scale = ratio ** (-float(room) if ratio > 1.0 else 0.0)
+    waiting = last * float(full.sum())
+    total = below * scale + waiting
+    loss = last * float(full[-1]) / total
+    taken = rate * (1.0 - loss)
+    queue = last * float(full @ behind) / total
+    batch = (mean * scale + servers * waiting) / total
+    return LossQueue(loss, (waiting / total - loss) / (1.0 - loss), queue / taken, batch / taken, batch)
+
+
+def _checked(lam: float, replicas: int, rates: Sequence[float] | Array) -> tuple[float, int, Array]:
+    rate = at_least_zero("lam", lam, "give the arrivals per second")
+    if replicas < 1 or int(replicas) != replicas:
+        raise complain("replicas", replicas, "a whole number >= 1", "give the replicas that serve")
+    return rate, int(replicas), levels_of(rates)
 
 
 def levels_of(rates: Sequence[float] | Array) -> Array:
