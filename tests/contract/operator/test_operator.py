@@ -197,9 +197,12 @@ def test_a_tick_without_change_writes_nothing(served, eventually):
 
 
 def test_events_tell_of_transitions_and_only_of_those(served, eventually):
-    code, found = served.server.get(served.path("Event"))
-    assert code == 200
-    mine = [e for e in found["items"] if e["involvedObject"]["name"] == "assistant"]
-    assert {e["reason"] for e in mine} >= {"PartsMissing"}
+    def told():  # an event is sent beside the status, not before it
+        code, found = served.server.get(served.path("Event"))
+        assert code == 200
+        mine = [e for e in found["items"] if e["involvedObject"]["name"] == "assistant"]
+        return mine if {e["reason"] for e in mine} >= {"PartsMissing"} else None
+
+    mine = eventually(told, "the event")
     assert all(e["source"]["component"] == "tierserve-operator" for e in mine)
     assert len(mine) <= 4

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tierserve.runtime.local.service import LocalService
+from tierserve.runtime.local.service import LocalService, StartError
 
 FILE = """
 apiVersion: serving.tierserve.io/v1alpha1
@@ -71,7 +71,12 @@ def service_file(state_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def service(service_file: Path) -> Iterator[LocalService]:
-    with LocalService.up(service_file, on_progress=print) as running:
+    try:
+        running = LocalService.up(service_file, on_progress=print)
+    except StartError:  # its supervisor goes on trying, as for a user: not for those tests that come after these
+        LocalService.named("e2e").down()
+        raise
+    with running:
         yield running
 
 
