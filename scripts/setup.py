@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 EXTRAS = {
     "runtime": ("serving",),
-    "dev": ("serving", "operator", "dev"),
-    "bench": ("serving", "operator", "dev", "bench"),
+    "dev": ("serving", "operator", "simulate", "dev"),
+    "bench": ("serving", "operator", "simulate", "dev", "bench"),
 }
 IMAGES = {"operator": ("operator",)}
 """What only an image is made of; the serving image is made of runtime."""
