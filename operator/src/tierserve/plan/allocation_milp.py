@@ -1,0 +1,387 @@
+"""The allocation as a mixed-integer programme, solved by HiGHS (through scipy.optimize.milp).
+
+For each group of like sites g, option o and level k (replicas R_k .. R_(k+1) - 1, see `allocation_options`):
+
+    y(g, o, k)   whole: sites that run o at this level           sum over o, k (and "nothing") = sites of g
+    x(g, o, k)   whole: replicas above R_k at these sites        x <= (R_(k+1) - 1 - R_k) y
+    q(g, o, j)   rate of class j, as a part of all demand        sum over g, o = share of j
+    capacity     sum_j weight(o, j) q + overflow <= sum_k most(k) y + step(k) x
+
+The curve is convex, so no linear inequality bounds it from above without a choice: y is that choice, in place of a
+special ordered set. Up to twelve numbers of replicas each is a level and the programme is exact; beyond that a level
+takes in several, at the loss of rate that is told there. Convexity also says that of the sites that run an option all
+but one may be taken to have the floor or the ceiling, which keeps twenty like sites from being twenty times the work.
+
+Watts are linear in replicas and in rate, so caps are rows. Latency is network + requests in service / rate (Little);
+requests in a batch are a convex function of rate and replicas of degree one and are taken as the highest of its
+tangents: below it by 1% at most where a full batch takes twice as long as one request alone, by 5% where ten times.
+Waits are left out there, since the target keeps them short; the figures of the answer have them.
+
+Ties go to the higher quality, then to the order of overflow, then to the model named first, by small additions to the
+objective: a plan may lose up to a hundredth of the cheapest replica to a better one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from tierserve.api.deployment import GenAIDeployment
+from tierserve.plan.allocation_options import Group, Level, Option
+from tierserve.queueing._arrays import Array
+
+_QUALITY, _ORDER, _MODEL, _SPARE = 1e-2, 1e-3, 1e-4, 1e-4
+_GAP = 1e-7
+_DUST = 1e-6
+_TIME_LIMIT_S = 20.0
+_TANGENTS = tuple((k / 10) ** 2.5 for k in range(11))  # parts of a full batch, close where it is nearly empty
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """What comes by blocking.
+
+    Attributes:
+        parts: by group that takes it: (group it comes from, class, part of the rate of that class sent there).
+        peakedness: by group that takes it, of all that arrives at one of its sites.
+    """
+
+    parts: Mapping[int, tuple[tuple[int, str, float], ...]] = field(default_factory=dict)
+    peakedness: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An option in use: the replicas of each site that runs it (`room`: work each can take), and rates by class."""
+
+    group: int
+    option: int
+    replicas: tuple[int, ...]
+    room: tuple[float, ...]
+    rates: Mapping[str, float]
+    overflow: float
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The options in use, and by how much the answer may miss the best (relative; 0 where proven)."""
+
+    chosen: tuple[Chosen, ...]
+    gap: float
+
+
+@dataclass(slots=True)
+class _Columns:
+    """Where the variables of one option are, and its levels."""
+
+    group: int
+    option: int
+    one: Option
+    levels: tuple[Level, ...]
+    sites: dict[int, int] = field(default_factory=dict)
+    extra: dict[int, int] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
+    busy: int = -1
+    overflow: int = -1
+
+
+class _Model:
+    """Columns and rows as they are gathered."""
+
+    def __init__(self) -> None:
+        self.upper: list[float] = []
+        self.whole: list[int] = []
+        self.rows: list[tuple[dict[int, float], float, float]] = []
+
+    def column(self, upper: float, *, whole: bool = False) -> int:
+        self.upper.append(upper)
+        self.whole.append(int(whole))
+        return len(self.upper) - 1
+
+    def row(self, terms: dict[int, float], low: float, high: float) -> None:
+        self.rows.append((terms, low, high))
+
+
+def solve(
+    gaid: GenAIDeployment, groups: Sequence[Group], rate: float, overflow: Overflow | None = None
+) -> Solution | None:
+    """Return the best allocation of `rate` requests per second, or None where there is none."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # half a second to import
+    from scipy.sparse import csr_matrix
+
+    model, inflow = _Model(), overflow or Overflow()
+    unit = rate if rate > 0.0 else 1.0
+    blocks = [
+        _columns(model, groups, (g, o), inflow) for g, group in enumerate(groups) for o in range(len(group.options))
+    ]
+    _sites(model, groups, blocks)
+    if not _demand(model, gaid, blocks, 1.0 if rate > 0.0 else 0.0):
+        return None
+    for block in blocks:
+        _capacity(model, block, unit)
+    _inflow(model, blocks, inflow)
+    measures = {name: _measure(groups, blocks, unit, name, len(model.upper)) for name in ("cost", "energy", "carbon")}
+    _caps(model, gaid, measures)
+    goal = _goal(gaid, groups, blocks, measures=measures, model=model, unit=unit)
+    terms = [row[0] for row in model.rows]
+    data = np.array([value for row in terms for value in row.values()])
+    where = np.array([at for row in terms for at in row])
+    starts = np.cumsum([0, *(len(row) for row in terms)])
+    matrix = csr_matrix((data, where, starts), shape=(len(terms), len(model.upper)))
+    bounds = LinearConstraint(matrix, [row[1] for row in model.rows], [row[2] for row in model.rows])
+    found = milp(
+        goal,
+        integrality=np.array(model.whole),
+        bounds=Bounds(0.0, np.array(model.upper)),
+        constraints=bounds,
+        options={"mip_rel_gap": _GAP, "time_limit": _TIME_LIMIT_S},
+    )
+    if found.x is None:
+        return None
+    gap = float(found.mip_gap or 0.0)
+    return Solution(_read(groups, blocks, found.x, unit), gap if gap > _GAP else 0.0)
+
+
+def _columns(model: _Model, groups: Sequence[Group], at: tuple[int, int], inflow: Overflow) -> _Columns:
+    g, o = at
+    group, one = groups[g], groups[g].options[o]
+    block = _Columns(g, o, one, one.levels(inflow.peakedness.get(g, 1.0)))
+    count, rising = len(group.sites), _rising(block.levels)
+    for k, level in enumerate(block.levels):
+        ends = k in {0, len(block.levels) - 1} or not rising
+        block.sites[k] = model.column(count if ends else 1, whole=True)
+        if level.span > 1:
+            block.extra[k] = model.column(count * (level.span - 1), whole=True)
+            model.row({block.extra[k]: 1.0, block.sites[k]: 1.0 - level.span}, -math.inf, 0.0)
+    if rising and count > 1 and len(block.levels) > 3:
+        model.row({block.sites[k]: 1.0 for k in range(1, len(block.levels) - 1)}, 0.0, 1.0)
+    for name in one.uses:
+        block.classes[name] = model.column(1.0)
+    block.busy = model.column(math.inf)
+    if g in inflow.parts:
+        block.overflow = model.column(math.inf)
+    return block
+
+
+def _rising(levels: Sequence[Level]) -> bool:
+    """Tell whether each replica adds at least what the one before it added.
+
+    Then one replica more at the larger of two sites and one less at the smaller loses nothing, and all sites of an
+    option but one may be taken to have the floor or the ceiling: far fewer plans to look at.
+    """
+    added = [(b.most - a.most) / (b.replicas - a.replicas) for a, b in pairwise(levels)]
+    return levels[0].span == 1 and all(a <= b * (1.0 + 1e-6) for a, b in pairwise(added))
+
+
+def _sites(model: _Model, groups: Sequence[Group], blocks: Sequence[_Columns]) -> None:
+    """Every site runs one option, or nothing where it may."""
+    for g, group in enumerate(groups):
+        terms = {at: 1.0 for block in blocks if block.group == g for at in block.sites.values()}
+        model.row(terms, 0.0 if group.idle else len(group.sites), len(group.sites))
+
+
+def _demand(model: _Model, gaid: GenAIDeployment, blocks: Sequence[_Columns], scale: float) -> bool:
+    total = sum(one.share for one in gaid.spec.traffic) or 1.0
+    for traffic in gaid.spec.traffic:
+        terms = {block.classes[traffic.name]: 1.0 for block in blocks if traffic.name in block.classes}
+        share = scale * traffic.share / total
+        if share > 0.0 and not terms:
+            return False
+        if terms:
+            model.row(terms, share, share)
+    return True
+
+
+def _replicas(block: _Columns) -> dict[int, float]:
+    """Coefficients of the replicas that an option takes."""
+    terms = {at: float(block.levels[k].replicas) for k, at in block.sites.items()}
+    return {**terms, **dict.fromkeys(block.extra.values(), 1.0)}
+
+
+def _capacity(model: _Model, block: _Columns, unit: float) -> None:
+    terms = {block.classes[name]: use.weight for name, use in block.one.uses.items()}
+    if block.overflow >= 0:
+        terms[block.overflow] = 1.0
+    for k, level in enumerate(block.levels):
+        terms[block.sites[k]] = -level.most / unit
+        if k in block.extra:
+            terms[block.extra[k]] = -level.step / unit
+    model.row(terms, -math.inf, 0.0)
+
+
+def _inflow(model: _Model, blocks: Sequence[_Columns], inflow: Overflow) -> None:
+    """What overflows into a group is shared by its options; its work is that of the option where it is dearest."""
+    for g, parts in inflow.parts.items():
+        takers = [block for block in blocks if block.group == g]
+        terms = dict.fromkeys((block.overflow for block in takers), 1.0)
+        for source, name, part in parts:
+            weight = max(block.one.uses[name].weight for block in takers if name in block.one.uses)
+            for block in blocks:
+                if block.group == source and name in block.classes:
+                    terms[block.classes[name]] = terms.get(block.classes[name], 0.0) - part * weight
+        model.row(terms, 0.0, math.inf)
+
+
+def _measure(groups: Sequence[Group], blocks: Sequence[_Columns], unit: float, name: str, size: int) -> Array:
+    """Coefficients of money per hour, watts or grams per hour."""
+    out = np.zeros(size)
+    for block in blocks:
+        tier = groups[block.group].tier
+        hardware = tier.hardware
+        each, more = hardware.price, 0.0
+        if name != "cost":
+            grams = tier.carbon_g_per_kwh / 1e3 if name == "carbon" else 1.0
+            each, more = hardware.idle_w * grams, (hardware.max_w - hardware.idle_w) * grams
+        for at, count in _replicas(block).items():
+            out[at] = count * each * hardware.per_replica
+        for at, work in _work(block).items():
+            out[at] = work * more * hardware.per_replica * unit / block.one.placement.rate
+    return out
+
+
+def _work(block: _Columns) -> dict[int, float]:
+    """Coefficients of the mean requests per unit of demand that an option serves."""
+    terms = {block.classes[name]: use.weight for name, use in block.one.uses.items()}
+    return {**terms, block.overflow: 1.0} if block.overflow >= 0 else terms
+
+
+def _caps(model: _Model, gaid: GenAIDeployment, measures: Mapping[str, Array]) -> None:
+    for name, cap in caps_of(gaid).items():
+        terms = {int(at): float(measures[name][at]) for at in np.flatnonzero(measures[name])}
+        model.row(terms, -math.inf, cap * (1.0 - 1e-9))
+
+
+def caps_of(gaid: GenAIDeployment) -> dict[str, float]:
+    """Caps by what they bound: cost (per hour), energy (watts) and carbon (grams per hour)."""
+    caps = gaid.spec.objective.caps
+    if caps is None:
+        return {}
+    given = {
+        "cost": caps.cost_per_hour,
+        "energy": caps.power.value if caps.power else None,
+        "carbon": caps.carbon_per_hour.value if caps.carbon_per_hour else None,
+    }
+    return {name: cap for name, cap in given.items() if cap is not None}
+
+
+def _goal(
+    gaid: GenAIDeployment,
+    groups: Sequence[Group],
+    blocks: Sequence[_Columns],
+    *,
+    unit: float,
+    measures: Mapping[str, Array],
+    model: _Model,
+) -> Array:
+    kind = gaid.spec.objective.optimize
+    size = len(model.upper)
+    if kind == "latency":
+        goal = _latency(model, blocks, unit, size)
+        scale = gaid.spec.objective.response_time.target.value
+        price = measures["cost"]
+        goal = goal + price * (_MODEL * scale / max(float(price @ _most(model)), 1e-9))
+    else:
+        goal = measures[kind].copy()
+        single = [goal[at] / block.levels[k].replicas for block in blocks for k, at in block.sites.items()]
+        scale = min((value for value in single if value > 0.0), default=1.0)
+    return goal / scale + _ties(gaid, groups, blocks, size)  # in replicas: the solver's tolerances are absolute
+
+
+def _most(model: _Model) -> Array:
+    return np.where(np.isfinite(model.upper), model.upper, 0.0)
+
+
+def _ties(gaid: GenAIDeployment, groups: Sequence[Group], blocks: Sequence[_Columns], size: int) -> Array:
+    out = np.zeros(size)
+    order = {one.name: [tier.name for tier in gaid.tiers_for(one)] for one in gaid.spec.traffic}
+    for block in blocks:
+        group = groups[block.group]
+        named = gaid.models_of(group.tier).index(block.one.model)
+        worse = _QUALITY * (1.0 - (block.one.model.quality or 0.0)) + _MODEL * named / 16
+        for name, at in block.classes.items():
+            out[at] = worse + _ORDER * order[name].index(group.tier.name) / 16
+        for at, count in _replicas(block).items():
+            out[at] = _SPARE * count / max(group.tier.max_replicas, 1) / len(group.sites)
+    return out
+
+
+def _latency(model: _Model, blocks: Sequence[_Columns], unit: float, size: int) -> Array:
+    """Mean seconds of a request: its network, and by Little the requests in batches over the rate."""
+    goal = np.zeros(size)
+    for block in blocks:
+        for name, at in block.classes.items():
+            goal[at] = block.one.uses[name].network_s
+        goal[block.busy] = 1.0
+        for level, slope in _tangents(block.one):  # busy unit >= level replicas + slope rate, busy per unit of rate
+            terms = {at: count * level / unit for at, count in _replicas(block).items()}
+            for at, weight in _work(block).items():
+                terms[at] = slope * weight
+            model.row({**terms, block.busy: -1.0}, -math.inf, 0.0)
+    return goal
+
+
+def _tangents(one: Option) -> list[tuple[float, float]]:
+    """(l, s) with requests in service >= l R + s rate for R replicas: n(u) = u T(0) / (1 - u slope), u = rate / R."""
+    place = one.placement
+    work = (place.input_tokens, place.output_tokens)
+    empty = place.profile.service_time(0.0, *work)
+    slope = (place.service_s - empty) / place.slots
+    out = []
+    for part in _TANGENTS:
+        u = place.profile.rate(part * place.slots, *work)
+        left = 1.0 - u * slope
+        gradient = empty / left**2
+        out.append((u * empty / left - gradient * u, gradient))
+    return out
+
+
+def _read(groups: Sequence[Group], blocks: Sequence[_Columns], x: Array, unit: float) -> tuple[Chosen, ...]:
+    """Whole numbers from the solver's floats; a trace of rate goes to the pool with the most of its class."""
+    out: list[Chosen] = []
+    lost: dict[str, float] = {}
+    whole: dict[str, float] = {}
+    for block in blocks:
+        for name, at in block.classes.items():
+            whole[name] = whole.get(name, 0.0) + float(x[at]) * unit
+    for block in blocks:
+        replicas: list[int] = []
+        room: list[float] = []
+        for k, at in block.sites.items():
+            level, count = block.levels[k], round(float(x[at]))
+            extra = round(float(x[block.extra[k]])) if k in block.extra else 0
+            more = [extra // count + (s < extra % count) for s in range(count)] if count else []
+            replicas += [level.replicas + one for one in more]
+            room += [level.most + level.step * one for one in more]
+        rates = {name: float(x[at]) * unit for name, at in block.classes.items()}
+        if not replicas:
+            for name, part in rates.items():
+                lost[name] = lost.get(name, 0.0) + part
+            continue
+        over = float(x[block.overflow]) * unit if block.overflow >= 0 else 0.0
+        pairs = sorted(zip(replicas, room, strict=True), reverse=True)
+        kept = {name: part for name, part in rates.items() if part > _DUST * whole[name]}
+        for name, part in rates.items():
+            if name not in kept:
+                lost[name] = lost.get(name, 0.0) + part
+        out.append(
+            Chosen(block.group, block.option, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs), kept, over)
+        )
+    return tuple(_with(one, out, lost) for one in out)
+
+
+def _with(one: Chosen, all_of: Sequence[Chosen], lost: Mapping[str, float]) -> Chosen:
+    rates = dict(one.rates)
+    for name, part in lost.items():
+        biggest = max(all_of, key=lambda other: other.rates.get(name, 0.0))
+        if biggest is one and name in rates:
+            rates[name] += part
+    return Chosen(one.group, one.option, one.replicas, one.room, rates, one.overflow)
+
+
+def mean_work(one: Option, rates: Mapping[str, float]) -> float:
+    """Mean requests per second that `rates` by class amount to."""
+    return sum(one.uses[name].weight * part for name, part in rates.items())
