@@ -23,6 +23,7 @@ _SHIPPED = {
     "azure-code": ("azure_llm_2023_code.csv", "Azure LLM inference trace 2023 (code), CC-BY 4.0"),
     "mooncake-conversation": ("mooncake_conversation.csv", "Mooncake conversation trace, Apache-2.0"),
 }
+_RATES, _RATE_STEP_S = "servegen_rates_10min.csv", 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,28 @@ def load_trace(name: str | Path, *, seed: int = 0) -> Trace:
         raise LoadError(f"no trace {name}", f"shipped are {', '.join(_SHIPPED)}; or give the path of a CSV file")
     with path.open(encoding="utf-8", newline="") as lines:
         return _read(path.stem, path.name, lines, seed)
+
+
+def rate_names() -> tuple[str, ...]:
+    """Categories that `load_rates` knows."""
+    return tuple(dict.fromkeys(row[0] for row in _rate_rows()))
+
+
+def load_rates(category: str) -> tuple[Floats, float]:
+    """Requests per second of a ServeGen category, and the seconds that each value holds for.
+
+    Raises:
+        LoadError: unknown category.
+    """
+    values = [float(row[2]) for row in _rate_rows() if row[0] == category]
+    if not values:
+        raise LoadError(f"no rates of {category}", f"shipped are {', '.join(rate_names())}")
+    return np.array(values), _RATE_STEP_S
+
+
+def _rate_rows() -> list[list[str]]:
+    with resources.files("tierserve.load").joinpath("data", _RATES).open(encoding="utf-8") as lines:
+        return list(csv.reader(lines))[1:]
 
 
 def _read(name: str, source: str, lines: IO[str], seed: int) -> Trace:
