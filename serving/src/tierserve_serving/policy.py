@@ -9,6 +9,7 @@ from typing import Any
 
 from tierserve.plan.autoscale import Settings
 from tierserve.queueing.batching import BatchProfile
+from tierserve_serving import policy_decisions, policy_handover
 from tierserve_serving.policy_runner import Outlets, PolicyRunner
 
 
@@ -32,6 +33,8 @@ class ErlangPolicy:
         profile: {alpha, beta, gamma} of the engine's batches; with the mean `input_tokens` and `output_tokens` observed
             service
             times are scaled to a full batch.
+        only_version: what the pool's only replica is made from, in a word; with another word it is about to be replaced
+            where it is, and gateways are told to leave the pool first. None: others serve meanwhile.
         settings: any other field of `tierserve.plan.autoscale.Settings`.
 
     Raises:
@@ -51,6 +54,7 @@ class ErlangPolicy:
         pool: str | None = None,
         interval_s: float = 0.5,
         profile: dict[str, float] | None = None,
+        only_version: str | None = None,
         **settings: Any,
     ) -> None:
         if startup_s is not None:
@@ -66,6 +70,8 @@ class ErlangPolicy:
         self.outlets = Outlets(demand_url, decisions_address)
         self.pool, self.interval_s = pool, interval_s
         self._runner: PolicyRunner | None = None
+        if only_version and pool and decisions_address:
+            policy_handover.leave(pool, only_version, policy_decisions.board(decisions_address))
 
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
         """Return the replicas wanted and the policy state that Ray keeps (none: it is kept here)."""

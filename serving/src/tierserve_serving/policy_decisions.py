@@ -15,6 +15,7 @@ from tierserve.plan.autoscale import Decision
 logger = logging.getLogger("ray.serve")
 _RETRY_S = 10.0
 _FORGET_S = 3600.0
+_CLOSED_S = 10.0
 _boards: dict[str, DecisionBoard] = {}
 _gauges: dict[str, Any] = {}
 _lock = threading.Lock()
@@ -39,16 +40,33 @@ class DecisionBoard:
             raise ValueError(f"decisions_address must be HOST:PORT, got {address!r}")
         self.host, self.port = host.strip("[]"), int(port)
         self._decisions: dict[str, dict[str, Any]] = {}
+        self._closed: dict[str, float] = {}
         self._server: ThreadingHTTPServer | None = None
         self._tried = -math.inf
 
     def put(self, pool: str, decision: dict[str, Any]) -> None:
         """Show a decision in place of the pool's last one."""
         now = time.time()
-        self._decisions = {k: v for k, v in self._decisions.items() if now - v["t"] < _FORGET_S} | {pool: decision}
+        shown = self._as_closed(pool, decision)
+        self._decisions = {k: v for k, v in self._decisions.items() if now - v["t"] < _FORGET_S} | {pool: shown}
         if self._server is None and time.monotonic() - self._tried > _RETRY_S:
             self._tried = time.monotonic()
             self._listen()
+
+    def close(self, pool: str) -> bool:
+        """Show that none runs until a decision says so itself, at most 10 s; False where none was said to run."""
+        last = self._decisions.get(pool)
+        if last is None or not last.get("running"):
+            return False
+        self._closed[pool] = time.monotonic() + _CLOSED_S
+        self.put(pool, last)
+        return True
+
+    def _as_closed(self, pool: str, decision: dict[str, Any]) -> dict[str, Any]:
+        if not decision.get("running") or time.monotonic() > self._closed.get(pool, -math.inf):
+            self._closed.pop(pool, None)
+            return decision
+        return decision | {"running": 0}
 
     def body(self) -> bytes:
         """Return the decisions as JSON."""

@@ -131,6 +131,7 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
     spec = GatewaySpec(
         service="assistant", port=free_port(), pools=(pool,), classes=(GatewayClass("chat", ("edge",)),),
         default_class="chat", admin_socket=str(run / "admin.sock"), drain_timeout_s=20.0,
+        states_file=str(run / "servers.state"),
     )  # fmt: skip
     config, log = tmp_path / "haproxy.cfg", tmp_path / "log"
     config.write_text(render_haproxy(spec))
@@ -151,6 +152,39 @@ def test_a_changed_file_is_followed_and_a_bad_one_left_alone(pod: Pod) -> None:
     pools = (replace(pod.spec.pools[0], models=("mid", "tiny")),)
     pod.config.write_text(render_haproxy(replace(pod.spec, pools=pools)))
     until(lambda: pod.models() == ["assistant", "mid", "tiny"], "the good file is taken")
+
+
+def admin(pod: Pod, command: str) -> str:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(pod.spec.admin_socket)
+        sock.sendall(f"{command}\n".encode())
+        return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+
+
+def worker(pod: Pod) -> str:
+    return admin(pod, "show info").partition("\nPid: ")[2].partition("\n")[0]
+
+
+def test_a_reload_takes_no_pool_for_up_that_is_down_or_drained(pod: Pod) -> None:
+    """A request that came in the moment between reload and agent went to a tier without a replica, and hung there."""
+    edge = pod.spec.pools[0]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        pools = (edge, replace(edge, name="cloud-default", tier="cloud", port=silent.getsockname()[1]))
+        pod.config.write_text(render_haproxy(replace(pod.spec, pools=pools)))
+        until(lambda: "pool_cloud-default" in admin(pod, "show stat"), "the second pool")
+        admin(pod, "set server pool_cloud-default/s state drain")
+
+        def states() -> dict[str, str]:
+            rows = [line.split(",") for line in admin(pod, "show stat -1 4 -1").splitlines()]
+            return {row[0]: row[17] for row in rows if row[0].startswith("pool_")}
+
+        until(lambda: states()["pool_edge-default"] == "DOWN", "nobody is at the port of the edge")
+        before = worker(pod)
+        pod.config.write_text(render_haproxy(replace(pod.spec, pools=pools, max_queue=7)))
+        until(lambda: worker(pod) != before, "the reload")
+        found = states()
+        assert found["pool_edge-default"] == "DOWN"
+        assert found["pool_cloud-default"].startswith("DRAIN")
 
 
 def test_at_its_end_it_lingers_and_then_goes(pod: Pod) -> None:

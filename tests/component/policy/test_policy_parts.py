@@ -17,10 +17,10 @@ from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
 from tierserve.plan.autoscale import Observation, Settings, State, decide
-from tierserve_serving import policy_demand
+from tierserve_serving import policy_demand, policy_handover
 from tierserve_serving.policy import ErlangPolicy
 from tierserve_serving.policy_context import observation
-from tierserve_serving.policy_decisions import DecisionBoard, as_json
+from tierserve_serving.policy_decisions import DecisionBoard, as_json, board
 from tierserve_serving.policy_demand import DemandPoller
 
 DEPLOYMENT = DeploymentID(name="replica", app_name="edge")
@@ -257,3 +257,29 @@ def test_a_name_is_asked_at_each_of_its_addresses_and_https_by_its_name():
 def test_a_demand_url_that_is_not_http_is_refused():
     with pytest.raises(ValueError, match="http"):
         DemandPoller("file:///etc/passwd")
+
+
+def test_a_pool_is_left_before_its_only_replica_is_replaced(monkeypatch):
+    """Ray stops it right after it has built the policy anew; requests that came then hung till the next one ran."""
+    monkeypatch.setattr(policy_handover, "LEAVE_S", 0.5)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+    here, shown = board(address), lambda: json.loads(here.body())["left"]["running"]
+
+    def built(version: str | None) -> float:
+        began = time.monotonic()
+        ErlangPolicy(1.0, pool="left", decisions_address=address, only_version=version)
+        return time.monotonic() - began
+
+    assert built("a") < 0.4, "nothing runs yet"
+    here.put("left", {"t": time.time(), "running": 1})
+    assert built("a") < 0.4, "another floor, say: the replica stays"
+    assert shown() == 1
+    assert built("b") >= 0.5
+    assert shown() == 0
+    here.put("left", {"t": time.time(), "running": 1})
+    assert shown() == 0, "the old one, about to go"
+    here.put("left", {"t": time.time(), "running": 0})
+    here.put("left", {"t": time.time(), "running": 1})
+    assert shown() == 1, "the new one"

@@ -160,6 +160,20 @@ def test_a_pool_that_may_grow_starts_a_new_version_before_it_stops_the_old_one_a
     assert surge("edge-default") is None, "there may be no node for one more: it would wait for good"
 
 
+def test_the_policy_of_a_replica_that_is_replaced_in_place_is_told_of_it():
+    def version(pool: str, replicas: dict[str, int], **more: Any) -> str | None:
+        found = objects(edge={"replicas": replicas, **more})["RayService", pool]
+        (deployment,) = json.loads(found["spec"]["serveConfigV2"])["applications"][0]["deployments"]
+        told: str | None = deployment["autoscaling_config"]["policy"]["policy_kwargs"]["only_version"]
+        return told
+
+    alone = version("assistant-edge-default", {"min": 1, "max": 1})
+    assert alone
+    assert alone != version("assistant-edge-default", {"min": 1, "max": 1}, network={"rtt": "70ms"})
+    assert version("assistant-edge-default", {"min": 2, "max": 2}) is None, "the other one serves"
+    assert version("assistant-edge-default", {"min": 1, "max": 2}) is None, "the new one starts first"
+
+
 def test_the_state_of_rays_control_is_kept_in_a_redis_where_one_is_given():
     settings = KubeSettings(gcs_redis_address="redis.ray:6379", gcs_redis_secret="redis")
     given = objects(settings)["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]

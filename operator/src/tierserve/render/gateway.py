@@ -59,6 +59,8 @@ def _global(spec: GatewaySpec) -> list[str]:
         f"tune.bufsize {spec.buffer_bytes}",
         f"hard-stop-after {_ms(spec.drain_timeout_s)}",
     ]
+    if spec.states_file is not None:
+        lines.append(f"server-state-file {spec.states_file}")
     if spec.max_connections is not None:
         lines.append(f"maxconn {spec.max_connections}")
     if spec.log_address is not None:
@@ -81,6 +83,7 @@ def _defaults(spec: GatewaySpec) -> list[str]:
             f"timeout server {_ms(spec.response_timeout_s)}",
             f"timeout queue {_ms(spec.queue_timeout_s)}",
             "timeout check 5s",
+            *(["load-server-state-from-file global"] if spec.states_file is not None else []),
             *_own_errors(spec),
         ],
     )

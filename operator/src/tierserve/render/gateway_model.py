@@ -80,6 +80,8 @@ class GatewaySpec:
         drain_timeout_s: how long a process may finish its streams after a reload.
         resolve: pools' hosts are names to be resolved as long as the gateway runs, by the servers of /etc/resolv.conf;
             one that is not known yet does not keep it from starting.
+        states_file: where a reload leaves which pools are down or drained, for the process that takes over. It keeps
+            ports too: only where those of pools never change.
     """
 
     service: str
@@ -107,6 +109,7 @@ class GatewaySpec:
     tls_certificate: str | None = None
     health_interval_s: float = 2.0
     resolve: bool = False
+    states_file: str | None = None
 
     @property
     def tiers(self) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ def check_spec(spec: GatewaySpec) -> None:
     for field, path in (("admin_socket", spec.admin_socket), ("log_address", spec.log_address or "x")):
         _match(_FILE, field, [path])
     _match(_FILE, "tls_certificate", [spec.tls_certificate or "x"])
+    _match(_FILE, "states_file", [spec.states_file or "x"])
 
 
 def _check_names(spec: GatewaySpec) -> None:

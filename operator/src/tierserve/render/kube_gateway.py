@@ -95,7 +95,12 @@ def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Kube
     pools = tuple(replace(p, max_in_flight=-(-p.max_in_flight // share)) for p in spec.pools)
     certificate = CERTIFICATE if _secret(gaid) else None
     return replace(
-        spec, pools=pools, drain_timeout_s=float(settings.drain_s), tls_certificate=certificate, retries=RETRIES
+        spec,
+        pools=pools,
+        drain_timeout_s=float(settings.drain_s),
+        tls_certificate=certificate,
+        retries=RETRIES,
+        states_file=f"{RUN}/servers.state",
     )
 
 

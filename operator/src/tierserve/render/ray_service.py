@@ -29,6 +29,9 @@ REPLICA = "tierserve_replica"
 """Ray's resource of which a worker pod has one and a replica takes one: a pod for each replica."""
 WORKERS = "replicas"
 MOST_WORKERS = 100_000
+LINGER_S = 5
+"""How long a replica that was told to go takes new requests: longer than Ray's HAProxy takes to leave it. Ray's own
+30 s keep the node from the replica that takes its place."""
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -166,6 +169,7 @@ def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
             # What a replica says of itself at its start is 108 KB in Serve 2.60 (its router's class by value). Above
             # Ray's 100 KB it lies in the node's object store for good, and the autoscaler never finds the node idle.
             {"name": "RAY_max_direct_call_object_size", "value": "1048576"},
+            {"name": "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "value": str(LINGER_S)},
         ],
     }
 

@@ -6,6 +6,8 @@ model, slot count or profile starts new replicas.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,7 +121,7 @@ def _deployment(service: str, placement: Placement, target: ServeTarget) -> dict
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
         **({"max_surge_percent": SURGE_PERCENT} if target.surge else {}),
-        "autoscaling_config": _autoscaling(placement, target),
+        "autoscaling_config": _autoscaling(service, placement, target),
     }
 
 
@@ -132,7 +134,7 @@ def _actor_options(service: str, placement: Placement, target: ServeTarget) -> d
     return options
 
 
-def _autoscaling(placement: Placement, target: ServeTarget) -> dict[str, Any]:
+def _autoscaling(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
     # Serve's own delays are off: when to follow load up and down is the policy's business.
     return {
         "min_replicas": placement.min_replicas,
@@ -141,11 +143,11 @@ def _autoscaling(placement: Placement, target: ServeTarget) -> dict[str, Any]:
         "downscale_delay_s": 0,
         "metrics_interval_s": METRICS_INTERVAL_S,
         "look_back_period_s": 2.0,
-        "policy": {"policy_function": POLICY, "policy_kwargs": _policy_kwargs(placement, target)},
+        "policy": {"policy_function": POLICY, "policy_kwargs": _policy_kwargs(service, placement, target)},
     }
 
 
-def _policy_kwargs(placement: Placement, target: ServeTarget) -> dict[str, Any]:
+def _policy_kwargs(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
     return {
         "pool": placement.pool,
         "response_target_s": placement.target_s,
@@ -159,4 +161,12 @@ def _policy_kwargs(placement: Placement, target: ServeTarget) -> dict[str, Any]:
         "headroom": placement.headroom,
         "demand_url": target.demand_urls.get(placement.pool),
         "decisions_address": target.decisions_address,
+        "only_version": _only_version(service, placement, target),
     }
+
+
+def _only_version(service: str, placement: Placement, target: ServeTarget) -> str | None:
+    """Of a replica that has none beside it while it is replaced; None where there is one."""
+    if target.surge or placement.max_replicas > 1:
+        return None
+    return hashlib.sha256(json.dumps(_args(service, placement, target), sort_keys=True).encode()).hexdigest()[:12]

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -118,7 +119,38 @@ def reload(binary: Path, config: Path, text: str, master_pid: int) -> None:
     finally:
         trial.unlink(missing_ok=True)
     write_config(config, text)
+    keep_states(text)
     os.kill(master_pid, signal.SIGUSR2)
+
+
+def keep_states(text: str) -> None:
+    """Writes down what the worker knows of its pools, where the file `text` asks for it (`server-state-file`).
+
+    A new worker takes every pool for up and undrained until checks and agent say otherwise, and sends there what comes
+    meanwhile: to a pool whose only replica is being replaced, say, which answers when the new one runs.
+    """
+    socket_path, states = (_named(text, words) for words in ("stats socket", "server-state-file"))
+    if socket_path is None or states is None:
+        return
+    states.unlink(missing_ok=True)  # what is old by now would be worse than nothing
+    try:
+        found = _ask(socket_path, "show servers state")
+    except OSError:
+        return  # the worker does not answer: the next one starts with what the file says
+    write_config(states, found)
+
+
+def _named(text: str, words: str) -> Path | None:
+    found = re.search(rf"^\s*{words} (\S+)", text, re.MULTILINE)
+    return Path(found[1]) if found else None
+
+
+def _ask(path: Path, command: str) -> str:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(2.0)
+        connection.connect(str(path))
+        connection.sendall(f"{command}\n".encode())
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
 def stop(master_pid: int, *, finish: bool = True) -> None:
