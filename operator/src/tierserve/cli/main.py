@@ -8,6 +8,7 @@ from tierserve.cli.errors import run
 from tierserve.cli.load import load
 from tierserve.cli.local import down, status, up
 from tierserve.cli.plan import plan
+from tierserve.cli.simulate import simulate
 from tierserve.cli.validate import validate
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (validate, plan, up, status, down, load):
+for command in (validate, plan, simulate, up, status, down, load):
     app.command()(command)
 
 

@@ -17,7 +17,9 @@ from tierserve.plan.autoscale_history import History, extend
 from tierserve.plan.autoscale_load import Load, batch_factor, estimate
 from tierserve.plan.autoscale_model import Decision, GatewaySample, Observation, ReplicaSample, Settings
 from tierserve.plan.autoscale_need import Need, View, need, smooth
+from tierserve.plan.autoscale_reserve import reserve_need, with_experience
 from tierserve.plan.autoscale_staffing import Demand, response_quantile, wait_probability
+from tierserve.plan.reserve import Reserve
 
 __all__ = ["Decision", "GatewaySample", "Observation", "ReplicaSample", "Settings", "State", "decide"]
 
@@ -37,6 +39,7 @@ class State:
     backlog_since: float | None = None
     last: Decision | None = None
     first_t: float | None = None
+    reserve: Reserve | None = None  # what was learned of the replicas that must stand ready
 
 
 def _startup(state: State, replicas: Mapping[str, ReplicaSample], settings: Settings) -> float:
@@ -173,11 +176,13 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     since = _backlog_since(history, obs, state, settings)
     startup_s = _startup(state, obs.replicas, settings)
     view = View(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
-    found = need(view)
-    window_s = max(settings.scale_down_window_s, startup_s)
+    learned = with_experience(state.reserve or Reserve(), state.history, view) if settings.learn_reserve else None
+    found = need(view) if learned is None else reserve_need(learned, view)
+    # what is learned knows how long a load is to be remembered
+    window_s = 0.0 if learned is not None else max(settings.scale_down_window_s, startup_s)
     needs = _remember(state.needs or ((obs.t, obs.target),), obs.t, found.down, window_s)
     n, why = _target(found, needs[0][1], obs, settings)
     decision = _decision(n, why, view)
     raised, startups = _learn_startup(state, n, obs)
     first_t = state.first_t if state.first_t is not None else obs.t
-    return decision, State(history, load, needs, raised, startups, since, decision, first_t)
+    return decision, State(history, load, needs, raised, startups, since, decision, first_t, learned)

@@ -31,6 +31,10 @@ class Settings:
             slack.
         prior_completions: finished requests from which the observed service time replaces the prior.
         sampling_jitter_s: spread of the times at which replicas are sampled (no matter with the gateway's figures).
+        learn_reserve: whether those replicas stand ready that experience shows to suffice (plan/reserve.py), in place
+            of those that Erlang C gives for the load of now. It pays where a start takes long beside the time that a
+            request may wait.
+        reserve_gain: by how much requests that were late in truth move what is trusted on paper.
         profile: batching profile; with `input_tokens` and `output_tokens` the prior is scaled by observed over
             modelled.
     """
@@ -50,6 +54,8 @@ class Settings:
     drain_s: float | None = None
     prior_completions: int = 20
     sampling_jitter_s: float = 0.3
+    learn_reserve: bool = False
+    reserve_gain: float = 2.0
     profile: BatchProfile | None = None
     input_tokens: float = 0.0
     output_tokens: float = 0.0
@@ -59,7 +65,8 @@ class Settings:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
         for name in (
-            "startup_s", "scale_down_window_s", "scale_down_margin", "headroom", "confidence", "sampling_jitter_s"
+            "startup_s", "scale_down_window_s", "scale_down_margin", "headroom", "confidence", "sampling_jitter_s",
+            "reserve_gain",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
@@ -91,12 +98,21 @@ class ReplicaSample:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySample:
-    """What the gateway offered to the pool: a counter since its start, its queue and its requests in flight now."""
+    """What the gateway saw of the pool.
+
+    Attributes:
+        t: Unix seconds.
+        arrivals: requests offered to the pool, a counter since the gateway's start.
+        queued, in_flight: in its queue and in the replicas now.
+        answered, late: counters of answers, and of those that missed the objective; 0 where it does not tell.
+    """
 
     t: float
     arrivals: float
     queued: float
     in_flight: float
+    answered: float = 0.0
+    late: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,131 @@
+"""The page of bench/autoscalers.py: tables and pictures from the runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from autoscalers import GOAL, SCENARIOS, STARTUP_S, Run, chosen, in_hindsight, rules
+
+ABLATIONS = ("ours-paper-only", "ours-erlang")
+COLOURS = plt.get_cmap("tab20").colors
+
+
+def write(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str], machine: str, out: Path) -> Path:
+    """Write autoscalers.md and its pictures; return the page."""
+    parts = [head(machine), summary(runs, scenarios, names)]
+    for name in scenarios:
+        mine = [r for r in runs if r.scenario == name]
+        picture = out / f"autoscalers-{name}.png"
+        pareto(mine, name, names, picture)
+        parts.append(section(mine, name, names, picture.name))
+    path = out / "autoscalers.md"
+    path.write_text("\n".join(parts))
+    return path
+
+
+def head(machine: str) -> str:
+    return f"""# Scaling rules side by side
+
+Made by `make bench-autoscalers` ({machine}); all dice have seed 1, so the figures are the same on any machine.
+
+Simulated: continuous batching step by step (an 8B model on an A100, by its roofline), one queue at the gateway for
+every rule, {STARTUP_S:.0f} s from a raised target to a replica that serves, stops that drain.
+
+Each rule has one knob. `tuned` is the value chosen on the first part of a trace (the fewest GPU-hours with {GOAL:.0%}
+of the requests within the target there, or else the most within it), judged on the rest. `in hindsight` is what the
+cheapest value with {GOAL:.0%} within the target on the rest would have cost, `-` where none holds it. The oracle knows
+all arrivals to come and has its settings chosen in hindsight. Rules and sources: `simulate/policies/registry.py`.
+"""
+
+
+def title(rule: str) -> str:
+    return "Oracle" if rule == "oracle" else rules()[rule].title
+
+
+def by_rule(runs: Sequence[Run], rule: str) -> list[Run]:
+    return [r for r in runs if r.rule == rule]
+
+
+def summary(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str]) -> str:
+    """GPU-hours over the oracle's, with the share within the target, per rule and scenario."""
+    lines = ["## GPU-hours over the oracle's, and the share within the target", ""]
+    lines += ["| rule | " + " | ".join(scenarios) + " |", "|---|" + "---|" * len(scenarios)]
+    for rule in names:
+        cells = []
+        for name in scenarios:
+            mine = [r for r in runs if r.scenario == name]
+            best, oracle = chosen(by_rule(mine, rule)), in_hindsight(by_rule(mine, "oracle"))
+            ratio = f"{best.hours / oracle.hours:.2f} x" if oracle else f"{best.hours:.1f} h"
+            held = f"{best.share:.2%}"
+            cells.append(f"**{ratio}, {held}**" if best.share >= GOAL else f"{ratio}, {held}")
+        lines.append(f"| {title(rule)} | " + " | ".join(cells) + " |")
+    lines += ["", f"Tuned on the first part, judged on the rest; bold: {GOAL:.0%} or more within the target.", ""]
+    return "\n".join(lines)
+
+
+def section(runs: Sequence[Run], name: str, names: Sequence[str], picture: str) -> str:
+    scenario = SCENARIOS[name]
+    lines = [
+        f"## {name}",
+        "",
+        f"{scenario.about}. Target: {target(name)}. Judged from {scenario.tune_s:,.0f} s on.",
+        "",
+    ]
+    lines += [f"![GPU-hours and requests that missed, {name}]({picture})", ""]
+    lines += [
+        "| rule | within target | GPU-hours | in hindsight | TTFT p95, p99 (s) | ITL p99 (ms)"
+        " | response p95 (s) | turns/h | MJ |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for rule in (*names, "oracle"):
+        mine = by_rule(runs, rule)
+        hind = in_hindsight(mine)
+        best = (hind or chosen(mine)) if rule == "oracle" else chosen(mine)
+        seen = f"{hind.hours:.2f} h" if hind else "-"
+        lines.append(
+            f"| {title(rule)} | {best.share:.2%} | {best.hours:.2f} | {seen}"
+            f" | {number(best.ttft_p95)}, {number(best.ttft_p99)} | {number(best.itl_p99 * 1e3)}"
+            f" | {number(best.response_p95)} | {best.reversals:.1f} | {best.megajoules:.1f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def number(value: float) -> str:
+    return "never" if math.isinf(value) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def target(name: str) -> str:
+    goal = SCENARIOS[name].objective
+    parts = [("first token", goal.ttft_s), ("between tokens", goal.itl_s), ("response", goal.response_s)]
+    return ", ".join(f"{what} within {value:g} s" for what, value in parts if math.isfinite(value))
+
+
+def pareto(runs: Sequence[Run], name: str, names: Sequence[str], path: Path) -> None:
+    """Each rule's curve over its knob: GPU-hours against the share that missed."""
+    figure, axes = plt.subplots(figsize=(9, 5.5))
+    for k, rule in enumerate((*names, "oracle")):
+        if rule in ABLATIONS:
+            continue
+        mine = sorted(by_rule(runs, rule), key=lambda r: r.hours)
+        style = {"lw": 2.5, "zorder": 3} if rule in ("ours", "oracle") else {"lw": 1.0, "alpha": 0.8}
+        colour = "black" if rule == "ours" else "grey" if rule == "oracle" else COLOURS[k % len(COLOURS)]
+        kind = ":" if rule == "oracle" else "-"
+        axes.plot([r.hours for r in mine], [max(1 - r.share, 1e-5) for r in mine], kind, marker=".", color=colour,
+                  label=title(rule), **style)  # fmt: skip
+    oracle = in_hindsight(by_rule(runs, "oracle"))
+    if oracle:
+        axes.set_xlim(0.5 * oracle.hours, 8 * oracle.hours)
+    axes.axhline(1 - GOAL, color="grey", lw=0.8)
+    axes.set(
+        xscale="log", yscale="log", xlabel="GPU-hours", ylabel="share of requests that missed the target", title=name
+    )
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)

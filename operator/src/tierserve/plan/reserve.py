@@ -1,0 +1,277 @@
+"""How many replicas to keep ready for what may come before more can start, learned from what has come so far.
+
+No forecast tells a burst that is shorter than the time to start a replica: it is borne by replicas that stand ready, or
+it is not borne. How many that takes is a matter of experience, so experience decides. Many simple rules, each
+
+    max(S, h x the highest load of the last W seconds)  replicas,
+
+run side by side on the arrivals as they come, each with replicas of its own that exist on paper only: they start as
+slowly as real ones and bear the same work, and what they bear too late is counted against the rule. Of those that kept
+the objective the cheapest is followed. As all rules are played on the same arrivals, nothing has to be explored:
+prediction with expert advice (Cesa-Bianchi and Lugosi, "Prediction, Learning, and Games", 2006, ch. 2), as
+follow-the-leader under a constraint.
+
+Paper is patient: what it leaves out (batches that slow down, long prompts before short ones) is made good by the share
+of the objective that a rule may use up on paper. It follows the error budget: less of it where more requests are late
+in truth than may be, more where fewer are (as in adaptive conformal inference, Gibbs and Candes, NeurIPS 2021).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+HOLD_S = (0.0, 60.0, 150.0, 300.0, 600.0, 1200.0, 4800.0)
+"""W: seconds for which a load is remembered."""
+HEADROOM = (0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+"""h: factors on it. (Under 1: where some may wait, a peak need not be met.)"""
+STANDING = tuple(1.2**k for k in range(40))
+"""S: replicas that stand ready whatever was seen, from 1 to 1,200."""
+STEPS = 60
+"""Of the paper replicas' clock in one start-up time."""
+_SHORTEST_STEP_S = 0.5
+_MINUTE_S = 60.0
+_LEAST_TRUST, _MOST_TRUST = 0.02, 3.0
+BUDGET_STARTS = 20.0
+"""Start-up times after which what was late in truth counts half: sooner than that nothing that is done shows."""
+_PRIOR_ANSWERS = 1000.0
+
+_RULES = np.array([(w, h, s) for w in range(len(HOLD_S)) for h in HEADROOM for s in STANDING])
+_HOLD, _HEAD, _STAND = _RULES[:, 0].astype(np.int64), _RULES[:, 1].copy(), _RULES[:, 2].copy()
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveSettings:
+    """What the rules are judged by; times in seconds.
+
+    Attributes:
+        startup_s: from a raised target to a replica that serves.
+        slack_s: how long work may wait without missing the target.
+        may_miss: share of the requests that may miss it.
+        trust: share of `may_miss` that a rule may use up on paper where the error budget is just used up in truth.
+        gain: by how much that share falls (as a logarithm) for each time that the budget is used up in truth; 0: never.
+        half_life_s: after so long experience counts half.
+        churn: replica-start-ups that a change of the target by one costs besides the time it takes.
+    """
+
+    startup_s: float
+    slack_s: float
+    may_miss: float = 0.01
+    trust: float = 0.5
+    gain: float = 2.0
+    half_life_s: float = 6 * 3600.0
+    churn: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("startup_s", "gain", "churn"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}: give seconds or a share")
+        for name in ("slack_s", "may_miss", "trust", "half_life_s"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(
+                    f"{name} must be above 0, got {getattr(self, name)!r}: a miss can be made rare, not never"
+                )
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step of the paper replicas' clock."""
+        return max(self.startup_s / STEPS, _SHORTEST_STEP_S)
+
+    @property
+    def drain_s(self) -> float:
+        """Seconds in which what waits is worked off: as long as help takes to come, for later it would find it gone."""
+        return max(self.startup_s, 4.0 * self.slack_s)
+
+
+class Arrived(NamedTuple):
+    """What came in some time.
+
+    Attributes:
+        seconds: how long.
+        work: seconds that a full replica needs for what came.
+        requests: how many came.
+        answered, late: how many were answered in truth, and of these how many too late.
+    """
+
+    seconds: float = 0.0
+    work: float = 0.0
+    requests: float = 0.0
+    answered: float = 0.0
+    late: float = 0.0
+
+
+class Peak(NamedTuple):
+    """Loads that could yet be the highest of a window, falling, each with when it was seen."""
+
+    seen: tuple[tuple[float, float], ...] = ()
+
+    def add(self, t: float, load: float, window_s: float) -> Peak:
+        """Return it with one load more."""
+        kept = [one for one in self.seen if one[1] > load and one[0] >= t - window_s]
+        return Peak((*kept, (t, load)))
+
+    @property
+    def load(self) -> float:
+        """The highest of the window."""
+        return self.seen[0][1] if self.seen else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """The rules and their replicas on paper; arrays have one value per rule and are never written to.
+
+    `block`: what the rules asked for in the last steps; `lowest`: the least of them; `before`: for each step of the
+    block before, the least from there to its end. So the least of the last start-up time, which is what serves, takes
+    one comparison however long that time is (van Herk, Pattern Recognition Letters 13, 1992).
+    """
+
+    block: tuple[Floats, ...] = ()
+    before: tuple[Floats, ...] = ()
+    lowest: Floats = field(default_factory=lambda: np.full(_STAND.size, np.inf))
+    asked: Floats = field(default_factory=lambda: _STAND)
+    backlog: Floats = field(default_factory=lambda: np.zeros(_STAND.size))
+    missed: Floats = field(default_factory=lambda: np.zeros(_STAND.size))
+    cost: Floats = field(default_factory=lambda: np.zeros(_STAND.size))
+
+    def serving(self) -> Floats:
+        """Replicas that were asked for a whole start-up time ago, and ever since."""
+        return np.minimum(self.lowest, self.before[len(self.block)]) if self.before else self.lowest
+
+    def ask(self, asked: Floats) -> Paper:
+        """Return it with one step more."""
+        block = (*self.block, asked)
+        if len(block) < STEPS:
+            return replace(self, block=block, lowest=np.minimum(self.lowest, asked), asked=asked)
+        suffix = np.minimum.accumulate(np.array(block)[::-1], axis=0)[::-1]
+        return replace(self, block=(), before=tuple(suffix), lowest=np.full(asked.size, np.inf), asked=asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """What was learned so far. Start with `Reserve()`.
+
+    Attributes:
+        t: seconds since the first call.
+        came: what came since the last step.
+        fast, slow: load in replicas, over the slack and over a minute.
+        peaks: the highest loads, one per window of `HOLD_S`.
+        paper: the rules' replicas.
+        seen: requests, discounted.
+        answered, late: answers in truth and those too late, discounted over `BUDGET_STARTS` start-ups.
+        trust: share of `may_miss` that a rule may use up now.
+        rule: the one that is followed.
+    """
+
+    t: float = 0.0
+    came: Arrived = field(default_factory=Arrived)
+    fast: float = 0.0
+    slow: float = 0.0
+    peaks: tuple[Peak, ...] = (Peak(),) * len(HOLD_S)
+    paper: Paper = field(default_factory=Paper)
+    seen: float = 0.0
+    answered: float = 0.0
+    late: float = 0.0
+    trust: float | None = None
+    rule: int | None = None
+
+    def replicas(self, backlog_s: float, settings: ReserveSettings) -> int:
+        """Replicas that the rule followed wants now, 0 while nothing was learned.
+
+        Args:
+            backlog_s: work that waits in truth, seconds of a full replica; on paper there may be less.
+            settings: as given to `learn`.
+        """
+        if self.rule is None:
+            return 0
+        standing = float(max(_STAND[self.rule], _HEAD[self.rule] * self.peaks[_HOLD[self.rule]].load))
+        return math.ceil(standing + backlog_s / settings.drain_s - 1e-9)
+
+    @property
+    def serving(self) -> int:
+        """Replicas that the rule followed has serving now, on paper."""
+        return 0 if self.rule is None else int(min(self.paper.serving()[self.rule], self.paper.asked[self.rule]))
+
+    @property
+    def why(self) -> str:
+        """The rule followed, in words."""
+        if self.rule is None:
+            return "nothing learned yet"
+        hold, head, stand = HOLD_S[_HOLD[self.rule]], _HEAD[self.rule], math.ceil(_STAND[self.rule])
+        return f"{head:g} x the highest load of the last {hold:.0f} s, never under {stand}"
+
+
+def learn(state: Reserve, came: Arrived, settings: ReserveSettings) -> Reserve:
+    """Return the state after what came since the last call.
+
+    Args:
+        state: what the last call returned.
+        came: arrivals of the time since then.
+        settings: may change between calls.
+    """
+    total = Arrived(*(a + b for a, b in zip(state.came, came, strict=True)))
+    steps = min(int(total.seconds / settings.step_s + 1e-9), STEPS)
+    if steps < 1:
+        return replace(state, came=total)
+    each = Arrived(*(value / steps for value in total))
+    for _ in range(steps):
+        state = _step(state, each, settings)
+    keep = 0.5 ** (total.seconds / max(BUDGET_STARTS * settings.startup_s, 1.0))
+    state = replace(
+        state,
+        came=Arrived(),
+        answered=state.answered * keep + total.answered,
+        late=state.late * keep + total.late,
+    )
+    trust = _trust(state, settings)
+    return replace(state, trust=trust, rule=_leader(state, trust, settings))
+
+
+def _trust(state: Reserve, settings: ReserveSettings) -> float:
+    prior = settings.may_miss * _PRIOR_ANSWERS
+    used = (state.late + prior) / (settings.may_miss * state.answered + prior)
+    return min(max(settings.trust * math.exp(settings.gain * (1.0 - used)), _LEAST_TRUST), _MOST_TRUST)
+
+
+def _towards(old: float, new: float, seconds: float, window_s: float) -> float:
+    return old + (new - old) * -math.expm1(-seconds / window_s)
+
+
+def _step(state: Reserve, came: Arrived, settings: ReserveSettings) -> Reserve:
+    """Play one step of all rules."""
+    t, dt, paper = state.t + came.seconds, came.seconds, state.paper
+    load = came.work / dt
+    fast = _towards(state.fast, load, dt, max(settings.slack_s, 2.0 * dt))
+    slow = _towards(state.slow, load, dt, _MINUTE_S)
+    peaks = tuple(p.add(t, max(fast, slow), w) for p, w in zip(state.peaks, HOLD_S, strict=True))
+    asked = np.maximum(_HEAD * np.array([p.load for p in peaks])[_HOLD], _STAND)
+    asked += paper.backlog / settings.drain_s
+    asked = np.ceil(asked - 1e-9)
+    serving = np.minimum(paper.serving(), asked)
+    left = np.maximum(paper.backlog + came.work - serving * dt, 0.0)
+    late = np.clip((left / serving - settings.slack_s) / dt, 0.0, 1.0)
+    keep = 0.5 ** (dt / settings.half_life_s)
+    changed = np.abs(asked - paper.asked) * (settings.churn * settings.startup_s)
+    scored = replace(
+        paper,
+        backlog=left,
+        missed=paper.missed * keep + late * came.requests,
+        cost=paper.cost * keep + asked * dt + changed,
+    )
+    return replace(
+        state, t=t, fast=fast, slow=slow, peaks=peaks, paper=scored.ask(asked), seen=state.seen * keep + came.requests
+    )
+
+
+def _leader(state: Reserve, trust: float, settings: ReserveSettings) -> int | None:
+    """The cheapest rule that may be trusted. What even the most generous one missed is no rule's fault."""
+    if state.seen <= 0.0:
+        return None
+    paper = state.paper
+    allowed = float(paper.missed.min()) + settings.may_miss * trust * state.seen
+    return int(np.argmin(np.where(paper.missed <= allowed, paper.cost, np.inf)))

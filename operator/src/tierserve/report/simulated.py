@@ -1,0 +1,58 @@
+"""The picture of `tierserve simulate`: load and replicas over time, and how long requests took."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tierserve.simulate.model import Pool, Workload
+
+if TYPE_CHECKING:
+    from tierserve.simulate.run import Result
+
+_BINS = 240
+
+
+def draw(found: Mapping[str, Result], work: Workload, pool: Pool, path: Path) -> None:
+    """Write a picture of the runs, by name.
+
+    Args:
+        found: runs of the same workload.
+        work: who asked.
+        pool: whose replicas.
+        path: a PNG file; its folder is made.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (above, below) = plt.subplots(2, 1, figsize=(10, 7), sharex=True)
+    edges = np.linspace(0.0, work.length_s, _BINS + 1)
+    width = edges[1] - edges[0]
+    each = pool.profile.service_time(pool.slots, pool.input_tokens, pool.output_tokens) / pool.slots
+    load = np.histogram(work.times_s, edges)[0] * each / width
+    above.fill_between(edges[:-1] / 60, load, step="post", color="lightgrey", label="load, in full replicas")
+    for name, one in found.items():
+        (line,) = above.step(one.decided_s / 60, one.target, where="post", lw=1.2, label=f"{name}: wanted")
+        below.plot(edges[:-1] / 60, _p95(one, edges), ".", ms=3, color=line.get_color(), label=name)
+    above.set(ylabel="replicas", xlim=(0, work.length_s / 60))
+    above.legend(fontsize=8)
+    below.set(xlabel="minutes", ylabel="response p95 (s)", yscale="log")
+    below.legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _p95(one: Result, edges: np.ndarray) -> list[float]:
+    """p95 of the response of those who arrived in each part; NaN where nobody did or somebody was never answered."""
+    response = one.response_s
+    cuts = np.searchsorted(one.arrive_s, edges)
+    parts = [response[a:b] for a, b in itertools.pairwise(cuts)]
+    values = [float(np.quantile(p, 0.95, method="higher")) if p.size else np.nan for p in parts]
+    return [v if np.isfinite(v) else np.nan for v in values]

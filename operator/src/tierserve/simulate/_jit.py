@@ -1,0 +1,25 @@
+"""numba's compiler behind a typed door, with the mend where it is not installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class NumbaMissingError(ImportError):
+    """The simulator's inner loops are compiled; without numba they would take a hundred times as long."""
+
+    def __init__(self) -> None:
+        super().__init__("the simulator needs numba: pip install 'tierserve[simulate]'")
+
+
+def jit(function: F) -> F:
+    """Compile `function` to machine code on its first call; the code is kept beside the module for the next process."""
+    try:
+        import numba
+    except ImportError as error:
+        raise NumbaMissingError from error
+    compiled: F = numba.njit(cache=True)(function)
+    return compiled

@@ -1,0 +1,270 @@
+"""Replicas that come, serve, drain and fail, around the compiled engines: the truth that a policy is tried on."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+
+from tierserve.simulate import _gateway as g
+from tierserve.simulate.model import Floats, Pool, Snapshot, Workload
+
+ROUTERS = {
+    "central": g.CENTRAL,
+    "shortest": g.SHORTEST,
+    "two-choices": g.TWO_CHOICES,
+    "round-robin": g.ROUND_ROBIN,
+    "random": g.RANDOM,
+}
+MODELS = ("tokens", "slots")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How the pool behaves, whatever the policy.
+
+    Attributes:
+        model: `tokens`, continuous batching in steps, or `slots`, a fixed service time in a slot.
+        router: one of `ROUTERS`; `central` is one queue at the gateway, which is what TierServe's has.
+        initial: replicas that serve at the start.
+        startup_spread: coefficient of variation of the start-up time (gamma distributed); 0: always the same.
+        failures: (second, replicas): so many replicas die then and are started anew; their requests are sent again.
+        drain: whether a replica that is not wanted finishes its requests; else they are aborted.
+        seed: of start-up times and of the routers that throw dice.
+    """
+
+    model: str = "tokens"
+    router: str = "central"
+    initial: int = 1
+    startup_spread: float = 0.0
+    failures: tuple[tuple[float, int], ...] = ()
+    drain: bool = True
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ValueError(f"model {self.model!r} is unknown: choose {' or '.join(MODELS)}")
+        if self.router not in ROUTERS:
+            raise ValueError(f"router {self.router!r} is unknown: choose one of {', '.join(ROUTERS)}")
+
+
+class Cluster:
+    """One pool in virtual time. Python moves it from tick to tick; what happens between is compiled."""
+
+    def __init__(self, work: Workload, pool: Pool, setup: Setup, service_s: Floats | None = None) -> None:
+        """Begin with `setup.initial` replicas that serve.
+
+        Args:
+            work: who asks.
+            pool: slots, step times, start-up time.
+            setup: how it behaves.
+            service_s: seconds of service of each request, shape (n,), for the slot model.
+        """
+        if setup.model == "slots" and service_s is None:
+            raise ValueError("the slot model needs service_s: give the seconds of service of each request")
+        self.pool, self.setup, self.now = pool, setup, 0.0
+        times = np.zeros(len(work)) if service_s is None else service_s
+        self.requests = g.requests(work.times_s, work.input_tokens, work.output_tokens, times, setup.seed)
+        self._rows = g.rows_of(max(16, setup.initial), pool.slots)
+        self._numbers = np.zeros(g.FREE + 1, dtype=np.int64)
+        self._numbers[g.ROUTER] = ROUTERS[setup.router]
+        self._sums = np.zeros(g.COUNTERS)
+        self._heap = np.zeros(self._rows.state.size + 2, dtype=np.int64)
+        self._place = np.zeros(self._rows.state.size + 1, dtype=np.int64)
+        self._profile = np.array([pool.profile.alpha, pool.profile.beta, pool.profile.gamma])
+        goal = pool.objective
+        self._goals = np.array([goal.response_s, goal.ttft_s, goal.itl_s])
+        self._dice = np.random.default_rng([setup.seed, 1])
+        self._starting: list[float] = []  # a heap of the times at which replicas will serve
+        self._failures = sorted(setup.failures)
+        self.aborted = 0
+        self.failed = 0
+        self.target = setup.initial
+        self.replica_s = 0.0
+        for _ in range(setup.initial):
+            self._begin()
+
+    # time
+    def run_to(self, t: float) -> None:
+        """Let everything up to second t happen."""
+        while True:
+            moment = min(self._starting[0] if self._starting else np.inf, self._next_failure(), t)
+            self._advance(moment)
+            if self._starting and self._starting[0] <= moment:
+                heapq.heappop(self._starting)
+                self._begin()
+            elif self._next_failure() <= moment:
+                self._fail(self._failures.pop(0)[1])
+            elif moment >= t:
+                return
+
+    def _machine(self) -> g.Machine:
+        return g.Machine(
+            self.requests, self._rows, self._numbers, self._sums, self._heap, self._place, self._goals, self._profile
+        )
+
+    def _next_failure(self) -> float:
+        return self._failures[0][0] if self._failures else np.inf
+
+    def _advance(self, t: float) -> None:
+        self.replica_s += self.ready * (t - self.now)
+        if self.setup.model == "tokens":
+            from tierserve.simulate._tokens import advance
+
+            advance(self._machine(), t)
+        else:
+            from tierserve.simulate._slots import advance as advance_slots
+
+            advance_slots(self._machine(), t)
+        self.now = t
+
+    # replicas
+    @property
+    def ready(self) -> int:
+        """Replicas that take requests."""
+        return int(self._numbers[g.READY])
+
+    @property
+    def starting(self) -> int:
+        """Replicas asked for that do not serve yet."""
+        return len(self._starting)
+
+    @property
+    def draining(self) -> int:
+        """Replicas that finish their last requests."""
+        return int(np.count_nonzero(self._rows.state[: self._numbers[g.ROWS]] == g.DRAINS))
+
+    @property
+    def unfinished(self) -> int:
+        """Requests in the system."""
+        return int(self._numbers[g.IN_SYSTEM])
+
+    def scale(self, target: int) -> None:
+        """Want so many replicas: start what lacks; of too many first those that start, then the least loaded."""
+        self.target = min(max(target, self.pool.floor), self.pool.ceiling)
+        have = self.ready + self.starting
+        for _ in range(self.target - have):
+            heapq.heappush(self._starting, self.now + self._startup())
+        surplus = have - self.target
+        if surplus > 0 and self._starting:
+            self._starting.sort()
+            drop = min(surplus, len(self._starting))
+            del self._starting[len(self._starting) - drop :]
+            surplus -= drop
+        for _ in range(surplus):
+            self._end_one()
+
+    def _startup(self) -> float:
+        spread = self.setup.startup_spread
+        if spread <= 0.0 or self.pool.startup_s <= 0.0:
+            return self.pool.startup_s
+        shape = 1.0 / (spread * spread)
+        return float(self._dice.gamma(shape, self.pool.startup_s / shape))
+
+    def _begin(self) -> None:
+        free = np.flatnonzero(self._rows.state == g.NONE)
+        if free.size == 0:
+            self._widen()
+            free = np.flatnonzero(self._rows.state == g.NONE)
+        row, numbers = int(free[0]), self._numbers
+        self._rows.state[row] = g.TAKES
+        numbers[g.ROWS] = max(numbers[g.ROWS], row + 1)
+        numbers[g.READY] += 1
+        numbers[g.FREE] += self.pool.slots
+        if self.setup.model == "tokens":
+            from tierserve.simulate._tokens import begin
+
+            begin(self._machine(), row, self.now)
+        else:
+            from tierserve.simulate._slots import begin as begin_slots
+
+            begin_slots(self._machine(), row, self.now)
+
+    def _widen(self) -> None:
+        count = 2 * self._rows.state.size
+        self._rows = g.wider(self._rows, count)
+        self._heap = np.concatenate([self._heap, np.zeros(count + 2 - self._heap.size, dtype=np.int64)])
+        self._place = np.concatenate([self._place, np.zeros(count + 1 - self._place.size, dtype=np.int64)])
+
+    def _least_loaded(self) -> int:
+        rows = self._rows
+        return int(np.argmin(np.where(rows.state == g.TAKES, rows.have, np.iinfo(np.int64).max)))
+
+    def _stop_taking(self, row: int, state: int) -> None:
+        rows, numbers = self._rows, self._numbers
+        numbers[g.READY] -= 1
+        numbers[g.FREE] -= max(0, self.pool.slots - int(rows.have[row]))
+        rows.state[row] = state if rows.have[row] else g.NONE
+
+    def _end_one(self) -> None:
+        row = self._least_loaded()
+        self._stop_taking(row, g.DRAINS)
+        if not self.setup.drain:
+            self.aborted += len(self._empty(row))
+
+    def _fail(self, count: int) -> None:
+        """So many replicas die; others are started for them, and their requests are sent again, before all others."""
+        for _ in range(min(count, self.ready)):
+            row = self._least_loaded()
+            self._stop_taking(row, g.DRAINS)
+            self.failed += 1
+            again = self._empty(row)
+            numbers = self._numbers
+            numbers[g.IN_SYSTEM] += len(again)
+            for one in reversed(again):
+                self.requests.behind[one] = numbers[g.HEAD] if numbers[g.QUEUED] else -1
+                numbers[g.TAIL] = numbers[g.TAIL] if numbers[g.QUEUED] else one
+                numbers[g.HEAD] = one
+                numbers[g.QUEUED] += 1
+            heapq.heappush(self._starting, self.now + self._startup())
+
+    def _empty(self, row: int) -> list[int]:
+        """Take all requests out of a replica that is no more; return them."""
+        rows, numbers = self._rows, self._numbers
+        inside = [int(one) for one in rows.request[row, : rows.batch[row]]]
+        numbers[g.RUNNING] -= len(inside)
+        one = int(rows.head[row])
+        while one >= 0:
+            inside.append(one)
+            one = int(self.requests.behind[one])
+        numbers[g.IN_SYSTEM] -= len(inside)
+        for name in ("have", "batch", "fresh", "stretch"):
+            getattr(rows, name)[row] = 0
+        rows.head[row], rows.context[row], rows.due[row], rows.state[row] = -1, 0.0, np.inf, g.NONE
+        if self._place[row]:
+            g.heap_fix(self._heap, self._place, rows.due, row)
+        return inside
+
+    # what is seen
+    def snapshot(self) -> Snapshot:
+        """Return what a policy may see now."""
+        rows, numbers, sums = self._rows, self._numbers, self._sums
+        takes = rows.state[: numbers[g.ROWS]] == g.TAKES
+        in_batch = rows.batch[: numbers[g.ROWS]][takes].astype(np.float64)
+        have = rows.have[: numbers[g.ROWS]][takes].astype(np.float64)
+        return Snapshot(
+            t=self.now,
+            target=self.target,
+            ready=self.ready,
+            starting=self.starting,
+            draining=self.draining,
+            queued=float(numbers[g.IN_SYSTEM] - numbers[g.RUNNING]),
+            running=float(numbers[g.RUNNING]),
+            in_batch=in_batch,
+            waiting=have - in_batch,
+            arrivals=float(sums[g.ARRIVED]),
+            completions=float(sums[g.DONE]),
+            late=float(sums[g.LATE]),
+            first_tokens=float(sums[g.FIRSTS]),
+            ttft_sum_s=float(sums[g.TTFT]),
+            itl_sum_s=float(sums[g.ITL]),
+            response_sum_s=float(sums[g.RESPONSE]),
+            service_sum_s=float(sums[g.SERVICE]),
+            service_sq_sum_s2=float(sums[g.SERVICE_SQ]),
+            input_tokens=float(sums[g.IN_TOKENS]),
+            output_tokens=float(sums[g.OUT_TOKENS]),
+            in_system_s=float(sums[g.IN_SYSTEM_S]),
+            running_s=float(sums[g.RUNNING_S]),
+            replica_s=self.replica_s,
+        )

@@ -1,0 +1,1 @@
+"""Scaling rules to compare: ours, and those of the peers, each written from its public description."""

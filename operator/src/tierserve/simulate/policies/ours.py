@@ -1,0 +1,81 @@
+"""TierServe's own decision, the code that runs in Ray Serve, and the same without some of its parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tierserve.plan.autoscale import GatewaySample, Observation, ReplicaSample, Settings, State, decide
+from tierserve.simulate.model import Pool, Snapshot
+from tierserve.simulate.policies.base import Rule
+
+_TICKS_A_STARTUP = 60
+
+
+class Ours:
+    """`plan.autoscale.decide`, told what gateway and replicas would tell it.
+
+    Args:
+        pool: the replicas.
+        strictness: the share of requests that may miss, divided by this.
+        settings: parts to change, of `plan.autoscale.Settings`.
+    """
+
+    def __init__(self, pool: Pool, strictness: float = 1.0, **settings: object) -> None:
+        self.interval_s = max(pool.startup_s / _TICKS_A_STARTUP, 0.5)
+        self.pool = pool
+        i, o = pool.input_tokens, pool.output_tokens
+        service_s = pool.profile.service_time(pool.slots, i, o)
+        goal = pool.objective
+        slack_s = min(goal.ttft_s - pool.profile.prefill(pool.slots, i, o), goal.response_s - service_s)
+        given = Settings(
+            target_s=service_s + max(slack_s, 0.0),
+            percentile=100.0 - (100.0 - goal.percentile) / strictness,
+            service_s=service_s,
+            slots=pool.slots,
+            startup_s=pool.startup_s,
+            stale_after_s=max(5.0, 3.0 * self.interval_s),
+            scale_up_factor=1e6,
+            profile=pool.profile,
+            input_tokens=i,
+            output_tokens=o,
+            learn_reserve=True,
+        )
+        self.settings = replace(given, **settings)  # type: ignore[arg-type]
+        self.state = State()
+
+    def decide(self, seen: Snapshot) -> int:
+        """Return the replicas wanted."""
+        # The objective is on the wait, so the spread of the service must not count: squares as of a constant one.
+        squares = seen.service_sum_s**2 / max(seen.completions, 1.0)
+        sample = ReplicaSample(
+            seen.t, seen.arrivals, seen.completions, seen.service_sum_s, squares, running=seen.running
+        )
+        gateway = GatewaySample(seen.t, seen.arrivals, seen.queued, seen.running, seen.completions, seen.late)
+        obs = Observation(seen.t, seen.ready, seen.target, self.pool.floor, self.pool.ceiling, {"all": sample}, gateway)
+        decision, self.state = decide(obs, self.state, self.settings)
+        return decision.replicas
+
+
+_STRICTNESS = (0.3, 0.5, 1.0, 2.0, 4.0)
+
+OURS = (
+    Rule("ours", "TierServe", "plan/autoscale.py", "the share that may miss, divided by", 1.0, _STRICTNESS, Ours),
+    Rule(
+        "ours-paper-only",
+        "TierServe, deaf to late answers",
+        "without the correction by what was late in truth",
+        "the share that may miss, divided by",
+        1.0,
+        (1.0,),
+        lambda pool, value: Ours(pool, value, reserve_gain=0.0),
+    ),
+    Rule(
+        "ours-erlang",
+        "TierServe, Erlang C alone",
+        "without what is learned: staffing for the load of now",
+        "the share that may miss, divided by",
+        1.0,
+        (1.0,),
+        lambda pool, value: Ours(pool, value, learn_reserve=False),
+    ),
+)

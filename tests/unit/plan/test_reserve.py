@@ -1,0 +1,124 @@
+"""What experience teaches of the replicas that must stand ready."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from tierserve.plan.reserve import HEADROOM, HOLD_S, STANDING, STEPS, Arrived, Reserve, ReserveSettings, learn
+
+SETTINGS = ReserveSettings(startup_s=60.0, slack_s=5.0)
+
+
+def played(load: list[float], settings: ReserveSettings = SETTINGS, late: float = 0.0) -> Reserve:
+    """The state after so many replicas' worth of work in each second, ten requests a replica-second."""
+    state = Reserve()
+    for work in load:
+        requests = 10.0 * work
+        state = learn(state, Arrived(1.0, work, requests, requests, late * requests), settings)
+    return state
+
+
+def spiky(high: float, every: int, length: int = 7200) -> list[float]:
+    """A replica's worth of work, and for ten seconds of every so many as much as `high`."""
+    return [high if k % every < 10 else 1.0 for k in range(length)]
+
+
+def test_nothing_is_wanted_before_anything_was_learned() -> None:
+    assert Reserve().replicas(0.0, SETTINGS) == 0
+    assert Reserve().why == "nothing learned yet"
+
+
+def test_a_constant_load_is_borne_by_what_just_bears_it() -> None:
+    wanted = played([8.0] * 3600).replicas(0.0, SETTINGS)
+    assert 8 <= wanted <= 10
+
+
+def test_the_target_stands_still_while_the_load_does() -> None:
+    rng, state, seen = random.Random(1), Reserve(), set()
+    for k in range(3 * 3600):
+        work = sum(rng.expovariate(10.0) for _ in range(80))
+        state = learn(state, Arrived(1.0, work, 80.0, 80.0, 0.0), SETTINGS)
+        if k > 2 * 3600:
+            seen.add(state.replicas(0.0, SETTINGS))
+    assert len(seen) == 1
+
+
+def test_for_bursts_shorter_than_a_start_replicas_stand_ready() -> None:
+    bursts = played(spiky(20.0, 300)).replicas(0.0, SETTINGS)
+    # ten seconds of 20 replicas' work, of which five seconds' worth may wait
+    assert 12 <= bursts <= 20
+    assert played([1.0] * 7200).replicas(0.0, SETTINGS) <= 2
+
+
+def test_bursts_so_rare_that_they_may_be_missed_are_not_paid_for() -> None:
+    # 10 s of 3 replicas' work in an hour of 30: under a hundredth
+    load = [3.0 if k % 3600 < 3 else 1.0 for k in range(3 * 3600)]
+    assert played(load).replicas(0.0, SETTINGS) <= 3
+
+
+def test_the_paper_replicas_serve_a_start_up_time_after_they_were_asked_for() -> None:
+    state = played([1.0] * 600 + [30.0] * 59)
+    grown = STANDING.index(1.0)  # stands on nothing: W = 0, h = 1
+    rule = HEADROOM.index(1.0) * len(STANDING) + grown
+    assert state.paper.serving()[rule] <= 2
+    assert state.paper.asked[rule] >= 25
+    state = played([1.0] * 600 + [30.0] * 180)
+    assert state.paper.serving()[rule] >= 25
+
+
+def test_the_least_of_a_start_up_time_is_found_whatever_the_step() -> None:
+    """Beside the same taken over the list itself."""
+    rng = np.random.default_rng(3)
+    state, asked = Reserve(), []
+    for work in rng.uniform(0.0, 10.0, 3 * STEPS + 17):
+        state = learn(state, Arrived(SETTINGS.step_s, work, 1.0), SETTINGS)
+        asked.append(state.paper.asked)
+        if len(asked) >= STEPS:
+            assert np.array_equal(state.paper.serving(), np.min(asked[-STEPS:], axis=0))
+
+
+def test_late_answers_in_truth_make_it_stricter_and_their_absence_laxer() -> None:
+    load = spiky(12.0, 300)
+    strict, true, lax = (played(load, late=share) for share in (0.1, 0.01, 0.0))
+    assert strict.trust < true.trust <= lax.trust  # type: ignore[operator]
+    assert strict.replicas(0.0, SETTINGS) >= lax.replicas(0.0, SETTINGS)
+
+
+def test_what_waits_in_truth_is_worked_off_in_the_time_of_a_start() -> None:
+    state = played([4.0] * 1800)
+    assert state.replicas(600.0, SETTINGS) == state.replicas(0.0, SETTINGS) + 10
+
+
+def test_seconds_may_come_in_any_portions() -> None:
+    one = played([5.0] * 1200)
+    state = Reserve()
+    for _ in range(600):
+        state = learn(state, Arrived(2.0, 10.0, 100.0, 100.0, 0.0), SETTINGS)
+    assert state.replicas(0.0, SETTINGS) == one.replicas(0.0, SETTINGS)
+
+
+def test_arrays_of_a_state_are_never_written_to() -> None:
+    state = played(spiky(9.0, 100, 500))
+    kept = {name: getattr(state.paper, name).copy() for name in ("lowest", "asked", "backlog", "missed", "cost")}
+    learn(state, Arrived(30.0, 300.0, 100.0, 50.0, 10.0), SETTINGS)
+    for name, value in kept.items():
+        assert np.array_equal(getattr(state.paper, name), value), name
+
+
+def test_the_rule_is_told_in_words() -> None:
+    state = played(spiky(20.0, 300))
+    assert state.why.startswith(("0.7 x", "0.85 x", "1 x", "1.2 x", "1.5 x", "2 x"))
+    assert "of the last" in state.why and "never under" in state.why
+    assert len(HOLD_S) * len(HEADROOM) * len(STANDING) == state.paper.cost.size
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("slack_s", 0.0), ("may_miss", 0.0), ("startup_s", -1.0), ("trust", math.nan)]
+)
+def test_a_setting_out_of_range_is_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        ReserveSettings(**{"startup_s": 60.0, "slack_s": 5.0, name: value})
