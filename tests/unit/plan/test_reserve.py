@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tierserve.plan.reserve import HEADROOM, HOLD_S, STANDING, STEPS, Arrived, Reserve, ReserveSettings, learn
+from tierserve.plan.reserve import HEADROOM, HOLD_S, STANDING, STEPS, Arrived, Paper, Reserve, ReserveSettings, learn
 
 SETTINGS = ReserveSettings(startup_s=60.0, slack_s=5.0)
 
@@ -73,7 +74,8 @@ def test_the_paper_replicas_serve_a_start_up_time_after_they_were_asked_for() ->
 def test_the_least_of_a_start_up_time_is_found_whatever_the_step() -> None:
     """Beside the same taken over the list itself."""
     rng = np.random.default_rng(3)
-    state, asked = Reserve(), []
+    state, asked = played([5.0] * 121), []
+    state = replace(state, paper=Paper())
     for work in rng.uniform(0.0, 10.0, 3 * STEPS + 17):
         state = learn(state, Arrived(SETTINGS.step_s, work, 1.0), SETTINGS)
         asked.append(state.paper.asked)

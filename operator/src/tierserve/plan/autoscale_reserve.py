@@ -28,7 +28,7 @@ def with_experience(state: Reserve, before: History, v: View) -> Reserve:
         return state
     new = span(before.marks[-1], v.history.marks[-1])
     answered, late = _answers(before.gateway, v.history.gateway)
-    if v.obs.running < state.serving:
+    if state.rule is None or v.obs.running < state.serving:
         answered = late = 0.0  # the rule is not to blame for what was late before its replicas were there
     came = Arrived(new.seconds, new.arrivals * _work(v), new.arrivals, answered, late)
     return learn(state, came, reserve_settings(v))
@@ -54,6 +54,8 @@ def reserve_need(learned: Reserve, v: View) -> Need:
     A load beyond experience shows as a queue that is longer than it may be; then the load of now is staffed for as a
     pool without experience would.
     """
+    if learned.rule is None:
+        return need(v)
     settings = reserve_settings(v)
     n = learned.replicas(0.0, settings)
     found = Need(n, n, learned.why)

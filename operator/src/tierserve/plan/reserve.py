@@ -40,6 +40,8 @@ _MINUTE_S = 60.0
 _LEAST_TRUST, _MOST_TRUST = 0.02, 3.0
 BUDGET_STARTS = 20.0
 """Start-up times after which what was late in truth counts half: sooner than that nothing that is done shows."""
+WARM_STARTS = 2.0
+"""Start-up times for which it only looks on, or two minutes."""
 _PRIOR_ANSWERS = 1000.0
 
 _RULES = np.array([(w, h, s) for w in range(len(HOLD_S)) for h in HEADROOM for s in STANDING])
@@ -252,6 +254,10 @@ def _step(state: Reserve, came: Arrived, settings: ReserveSettings) -> Reserve:
     asked = np.maximum(_HEAD * np.array([p.load for p in peaks])[_HOLD], _STAND)
     asked += paper.backlog / settings.drain_s
     asked = np.ceil(asked - 1e-9)
+    if t <= max(
+        WARM_STARTS * settings.startup_s, 2.0 * _MINUTE_S
+    ):  # loads are not known yet, and no rule is judged by its first guess
+        return replace(state, t=t, fast=fast, slow=slow, peaks=peaks, paper=replace(paper, asked=asked))
     serving = np.minimum(paper.serving(), asked)
     left = np.maximum(paper.backlog + came.work - serving * dt, 0.0)
     late = np.clip((left / serving - settings.slack_s) / dt, 0.0, 1.0)

@@ -1,0 +1,100 @@
+"""The decision with `learn_reserve`: the replicas that experience keeps ready, and what it does not change."""
+
+from __future__ import annotations
+
+import math
+
+from tierserve.plan.autoscale import Decision, GatewaySample, Observation, ReplicaSample, Settings, State, decide
+
+SETTINGS = Settings(target_s=6.0, percentile=99.0, service_s=1.0, slots=8, startup_s=60.0, learn_reserve=True)
+"""A replica finishes 8 requests a second; five seconds of waiting are allowed."""
+
+
+class Pool:
+    """Replicas that bear everything at once, seen by the gateway once a second."""
+
+    def __init__(self, settings: Settings = SETTINGS) -> None:
+        self.settings, self.state = settings, State()
+        self.t, self.arrivals, self.late, self.target = 1000.0, 0.0, 0.0, 1
+
+    def tick(self, requests: float, *, late: float = 0.0, queued: float = 0.0, running: int | None = None) -> Decision:
+        self.t += 1.0
+        self.arrivals += requests
+        self.late += late
+        gateway = GatewaySample(self.t, self.arrivals, queued, requests, self.arrivals, self.late)
+        sample = ReplicaSample(
+            self.t, self.arrivals, self.arrivals, self.arrivals, self.arrivals, running=requests, startup_s=60.0
+        )
+        return self._decide(running, {"a": sample}, gateway)
+
+    def silent_tick(self) -> Decision:
+        self.t += 1.0
+        return self._decide(None, {}, None)
+
+    def _decide(
+        self, running: int | None, samples: dict[str, ReplicaSample], gateway: GatewaySample | None
+    ) -> Decision:
+        serving = self.target if running is None else running
+        obs = Observation(self.t, serving, self.target, 1, 100, samples, gateway)
+        decision, self.state = decide(obs, self.state, self.settings)
+        self.target = decision.replicas
+        return decision
+
+    def burst(self, high: float, low: float = 4.0, every: int = 200, cycles: int = 8) -> Decision:
+        for k in range(every * cycles):
+            decision = self.tick(high if k % every < 10 else low)
+        return decision
+
+
+def test_replicas_are_kept_ready_for_bursts_that_end_before_one_could_start() -> None:
+    kept = Pool().burst(high=80.0)
+    # ten seconds of ten replicas' work, half of which may wait
+    assert 5 <= kept.replicas <= 11
+    assert "of the last" in kept.reason
+    without = Pool(Settings(**{**_fields(SETTINGS), "learn_reserve": False})).burst(high=80.0)
+    assert without.replicas < kept.replicas
+
+
+def test_missing_data_holds_what_was_kept_and_says_so() -> None:
+    pool = Pool()
+    kept = pool.burst(high=80.0).replicas
+    for _ in range(30):
+        held = pool.silent_tick()
+    assert (held.replicas, held.stale) == (kept, True)
+    assert held.reason.startswith(f"held at {kept}: no metrics")
+
+
+def test_no_traffic_is_data_and_leads_to_the_floor() -> None:
+    pool = Pool()
+    for _ in range(600):
+        pool.tick(40.0)
+    assert pool.target >= 5
+    for _ in range(2 * 3600):
+        pool.tick(0.0)
+    assert pool.target == 1
+
+
+def test_what_was_late_before_replicas_were_there_does_not_make_it_stricter() -> None:
+    blamed, excused = Pool(), Pool()
+    for _ in range(600):
+        blamed.tick(40.0, late=4.0)
+        excused.tick(40.0, late=4.0, running=1)
+    assert blamed.state.reserve is not None
+    assert excused.state.reserve is not None
+    assert (blamed.state.reserve.late > 0.0, excused.state.reserve.late) == (True, 0.0)
+    assert blamed.state.reserve.trust < excused.state.reserve.trust  # type: ignore[operator]
+
+
+def test_a_load_beyond_experience_is_staffed_for_as_it_is() -> None:
+    pool = Pool()
+    for _ in range(1200):
+        pool.tick(8.0)
+    before = pool.target
+    for k in range(30):
+        decision = pool.tick(80.0, queued=70.0 * k, running=before)
+    assert decision.replicas >= 10
+    assert not math.isinf(decision.target)
+
+
+def _fields(settings: Settings) -> dict[str, object]:
+    return {name: getattr(settings, name) for name in settings.__slots__}
