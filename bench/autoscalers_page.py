@@ -41,7 +41,11 @@ every rule, {STARTUP_S:.0f} s from a raised target to a replica that serves, sto
 Each rule has one knob. `tuned` is the value chosen on the first part of a trace (the fewest GPU-hours with {GOAL:.0%}
 of the requests within the target there, or else the most within it), judged on the rest. `in hindsight` is what the
 cheapest value with {GOAL:.0%} within the target on the rest would have cost, `-` where none holds it. The oracle knows
-all arrivals to come and has its settings chosen in hindsight. Rules and sources: `simulate/policies/registry.py`.
+all arrivals to come and has its settings chosen in hindsight; it is no lower bound (it holds a load through its next
+start-up time, and a queue may do without). Rules and sources: `simulate/policies/registry.py`.
+
+Rules are also told a target between tokens, that of a batch of 80% of the slots, without which those of Dynamo and WVA
+would fill replicas up; nobody is judged by it.
 """
 
 
