@@ -54,7 +54,7 @@ bench-constant:  ## five minutes of constant load: how often the policy changes 
 	@$(SETUP) runtime
 	@$(BIN)/python bench/constant_load.py
 
-bench-autoscalers:  ## scaling rules of ours and of the peers on real traces, simulated (about 30 minutes)
+bench-autoscalers:  ## scaling rules of ours and of the peers on real traces and made-up load, simulated
 	@$(SETUP) dev
 	@$(BIN)/python bench/autoscalers.py
 

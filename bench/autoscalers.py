@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from tierserve.load.traces import load_rates, load_trace
+from tierserve.load.traces import load_rates
+from tierserve.load.workloads import traced
 from tierserve.queueing import BatchProfile
 from tierserve.simulate.arrivals import Sizes, bursts, poisson, steps, stream, thickened
 from tierserve.simulate.cluster import Setup
@@ -59,16 +60,11 @@ class Scenario:
 
 
 def azure() -> Workload:
-    return thickened(from_trace("azure-code"), 10, 5.0)
+    return thickened(traced("azure-code"), 10, 5.0)
 
 
 def mooncake() -> Workload:
-    return thickened(from_trace("mooncake-conversation"), 3, 5.0)
-
-
-def from_trace(name: str) -> Workload:
-    t = load_trace(name)
-    return Workload(t.times_s, t.input_tokens, np.maximum(t.output_tokens, 1), t.length_s, name, t.source)
+    return thickened(traced("mooncake-conversation"), 3, 5.0)
 
 
 def servegen() -> Workload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from tierserve.plan.autoscale import Decision, GatewaySample, Observation, ReplicaSample, Settings, State, decide
 
@@ -51,7 +52,7 @@ def test_replicas_are_kept_ready_for_bursts_that_end_before_one_could_start() ->
     # ten seconds of ten replicas' work, half of which may wait
     assert 5 <= kept.replicas <= 11
     assert "of the last" in kept.reason
-    without = Pool(Settings(**{**_fields(SETTINGS), "learn_reserve": False})).burst(high=80.0)
+    without = Pool(replace(SETTINGS, learn_reserve=False)).burst(high=80.0)
     assert without.replicas < kept.replicas
 
 
@@ -94,7 +95,3 @@ def test_a_load_beyond_experience_is_staffed_for_as_it_is() -> None:
         decision = pool.tick(80.0, queued=70.0 * k, running=before)
     assert decision.replicas >= 10
     assert not math.isinf(decision.target)
-
-
-def _fields(settings: Settings) -> dict[str, object]:
-    return {name: getattr(settings, name) for name in settings.__slots__}

@@ -9,7 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tierserve.plan.reserve import HEADROOM, HOLD_S, STANDING, STEPS, Arrived, Paper, Reserve, ReserveSettings, learn
+from tierserve.plan.reserve import (
+    HEADROOM,
+    HOLD_S,
+    MOST_STEPS,
+    STANDING,
+    Arrived,
+    Paper,
+    Reserve,
+    ReserveSettings,
+    learn,
+)
 
 SETTINGS = ReserveSettings(startup_s=60.0, slack_s=5.0)
 
@@ -76,11 +86,22 @@ def test_the_least_of_a_start_up_time_is_found_whatever_the_step() -> None:
     rng = np.random.default_rng(3)
     state, asked = played([5.0] * 121), []
     state = replace(state, paper=Paper())
-    for work in rng.uniform(0.0, 10.0, 3 * STEPS + 17):
+    for work in rng.uniform(0.0, 10.0, 3 * MOST_STEPS + 17):
         state = learn(state, Arrived(SETTINGS.step_s, work, 1.0), SETTINGS)
         asked.append(state.paper.asked)
-        if len(asked) >= STEPS:
-            assert np.array_equal(state.paper.serving(), np.min(asked[-STEPS:], axis=0))
+        if len(asked) >= MOST_STEPS:
+            assert np.array_equal(state.paper.serving(), np.min(asked[-MOST_STEPS:], axis=0))
+
+
+@pytest.mark.parametrize(
+    ("startup_s", "steps", "step_s"), [(0.2, 1, 0.5), (3.0, 6, 0.5), (30.0, 60, 0.5), (120.0, 60, 2.0)]
+)
+def test_a_short_start_is_as_short_on_paper(startup_s: float, steps: int, step_s: float) -> None:
+    settings = ReserveSettings(startup_s, slack_s=5.0)
+    assert (settings.steps, settings.step_s) == (steps, step_s)
+    state = played([1.0] * 600 + [30.0] * int(5 + 2 * startup_s), settings)
+    rule = HEADROOM.index(1.0) * len(STANDING)  # W = 0, h = 1, stands on nothing
+    assert state.paper.serving()[rule] >= 15
 
 
 def test_late_answers_in_truth_make_it_stricter_and_their_absence_laxer() -> None:

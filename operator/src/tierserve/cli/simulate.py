@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from tierserve.api import Duration
 from tierserve.cli.errors import UserError
 
 
@@ -83,11 +82,3 @@ def simulate(
     from tierserve.cli.simulate_run import execute
 
     execute(options)
-
-
-def seconds(name: str, text: str) -> float:
-    """Read a duration such as 90s; raises UserError that names the option."""
-    try:
-        return Duration(text).value
-    except ValueError as error:
-        raise UserError(f"{name} {text!r} is not a time", "give such as 90s, 10m or 2h") from error

@@ -15,9 +15,10 @@ from rich.table import Table
 from tierserve.api import GenAIDeployment, ValidationFailed
 from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.plan import console, read
-from tierserve.cli.simulate import Options, seconds
+from tierserve.cli.simulate import Options
 from tierserve.load.plan import LoadError
-from tierserve.load.traces import load_trace
+from tierserve.load.units import seconds
+from tierserve.load.workloads import traced
 from tierserve.plan.placement import Placement, place
 from tierserve.simulate._jit import NumbaMissingError
 from tierserve.simulate.arrivals import Sizes, steps, thickened
@@ -63,12 +64,13 @@ def execute(options: Options) -> None:
     gaid = read(options.file)
     try:
         pool = _pool(gaid, options)
+        work = _work(options, pool)
+        chosen = [_chosen(text) for text in options.policies]
+        found = {_label(rule, value): _run(options, work, pool, rule, value) for rule, value in chosen}
     except ValidationFailed as error:
         raise invalid(options.file, error.problems) from error
-    work = _work(options, pool)
-    chosen = [_chosen(text) for text in options.policies]
-    try:
-        found = {_label(rule, value): _run(options, work, pool, rule, value) for rule, value in chosen}
+    except LoadError as error:
+        raise UserError(error.message, error.mend) from error
     except NumbaMissingError as error:
         raise UserError("the simulator needs numba", "pip install 'tierserve[simulate]'") from error
     outcomes = [_outcome(rule, value, found[_label(rule, value)], pool.objective) for rule, value in chosen]
@@ -110,11 +112,11 @@ def _pool(gaid: GenAIDeployment, options: Options) -> Pool:
     if one is None:
         raise UserError(f"--pool {options.pool!r} is unknown", f"the file has {', '.join(placements)}")
     first_token = gaid.spec.objective.first_token
-    ttft_s = seconds("--ttft", options.ttft) if options.ttft else first_token.value if first_token else float("inf")
+    ttft_s = seconds(options.ttft) if options.ttft else first_token.value if first_token else float("inf")
     return Pool(
         profile=one.profile,
         slots=one.slots,
-        startup_s=seconds("--startup", options.startup) if options.startup else one.startup_s,
+        startup_s=seconds(options.startup) if options.startup else one.startup_s,
         objective=_objective(one, options, ttft_s),
         input_tokens=one.input_tokens,
         output_tokens=one.output_tokens,
@@ -135,14 +137,8 @@ def _work(options: Options, pool: Pool) -> Workload:
         raise UserError("give exactly one of --trace and --rate", "for example --trace azure-code, or --rate 5,20,5")
     if options.rate is not None:
         sizes = Sizes(pool.input_tokens, pool.output_tokens)
-        return steps(_rates(options.rate), seconds("--duration", options.duration), sizes, options.seed, options.rate)
-    try:
-        found = load_trace(str(options.trace), seed=options.seed)
-    except LoadError as error:
-        raise UserError(str(error), "see `tierserve simulate --help`") from error
-    work = Workload(
-        found.times_s, found.input_tokens, np.maximum(found.output_tokens, 1), found.length_s, found.name, found.source
-    )
+        return steps(_rates(options.rate), seconds(options.duration), sizes, options.seed, options.rate)
+    work = traced(str(options.trace), seed=options.seed)
     if options.copies < 1:
         raise UserError(f"--copies {options.copies} is less than 1", "give 1 for the trace as it is")
     return thickened(work, options.copies, _COPY_SPREAD_S, options.seed)
@@ -164,7 +160,7 @@ def _failures(options: Options) -> tuple[tuple[float, int], ...]:
         when, _, count = text.partition("=")
         if count and not count.isdigit():
             raise UserError(f"--fail {text!r} is not understood", "give such as 10m=2")
-        found.append((seconds("--fail", when), int(count or 1)))
+        found.append((seconds(when), int(count or 1)))
     return tuple(found)
 
 

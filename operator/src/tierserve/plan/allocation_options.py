@@ -26,7 +26,7 @@ from tierserve.api.tiers import Tier
 from tierserve.api.traffic import TrafficClass
 from tierserve.plan import hardware as hw
 from tierserve.plan.allocation_overflow import derate
-from tierserve.plan.placement import WAIT_SHARE, Placement, network_times
+from tierserve.plan.placement import WAIT_SHARE, Placement, Sized, network_times, placement_of
 from tierserve.queueing._arrays import Array
 from tierserve.queueing.batching import BatchProfile
 from tierserve.queueing.birth_death import batch_queue
@@ -220,33 +220,8 @@ def _option(
         name: hw.service_quantile(profile, slots.slots, hw.Tokens(tokens.input, tokens.output, one.classes), 100.0)
         for name, one in single.items()
     }
-    uplink_s, downlink_s = network_times(tier, model, tokens)
-    placement = Placement(
-        tier=tier.name,
-        site=site,
-        kind=tier.kind,
-        model=model.name,
-        engine=model.engine,
-        source=model.source,
-        slots=slots.slots,
-        profile=profile,
-        input_tokens=tokens.input,
-        output_tokens=tokens.output,
-        uplink_s=uplink_s,
-        downlink_s=downlink_s,
-        min_replicas=tier.min_replicas,
-        max_replicas=tier.max_replicas,
-        startup_s=tier.startup_s(model.engine),
-        percentile=objective.response_time.percentile,
-        target_s=target_s,
-        bound=slots.binds,
-        measured=model.profile is not None,
-        service_tail_s=max(times.values()),
-        meets_target=slots.meets_target,
-        context_tokens=model.context_tokens,
-        headroom=tier.replicas.headroom,
-        bounds=slots.bounds,
-    )
+    sized = Sized(tokens, profile, slots, target_s, max(times.values()))
+    placement = placement_of(gaid, tier, site, model, sized)
     mean_s = placement.service_s
     bits = {name: 8.0 * model.output_bytes * one.output / model.output.tokens for name, one in single.items()}
     uses = {name: Use(times[name] / mean_s, network[name], times[name], bits[name]) for name in each}

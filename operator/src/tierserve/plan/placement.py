@@ -151,11 +151,29 @@ def network_times(tier: Tier, model: Model, tokens: hw.Tokens) -> tuple[float, f
 def _placement(gaid: GenAIDeployment, tier: Tier, site: str, model: Model) -> Placement:
     tokens = tokens_on(gaid, tier, model)
     profile = hw.profile_of(model, tier.hardware, tokens)
+    network_s = sum(network_times(tier, model, tokens))
+    objective = gaid.spec.objective.response_time
+    slots = hw.slots_of(model, tier.hardware, tokens, profile, _limits(gaid, network_s))
+    tail_s = hw.service_quantile(profile, slots.slots, tokens, objective.percentile)
+    sized = Sized(tokens, profile, slots, objective.target.value - network_s, tail_s)
+    return placement_of(gaid, tier, site, model, sized)
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """What one replica holds and does: step times, slots, the time that is left, the tail of its service."""
+
+    tokens: hw.Tokens
+    profile: BatchProfile
+    slots: hw.Slots
+    target_s: float
+    service_tail_s: float
+
+
+def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, sized: Sized) -> Placement:
+    """Return the pool of a model on a site, with replicas sized so."""
+    tokens, slots = sized.tokens, sized.slots
     uplink_s, downlink_s = network_times(tier, model, tokens)
-    objective = gaid.spec.objective
-    target_s = objective.response_time.target.value - uplink_s - downlink_s
-    percentile = objective.response_time.percentile
-    slots = hw.slots_of(model, tier.hardware, tokens, profile, _limits(gaid, uplink_s + downlink_s))
     return Placement(
         tier=tier.name,
         site=site,
@@ -164,7 +182,7 @@ def _placement(gaid: GenAIDeployment, tier: Tier, site: str, model: Model) -> Pl
         engine=model.engine,
         source=model.source,
         slots=slots.slots,
-        profile=profile,
+        profile=sized.profile,
         input_tokens=tokens.input,
         output_tokens=tokens.output,
         uplink_s=uplink_s,
@@ -172,11 +190,11 @@ def _placement(gaid: GenAIDeployment, tier: Tier, site: str, model: Model) -> Pl
         min_replicas=tier.min_replicas,
         max_replicas=tier.max_replicas,
         startup_s=tier.startup_s(model.engine),
-        percentile=percentile,
-        target_s=target_s,
+        percentile=gaid.spec.objective.response_time.percentile,
+        target_s=sized.target_s,
         bound=slots.binds,
         measured=model.profile is not None,
-        service_tail_s=hw.service_quantile(profile, slots.slots, tokens, percentile),
+        service_tail_s=sized.service_tail_s,
         meets_target=slots.meets_target,
         context_tokens=model.context_tokens,
         headroom=tier.replicas.headroom,

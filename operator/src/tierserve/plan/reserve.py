@@ -33,8 +33,8 @@ HEADROOM = (0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
 """h: factors on it. (Under 1: where some may wait, a peak need not be met.)"""
 STANDING = tuple(1.2**k for k in range(40))
 """S: replicas that stand ready whatever was seen, from 1 to 1,200."""
-STEPS = 60
-"""Of the paper replicas' clock in one start-up time."""
+MOST_STEPS = 60
+"""Of the paper replicas' clock in one start-up time; fewer where they would be shorter than half a second."""
 _SHORTEST_STEP_S = 0.5
 _MINUTE_S = 60.0
 _LEAST_TRUST, _MOST_TRUST = 0.02, 3.0
@@ -81,9 +81,14 @@ class ReserveSettings:
                 )
 
     @property
+    def steps(self) -> int:
+        """Steps of the paper replicas' clock in one start-up time."""
+        return min(max(round(self.startup_s / _SHORTEST_STEP_S), 1), MOST_STEPS)
+
+    @property
     def step_s(self) -> float:
-        """Seconds of a step of the paper replicas' clock."""
-        return max(self.startup_s / STEPS, _SHORTEST_STEP_S)
+        """Seconds of one of them."""
+        return max(self.startup_s / self.steps, _SHORTEST_STEP_S)
 
     @property
     def drain_s(self) -> float:
@@ -143,12 +148,13 @@ class Paper:
 
     def serving(self) -> Floats:
         """Replicas that were asked for a whole start-up time ago, and ever since."""
-        return np.minimum(self.lowest, self.before[len(self.block)]) if self.before else self.lowest
+        at = len(self.block)
+        return np.minimum(self.lowest, self.before[at]) if at < len(self.before) else self.lowest
 
-    def ask(self, asked: Floats) -> Paper:
-        """Return it with one step more."""
+    def ask(self, asked: Floats, steps: int) -> Paper:
+        """Return it with one step more, of so many in a start-up time."""
         block = (*self.block, asked)
-        if len(block) < STEPS:
+        if len(block) < steps:
             return replace(self, block=block, lowest=np.minimum(self.lowest, asked), asked=asked)
         suffix = np.minimum.accumulate(np.array(block)[::-1], axis=0)[::-1]
         return replace(self, block=(), before=tuple(suffix), lowest=np.full(asked.size, np.inf), asked=asked)
@@ -217,7 +223,7 @@ def learn(state: Reserve, came: Arrived, settings: ReserveSettings) -> Reserve:
         settings: may change between calls.
     """
     total = Arrived(*(a + b for a, b in zip(state.came, came, strict=True)))
-    steps = min(int(total.seconds / settings.step_s + 1e-9), STEPS)
+    steps = min(int(total.seconds / settings.step_s + 1e-9), MOST_STEPS)
     if steps < 1:
         return replace(state, came=total)
     each = Arrived(*(value / steps for value in total))
@@ -254,9 +260,8 @@ def _step(state: Reserve, came: Arrived, settings: ReserveSettings) -> Reserve:
     asked = np.maximum(_HEAD * np.array([p.load for p in peaks])[_HOLD], _STAND)
     asked += paper.backlog / settings.drain_s
     asked = np.ceil(asked - 1e-9)
-    if t <= max(
-        WARM_STARTS * settings.startup_s, 2.0 * _MINUTE_S
-    ):  # loads are not known yet, and no rule is judged by its first guess
+    # loads are not known yet, and no rule is judged by its first guess
+    if t <= max(WARM_STARTS * settings.startup_s, 2.0 * _MINUTE_S):
         return replace(state, t=t, fast=fast, slow=slow, peaks=peaks, paper=replace(paper, asked=asked))
     serving = np.minimum(paper.serving(), asked)
     left = np.maximum(paper.backlog + came.work - serving * dt, 0.0)
@@ -270,7 +275,13 @@ def _step(state: Reserve, came: Arrived, settings: ReserveSettings) -> Reserve:
         cost=paper.cost * keep + asked * dt + changed,
     )
     return replace(
-        state, t=t, fast=fast, slow=slow, peaks=peaks, paper=scored.ask(asked), seen=state.seen * keep + came.requests
+        state,
+        t=t,
+        fast=fast,
+        slow=slow,
+        peaks=peaks,
+        paper=scored.ask(asked, settings.steps),
+        seen=state.seen * keep + came.requests,
     )
 
 

@@ -16,9 +16,13 @@ CENTRAL, SHORTEST, TWO_CHOICES, ROUND_ROBIN, RANDOM = range(5)
 """One queue at the gateway; or a queue at each replica and a router that joins the shortest of all, the shorter of two
 at random, the next one, any one."""
 
-NEXT, HEAD, TAIL, QUEUED, IN_SYSTEM, RUNNING, ROUTER, TURN, READY, ROWS, FREE = range(11)
+NEXT, HEAD, TAIL, QUEUED, IN_SYSTEM, RUNNING, ROUTER, TURN, READY, ROWS, FREE, MODEL = range(12)
 """Whole numbers of the state: next arrival; first, last and number of the gateway's queue; requests in the system; in
-batches; the router; whose turn it is; replicas that take requests; rows in use; free slots of those that take."""
+batches; the router; whose turn it is; replicas that take requests; rows in use; free slots of those that take;
+the model."""
+
+TOKENS, SLOTS = range(2)
+"""Models: steps of a batch, or a fixed time in a slot."""
 
 NOW, IN_SYSTEM_S, RUNNING_S = range(3)
 ARRIVED, DONE, FIRSTS, TTFT, ITL, RESPONSE, SERVICE, SERVICE_SQ, IN_TOKENS, OUT_TOKENS = range(3, 13)
@@ -149,8 +153,10 @@ def dequeue(q: Requests, numbers: Ints) -> int:
 
 
 @jit
-def give(q: Requests, rows: Rows, row: int, one: int) -> None:
+def give(q: Requests, rows: Rows, numbers: Ints, row: int, one: int) -> None:
     """Put a request at the end of a replica's own queue."""
+    if rows.have[row] < rows.request.shape[1]:
+        numbers[FREE] -= 1
     q.behind[one] = -1
     if rows.head[row] < 0:
         rows.head[row] = one
@@ -158,6 +164,35 @@ def give(q: Requests, rows: Rows, row: int, one: int) -> None:
         q.behind[rows.tail[row]] = one
     rows.tail[row] = one
     rows.have[row] += 1
+
+
+@jit
+def let_go(rows: Rows, numbers: Ints, row: int) -> None:
+    """Count one request less at a replica."""
+    if rows.state[row] == TAKES and rows.have[row] <= rows.request.shape[1]:
+        numbers[FREE] += 1
+    rows.have[row] -= 1
+
+
+@jit
+def next_for(q: Requests, rows: Rows, numbers: Ints, row: int) -> int:
+    """Take the request that joins the replica's batch next, of its own queue or the gateway's; -1 if there is none."""
+    if rows.batch[row] >= rows.request.shape[1]:
+        return -1
+    if rows.head[row] < 0:
+        if numbers[QUEUED] == 0 or rows.state[row] != TAKES:
+            return -1
+        give(q, rows, numbers, row, dequeue(q, numbers))
+    one = rows.head[row]
+    rows.head[row] = q.behind[one]
+    return int(one)
+
+
+@jit
+def take_all(q: Requests, rows: Rows, numbers: Ints, row: int) -> None:
+    """Give the gateway's queue to a replica: where each has its own, they waited because nobody served."""
+    while numbers[QUEUED] > 0:
+        give(q, rows, numbers, row, dequeue(q, numbers))
 
 
 @jit

@@ -13,30 +13,7 @@ from __future__ import annotations
 
 import math
 
-from tierserve.simulate._gateway import (
-    CENTRAL,
-    DRAINS,
-    FIRSTS,
-    FREE,
-    NEXT,
-    NONE,
-    QUEUED,
-    ROUTER,
-    RUNNING,
-    TAKES,
-    TTFT,
-    Machine,
-    Requests,
-    Rows,
-    arrive,
-    choose,
-    clock,
-    dequeue,
-    enqueue,
-    finish,
-    give,
-    heap_fix,
-)
+from tierserve.simulate._gateway import FIRSTS, RUNNING, TTFT, Machine, Requests, Rows, finish, let_go, next_for
 from tierserve.simulate._jit import jit
 from tierserve.simulate.model import Floats, Ints
 
@@ -94,17 +71,8 @@ def plan_stretch(q: Requests, rows: Rows, profile: Floats, row: int, t: float) -
 @jit
 def admit(q: Requests, rows: Rows, numbers: Ints, row: int, t: float) -> None:
     """Let those who wait join the batch."""
-    slots = rows.request.shape[1]
-    while rows.batch[row] < slots:
-        if rows.head[row] < 0:
-            if numbers[QUEUED] == 0 or rows.state[row] != TAKES:
-                return
-            if rows.have[row] >= slots:
-                return
-            give(q, rows, row, dequeue(q, numbers))
-            numbers[FREE] -= 1
-        one = rows.head[row]
-        rows.head[row] = q.behind[one]
+    one = next_for(q, rows, numbers, row)
+    while one >= 0:
         at = rows.batch[row]
         rows.request[row, at] = one
         rows.last[row, at] = rows.steps[row] + 1 + q.output[one]
@@ -113,6 +81,7 @@ def admit(q: Requests, rows: Rows, numbers: Ints, row: int, t: float) -> None:
         rows.context[row] += q.input[one]
         numbers[RUNNING] += 1
         q.start[one] = t
+        one = next_for(q, rows, numbers, row)
 
 
 @jit
@@ -138,84 +107,27 @@ def end_stretch(m: Machine, row: int, t: float) -> None:
             rows.request[row, at] = rows.request[row, last]
             rows.last[row, at] = rows.last[row, last]
             rows.batch[row] = last
-            if rows.state[row] == TAKES and rows.have[row] <= rows.request.shape[1]:
-                numbers[FREE] += 1
-            rows.have[row] -= 1
+            let_go(rows, numbers, row)
         at -= 1
     if rows.batch[row] == 0:
         rows.context[row] = 0.0
 
 
 @jit
-def boundary(m: Machine, row: int, t: float) -> None:
-    """Between two steps of a replica: some leave, some join."""
-    rows = m.rows
-    end_stretch(m, row, t)
-    admit(m.q, rows, m.numbers, row, t)
-    plan_stretch(m.q, rows, m.profile, row, t)
-    heap_fix(m.heap, m.place, rows.due, row)
-    if rows.state[row] == DRAINS and rows.have[row] == 0:
-        rows.state[row] = NONE
+def serve(m: Machine, row: int, t: float) -> None:
+    """Begin the next stretch with those who are there and those who join."""
+    admit(m.q, m.rows, m.numbers, row, t)
+    plan_stretch(m.q, m.rows, m.profile, row, t)
 
 
 @jit
-def join(m: Machine, row: int, one: int, t: float) -> None:
-    """Give a request to a replica; an idle one begins at once, a busy one at its next step."""
-    q, rows, numbers, profile = m.q, m.rows, m.numbers, m.profile
-    slots = rows.request.shape[1]
-    if rows.have[row] < slots:
-        numbers[FREE] -= 1
-    give(q, rows, row, one)
-    n = rows.batch[row]
-    if n == 0:
-        admit(q, rows, numbers, row, t)
-        plan_stretch(q, rows, profile, row, t)
-        heap_fix(m.heap, m.place, rows.due, row)
-    elif rows.fresh[row] == 0 and n < slots and rows.stretch[row] > 1:
-        k = steps_within(rows, profile, row, t - rows.began[row])
+def joined(m: Machine, row: int, t: float) -> None:
+    """A request came to a replica's queue: an idle one begins at once, a busy one stops at its next step."""
+    rows = m.rows
+    if rows.batch[row] == 0:
+        serve(m, row, t)
+    elif rows.fresh[row] == 0 and rows.batch[row] < rows.request.shape[1] and rows.stretch[row] > 1:
+        k = steps_within(rows, m.profile, row, t - rows.began[row])
         if k < rows.stretch[row]:
             rows.stretch[row] = k
-            rows.due[row] = rows.began[row] + elapsed(rows, profile, row, k)
-            heap_fix(m.heap, m.place, rows.due, row)
-
-
-@jit
-def advance(m: Machine, until: float) -> None:
-    """Let all events up to a time happen."""
-    q, rows, numbers, sums, heap = m.q, m.rows, m.numbers, m.sums, m.heap
-    count, slots = q.arrive.size, rows.request.shape[1]
-    while True:
-        coming = q.arrive[numbers[NEXT]] if numbers[NEXT] < count else math.inf
-        row = heap[1] if heap[0] > 0 else -1
-        ends = rows.due[row] if row >= 0 else math.inf
-        if min(coming, ends) > until:
-            break
-        if ends <= coming:
-            clock(numbers, sums, ends)
-            boundary(m, row, ends)
-        else:
-            one = arrive(q, numbers, sums)
-            row = choose(q, rows, numbers, one, slots)
-            if row < 0:
-                enqueue(q, numbers, one)
-            else:
-                join(m, row, one, coming)
-    clock(numbers, sums, until)
-
-
-@jit
-def begin(m: Machine, row: int, t: float) -> None:
-    """A replica serves from now on: it takes of those who wait at the gateway."""
-    q, rows, numbers = m.q, m.rows, m.numbers
-    rows.steps[row] = 0
-    if numbers[ROUTER] == CENTRAL:
-        admit(q, rows, numbers, row, t)
-    else:  # where each has its own queue, those at the gateway waited because nobody served
-        while numbers[QUEUED] > 0:
-            one = dequeue(q, numbers)
-            if rows.have[row] < rows.request.shape[1]:
-                numbers[FREE] -= 1
-            give(q, rows, row, one)
-        admit(q, rows, numbers, row, t)
-    plan_stretch(q, rows, m.profile, row, t)
-    heap_fix(m.heap, m.place, rows.due, row)
+            rows.due[row] = rows.began[row] + elapsed(rows, m.profile, row, k)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tierserve.simulate import _gateway as g
+from tierserve.simulate._engine import advance, begin
 from tierserve.simulate.model import Floats, Pool, Snapshot, Workload
 
 ROUTERS = {
@@ -17,7 +18,7 @@ ROUTERS = {
     "round-robin": g.ROUND_ROBIN,
     "random": g.RANDOM,
 }
-MODELS = ("tokens", "slots")
+MODELS = {"tokens": g.TOKENS, "slots": g.SLOTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ class Cluster:
         times = np.zeros(len(work)) if service_s is None else service_s
         self.requests = g.requests(work.times_s, work.input_tokens, work.output_tokens, times, setup.seed)
         self._rows = g.rows_of(max(16, setup.initial), pool.slots)
-        self._numbers = np.zeros(g.FREE + 1, dtype=np.int64)
-        self._numbers[g.ROUTER] = ROUTERS[setup.router]
+        self._numbers = np.zeros(g.MODEL + 1, dtype=np.int64)
+        self._numbers[g.ROUTER], self._numbers[g.MODEL] = ROUTERS[setup.router], MODELS[setup.model]
         self._sums = np.zeros(g.COUNTERS)
         self._heap = np.zeros(self._rows.state.size + 2, dtype=np.int64)
         self._place = np.zeros(self._rows.state.size + 1, dtype=np.int64)
@@ -109,14 +110,7 @@ class Cluster:
 
     def _advance(self, t: float) -> None:
         self.replica_s += self.ready * (t - self.now)
-        if self.setup.model == "tokens":
-            from tierserve.simulate._tokens import advance
-
-            advance(self._machine(), t)
-        else:
-            from tierserve.simulate._slots import advance as advance_slots
-
-            advance_slots(self._machine(), t)
+        advance(self._machine(), t)
         self.now = t
 
     # replicas
@@ -172,14 +166,7 @@ class Cluster:
         numbers[g.ROWS] = max(numbers[g.ROWS], row + 1)
         numbers[g.READY] += 1
         numbers[g.FREE] += self.pool.slots
-        if self.setup.model == "tokens":
-            from tierserve.simulate._tokens import begin
-
-            begin(self._machine(), row, self.now)
-        else:
-            from tierserve.simulate._slots import begin as begin_slots
-
-            begin_slots(self._machine(), row, self.now)
+        begin(self._machine(), row, self.now)
 
     def _widen(self) -> None:
         count = 2 * self._rows.state.size

@@ -1,0 +1,91 @@
+"""The simulator itself: requests per second of wall time on one core, and the mean response beside queueing theory.
+
+    python bench/simulator.py            about a minute
+
+Poisson arrivals at a fixed number of replicas; each line is the median of three runs of so many requests, compiled
+beforehand. The theory is Erlang C for the slot model with one queue, and `batch_queue` for the token model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+
+import numpy as np
+
+from tierserve.queueing import BatchProfile, batch_queue, mean_response
+from tierserve.simulate.arrivals import Sizes, poisson
+from tierserve.simulate.cluster import ROUTERS, Setup
+from tierserve.simulate.model import Objective, Pool, Snapshot, Workload
+from tierserve.simulate.run import Result, simulate
+
+PROFILE = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)
+REPLICAS = 8
+
+
+class Fixed:
+    """Always the same number of replicas."""
+
+    interval_s = 100.0
+
+    def decide(self, seen: Snapshot) -> int:
+        return REPLICAS
+
+
+def timed(work: Workload, pool: Pool, setup: Setup, service_s: np.ndarray | None) -> tuple[Result, float]:
+    walls = []
+    for _ in range(3):
+        start = time.perf_counter()
+        found = simulate(work, pool, Fixed(), setup, service_s=service_s)
+        walls.append(time.perf_counter() - start)
+    return found, len(work) / statistics.median(walls)
+
+
+def mean_of(found: Result) -> float:
+    """Mean response without the first tenth."""
+    return float((found.end_s - found.arrive_s)[found.arrive_s.size // 10 :].mean())
+
+
+def slots(requests: int) -> None:
+    lam = 0.9 * REPLICAS * 8
+    work = poisson(lam, requests / lam, Sizes(1.0, 1.0))
+    service = np.random.default_rng(1).exponential(1.0, len(work))
+    pool = Pool(PROFILE, 8, 0.0, Objective(), 1.0, 1.0)
+    for router in ROUTERS:
+        found, speed = timed(work, pool, Setup("slots", router, REPLICAS), service)
+        theory = f", Erlang C {mean_response(REPLICAS * 8, lam, 1.0):.4f} s" if router == "central" else ""
+        print(f"slots   {router:13s} {speed:9,.0f} requests/s   mean response {mean_of(found):.4f} s{theory}")
+
+
+def tokens(requests: int) -> None:
+    sizes = Sizes(500.0, 200.0, 0.7)
+    probe = poisson(100.0, 2_000.0, sizes, seed=3)
+    i, o = probe.input_tokens, probe.output_tokens
+    steps = o.mean() + 1.0
+    each = np.mean(PROFILE.beta * (i + o) + PROFILE.gamma * ((o + 1) * i + o * (o - 1) / 2.0)) / steps
+    rates = [n / (steps * (PROFILE.alpha + n * each)) for n in range(1, 65)]
+    pool = Pool(PROFILE, 64, 0.0, Objective(), 500.0, 200.0)
+    for load in (0.3, 0.6, 0.9, 0.97):
+        lam = load * REPLICAS * rates[-1]
+        work = poisson(lam, requests / lam, sizes, seed=4)
+        found, speed = timed(work, pool, Setup("tokens", "central", REPLICAS), None)
+        theory, seen = batch_queue(lam, REPLICAS, rates).mean_response, mean_of(found)
+        print(
+            f"tokens  load {load:<8g} {speed:9,.0f} requests/s   mean response {seen:.4f} s,"
+            f" batch_queue {theory:.4f} s ({theory / seen - 1.0:+.2%})"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=400_000)
+    requests = parser.parse_args().requests
+    print(f"{os.cpu_count()} cores; {requests:,} requests, {REPLICAS} replicas", flush=True)
+    slots(requests)
+    tokens(requests)
+
+
+if __name__ == "__main__":
+    main()
