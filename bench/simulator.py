@@ -1,9 +1,10 @@
-"""The simulator itself: requests per second of wall time on one core, and the mean response beside queueing theory.
+"""The simulator itself: requests per second of wall time on one core, and response times beside queueing theory.
 
-    python bench/simulator.py            about a minute
+    python bench/simulator.py            about two minutes
 
-Poisson arrivals at a fixed number of replicas; each line is the median of three runs of so many requests, compiled
-beforehand. The theory is Erlang C for the slot model with one queue, and `batch_queue` for the token model.
+Poisson arrivals at a fixed number of replicas; each line of speeds is the median of three runs of so many requests,
+compiled beforehand. The theory is Erlang C for the slot model with one queue, and `batch_response` for the token model:
+`predictions` compares its mean and percentiles over pools of several sizes, with requests that are alike and uneven.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 
 import numpy as np
 
-from tierserve.queueing import BatchProfile, batch_queue, mean_response
+from tierserve.queueing import BatchProfile, BatchWork, batch_queue, batch_response, lognormal_points, mean_response
 from tierserve.simulate.arrivals import Sizes, poisson
 from tierserve.simulate.cluster import ROUTERS, Setup
 from tierserve.simulate.model import Objective, Pool, Snapshot, Workload
@@ -30,8 +31,11 @@ class Fixed:
 
     interval_s = 100.0
 
+    def __init__(self, replicas: int = REPLICAS) -> None:
+        self.replicas = replicas
+
     def decide(self, seen: Snapshot) -> int:
-        return REPLICAS
+        return self.replicas
 
 
 def timed(work: Workload, pool: Pool, setup: Setup, service_s: np.ndarray | None) -> tuple[Result, float]:
@@ -78,6 +82,31 @@ def tokens(requests: int) -> None:
         )
 
 
+def predictions(requests: int) -> None:
+    print("\npredicted over simulated token by token: mean, p50, p95, p99")
+    for spread in (0.0, 0.7):
+        sizes = Sizes(500.0, 200.0, spread)
+        parts = tuple(
+            (a * b, i, o) for a, i in lognormal_points(500.0, spread) for b, o in lognormal_points(200.0, spread)
+        )
+        for replicas, slots in ((1, 16), (4, 8), (8, 64), (16, 8)):
+            model = BatchWork(PROFILE, slots, parts)
+            for load in (0.3, 0.6, 0.9, 0.97):
+                lam = load * replicas * float(model.rates[-1])
+                work = poisson(lam, requests / lam, sizes, seed=4)
+                pool = Pool(PROFILE, slots, 0.0, Objective(), 500.0, 200.0)
+                found = simulate(work, pool, Fixed(replicas), Setup("tokens", "central", replicas))
+                seen = (found.end_s - found.arrive_s)[requests // 10 :]
+                told = batch_response(lam, replicas, model)
+                errors = [told.mean_response / np.nanmean(seen) - 1.0]
+                errors += [told.quantile(q) / np.nanquantile(seen, q) - 1.0 for q in (0.5, 0.95, 0.99)]
+                print(
+                    f"{replicas:3d} x {slots:2d} slots, spread {spread:g}, load {load:<5g}"
+                    + "".join(f" {one:+7.1%}" for one in errors),
+                    flush=True,
+                )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=400_000)
@@ -85,6 +114,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores; {requests:,} requests, {REPLICAS} replicas", flush=True)
     slots(requests)
     tokens(requests)
+    predictions(requests)
 
 
 if __name__ == "__main__":

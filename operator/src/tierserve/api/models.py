@@ -34,6 +34,13 @@ class Output(Part):
     """What one response is like, unless its traffic class says otherwise."""
 
     tokens: int = Field(200, ge=1, le=1_000_000, description="Mean number of output tokens of a response.")
+    spread: float | None = Field(
+        None,
+        ge=0,
+        le=10,
+        description="Standard deviation of the output tokens over their mean; left out, answers are planned as alike "
+        "and waits with care.",
+    )
     bytes: Quantity | None = Field(None, description="Mean size of a response; 4 bytes per token when left out.")
 
 

@@ -68,7 +68,7 @@ def _pool(gaid: GenAIDeployment, one: PoolPlan, per_connection: float) -> Json:
         "pWait": one.p_wait,
         "uplinkSeconds": one.placement.uplink_s,
         "waitSeconds": finite(one.wait_s),
-        "serviceSeconds": one.service_s,
+        "inferenceSeconds": finite(one.inference_s),
         "downlinkSeconds": one.placement.downlink_s,
         "responseSeconds": finite(one.response_s),
         "meanResponseSeconds": finite(one.mean_response_s),

@@ -327,12 +327,12 @@ def _latency(model: _Model, blocks: Sequence[_Columns], unit: float, size: int) 
 def _tangents(one: Option) -> list[tuple[float, float]]:
     """(l, s) with requests in service >= l R + s rate for R replicas: n(u) = u T(0) / (1 - u slope), u = rate / R."""
     place = one.placement
-    work = (place.input_tokens, place.output_tokens)
-    empty = place.profile.service_time(0.0, *work)
+    empty = place.profile.mean_service_time(0.0, place.mixture)
     slope = (place.service_s - empty) / place.slots
     out = []
     for part in _TANGENTS:
-        u = place.profile.rate(part * place.slots, *work)
+        batch = part * place.slots
+        u = batch / (empty + batch * slope)
         left = 1.0 - u * slope
         gradient = empty / left**2
         out.append((u * empty / left - gradient * u, gradient))

@@ -14,11 +14,9 @@ replica by 0.06% up to 100 replicas and 0.5% up to 100,000; with one slot by 0.4
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-
-import numpy as np
 
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.models import Model
@@ -27,8 +25,9 @@ from tierserve.api.traffic import TrafficClass
 from tierserve.plan import hardware as hw
 from tierserve.plan.allocation_overflow import derate
 from tierserve.plan.placement import WAIT_SHARE, Placement, Sized, network_times, placement_of
+from tierserve.plan.pool import last_where, work_of
 from tierserve.queueing._arrays import Array
-from tierserve.queueing.batching import BatchProfile
+from tierserve.queueing.batch_times import BatchWork
 from tierserve.queueing.birth_death import batch_queue
 
 DENSE_LEVELS = 12
@@ -88,8 +87,7 @@ class Option:
     @property
     def rates(self) -> Array:
         """r(1), ..., r(n) of one replica."""
-        one = self.placement
-        return _rates(one.profile, one.slots, one.input_tokens, one.output_tokens)
+        return work_of(self.placement).rates
 
     def most(self, replicas: int, z: float = 1.0) -> float:
         """Mean requests per second that `replicas` replicas take within the objective; peakedness z of the arrivals."""
@@ -97,8 +95,7 @@ class Option:
         if replicas == 0:
             return 0.0
         miss = 1.0 - one.percentile / 100.0
-        work = (one.profile, one.slots, one.input_tokens, one.output_tokens)
-        free = _most(work, self.budget_s, miss, replicas)
+        free = _most(work_of(one), self.budget_s, miss, replicas)
         return free * derate(replicas * one.slots, z, 1.0 / one.service_s, self.budget_s, miss) if z > 1.0 else free
 
     def room(self, replicas: int, z: float = 1.0) -> float:
@@ -203,7 +200,9 @@ def _option(
     """The option that serves `classes`, or None where weights and a request do not fit or one of them is too slow."""
     each = {one.name: (one.share, float(one.input), float(one.output or model.output.tokens)) for one in classes}
     tokens, hardware, objective = hw.mean_tokens(list(each.values())), tier.hardware, gaid.spec.objective
-    single = {name: hw.mean_tokens([(1.0, i, o)]) for name, (_, i, o) in each.items()}
+    single = {
+        name: hw.mean_tokens(hw.spread_out([(1.0, i, o)], model.output.spread)) for name, (_, i, o) in each.items()
+    }
     network = {name: sum(network_times(tier, model, one)) for name, one in single.items()}
     target_s = objective.response_time.target.value - max(network.values())
     profile = hw.profile_of(model, hardware, tokens)
@@ -211,16 +210,19 @@ def _option(
         service_s=target_s * (1.0 - WAIT_SHARE),
         first_token_s=objective.first_token.value - max(network.values()) if objective.first_token else math.inf,
         per_token_s=objective.per_token.value if objective.per_token else math.inf,
-        percentile=100.0,  # each class keeps the target, not only most of the requests of all
+        percentile=objective.response_time.percentile,
     )
-    slots = hw.slots_of(model, hardware, tokens, profile, limits)
+    # each class keeps the target, not only most of the requests of all
+    mixed = {name: hw.Tokens(tokens.input, tokens.output, one.classes) for name, one in single.items()}
+    slots = min((hw.slots_of(model, hardware, one, profile, limits) for one in mixed.values()), key=lambda s: s.slots)
     if slots.slots < 1 or (serves and not slots.meets_target):
         return None
+    tails = {name: hw.service_quantile(profile, slots.slots, one, limits.percentile) for name, one in mixed.items()}
     times = {
-        name: hw.service_quantile(profile, slots.slots, hw.Tokens(tokens.input, tokens.output, one.classes), 100.0)
-        for name, one in single.items()
+        name: hw.service_quantile(profile, slots.slots, hw.Tokens(tokens.input, tokens.output, ((1.0, i, o),)), 100.0)
+        for name, (_, i, o) in each.items()
     }
-    sized = Sized(tokens, profile, slots, target_s, max(times.values()))
+    sized = Sized(tokens, profile, slots, target_s, max(tails.values()))
     placement = placement_of(gaid, tier, site, model, sized)
     mean_s = placement.service_s
     bits = {name: 8.0 * model.output_bytes * one.output / model.output.tokens for name, one in single.items()}
@@ -229,7 +231,7 @@ def _option(
         placement=placement,
         model=model,
         uses=uses if serves else {},
-        budget_s=max(target_s - max(times.values()), 0.0),
+        budget_s=max(target_s - max(tails.values()), 0.0),
         # the class with the longest answers for its work: safe for any mix, exact where all are alike
         clip=tier.downlink_bps / max(one.bits / one.weight for one in uses.values()),
     )
@@ -246,15 +248,10 @@ def _counts(least: int, most: int) -> list[int]:
     return sorted({*range(least, first + 1), *spaced, most})
 
 
-@lru_cache(maxsize=1024)
-def _rates(profile: BatchProfile, slots: int, i: float, o: float) -> Array:
-    return np.array([profile.rate(n, i, o) for n in range(1, slots + 1)])
-
-
 @lru_cache(maxsize=65536)
-def _most(work: tuple[BatchProfile, int, float, float], budget_s: float, miss: float, replicas: int) -> float:
-    """f(replicas): the highest rate with P(wait > budget_s) <= miss, to eight digits and on the safe side."""
-    rates = _rates(*work)
+def _most(work: BatchWork, budget_s: float, miss: float, replicas: int) -> float:
+    """f(replicas): the highest rate with P(wait > budget_s) <= miss, to ten digits and on the safe side."""
+    rates = work.rates
     capacity = replicas * float(rates[-1])
 
     def excess(rate: float) -> float:
@@ -262,30 +259,5 @@ def _most(work: tuple[BatchProfile, int, float, float], budget_s: float, miss: f
         log_wait = math.log(queue.p_wait) if queue.p_wait > 0.0 else _LEAST_LOG
         return log_wait - (capacity - rate) * budget_s - math.log(miss)
 
-    spare = min(0.9, 1.5 / math.sqrt(replicas * work[1]))  # Halfin and Whitt: the spare grows with the square root
-    return _root(excess, capacity * (1.0 - spare), capacity, -math.log(miss))
-
-
-def _root(excess: Callable[[float], float], guess: float, high: float, at_high: float) -> float:
-    """Largest x < high with excess(x) <= 0, rising, by regula falsi (Illinois); `at_high` > 0 is excess(high)."""
-    low, at_low = guess, excess(guess)
-    while at_low > 0.0:
-        high, at_high = low, at_low
-        low *= 0.5
-        at_low = excess(low) if low > high * 1e-300 else -1.0
-    side = 0
-    for _ in range(100):
-        if high - low <= _CLOSE * high:
-            break
-        x = (low * at_high - high * at_low) / (at_high - at_low)
-        x = min(max(x, low + 0.2 * _CLOSE * high), high - 0.2 * _CLOSE * high)
-        y = excess(x)
-        if y > 0.0:
-            high, at_high = x, y
-            at_low *= 0.5 if side > 0 else 1.0
-            side = 1
-        else:
-            low, at_low = x, y
-            at_high *= 0.5 if side < 0 else 1.0
-            side = -1
-    return low
+    spare = min(0.9, 1.5 / math.sqrt(replicas * work.slots))  # Halfin and Whitt: the spare grows with the square root
+    return last_where(excess, capacity * (1.0 - spare), capacity, -math.log(miss))

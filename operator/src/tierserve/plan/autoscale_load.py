@@ -22,6 +22,8 @@ IMPLAUSIBLE = 4.5  # standard errors
 _MODEL_ERROR = 0.02  # relative error of a rate that is never taken for a change
 _Z_FLOOR, _Z_CEILING = 0.05, 25.0
 _Z_QUANTILE = 1e-3
+_LONGEST_S = 1e8  # no service takes three years
+_WIDEST_CV = 1e3
 _CLOSED = 0.2  # a peakedness under it is that of a constant number of connections
 _REFRESH_S = 600.0
 _SERVICE_WINDOW_S = 120.0
@@ -174,7 +176,10 @@ def _with_service(h: History, load: Load, settings: Settings) -> Load:
         return load
     scale = _full_batch(seen.batch, settings)
     n, mean = seen.completions, scale * seen.service_s / seen.completions
-    sd = math.sqrt(max(scale * scale * seen.service_sq_s2 / n - mean * mean, 0.0))
+    variance = scale * scale * seen.service_sq_s2 / n - mean * mean
+    if not (mean < _LONGEST_S and math.isfinite(variance)):  # nonsense, which would make every figure after it infinite
+        return load
+    sd = math.sqrt(min(max(variance, 0.0), (_WIDEST_CV * mean) ** 2))
     error = _SERVICE_ERRORS / math.sqrt(n)
     known_sd = max(sd, _UNKNOWN_CV * mean) if n < _WELL_KNOWN else sd
     if abs(mean - load.service_s) > error * known_sd + _SERVICE_TOLERANCE * mean:

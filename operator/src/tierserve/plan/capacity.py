@@ -1,9 +1,7 @@
 """Replicas of every pool for so many connections, and the number of connections at which each tier is exhausted.
 
-A pool of R replicas with n slots is taken as M/M/c with c = R n servers whose service time is that of a full replica,
-T(n): cautious, since a replica that is not full is faster. It meets the objective if
-
-    t_UL + quantile of the wait + quantile of the service + t_DL <= target.
+A pool of R replicas with n slots each is one queue before batches that slow as they fill (`plan.pool`). It meets the
+objective if the share of requests with t_UL + wait + service + t_DL > target is at most 1 - percentile.
 
 Demand fills the tiers in the order of overflow, the sites of a tier in equal parts; classes that fewer tiers may serve
 are placed first. What no tier can take within the objective is not served.
@@ -14,18 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.plan.energy import Energy, energy_of
 from tierserve.plan.placement import Placement, place
+from tierserve.plan.pool import may_miss, most_rate, replicas_for, response_of
 from tierserve.queueing.closed import fixed_point
-from tierserve.queueing.erlang import erlang_c
-from tierserve.queueing.response import mean_wait, wait_quantile
-from tierserve.queueing.staffing import servers_for
 
-UNREACHABLE_WAIT = 0.1
-"""Where service alone misses the target: the wait may add this share of the service time at the percentile."""
 _MOST_RATE = 1e12
 
 
@@ -56,10 +49,11 @@ class PoolPlan:
         rate: requests per second that it gets.
         capacity: the most it can take within the objective, with all its replicas.
         replicas, servers: R and c = R n.
-        offered_load, utilisation: a = lambda T(n), and a / c.
-        p_wait: C(c, a).
-        wait_s, service_s: quantiles of the wait and of the service in a batch as full as it is busy.
-        response_s: t_UL + wait_s + service_s + t_DL.
+        offered_load, utilisation: a = lambda T(n), and a / c; T(n) is the service time in a full replica.
+        p_wait: share of the requests that find all slots taken.
+        wait_s: quantile of the wait.
+        inference_s: quantile of wait and service together, in batches as full as they are.
+        response_s: t_UL + inference_s + t_DL.
         mean_response_s: the mean of the same.
         meets: whether response_s keeps the target with this rate.
         binds: what sets the number of replicas: `objective`, or `min`, `max` or `headroom` of `replicas`.
@@ -75,17 +69,12 @@ class PoolPlan:
     utilisation: float
     p_wait: float
     wait_s: float
-    service_s: float
+    inference_s: float
     response_s: float
     mean_response_s: float
     meets: bool
     binds: str
     energy: Energy
-
-    @property
-    def inference_s(self) -> float:
-        """t_inference: wait and service together."""
-        return self.wait_s + self.service_s
 
     @property
     def exhausted(self) -> bool:
@@ -119,34 +108,6 @@ class Plan:
     def response_s(self) -> float:
         """Response time at the percentile, the worst of the pools that serve; 0 where nobody asks."""
         return max((one.response_s for one in self.pools if one.rate > 0), default=0.0)
-
-
-def wait_budget(placement: Placement) -> float:
-    """Return the seconds a request may wait at the percentile: what the service leaves of the target.
-
-    Where the service leaves nothing, a tenth of it, so that the pool is at least not slowed by its queue.
-    """
-    left = placement.target_s - placement.service_quantile_s
-    return left if left > 0.0 else UNREACHABLE_WAIT * placement.service_quantile_s
-
-
-def replicas_for(placement: Placement, rate: float) -> int:
-    """Return the least replicas that keep the wait at `rate` per second in its budget; bounds do not count here."""
-    servers = servers_for(
-        rate * placement.service_s,
-        max_wait_quantile=wait_budget(placement),
-        q=placement.percentile / 100.0,
-        mu=1.0 / placement.service_s,
-    )
-    return math.ceil(servers / placement.slots)
-
-
-@lru_cache(maxsize=4096)
-def most_rate(placement: Placement, replicas: int) -> float:
-    """Return the highest rate, in requests per second, at which `replicas` replicas keep the wait in its budget."""
-    servers, budget = replicas * placement.slots, wait_budget(placement)
-    mu, q = 1.0 / placement.service_s, placement.percentile / 100.0
-    return _largest_where(lambda rate: wait_quantile(servers, rate, mu, q) <= budget, servers * mu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +158,9 @@ def pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float) -> PoolP
     wanted = replicas_for(placement, rate * (1.0 + placement.headroom))
     replicas = min(max(wanted, placement.min_replicas), placement.max_replicas)
     servers, load = replicas * placement.slots, rate * placement.service_s
-    mu, q = 1.0 / placement.service_s, placement.percentile / 100.0
-    wait_s = wait_quantile(servers, rate, mu, q)
-    service_s = placement.service_quantile_s * _fullness(placement, rate, replicas)
-    response_s = placement.network_s + wait_s + service_s
+    response, q = response_of(placement, max(replicas, 1), rate), placement.percentile / 100.0
+    there = replicas > 0 or rate == 0.0
+    inference_s = response.quantile(q) if there else math.inf
     utilisation = load / servers if servers else 0.0
     capacity = most_rate(placement, placement.max_replicas)
     full = wanted > replicas or (rate > 0.0 and rate >= capacity * (1.0 - 1e-9))
@@ -212,12 +172,12 @@ def pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float) -> PoolP
         servers=servers,
         offered_load=load,
         utilisation=utilisation,
-        p_wait=erlang_c(servers, load) if load > 0 else 0.0,
-        wait_s=wait_s,
-        service_s=service_s,
-        response_s=response_s,
-        mean_response_s=placement.network_s + mean_wait(servers, rate, mu) + _mean_service(placement, rate, replicas),
-        meets=response_s <= (placement.target_s + placement.network_s) * (1 + 1e-9),
+        p_wait=response.queue.p_wait if there else 1.0,
+        wait_s=response.wait_quantile(q) if there else math.inf,
+        inference_s=inference_s,
+        response_s=placement.network_s + inference_s,
+        mean_response_s=placement.network_s + (response.mean_response if there else math.inf),
+        meets=there and (rate == 0.0 or response.survival(placement.target_s) <= may_miss(placement)),
         binds=_binds(full, needed, wanted, replicas),
         energy=energy_of(gaid.tier(placement.tier), replicas, min(1.0, utilisation), rate),
     )
@@ -321,25 +281,8 @@ def _mean_round(gaid: GenAIDeployment, placements: Sequence[Placement], rate: fl
     """Mean seconds from sending a request to having the answer; a request that finds no room counts as the slowest."""
     if rate <= 0.0:
         first = gaid.overflow[0].name
-        return min(one.network_s + _mean_service(one, 0.0, 1) for one in placements if one.tier == first)
+        return min(one.network_s + response_of(one, 1, 0.0).mean_response for one in placements if one.tier == first)
     shares, unserved = allocate(gaid, placements, rate)
     times = {one.pool: one.network_s + one.service_s for one in placements}
     served = sum(shares[name] * times[name] for name in shares)
     return (served + unserved * max(times.values())) / rate
-
-
-def _mean_service(placement: Placement, rate: float, replicas: int) -> float:
-    """Mean service time with the batch as it is at this load: T is linear in n, and n = rate T / R (Little)."""
-    work = (placement.input_tokens, placement.output_tokens)
-    alone = placement.profile.service_time(1.0, *work)
-    slope = (placement.service_s - alone) / (placement.slots - 1) if placement.slots > 1 else 0.0
-    crowd = slope * rate / max(replicas, 1)
-    return min(placement.service_s, alone / (1.0 - crowd)) if crowd < 1.0 else placement.service_s
-
-
-def _fullness(placement: Placement, rate: float, replicas: int) -> float:
-    """Service time in a batch as full as it is in 95 of 100 moments, over that in a full replica; at most 1."""
-    others = min(placement.slots, rate * _mean_service(placement, rate, replicas) / max(replicas, 1))
-    batch = min(placement.slots, 1.0 + others + 1.645 * math.sqrt(others))
-    work = (placement.input_tokens, placement.output_tokens)
-    return placement.profile.service_time(batch, *work) / placement.service_s

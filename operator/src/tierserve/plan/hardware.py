@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from tierserve.api.models import Model
 from tierserve.api.tiers import Hardware
-from tierserve.queueing.batching import BatchProfile
+from tierserve.queueing.batching import BatchProfile, Sizes
 
 COMPUTE_EFFICIENCY = 0.5
 """Share of the peak FLOP/s that a serving engine reaches in matrix products."""
@@ -45,12 +45,17 @@ class Tokens:
     Attributes:
         input: mean input tokens of a request.
         output: mean output tokens of a request.
-        classes: (share, input, output) of each class; the shares sum to 1.
+        classes: (share, input, output) of each class, or of each part of one whose answers are spread; they sum to 1.
     """
 
     input: float
     output: float
-    classes: tuple[tuple[float, float, float], ...] = ()
+    classes: Sizes = ()
+
+    @property
+    def sizes(self) -> Sizes:
+        """The classes, or the mean as the only one."""
+        return self.classes or ((1.0, self.input, self.output),)
 
     @property
     def total(self) -> float:
@@ -177,8 +182,8 @@ def service_quantile(profile: BatchProfile, n: float, tokens: Tokens, percentile
 
     A request of each class has its own number of steps, each as long as the mean batch makes it.
     """
-    step = profile.iteration(n, tokens.input, tokens.output)
-    times = sorted((_alone(profile, step, i, o), share) for share, i, o in tokens.classes or ((1.0, *_mean(tokens)),))
+    step = profile.alpha + n * profile.share(tokens.sizes)
+    times = sorted(((1.0 + o) * step + profile.own(i, o), share) for share, i, o in tokens.sizes)
     total = sum(share for _, share in times)
     seen = 0.0
     for time, share in times:
@@ -214,11 +219,6 @@ def _mean(tokens: Tokens) -> tuple[float, float]:
     return tokens.input, tokens.output
 
 
-def _alone(profile: BatchProfile, step: float, i: float, o: float) -> float:
-    own = (profile.beta + profile.gamma) * i + o * (profile.beta + profile.gamma * (i + o / 2.0))
-    return (1.0 + o) * step + own
-
-
 def _words(text: str) -> str:
     return re.sub(r"[-_/:]", " ", text)
 
@@ -229,6 +229,15 @@ def mean_tokens(classes: Sequence[tuple[float, float, float]]) -> Tokens:
     shares = [weight / total if total > 0 else 1 / len(classes) for weight, _, _ in classes]
     parts = tuple((share, i, o) for share, (_, i, o) in zip(shares, classes, strict=True))
     return Tokens(sum(s * i for s, i, _ in parts), sum(s * o for s, _, o in parts), parts)
+
+
+def spread_out(classes: Sequence[tuple[float, float, float]], spread: float | None) -> list[tuple[float, float, float]]:
+    """Return (weight, input, output) with the answers of each class spread as a lognormal; None: all as the mean."""
+    if not spread:
+        return list(classes)
+    from tierserve.queueing.batch_times import lognormal_points  # brings scipy, which takes half a second
+
+    return [(w * share, i, tokens) for w, i, o in classes for share, tokens in lognormal_points(o, spread)]
 
 
 def _largest(time_of: Callable[[int], float], limit: float, cap: int = MOST_SLOTS) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.models import BYTES_PER_TOKEN, Model
@@ -11,7 +12,7 @@ from tierserve.api.problems import Problem, ValidationFailed
 from tierserve.api.tiers import Tier
 from tierserve.api.traffic import KINDS_ALLOWED, TrafficClass
 from tierserve.plan import hardware as hw
-from tierserve.queueing.batching import BatchProfile
+from tierserve.queueing.batching import BatchProfile, Sizes
 
 WAIT_SHARE = 0.1
 """Share of the time left on a tier that is kept for waiting when the slots of a replica are chosen."""
@@ -41,6 +42,8 @@ class Placement:
         service_tail_s: the percentile of the service time with all slots taken; None: as the mean.
         meets_target: whether a request that never waits keeps the target.
         context_tokens: most tokens of prompt and answer together.
+        sizes: (share, input tokens, output tokens) of the requests; () where only the means are known.
+        spread_known: whether `sizes` has the spread of the answers in it, and not only the means of classes.
         bounds: slots that each bound alone would allow.
     """
 
@@ -67,6 +70,8 @@ class Placement:
     meets_target: bool = True
     context_tokens: int = 4096
     headroom: float = 0.0
+    sizes: Sizes = ()
+    spread_known: bool = False
     bounds: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
@@ -75,9 +80,14 @@ class Placement:
         return f"{self.tier}-{self.site}"
 
     @property
+    def mixture(self) -> Sizes:
+        """The sizes, or the means as the only one."""
+        return self.sizes or ((1.0, self.input_tokens, self.output_tokens),)
+
+    @property
     def service_s(self) -> float:
         """T(slots): mean service time in a full replica, the cautious figure for Erlang C."""
-        return self.profile.service_time(self.slots, self.input_tokens, self.output_tokens)
+        return _service_time(self.profile, self.slots, self.mixture)
 
     @property
     def service_quantile_s(self) -> float:
@@ -93,6 +103,11 @@ class Placement:
     def network_s(self) -> float:
         """t_UL + t_DL."""
         return self.uplink_s + self.downlink_s
+
+
+@lru_cache(maxsize=4096)
+def _service_time(profile: BatchProfile, slots: int, sizes: Sizes) -> float:
+    return profile.mean_service_time(slots, sizes)
 
 
 def place(gaid: GenAIDeployment) -> tuple[Placement, ...]:
@@ -138,7 +153,8 @@ def classes_of(gaid: GenAIDeployment, tier: Tier) -> tuple[TrafficClass, ...]:
 def tokens_on(gaid: GenAIDeployment, tier: Tier, model: Model) -> hw.Tokens:
     """Return the mean tokens of a request on `tier`, classes weighted by their shares."""
     classes = classes_of(gaid, tier)
-    return hw.mean_tokens([(one.share, one.input, one.output or model.output.tokens) for one in classes])
+    means = [(one.share, one.input, one.output or model.output.tokens) for one in classes]
+    return hw.mean_tokens(hw.spread_out(means, model.output.spread))
 
 
 def network_times(tier: Tier, model: Model, tokens: hw.Tokens) -> tuple[float, float]:
@@ -198,6 +214,8 @@ def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, siz
         meets_target=slots.meets_target,
         context_tokens=model.context_tokens,
         headroom=tier.replicas.headroom,
+        sizes=tokens.classes,
+        spread_known=model.output.spread is not None,
         bounds=slots.bounds,
     )
 
@@ -248,9 +266,9 @@ def _too_slow(gaid: GenAIDeployment, tier: Tier, model: Model, one: Placement) -
     name = min(("responseTime", "firstToken", "perToken"), key=lambda bound: one.bounds[bound])
     values = {"responseTime": objective.response_time.target, "firstToken": objective.first_token}
     value = values.get(name, objective.per_token)
-    work = (one.input_tokens, one.output_tokens)
+    work, percentile = (one.input_tokens, one.output_tokens), objective.response_time.percentile
     alone = {
-        "responseTime": one.profile.service_time(1, *work) / (1.0 - WAIT_SHARE) + one.network_s,
+        "responseTime": _alone(one, percentile) / (1.0 - WAIT_SHARE) + one.network_s,
         "firstToken": one.profile.prefill(1, *work) + one.network_s,
         "perToken": one.profile.decode(1, *work),
     }[name]
@@ -261,6 +279,11 @@ def _too_slow(gaid: GenAIDeployment, tier: Tier, model: Model, one: Placement) -
     )
     mend = f"give at least {alone * 1e3:.4g}ms, fewer output tokens, or a faster model on this tier"
     return PlacementError([Problem(path, message, mend, str(value))])
+
+
+def _alone(one: Placement, percentile: float) -> float:
+    tokens = hw.Tokens(one.input_tokens, one.output_tokens, one.sizes)
+    return hw.service_quantile(one.profile, 1, tokens, percentile)
 
 
 def gib(amount: float) -> str:

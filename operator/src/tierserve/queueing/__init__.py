@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tierserve.queueing.batch_times import BatchResponse, BatchWork, batch_response, lognormal_points
     from tierserve.queueing.batching import BatchProfile
     from tierserve.queueing.birth_death import BatchQueue, LossQueue, batch_queue, loss_queue
     from tierserve.queueing.closed import closed_rate, fixed_point
     from tierserve.queueing.erlang import erlang_b, erlang_c, hayward_c, log_erlang_c
-    from tierserve.queueing.general import mean_wait_general, peakedness
+    from tierserve.queueing.general import mean_wait_general, peakedness, wait_ratio
     from tierserve.queueing.response import (
         mean_response,
         mean_wait,
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchProfile",
     "BatchQueue",
+    "BatchResponse",
+    "BatchWork",
     "LossQueue",
     "Routed",
     "batch_queue",
+    "batch_response",
     "closed_rate",
     "erlang_b",
     "erlang_c",
@@ -35,6 +39,7 @@ __all__ = [
     "halfin_whitt",
     "hayward_c",
     "log_erlang_c",
+    "lognormal_points",
     "loss_queue",
     "mean_response",
     "mean_wait",
@@ -45,10 +50,15 @@ __all__ = [
     "response_survival",
     "servers_for",
     "wait_quantile",
+    "wait_ratio",
 ]
 _MODULES = {
     "BatchProfile": "batching",
     "BatchQueue": "birth_death",
+    "BatchResponse": "batch_times",
+    "BatchWork": "batch_times",
+    "batch_response": "batch_times",
+    "lognormal_points": "batch_times",
     "LossQueue": "birth_death",
     "batch_queue": "birth_death",
     "loss_queue": "birth_death",
@@ -60,6 +70,7 @@ _MODULES = {
     "log_erlang_c": "erlang",
     "mean_wait_general": "general",
     "peakedness": "general",
+    "wait_ratio": "general",
     "Routed": "routers",
     "power_of_choices": "routers",
     "halfin_whitt": "staffing",

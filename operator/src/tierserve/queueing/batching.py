@@ -21,6 +21,9 @@ from dataclasses import dataclass
 
 from tierserve.queueing._check import above_zero, at_least_zero
 
+Sizes = tuple[tuple[float, float, float], ...]
+"""Requests as a mixture: (share, input tokens, output tokens); the shares sum to 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchProfile:
@@ -56,6 +59,25 @@ class BatchProfile:
     def service_time(self, n: float, i: float, o: float) -> float:
         """Return T(n), the seconds from entering the batch to the last token, in a batch of n."""
         return self.prefill(n, i, o) + o * self.decode(n, i, o)
+
+    def share(self, sizes: Sizes) -> float:
+        """Return what one request of a mixture adds to a step, in seconds; the longer ones are in more of the steps.
+
+        Args:
+            sizes: (share, input tokens, output tokens) of the requests; the shares sum to 1.
+        """
+        steps = sum(p * (1.0 + o) for p, _, o in sizes)
+        adds = sum(p * (self.beta * (i + o) + self.gamma * (1.0 + o) * (i + o / 2.0)) for p, i, o in sizes)
+        return adds / steps
+
+    def own(self, i: float, o: float) -> float:
+        """Return the seconds that a request takes beyond the 1 + o steps of it(n)."""
+        return (self.beta + self.gamma) * i + o * (self.beta + self.gamma * (i + o / 2.0))
+
+    def mean_service_time(self, n: float, sizes: Sizes) -> float:
+        """Return the mean of T(n) over a mixture that fills the batch too; of one size it is `service_time`."""
+        step = self.alpha + n * self.share(sizes)
+        return sum(p * ((1.0 + o) * step + self.own(i, o)) for p, i, o in sizes)
 
     def rate(self, n: float, i: float, o: float) -> float:
         """Return r(n), the requests a replica finishes per second with n in the batch."""

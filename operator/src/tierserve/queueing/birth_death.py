@@ -47,6 +47,7 @@ class BatchQueue:
         mean_wait: mean time in the queue, `inf` where the pool cannot bear the load.
         mean_service: mean time in a replica; its batch is as full as it is when a request is there.
         mean_batch: requests in all replicas on average, those that wait not among them.
+        batch_sd: standard deviation of their number.
     """
 
     servers: int
@@ -56,6 +57,7 @@ class BatchQueue:
     mean_wait: float
     mean_service: float
     mean_batch: float
+    batch_sd: float = 0.0
 
     @property
     def mean_response(self) -> float:
@@ -97,13 +99,17 @@ def batch_queue(lam: float, replicas: int, rates: Sequence[float] | Array) -> Ba
         return BatchQueue(servers, 0.0, capacity, 0.0, 0.0, 1.0 / float(levels[1]), 0.0)
     if rate >= capacity:
         return BatchQueue(servers, rate, capacity, 1.0, math.inf, slots / float(levels[-1]), float(servers))
-    below, mean, last = _sums(_Chain(rate, count, levels))
+    below, mean, spread, last = _sums(_Chain(rate, count, levels))
     ratio = rate / capacity
     waiting = last / (1.0 - ratio)  # k >= c: such an arrival waits
     total = below + waiting
     queue = waiting * ratio / (1.0 - ratio) / total
     batch = (mean + servers * waiting) / total
-    return BatchQueue(servers, rate, capacity, waiting / total, queue / rate, batch / rate, batch)
+    # around the likeliest state, as squares of huge numbers would leave no digits
+    off = batch - spread.around
+    variance = (spread.squares + (servers - spread.around) ** 2 * waiting) / total - off * off
+    sd = math.sqrt(max(variance, 0.0))
+    return BatchQueue(servers, rate, capacity, waiting / total, queue / rate, batch / rate, batch, sd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +147,7 @@ def loss_queue(lam: float, replicas: int, rates: Sequence[float] | Array, room: 
     servers, capacity = count * slots, float(count * levels[-1])
     if rate == 0.0:
         return LossQueue(0.0, 0.0, 0.0, 1.0 / float(levels[1]), 0.0)
-    below, mean, last = _sums(_Chain(rate, count, levels))
+    below, mean, _, last = _sums(_Chain(rate, count, levels))
     ratio, behind = rate / capacity, np.arange(int(room) + 1, dtype=np.float64)
     # pi(c + j) in units of pi(c), or above capacity of the last, so that nothing overflows
     full = ratio ** (behind - (room if ratio > 1.0 else 0))
@@ -244,8 +250,16 @@ def _edge(chain: _Chain, mode: int, top: float, way: int) -> int:
         step *= 2
 
 
-def _sums(chain: _Chain) -> tuple[float, float, float]:
-    """Sums of pi(k) and of k pi(k) over k < c, and pi(c), all in units of the likeliest state's."""
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """Sum of (k - around)^2 pi(k) over k < c."""
+
+    around: int
+    squares: float
+
+
+def _sums(chain: _Chain) -> tuple[float, float, _Spread, float]:
+    """Sums of pi(k), k pi(k) and squares over k < c, and pi(c), all in units of the likeliest state's."""
     mode = chain.mode()
     top = chain.log_weight_at(mode)
     low, high = _edge(chain, mode, top, -1), _edge(chain, mode, top, 1)
@@ -259,10 +273,12 @@ def _sums(chain: _Chain) -> tuple[float, float, float]:
     extra = np.exp(chain.log_weight(rest) - top)
     whole = _sum(weight, stride, chain, low, high) + float(extra.sum())
     mean = _sum(weight * grid, stride, chain, low, high) + float((extra * rest).sum())
+    squares = _sum(weight * (grid - mode) ** 2, stride, chain, low, high) + float((extra * (rest - mode) ** 2).sum())
     last = math.exp(chain.log_weight_at(chain.servers) - top)
     if high == chain.servers:
         whole, mean = whole - last, mean - last * chain.servers
-    return whole, mean, last
+        squares -= last * float(chain.servers - mode) ** 2
+    return whole, mean, _Spread(mode, squares), last
 
 
 def _sum(values: Array, stride: int, chain: _Chain, low: int, high: int) -> float:

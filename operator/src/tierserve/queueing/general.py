@@ -42,15 +42,25 @@ def mean_wait_general(c: float, lam: float, mu: float, cs2: float) -> float:
     servers = above_zero("c", c, "give the number of servers")
     spread = at_least_zero("cs2", cs2, "give variance over squared mean of the service time")
     exponential = mean_wait(servers, lam, mu)
-    if exponential in {0.0, math.inf} or spread == 1.0:
+    if exponential in {0.0, math.inf}:
         return exponential
-    rho = lam / (servers * mu)
-    ratio = 0.5 * (
-        1.0 + (1.0 - rho) * (servers - 1.0) * (math.sqrt(4.0 + 5.0 * servers) - 2.0) / (16.0 * servers * rho)
-    )
+    return exponential * wait_ratio(servers, lam / (servers * mu), spread)
+
+
+def wait_ratio(c: float, rho: float, cs2: float) -> float:
+    """Return W(M/G/c) / W(M/M/c), the part of `mean_wait_general` that the spread of the service makes.
+
+    Args:
+        c: servers, > 0.
+        rho: utilisation, > 0; at 1 it is the limit of heavy traffic, (1 + cs2) / 2.
+        cs2: squared coefficient of variation of the service time, >= 0.
+    """
+    if cs2 == 1.0:
+        return 1.0
+    ratio = 0.5 * (1.0 + (1.0 - rho) * (c - 1.0) * (math.sqrt(4.0 + 5.0 * c) - 2.0) / (16.0 * c * rho))
     ratio = min(max(ratio, 0.5), _LARGEST_RATIO)
     # Beyond cs2 = 1 the second term is subtracted; with ratio <= 1 the divisor stays above 0.
-    return exponential * (1.0 + spread) / (2.0 * spread + (1.0 - spread) / ratio)
+    return (1.0 + cs2) / (2.0 * cs2 + (1.0 - cs2) / ratio)
 
 
 def peakedness(counts: Real) -> float:

@@ -13,16 +13,13 @@ from tierserve.plan.capacity import (
     allocate,
     limits_of,
     make_plan,
-    most_rate,
     pool_plan,
     refused_from,
-    replicas_for,
-    wait_budget,
 )
 from tierserve.plan.criteria import criteria_of, first_to_bind
-from tierserve.plan.placement import place
+from tierserve.plan.placement import PlacementError, place
+from tierserve.plan.pool import most_rate, replicas_for, response_of
 from tierserve.plan.sweep import sweep
-from tierserve.queueing import wait_quantile
 
 Service = Callable[..., GenAIDeployment]
 
@@ -30,11 +27,8 @@ Service = Callable[..., GenAIDeployment]
 def test_one_replica_less_misses_the_objective(service: Service) -> None:
     cloud = place(service())[0]
     replicas = replicas_for(cloud, 90.0)
-    waits = [
-        wait_quantile(r * cloud.slots, 90.0, 1 / cloud.service_s, 0.95) + cloud.service_s + cloud.network_s
-        for r in (replicas, replicas - 1)
-    ]
-    assert waits[0] <= 3.0 < waits[1]
+    times = [response_of(cloud, r, 90.0).quantile(0.95) + cloud.network_s for r in (replicas, replicas - 1)]
+    assert times[0] <= 3.0 < times[1]
 
 
 def test_the_response_is_uplink_and_inference_and_downlink(service: Service) -> None:
@@ -49,8 +43,7 @@ def test_the_response_is_uplink_and_inference_and_downlink(service: Service) -> 
 def test_the_highest_rate_just_keeps_the_objective(service: Service) -> None:
     cloud = place(service())[0]
     rate = most_rate(cloud, 5)
-    mu = 1 / cloud.service_s
-    assert wait_quantile(5 * cloud.slots, rate, mu, 0.95) == pytest.approx(wait_budget(cloud), rel=1e-6)
+    assert response_of(cloud, 5, rate).quantile(0.95) == pytest.approx(cloud.target_s, rel=1e-6)
     assert replicas_for(cloud, rate * 0.999999) == 5
     assert replicas_for(cloud, rate * 1.000001) == 6
 
@@ -184,3 +177,36 @@ def test_the_sweep_has_a_curve_for_each_tier_and_sharp_edges(service: Service) -
 def test_a_sweep_must_rise_from_above_zero(service: Service, span: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="the range must rise from above 0"):
         sweep(service(), *span)
+
+
+def test_answers_known_to_vary_take_longer_at_the_percentile_and_more_replicas(service: Service) -> None:
+    """Slots are held alike, so that what differs is the spread and not the size of a batch."""
+    held = {"spec.models.0.maxConcurrency": 8, "spec.objective.responseTime.target": "6s"}
+    alike, uneven = (
+        pool_plan(one, place(one)[0], 60.0)
+        for one in (service({**held, "spec.models.0.output.spread": spread}) for spread in (0.0, 0.5))
+    )
+    assert uneven.placement.slots == alike.placement.slots == 8
+    at = [response_of(one.placement, alike.replicas, 60.0).quantile(0.95) for one in (alike, uneven)]
+    assert at[1] > 1.2 * at[0]
+    assert uneven.replicas >= alike.replicas
+
+
+def test_a_target_that_the_longest_answers_miss_even_alone_says_how_long_they_take(service: Service) -> None:
+    with pytest.raises(PlacementError, match="needs even alone: 3562 ms") as told:
+        place(service({"spec.models.0.output.spread": 0.5}))
+    given = float(str(told.value).split("give at least ")[1].split("ms")[0])
+    place(service({"spec.models.0.output.spread": 0.5, "spec.objective.responseTime.target": f"{given + 1:.0f}ms"}))
+
+
+def test_a_class_that_is_always_late_and_just_as_large_as_may_be_does_not_ask_for_endless_replicas(
+    service: Service,
+) -> None:
+    traffic = [
+        {"name": "chat", "share": 0.95, "input": 300, "output": 200},
+        {"name": "book", "share": 0.05, "input": 300, "output": 2000},
+    ]
+    gaid = service({"spec.traffic": traffic, "spec.models.0.maxConcurrency": 16})
+    cloud = place(gaid)[0]
+    rate = 50.0
+    assert replicas_for(cloud, rate) < 2 * rate / cloud.rate + 5

@@ -89,7 +89,7 @@ def test_json_carries_every_figure_of_a_pool(run: Run) -> None:
     assert document["thinkSeconds"] == 5.0
     pool = document["pools"][1]
     assert pool["pool"] == "edge-berlin"
-    parts = pool["uplinkSeconds"] + pool["waitSeconds"] + pool["serviceSeconds"] + pool["downlinkSeconds"]
+    parts = pool["uplinkSeconds"] + pool["inferenceSeconds"] + pool["downlinkSeconds"]
     assert pool["responseSeconds"] == pytest.approx(parts)
     assert [one["name"] for one in pool["criteria"]] == ["memory", "bandwidth", "compute"]
     assert document["exhaustedAtConnections"]["edge"] > 0

@@ -1,0 +1,127 @@
+"""One pool of batching replicas and the objective: what R replicas take, and how many a rate needs.
+
+A request keeps the objective if t_UL + wait + service + t_DL <= target; the share that does not may be 1 - percentile.
+Wait and service are those of `queueing.batch_times`: batches as full as they are, one queue before all replicas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+from tierserve.plan.placement import Placement
+from tierserve.queueing.batch_times import BatchResponse, BatchWork, batch_response
+
+UNREACHABLE_WAIT = 0.1
+"""Where service alone misses the target: the wait may add this share of the service time at the percentile."""
+_EDGE = 1e-3
+_CLOSE = 1e-10
+_LEAST = 1e-300
+_MOST_REPLICAS = 1 << 40
+
+
+@lru_cache(maxsize=4096)
+def work_of(placement: Placement) -> BatchWork:
+    """Return a replica and the sizes of its requests; where only means are known, waits are as for exponential ones."""
+    cs2 = None if placement.spread_known else 1.0
+    return BatchWork(placement.profile, placement.slots, placement.mixture, cs2)
+
+
+def response_of(placement: Placement, replicas: int, rate: float) -> BatchResponse:
+    """Return wait and service at `rate` requests per second with `replicas` replicas (at least 1)."""
+    return batch_response(rate, replicas, work_of(placement))
+
+
+def reachable(placement: Placement) -> bool:
+    """Tell whether a full replica keeps the objective for those who do not wait."""
+    return placement.service_quantile_s < placement.target_s
+
+
+@lru_cache(maxsize=4096)
+def may_miss(placement: Placement) -> float:
+    """Return the share of the requests that may take too long.
+
+    Sizes that are too long even alone use it up. Where they are just that share, a thousandth more is allowed: else
+    nobody could ever wait, and no number of replicas does that.
+    """
+    share, work = 1.0 - placement.percentile / 100.0, work_of(placement)
+    too_long = float(work.shares[work.services(1.0 / float(work.rates[0])) > placement.target_s].sum())
+    return max(share, too_long + _EDGE * share) if 0.0 < too_long <= share * (1.0 + _EDGE) else share
+
+
+def miss(placement: Placement, response: BatchResponse) -> float:
+    """Return the share of the requests that take too long.
+
+    Where service alone is too long no number of replicas helps. Then it is the share that waits for more than a tenth
+    of the service, so that the pool is at least not slowed by its queue.
+    """
+    if reachable(placement):
+        return response.survival(placement.target_s)
+    return response.wait_survival(UNREACHABLE_WAIT * placement.service_quantile_s)
+
+
+def meets(placement: Placement, replicas: int, rate: float) -> bool:
+    """Tell whether `replicas` replicas keep the objective at `rate` requests per second."""
+    if rate <= 0.0:
+        return True
+    if rate >= replicas * placement.rate:
+        return False
+    return miss(placement, response_of(placement, replicas, rate)) <= may_miss(placement)
+
+
+def replicas_for(placement: Placement, rate: float) -> int:
+    """Return the least replicas that keep the objective at `rate` per second; floor and ceiling do not count here."""
+    if rate <= 0.0:
+        return 0
+    low = math.floor(rate / placement.rate)  # these cannot bear the load, or just so
+    step, high = 1, low + 1
+    while not meets(placement, high, rate) and high < _MOST_REPLICAS:
+        low, step = high, 2 * step
+        high += step
+    while high - low > 1:
+        mid = (low + high) // 2
+        low, high = (low, mid) if meets(placement, mid, rate) else (mid, high)
+    return high
+
+
+@lru_cache(maxsize=4096)
+def most_rate(placement: Placement, replicas: int) -> float:
+    """Return the highest rate, in requests per second, at which `replicas` replicas keep the objective."""
+    if replicas <= 0:
+        return 0.0
+    capacity, allowed = replicas * placement.rate, may_miss(placement)
+
+    def excess(rate: float) -> float:
+        return math.log(max(miss(placement, response_of(placement, replicas, rate)), _LEAST) / allowed)
+
+    spare = min(0.9, 1.5 / math.sqrt(replicas * placement.slots))  # Halfin and Whitt: it grows with the square root
+    return last_where(excess, capacity * (1.0 - spare), capacity, -math.log(allowed))
+
+
+def last_where(excess: Callable[[float], float], guess: float, high: float, at_high: float) -> float:
+    """Return the largest x < high with excess(x) <= 0, excess rising, to ten digits and never beyond.
+
+    By regula falsi (Illinois); `at_high` > 0 is excess(high), `guess` in (0, high) where to begin.
+    """
+    low, at_low = guess, excess(guess)
+    while at_low > 0.0:
+        high, at_high = low, at_low
+        low *= 0.5
+        at_low = excess(low) if low > high * _LEAST else -1.0
+    side = 0
+    for _ in range(100):
+        if high - low <= _CLOSE * high:
+            break
+        x = (low * at_high - high * at_low) / (at_high - at_low)
+        x = min(max(x, low + 0.2 * _CLOSE * high), high - 0.2 * _CLOSE * high)
+        y = excess(x)
+        if y > 0.0:
+            high, at_high = x, y
+            at_low *= 0.5 if side > 0 else 1.0
+            side = 1
+        else:
+            low, at_low = x, y
+            at_high *= 0.5 if side < 0 else 1.0
+            side = -1
+    return low

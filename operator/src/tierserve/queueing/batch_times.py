@@ -1,0 +1,220 @@
+"""How long requests take in a pool of batching replicas: wait and service, with the sizes they have and full batches.
+
+`batch_queue` gives the chance to wait, and how full batches are. From it:
+
+*   A request that does not wait has (1 + o) steps of it = alpha + n (...) and its own share. The mean number n beside
+    it makes the mean service that of the chain. The batch moves while the request is in it: over a stay S, in which all
+    of the batch is replaced (autocorrelation 1 - t / S), the mean of it deviates by sd sqrt(2/3), and each request more
+    lengthens each step. The service is taken as normal with that deviation.
+*   A request that waits finds all slots taken, and is served in a full batch. Its wait is exponential at the rate
+    (mu(c) - lambda) / g, where g is W(M/G/c) / W(M/M/c) for the spread of sizes (Kimura; `queueing.general`): g is
+    near 1/2 where all requests are alike, 1 where their service is as uneven as the exponential.
+
+Sizes are a mixture of (share, input tokens, output tokens); `lognormal_points` makes one of a mean and a deviation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from tierserve.queueing._arrays import Array
+from tierserve.queueing._check import above_zero, at_least_zero, complain, fraction
+from tierserve.queueing.batching import BatchProfile, Sizes
+from tierserve.queueing.birth_death import BatchQueue, batch_queue
+from tierserve.queueing.general import wait_ratio
+
+_EDGES = np.concatenate([np.linspace(0.0, 0.9, 19), [0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 1.0]])
+"""Of the parts that a distribution of sizes is cut into: finer where percentiles are asked for."""
+_STAY = math.sqrt(2.0 / 3.0)
+_SURE = 1e-12
+
+
+@dataclass(frozen=True)
+class BatchWork:
+    """One replica and what requests ask of it.
+
+    Attributes:
+        profile: step times.
+        slots: n, the largest batch.
+        sizes: (share, input tokens, output tokens) of the requests; the shares sum to 1.
+        service_cs2: squared coefficient of variation of the service time for the waits; None: as the sizes make it.
+    """
+
+    profile: BatchProfile
+    slots: int
+    sizes: Sizes
+    service_cs2: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sizes or abs(sum(share for share, _, _ in self.sizes) - 1.0) > 1e-6:
+            raise complain("sizes", self.sizes, "shares that sum to 1", "give (share, input tokens, output tokens)")
+        if self.slots < 1:
+            raise complain("slots", self.slots, "at least 1", "give the largest batch of a replica")
+
+    @cached_property
+    def rates(self) -> Array:
+        """r(1), ..., r(n): requests per second with so many of the mixture in the batch, shape (n,)."""
+        # T(n) is linear in n
+        alone, full = (self.profile.mean_service_time(n, self.sizes) for n in (1.0, float(self.slots)))
+        batch = np.arange(1.0, self.slots + 1.0)
+        return batch / (alone + (batch - 1.0) * ((full - alone) / max(self.slots - 1, 1)))
+
+    @cached_property
+    def shares(self) -> Array:
+        """Share of each size, shape (m,)."""
+        return np.array([share for share, _, _ in self.sizes])
+
+    @cached_property
+    def steps(self) -> Array:
+        """Steps of each size, prefill among them, shape (m,)."""
+        return np.array([1.0 + o for _, _, o in self.sizes])
+
+    @cached_property
+    def own(self) -> Array:
+        """Seconds of each size beyond its steps, shape (m,)."""
+        return np.array([self.profile.own(i, o) for _, i, o in self.sizes])
+
+    def services(self, mean_s: float) -> Array:
+        """Return the service time of each size where the mean of them is `mean_s` seconds, shape (m,)."""
+        step = (mean_s - float(self.shares @ self.own)) / float(self.shares @ self.steps)
+        return self.steps * step + self.own
+
+    @cached_property
+    def full_s(self) -> float:
+        """Mean service time in a full batch."""
+        return self.slots / float(self.rates[-1])
+
+    @cached_property
+    def full(self) -> Array:
+        """Service time of each size in a full batch, shape (m,)."""
+        return self.services(self.full_s)
+
+    @cached_property
+    def slope(self) -> Array:
+        """Seconds that one request more in the batch adds to each size, shape (m,)."""
+        return self.steps * self.profile.share(self.sizes)
+
+    @cached_property
+    def cs2(self) -> float:
+        """Squared coefficient of variation of the service time in a full batch."""
+        if self.service_cs2 is not None:
+            return self.service_cs2
+        spread = float(self.shares @ (self.full - self.full_s) ** 2)
+        return spread / (self.full_s * self.full_s)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResponse:
+    """Response times of a pool in seconds, without the network.
+
+    Attributes:
+        queue: the chain behind it.
+        mean_wait: mean time in the queue, corrected for the spread of sizes.
+        decay: rate of the exponential of the waits, per second.
+        shares: of the sizes, shape (m,).
+        free, free_sd: mean and deviation of the service of each size for a request that did not wait.
+        full: service of each size for one that waited.
+    """
+
+    queue: BatchQueue
+    mean_wait: float
+    decay: float
+    shares: Array
+    free: Array
+    free_sd: Array
+    full: Array
+
+    @property
+    def mean_response(self) -> float:
+        """Mean time from arrival to the last token; `inf` where the pool cannot bear the load."""
+        return self.mean_wait + self.queue.mean_service
+
+    def survival(self, t: float) -> float:
+        """Return P(wait + service > t seconds)."""
+        if self.decay <= 0.0:
+            return 1.0
+        spread = np.maximum(self.free_sd, _SURE * self.free)
+        served = ndtr((self.free - t) / spread)
+        waited = np.exp(-self.decay * np.maximum(t - self.full, 0.0))
+        p = self.queue.p_wait
+        return float(self.shares @ ((1.0 - p) * served + p * waited))
+
+    def wait_survival(self, t: float) -> float:
+        """Return P(wait > t seconds)."""
+        return 1.0 if self.decay <= 0.0 else self.queue.p_wait * math.exp(-self.decay * t)
+
+    def wait_quantile(self, q: float) -> float:
+        """Return the seconds that a share q of the requests wait at most; 0 where fewer than 1 - q wait at all."""
+        if self.decay <= 0.0:
+            return math.inf
+        p = self.queue.p_wait
+        return max(0.0, math.log(p / (1.0 - q)) / self.decay) if p > 0.0 else 0.0
+
+    def quantile(self, q: float) -> float:
+        """Return the seconds that a share q of the requests take at most, wait and service together."""
+        miss = 1.0 - fraction("q", q, "give a quantile such as 0.95")
+        if self.decay <= 0.0:
+            return math.inf
+        low, high = 0.0, float(np.max(self.full)) + self.wait_quantile(q)
+        while self.survival(high) > miss:
+            low, high = high, 2.0 * high
+        while high - low > 1e-10 * high:
+            mid = 0.5 * (low + high)
+            low, high = (mid, high) if self.survival(mid) > miss else (low, mid)
+        return high
+
+
+def batch_response(lam: float, replicas: int, work: BatchWork) -> BatchResponse:
+    """Return the response times of `replicas` replicas behind one queue, Poisson arrivals.
+
+    Errors against a simulation token by token (1 to 16 replicas of 8 and 64 slots, loads of 0.3 to 0.97, sizes alike
+    and lognormal) are in docs/queueing.md, from bench/simulator.py.
+
+    Args:
+        lam: arrivals per second, >= 0.
+        replicas: R, >= 1.
+        work: the replica and the sizes of the requests.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    queue = batch_queue(lam, replicas, work.rates)
+    ratio = wait_ratio(queue.servers, min(lam / queue.capacity, 1.0), work.cs2) if lam > 0.0 else 1.0
+    p = queue.p_wait
+    alone = 1.0 / float(work.rates[0])
+    mean_s = alone if p >= 1.0 else max(alone, (queue.mean_service - p * work.full_s) / (1.0 - p))
+    return BatchResponse(
+        queue=queue,
+        mean_wait=queue.mean_wait * ratio,
+        decay=(queue.capacity - queue.arrival_rate) / ratio,
+        shares=work.shares,
+        free=work.services(mean_s),
+        free_sd=work.slope * (queue.batch_sd / replicas * _STAY),
+        full=work.full,
+    )
+
+
+@lru_cache(maxsize=256)
+def lognormal_points(mean: float, spread: float) -> tuple[tuple[float, float], ...]:
+    """Return (share, value) of a lognormal cut into parts, whose mean is `mean`.
+
+    Args:
+        mean: > 0.
+        spread: standard deviation over the mean, >= 0; with 0 there is one point.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    above_zero("mean", mean, "give the mean of the sizes")
+    if at_least_zero("spread", spread, "give the standard deviation over the mean") == 0.0:
+        return ((1.0, mean),)
+    sigma = math.sqrt(math.log1p(spread * spread))
+    # the mean within a part: the lognormal's partial expectation is the normal's distribution shifted by sigma
+    parts = np.diff(ndtr(ndtri(_EDGES) - sigma))
+    shares = np.diff(_EDGES)
+    return tuple((float(share), float(mean * part / share)) for share, part in zip(shares, parts, strict=True))
