@@ -112,13 +112,15 @@ def pool(lam: float, rates: Sequence[float], replicas: int, router: str, room: i
             lost += chance
         else:
             lost += chance * sum(p for p, n in zip(odds, have, strict=True) if n >= each and not central)
-            waits += chance * sum(p for p, n in zip(odds, have, strict=True) if slots <= n < each or central and n >= slots)
+            waits += chance * sum(
+                p for p, n in zip(odds, have, strict=True) if slots <= n < each or (central and n >= slots)
+            )
     taken = lam * (1.0 - lost)
     return Figures(waits / (1.0 - lost), queued / taken, served / taken, lost)
 
 
 def _changed(have: State, at: int, by: int, queue: int, central: bool) -> State:
-    now = sorted(have[:at] + (have[at] + by,) + have[at + 1 :])
+    now = sorted((*have[:at], have[at] + by, *have[at + 1 :]))
     return (*now, queue) if central else tuple(now)
 
 
