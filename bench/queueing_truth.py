@@ -66,7 +66,7 @@ STATED: dict[str, dict[str, tuple[float, float]]] = {
     "loss_queue, steep": {"P(loss)": (-0.004, 1e-6), WAIT: (-0.009, 1e-6), RESPONSE: (-0.026, 0.0)},
     "power_of_choices, few": {WAIT: (-0.18, 0.0), "mean wait": (-0.97, -0.4)},
     "power_of_choices, 8 to 32": {WAIT: (-0.07, 0.02), "mean wait": (-0.92, 0.0)},
-    "power_of_choices, 100": {WAIT: (-0.007, 0.007), "mean wait": (-0.4, 0.0)},
+    "power_of_choices, 100": {WAIT: (-0.0155, 0.015), "mean wait": (-0.4, 0.0)},
     "closed_rate, c = 1": {"rate": (-0.35, 0.0), RESPONSE: (0.0, 0.79)},
     "closed_rate, c = 4": {"rate": (-0.18, 0.0), RESPONSE: (0.0, 0.3)},
     "closed_rate, c = 16": {"rate": (-0.09, 0.0), RESPONSE: (0.0, 0.17)},
