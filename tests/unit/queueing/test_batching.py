@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import pytest
 
@@ -46,3 +47,7 @@ def test_the_largest_batch_takes_the_time_it_is_given() -> None:
 def test_a_bad_profile_is_refused(bad: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="must be a finite number"):
         BatchProfile(*bad)
+
+
+def test_the_rate_is_that_of_a_full_replica_less_what_it_states(stated: ModuleType) -> None:
+    assert stated.broken(stated.rows_of.batch()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import ModuleType
 
 import mpmath as mp
 import pytest
@@ -137,3 +138,26 @@ def test_what_is_taken_is_what_is_finished() -> None:
     assert lam * (1 - found.p_loss) == pytest.approx(8 * rates(64)[-1], rel=1e-6)  # it is always full
     with pytest.raises(ValueError, match="room must be a whole number >= 0, got -1"):
         loss_queue(1.0, 1, [2.0], -1)
+
+
+def test_its_errors_beside_the_chain_of_every_replica_are_those_it_states(stated: ModuleType) -> None:
+    rows = [*stated.rows_of.pooled(), *stated.rows_of.bounded()]
+    assert len(rows) > 500
+    assert stated.broken(rows) == []
+
+
+@pytest.mark.parametrize("load", [0.6, 0.95, 1.4])
+@pytest.mark.parametrize("room", [0, 1, 7, 40])
+def test_one_replica_with_room_is_the_chain_solved_as_it_is(chains: ModuleType, load: float, room: int) -> None:
+    lam = load * rates(6)[-1]
+    found, truth = loss_queue(lam, 1, rates(6), room), chains.pool(lam, rates(6), 1, "central", room)
+    seen = (found.p_loss, found.p_wait, found.mean_wait, found.mean_service)
+    assert seen == pytest.approx((truth.p_loss, truth.p_wait, truth.mean_wait, truth.mean_service), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.8, 0.95])
+def test_replicas_behind_a_random_router_are_each_the_chain_of_one(chains: ModuleType, load: float) -> None:
+    lam = 2 * load * rates(4)[-1]
+    found, truth = batch_queue(lam / 2, 1, rates(4)), chains.pool(lam, rates(4), 2, "random", chains.room_for(load))
+    seen = (found.p_wait, found.mean_wait, found.mean_service)
+    assert seen == pytest.approx((truth.p_wait, truth.mean_wait, truth.mean_service), rel=1e-5)

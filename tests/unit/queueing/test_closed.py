@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -47,3 +48,19 @@ def test_bad_input_is_named() -> None:
         closed_rate(1, math.nan, c=1, mu=1.0)
     with pytest.raises(ValueError, match="cycle must be > 0 s"):
         fixed_point(1, lambda _: 0.0)
+
+
+def test_its_errors_beside_the_machine_repairmen_are_those_it_states(stated: ModuleType) -> None:
+    rows = list(stated.rows_of.closed())
+    assert len(rows) > 100
+    assert stated.broken(rows) == []
+
+
+def test_of_many_connections_that_seldom_ask_the_rate_is_that_of_the_exact_population(chains: ModuleType) -> None:
+    errors = []
+    for think_s in (10.0, 100.0, 1000.0):
+        n = round(0.8 * 4 * (1.0 + think_s))
+        exact = n / (think_s + chains.repairmen(n, think_s, 4, 1.0).mean_response)
+        errors.append(exact / closed_rate(n, think_s, c=4, mu=1.0) - 1.0)
+    assert errors == sorted(errors, reverse=True)
+    assert 0.0 < errors[-1] < 2e-4

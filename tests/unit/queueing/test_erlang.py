@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from types import ModuleType
 
 import mpmath as mp
 import numpy as np
@@ -131,3 +132,9 @@ def test_hayward_is_erlang_c_at_a_scale_and_rises_with_bursts() -> None:
     assert np.asarray(hayward_c(np.array([64.0]), 51.2, 2.0))[0] == pytest.approx(erlang_c(32, 25.6), rel=1e-13)
     with pytest.raises(ValueError, match="z must be a finite number > 0"):
         hayward_c(64, 51.2, 0.0)
+
+
+def test_the_errors_of_hayward_beside_exact_queues_are_those_it_states(stated: ModuleType) -> None:
+    rows = list(stated.rows_of.hayward())
+    assert len(rows) > 100
+    assert stated.broken(rows) == []

@@ -8,6 +8,7 @@ import math
 import random
 import re
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -93,3 +94,13 @@ def test_with_the_peakedness_of_counts_the_chance_to_wait_is_that_of_a_simulatio
 def test_a_wrong_argument_is_named(call: Callable[[], float], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         call()
+
+
+def test_its_errors_beside_exact_queues_are_those_it_states(stated: ModuleType) -> None:
+    rows = list(stated.rows_of.general((1, 2, 4, 8)))
+    assert len(rows) > 80
+    assert stated.broken(rows) == []
+
+
+def test_the_peakedness_of_rates_that_take_turns_is_as_near_as_stated(stated: ModuleType) -> None:
+    assert stated.broken(stated.rows_of.counted()) == []

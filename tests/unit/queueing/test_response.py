@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -112,3 +113,7 @@ def test_a_quantile_lies_between_zero_and_one(q: float) -> None:
         wait_quantile(2, 1, 1, q)
     with pytest.raises(ValueError, match="q must be"):
         response_quantile(2, 1, 1, q)
+
+
+def test_with_a_quantile_of_the_service_it_errs_on_the_long_side_as_it_states(stated: ModuleType) -> None:
+    assert stated.broken(stated.rows_of.constant_response(20_000)) == []

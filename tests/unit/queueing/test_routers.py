@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from types import ModuleType
 
 import pytest
 
@@ -90,3 +91,22 @@ def test_a_wrong_argument_is_named(lam: float, choices: int, words: str) -> None
 def test_without_load_nobody_waits() -> None:
     idle = power_of_choices(0.0, PROPORTIONAL)
     assert (idle.p_wait, idle.mean_wait, idle.mean_service) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("rates", [PROPORTIONAL[:3], BATCH[:3]])
+@pytest.mark.parametrize("load", [0.5, 0.9])
+def test_one_choice_is_the_chain_of_two_replicas(chains: ModuleType, rates: list[float], load: float) -> None:
+    lam = load * rates[-1]
+    found, truth = power_of_choices(lam, rates, 1), chains.pool(2 * lam, rates, 2, "random", chains.room_for(load))
+    seen = (found.p_wait, found.mean_wait, found.mean_service)
+    assert seen == pytest.approx((truth.p_wait, truth.mean_wait, truth.mean_service), rel=1e-5)
+
+
+def test_two_choices_of_few_promise_too_much_and_less_so_the_more_there_are(chains: ModuleType) -> None:
+    rates, lam = [1.0, 2.0], 0.5 * 2
+    found = power_of_choices(lam, rates)
+    truths = [chains.pool(r * lam, rates, r, "two-choices", chains.room_for(0.25, 4)) for r in (2, 3, 4)]
+    errors = [truth.p_wait - found.p_wait for truth in truths]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] > 0.03
+    assert found.mean_wait < 0.6 * truths[-1].mean_wait

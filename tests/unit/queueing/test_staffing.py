@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -99,3 +100,7 @@ def test_a_bad_load_is_named() -> None:
         servers_for(math.nan, max_p_wait=0.1)
     with pytest.raises(ValueError, match="a must be finite numbers >= 0"):
         servers_for(np.array([1.0, -2.0]), max_p_wait=0.1)
+
+
+def test_the_limit_is_as_near_to_erlang_c_as_it_states(stated: ModuleType) -> None:
+    assert stated.broken(stated.rows_of.heavy()) == []

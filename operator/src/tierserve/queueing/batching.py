@@ -10,6 +10,10 @@ and one request needs one prefill step and o decode steps:
 
     T(n) = [it(n) + (beta + gamma) i] + o [it(n) + beta + gamma (i + o / 2)],      r(n) = n / T(n).
 
+T counts the tokens of the request itself twice, once among the n and once alone. So r(n) is too low, by at most
+1 / (n + 1): beside a replica of the simulator that is always full by 3% (n = 1) and under 1.5% (n = 16, 64) for 1,000
+tokens in and 200 out, and by 23, 14, 5 and 1.5% (n = 1, 4, 16, 64) for 4,000 and 100, where tokens cost most of a step.
+
 T rises with n and r(n) rises with n too, but ever more slowly: that is why Erlang C with the rate of an empty machine
 (1 / T(1)) promises too much and the planner uses the rate of a full one.
 """
@@ -80,7 +84,7 @@ class BatchProfile:
         return sum(p * ((1.0 + o) * step + self.own(i, o)) for p, i, o in sizes)
 
     def rate(self, n: float, i: float, o: float) -> float:
-        """Return r(n), the requests a replica finishes per second with n in the batch."""
+        """Return r(n), the requests a replica finishes per second with n in the batch; too low by up to 1 / (n + 1)."""
         return n / self.service_time(n, i, o) if n > 0 else 0.0
 
     def largest_batch(self, i: float, o: float, service_s: float) -> float:

@@ -29,6 +29,11 @@ def closed_rate(n: Real, think_s: float, *, c: float, mu: float, network_s: floa
 def closed_rate(n: Real, think_s: float, *, c: float, mu: float, network_s: float = 0.0) -> float | Array:
     """Return lambda = n / (Z + W(lambda)), the requests per second of n connections at an M/M/c service.
 
+    Errors beside the exact population (machine repairmen: Palm, 1947; exponential think times of 0.5 to 20 services, n
+    from half to twice what fills the servers): never too high, so that the response is never too short. The rate is
+    up to 35% too low with 1 server, 18% with 4, 9% with 16, 4.5% with 64, and the mean response up to 79, 30, 17 and
+    11% too long; worst where n is what just fills the servers, nothing to speak of at half of it with 16 or more.
+
     Args:
         n: connections, real, >= 0.
         think_s: Z, mean seconds between an answer and the next request, >= 0.
@@ -56,7 +61,7 @@ def closed_rate(n: Real, think_s: float, *, c: float, mu: float, network_s: floa
 
 
 def fixed_point(n: float, cycle: Callable[[float], float], capacity: float = math.inf) -> float:
-    """Return the rate with rate x cycle(rate) = n.
+    """Return the rate with rate x cycle(rate) = n, by Brent's method to 1e-14 relative.
 
     Args:
         n: connections, >= 0.

@@ -40,6 +40,9 @@ def erlang_b(c: Real, a: Real) -> float | Array: ...
 def erlang_b(c: Real, a: Real) -> float | Array:
     """Return Erlang's loss probability B(c, a): the share of arrivals that find all servers busy and leave.
 
+    Error beside 50-digit arithmetic: 9e-14 relative (c up to 1,500, a from c / 2 to 100 c). Exact for Poisson arrivals
+    without room to wait, whatever the service (Erlang, 1917; Sevast'yanov, 1957).
+
     Args:
         c: servers, real, >= 0.
         a: offered load in erlangs, real, >= 0; it may exceed c.
@@ -65,6 +68,9 @@ def erlang_c(c: Real, a: Real) -> float | Array:
     It is 1 where a >= c (the queue has no steady state and all wait), 0 where a is 0.
     Below 1e-308 the number is too small for a float: use `log_erlang_c`.
 
+    Error of ln C beside 40- and 50-digit arithmetic: 9e-15 relative for c of 1 to 1e6, 9e-14 for c below 1. Beside
+    simulations of M/M/c (c of 1, 8, 64) it is within their 95% intervals and 1%.
+
     Args:
         c: servers, real, >= 0.
         a: offered load in erlangs, real, >= 0.
@@ -85,7 +91,7 @@ def log_erlang_c(c: float, a: float) -> float: ...
 @overload
 def log_erlang_c(c: Real, a: Real) -> float | Array: ...
 def log_erlang_c(c: Real, a: Real) -> float | Array:
-    """Return ln C(c, a), which never underflows: -inf only where a is 0. Arguments as of `erlang_c`."""
+    """Return ln C(c, a), which never underflows: -inf only where a is 0. Arguments and error as of `erlang_c`."""
     if is_scalar(c, a):
         return _log_c(*_pair(c, a))
     return _log_c_array(*_pair_arrays(c, a))
@@ -101,6 +107,12 @@ def hayward_c(c: Real, a: Real, z: Real) -> float | Array:
     z is the variance over the mean of the servers that the arrivals would keep busy if there were no end of them:
     1 for Poisson arrivals, above 1 for bursts, below 1 for smooth ones. See Fredericks, "Congestion in blocking
     systems: a simple approximation technique" (1980).
+
+    Errors beside exact chains (two-phase gaps of ca2 2 to 9, and two rates that take turns of up to one service time;
+    loads of 0.7 to 0.9, exponential service): P(wait) is too low, by up to 0.045 with 64 servers, 0.10 with 16 and 0.17
+    with 4. The mean wait C z / (c - a) is -23 to +25% off with 64 servers, -19 to +3% with 16, -46 to 0% with 4. With
+    bursts that outlast the service (turns of three) all wait longer than any z tells: P(wait) up to 0.18 and the mean
+    wait up to 58% too low.
 
     Args:
         c: servers, >= 0.

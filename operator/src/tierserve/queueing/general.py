@@ -24,8 +24,9 @@ _LARGEST_RATIO = 1.0 - 1e-9  # of W(M/D/c) over W(M/M/c): Cosmetatos' form leave
 def mean_wait_general(c: float, lam: float, mu: float, cs2: float) -> float:
     """Return the mean seconds a request waits in M/G/c: Poisson arrivals, service of any spread.
 
-    Against simulation (c of 4 to 64, loads of 0.7 to 0.95, cs2 of 0 to 4) it is right to 7% where a fortieth of the
-    service time or more is waited; W(M/M/c) (1 + cs2) / 2 (Allen and Cunneen) is off by up to 54% there.
+    Beside exact chains (c of 1 to 64, loads of 0.5 to 0.95; constant, Erlang-2 and two-phase service), where a fortieth
+    of the service time or more is waited: -4.3 to +2.5% for cs2 of 0 to 4, up to 23% too low for cs2 of 9. One server
+    is exact (Pollaczek and Khinchine). W(M/M/c) (1 + cs2) / 2 (Allen and Cunneen) is off by up to 54% there.
 
     Args:
         c: servers, > 0.
@@ -67,9 +68,13 @@ def peakedness(counts: Real) -> float:
     """Return z, the peakedness of arrivals from their counts in equal windows of about one mean service time.
 
     The index of dispersion of counts, variance over mean, at that window: 1 for Poisson arrivals, above 1 for bursts.
-    It is what `hayward_c` takes. Exact for constant service, where those busy are the arrivals of the last service
-    time; for exponential service and bursts that are short beside it, z is (this + 1) / 2. Of fewer than ten windows
-    or of none that saw an arrival, nothing can be said.
+    It is what `hayward_c` takes (Eckberg, "Generalized peakedness of teletraffic processes", 1983). Exact for constant
+    service, where those busy are the arrivals of the last service time; for exponential service and bursts that are
+    short beside it, z is (this + 1) / 2. Of fewer than ten windows or of none that saw an arrival, nothing can be said.
+
+    Errors of 20,000 windows beside the z of two rates that take turns: 1% for constant service, and for exponential
+    service with (this + 1) / 2 and turns of 0.1 service times. With longer turns z lies between the two, and this
+    alone is up to 50% too high (turns of one service time), 10% with turns of ten.
 
     Args:
         counts: arrivals in each window, >= 0.

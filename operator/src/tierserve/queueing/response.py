@@ -37,6 +37,9 @@ def mean_wait(c: Real, lam: Real, mu: Real) -> float | Array: ...
 def mean_wait(c: Real, lam: Real, mu: Real) -> float | Array:
     """Return the mean seconds a request waits for a server in M/M/c: `inf` where lam >= c mu, 0 where lam is 0.
 
+    Exact for M/M/c (Erlang, 1917), to the error of `erlang_c`; beside simulations within their 95% intervals and 1%.
+    For service of another spread see `mean_wait_general`.
+
     Args:
         c: servers, real, >= 0.
         lam: arrivals per second, >= 0.
@@ -66,7 +69,8 @@ def wait_quantile(c: Real, lam: Real, mu: Real, q: float) -> float | Array: ...
 def wait_quantile(c: Real, lam: Real, mu: Real, q: float) -> float | Array:
     """Return the seconds that a share q of the requests wait at most: 0 where no more than 1 - q of them wait at all.
 
-    `inf` where lam >= c mu. Arguments as of `mean_wait`; `q` lies in (0, 1).
+    `inf` where lam >= c mu. Arguments as of `mean_wait`; `q` lies in (0, 1). Exact for M/M/c with first come first
+    served; beside simulations at q = 0.95 within their 95% intervals and 1%.
     """
     log_miss = math.log1p(-fraction("q", q, _Q))
     if is_scalar(c, lam, mu):
@@ -87,7 +91,7 @@ def mean_response(c: float, lam: float, mu: float) -> float: ...
 @overload
 def mean_response(c: Real, lam: Real, mu: Real) -> float | Array: ...
 def mean_response(c: Real, lam: Real, mu: Real) -> float | Array:
-    """Return the mean seconds from arrival to the end of service, 1 / mu + mean wait. Arguments of `mean_wait`."""
+    """Return the mean seconds from arrival to the end of service, 1 / mu + mean wait. As `mean_wait`, errors too."""
     wait = mean_wait(c, lam, mu)
     return wait + (1.0 / float(mu) if is_scalar(mu) else 1.0 / np.asarray(mu, dtype=np.float64))  # type: ignore[arg-type]
 
@@ -104,6 +108,11 @@ def response_quantile(
     c: Real, lam: Real, mu: Real, q: float, *, service_quantile_s: Real | None = None
 ) -> float | Array:
     """Return the seconds that a share q of the requests take at most, wait and service together.
+
+    Exact for exponential service; beside simulations of M/M/c at q = 0.95 within their 95% intervals and 1%. With
+    `service_quantile_s` it is on the long side: it takes the wait of exponential service, and both quantiles at once.
+    Beside simulations at q = 0.95, constant service and cs2 0.25: 29 to 30% too long at 95% load of 64 servers, 40 to
+    84% at 80 and 95% of 8, 71 to 92% at 70% of one. Where nobody waits it is exact.
 
     Args:
         c: servers, real, >= 0.

@@ -51,8 +51,11 @@ class Routed:
 def power_of_choices(lam: float, rates: Sequence[float] | Array, choices: int = 2) -> Routed:
     """Return the figures of a replica whose router looks at `choices` replicas by chance and joins the shortest.
 
-    For many replicas. Against simulations of 100 with 8 slots, d of 1 and 2 and loads of 0.7 to 0.95: P(wait) within
-    0.007, mean wait within 5% where it is more than a thousandth of the service time.
+    For many replicas; d = 1 is exact for any number. Errors with d = 2, r(j) = j mu and loads of 0.7 to 0.95: beside
+    simulations of 100 replicas of 8 slots P(wait) is within 0.015 and the mean wait, where it is more than a thousandth
+    of the service time, at most 10% too low. Of fewer replicas it promises too much: the mean wait is 26% too low
+    with 16 and 44% with 8 at a load of 0.9, more at less load. With 2 to 4 it is 42 to 97% too low (beside exact
+    chains): two choices of two is the shortest queue, for which `batch_queue` is nearer.
 
     Args:
         lam: arrivals per second and replica, >= 0, Poisson.

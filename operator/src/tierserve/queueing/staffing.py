@@ -96,6 +96,10 @@ def servers_for(
 ) -> int | npt.NDArray[np.int64]:
     """Return the least whole number of servers that carries `a` erlangs and meets every target given.
 
+    Exact as an inverse: one server less misses a target. What the target is worth is the error of the formula that it
+    is probed with: `erlang_c` and `wait_quantile` are exact for M/M/c, `z` is as good as `hayward_c`, and
+    `service_quantile_s` as `response_quantile` with it, on the safe side.
+
     Args:
         a: offered load in erlangs, >= 0: a number, or an array for an array of answers.
         max_p_wait: the largest share of requests that may wait, in (0, 1].
@@ -139,7 +143,10 @@ def servers_for(
 
 
 def halfin_whitt(beta: float) -> float:
-    """Return the limit of P(wait) with a + beta sqrt(a) servers as a grows, beta > 0."""
+    """Return the limit of P(wait) with a + beta sqrt(a) servers as a grows, beta > 0 (Halfin and Whitt, 1981).
+
+    It is below `erlang_c`, for beta of 0.2 to 2 by up to 0.041 at a = 10, 0.014 at 100, 0.0015 at 1e4, 0.00015 at 1e6.
+    """
     density = math.exp(-0.5 * beta * beta) / _SQRT_2PI
     return density / (density + beta * 0.5 * math.erfc(-beta * _SQRT_HALF))
 
