@@ -125,7 +125,7 @@ class Following:
 def following(gaid: GenAIDeployment, best: Allocation, models: Mapping[str, str]) -> Following:
     """Return the service with the models of `best` named first, and its tiers filled in the order that suits it.
 
-    Tiers without a pool are left out of the overflow, those without public traffic come last. A tier runs one model:
+    Tiers without traffic are left out of the overflow, those without public traffic come last. A tier runs one model:
     where sites of one differ, it is the model with the most traffic. Shares cannot be written into the file.
 
     Args:
@@ -151,7 +151,7 @@ def following(gaid: GenAIDeployment, best: Allocation, models: Mapping[str, str]
 
 def _turned(gaid: GenAIDeployment, best: Allocation, order: tuple[str, ...]) -> tuple[str, ...]:
     public = {one.name for one in gaid.spec.traffic if one.privacy == "public"}
-    used = {one.placement.tier for one in best.pools}
+    used = {one.placement.tier for one in best.pools if one.rate > 0.0}
     open_to_all = {one.placement.tier for one in best.pools if any(one.rates.get(name) for name in public)}
     return tuple(sorted((name for name in order if name in used), key=lambda name: name not in open_to_all))
 

@@ -93,6 +93,17 @@ def test_a_file_that_runs_the_best_plan_needs_no_turning(made, a_tier):
     assert other.turned is other.order
 
 
+def test_a_tier_that_only_keeps_its_floor_is_left_out_of_the_overflow(made, a_tier):
+    gaid = made([a_tier("edge", "edge", least=1, price=0.2, most=1), a_tier("cloud", least=1)])
+    best = best_for(gaid, Demand(rate=1.0))
+    assert isinstance(best, Allocation)
+    (idle,) = [one.placement.tier for one in best.pools if one.rate == 0.0]
+    (busy,) = {"edge", "cloud"} - {idle}
+    assert beside(gaid, Demand(rate=1.0), best).steps == (
+        f"fill the tiers in this order: spec.routing.overflow: [{busy}]",
+    )
+
+
 def test_a_tier_too_slow_for_its_model_is_no_obstacle_to_the_best_plan(made, a_model, a_tier):
     tiers = [a_tier("slow", "edge", models=["sluggish"]), a_tier("cloud", models=["m"])]
     gaid = made(tiers, [a_model("m"), a_model("sluggish", "90ms")])
