@@ -31,9 +31,12 @@ def bad(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_valid(example: Path) -> None:
+def test_an_example_is_valid_and_warned_of_only_where_it_is_for_the_best_plan(example: Path) -> None:
     result = run(example)
-    assert (result.exit_code, result.output) == (0, "valid\n")
+    assert result.exit_code == 0
+    warnings = [line for line in result.output.splitlines() if line.startswith("warning: ")]
+    assert all("only `tierserve plan --best` acts on it" in line for line in warnings)
+    assert bool(warnings) == (example.stem == "stores")
 
 
 def test_a_mistake_is_told_with_field_value_and_mend(bad: Path) -> None:

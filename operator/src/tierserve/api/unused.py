@@ -15,6 +15,9 @@ from tierserve.api.problems import Problem
 
 NO_NODES = "only a cluster acts on it: on this machine there are no nodes to choose from"
 
+ONLY_PLANNED = "only `tierserve plan --best` acts on it"
+SEE_PLAN = "see what it would change with tierserve plan FILE --best, which says how to bring the file near that"
+
 
 @dataclass(frozen=True, slots=True)
 class Unused:
@@ -31,19 +34,28 @@ class Unused:
 
 
 UNUSED: tuple[Unused, ...] = (
-    Unused("spec.objective.optimize", "the planner takes the first model that meets the objective", plain=("cost",)),
-    Unused("spec.objective.caps", "the planner does not bound cost, power or carbon yet"),
+    Unused(
+        "spec.objective.optimize",
+        f"{ONLY_PLANNED}: what runs is the first model of each tier that meets the objective, in the order of overflow",
+        SEE_PLAN,
+        plain=("cost",),
+    ),
+    Unused("spec.objective.caps", f"{ONLY_PLANNED}: what runs may take more", SEE_PLAN),
     Unused(
         "spec.models[].engine",
         "this version does not start vLLM; it plans for it",
         "to run the file on this machine use emulated or llamacpp",
         plain=("emulated", "llamacpp"),
     ),
-    Unused("spec.models[].quality", "the planner takes the first model of a tier that fits and is in time"),
+    Unused(
+        "spec.models[].quality",
+        f"{ONLY_PLANNED}, between plans as good otherwise: what runs is the first model that fits and is in time",
+        SEE_PLAN,
+    ),
     Unused("spec.tiers[].placement", NO_NODES, local=True),
     Unused("spec.tiers[].sites[].placement", NO_NODES, local=True),
     Unused("spec.tiers[].accelerator.type", "nodes are chosen by placement alone"),
-    Unused("spec.traffic[].origin", "requests of a class may come in anywhere"),
+    Unused("spec.traffic[].origin", f"{ONLY_PLANNED}: requests of a class may come in anywhere", SEE_PLAN),
     Unused("spec.cache"),
     Unused("spec.pipeline"),
     Unused("spec.sync"),

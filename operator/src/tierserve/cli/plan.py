@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +40,10 @@ def plan(
     pooled: Annotated[
         bool, typer.Option("--pooled", help="The paper's form: memory pooled over all accelerators, lambda = N")
     ] = False,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Which model runs where and who is sent there, at the least of objective.optimize"),
+    ] = False,
     sweep: Annotated[str | None, typer.Option(help="Draw a picture over connections, for example 1..500000")] = None,
     out: Annotated[Path | None, typer.Option(help="Picture of --sweep (out/plan-NAME.png if left out)")] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="table or json")] = "table",
@@ -51,6 +59,8 @@ def plan(
 
       tierserve plan service.yaml --rate 40 -o json
 
+      tierserve plan examples/stores.yaml --connections 2000 --think 20s --best
+
       tierserve plan service.yaml --sweep 1..500000 --out plan.png
 
       tierserve plan examples/llama7b-paper.yaml --pooled
@@ -58,10 +68,13 @@ def plan(
     if output not in ("table", "json"):
         raise UserError(f"--output {output!r} is unknown", "choose table or json")
     _one_of({"--connections": connections, "--rate": rate, "--sweep": sweep})
+    _one_of({"--best": best or None, "--pooled": pooled or None, "--sweep": sweep})
     gaid = read(file)
     try:
         if pooled:
             _pooled(gaid, connections, output)
+        elif best:
+            _best(file, gaid, _demand(connections, rate, think), output)
         elif sweep is not None:
             _sweep(gaid, _range(sweep), _think(think), out or Path("out") / f"plan-{gaid.name}.png", output)
         else:
@@ -95,6 +108,41 @@ def _plan(gaid: GenAIDeployment, demand: Demand, output: str) -> None:
         _write(plan_json.of_plan(gaid, result))
     else:
         plan_tables.show_plan(console(), gaid, result)
+
+
+def _best(file: Path, gaid: GenAIDeployment, demand: Demand, output: str) -> None:
+    from tierserve.cli import plan_best, plan_json
+    from tierserve.plan.allocation import Infeasible
+    from tierserve.plan.allocation_demand import best_for
+    from tierserve.plan.allocation_order import beside
+
+    with quiet():
+        found = best_for(gaid, demand)
+    if isinstance(found, Infeasible):
+        if output == "json":
+            _write(plan_json.of_infeasible(gaid, demand, found))
+            raise typer.Exit(1)
+        raise UserError(f"{file}: {found.reason}", found.mend, code=1)
+    other = beside(gaid, demand, found)
+    if output == "json":
+        _write(plan_json.of_best(gaid, demand, found, other))
+    else:
+        plan_best.show_best(console(), gaid, demand, found, other)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep off stdout what HiGHS at times writes there from C++, whatever it is asked: JSON must stay JSON."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # it may lie in the buffer of C's stdio until the end
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _pooled(gaid: GenAIDeployment, connections: str | None, output: str) -> None:
@@ -141,7 +189,7 @@ def _demand(connections: str | None, rate: str | None, think: str | None) -> Dem
     return Demand(connections=_number("--connections", connections or "1000"), think_s=_think(think))
 
 
-def _one_of(given: dict[str, str | None]) -> None:
+def _one_of(given: dict[str, str | bool | None]) -> None:
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise UserError(f"{' and '.join(names)} exclude each other", f"give only {names[0]}")

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tierserve.api import GenAIDeployment
-from tierserve.plan.capacity import Plan, PoolPlan, refused_from
+from tierserve.plan.allocation import Allocation, Infeasible, PoolShare
+from tierserve.plan.allocation_order import Beside, InOrder
+from tierserve.plan.capacity import Demand, Plan, PoolPlan, refused_from
 from tierserve.plan.criteria import criteria_of
 from tierserve.plan.paper import PaperTier
-from tierserve.plan.placement import Placement
+from tierserve.plan.placement import Placement, PlacementError
 from tierserve.plan.sweep import Sweep, TierCurve
 
 Json = dict[str, object]
@@ -31,6 +33,47 @@ def of_plan(gaid: GenAIDeployment, plan: Plan) -> Json:
         "exhaustedAtConnections": dict(plan.exhausted_at),
         "servedUpToConnections": plan.served_up_to,
         "classesRefusedFromConnections": refused_from(gaid, plan.exhausted_at),
+    }
+
+
+def of_best(gaid: GenAIDeployment, demand: Demand, best: Allocation, other: Beside) -> Json:
+    """Return the best allocation, and what the order of the file comes to."""
+    missed = 1.0 - gaid.spec.objective.response_time.percentile / 100.0
+    return {
+        **_asked(gaid, demand, best.rate),
+        "feasible": True,
+        "value": best.value,
+        "costPerHour": best.cost_per_hour,
+        "watts": best.watts,
+        "carbonGramsPerHour": best.carbon_g_per_hour,
+        "meanResponseSeconds": best.mean_response_s,
+        "quality": best.quality,
+        "binding": list(best.binding),
+        "gap": best.gap,
+        "lateShareAllowed": missed,
+        "pools": [_share(best, one) for one in best.pools],
+        "fileOrder": _order(other.order),
+        "steps": list(other.steps),
+        "fileOrderAfterSteps": _order(other.turned),
+    }
+
+
+def of_infeasible(gaid: GenAIDeployment, demand: Demand, told: Infeasible) -> Json:
+    """Return why there is no plan, and the smallest change that makes one possible."""
+    return {
+        **_asked(gaid, demand, told.rate),
+        "feasible": False,
+        "reason": told.reason,
+        "changes": [
+            {
+                "path": one.path,
+                "before": one.before,
+                "after": one.after,
+                "relative": one.relative,
+                "sentence": one.sentence,
+            }
+            for one in told.changes
+        ],
     }
 
 
@@ -83,6 +126,66 @@ def _pool(gaid: GenAIDeployment, one: PoolPlan, per_connection: float) -> Json:
             {"name": c.name, "connections": finite(c.connections), "sentence": c.sentence}
             for c in criteria_of(gaid, one.placement, per_connection)
         ],
+    }
+
+
+def _asked(gaid: GenAIDeployment, demand: Demand, rate: float) -> Json:
+    objective = gaid.spec.objective
+    target = objective.response_time
+    return {
+        "service": gaid.name,
+        "connections": demand.connections,
+        "requestsPerSecond": rate,
+        "thinkSeconds": demand.think_s,
+        "objective": {
+            "percentile": target.percentile,
+            "targetSeconds": target.target.value,
+            "optimize": objective.optimize,
+        },
+    }
+
+
+def _share(best: Allocation, one: PoolShare) -> Json:
+    return {
+        **_placement(one.placement),
+        "replicas": one.replicas,
+        "requestsPerSecond": one.rate,
+        "classes": {
+            name: {"requestsPerSecond": rate, "share": best.shares(name).get(one.placement.pool, 0.0)}
+            for name, rate in one.rates.items()
+        },
+        "overflowRequestsPerSecond": one.overflow,
+        "peakedness": one.peakedness,
+        "work": one.work,
+        "capacity": one.capacity,
+        "meanResponseSeconds": finite(one.mean_response_s),
+        "lateShare": one.late,
+        "binds": one.binds,
+        "watts": one.energy.watts,
+        "costPerHour": one.energy.cost_per_hour,
+        "carbonGramsPerHour": one.energy.carbon_g_per_hour,
+    }
+
+
+def _order(order: InOrder | PlacementError) -> Json:
+    if isinstance(order, PlacementError):
+        return {
+            "keepsAll": False,
+            "problems": [{"path": one.path, "message": one.message, "mend": one.mend} for one in order.problems],
+        }
+    return {
+        "keepsAll": order.keeps,
+        "value": finite(order.value),
+        "costPerHour": order.cost_per_hour,
+        "watts": order.watts,
+        "carbonGramsPerHour": order.carbon_g_per_hour,
+        "meanResponseSeconds": finite(order.mean_response_s),
+        "quality": order.quality,
+        "requestsPerSecond": order.rate,
+        "unservedRequestsPerSecond": order.unserved_rate,
+        "poolsThatMissTheTarget": list(order.late),
+        "capsBroken": list(order.over),
+        "models": dict(order.models),
     }
 
 

@@ -26,11 +26,14 @@ BOUND_WORDS = {
     "engine": "engine",
 }
 
+_WORDS = ("model", "bound by", "set by", "classes")  # columns that hold words
+
 
 def show_plan(console: Console, gaid: GenAIDeployment, plan: Plan) -> None:
     """Print the plan: who asks, a row per pool, then what binds and where it ends in words."""
     target = gaid.spec.objective.response_time
-    console.print(f"[bold]{gaid.name}[/bold]: {_who(plan)}; p{target.percentile:g} within {target.target}")
+    asked = who(plan.connections, plan.rate, plan.think_s)
+    console.print(f"[bold]{gaid.name}[/bold]: {asked}; p{target.percentile:g} within {target.target}")
     console.print(_pools(console, plan, target.percentile))
     for line in _sentences(gaid, plan):
         console.print(line)
@@ -90,11 +93,16 @@ def exponent(value: float) -> str:
     return f"{mantissa.rstrip('0')}e{int(power)}"
 
 
-def _who(plan: Plan) -> str:
-    rate = f"{plan.rate:,.4g} requests/s"
-    if plan.think_s is None:
-        return f"{plan.connections:,.6g} connections that each ask once a second (lambda = N)"
-    return f"{plan.connections:,.6g} connections that think {plan.think_s:g} s: {rate}"
+def who(connections: float, rate: float, think_s: float | None) -> str:
+    """Return who asks, and how often."""
+    if think_s is None:
+        return f"{connections:,.6g} connections that each ask once a second (lambda = N)"
+    return f"{connections:,.6g} connections that think {think_s:g} s: {rate_of(rate)}"
+
+
+def rate_of(rate: float) -> str:
+    """Return a rate with four digits, or as a whole number."""
+    return f"{rate:,.4g} requests/s" if rate < 1e4 else f"{rate:,.0f} requests/s"
 
 
 def _pools(console: Console, plan: Plan, percentile: float) -> Table:
@@ -102,13 +110,17 @@ def _pools(console: Console, plan: Plan, percentile: float) -> Table:
         "tier/site", "model", "slots", "bound by", "rate\n1/s", "replicas\nof max", "servers\nc", "rho", "P(wait)",
         f"p{percentile:g}\nms", "t_UL\nms", "inference\nms", "t_DL\nms", "set by", "power\nW", "cost\n1/h",
     )  # fmt: skip
-    rows = [_row(one) for one in plan.pools]
+    return fitted(console, heads, [_row(one) for one in plan.pools])
+
+
+def fitted(console: Console, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table with a row per pool, or on a narrow terminal with a column per pool."""
     table = _table(*heads)
     for row in rows:
         table.add_row(*row)
     if Measurement.get(console, console.options.update(max_width=1000), table).maximum <= console.width:
         return table
-    table = _table("", *(row[0] for row in rows))  # on a narrow terminal a column per pool
+    table = _table("", *(row[0] for row in rows))
     for index, head in enumerate(heads[1:], 1):
         table.add_row(head.replace("\n", " "), *(row[index] for row in rows))
     return table
@@ -127,10 +139,10 @@ def _row(one: PoolPlan) -> tuple[str, ...]:
         f"{one.servers:,}",
         f"{one.utilisation:.3f}",
         f"{one.p_wait:.3g}",
-        f"{style}{_ms(one.response_s)}",
-        _ms(place.uplink_s),
-        _ms(one.inference_s),
-        _ms(place.downlink_s),
+        f"{style}{ms(one.response_s)}",
+        ms(place.uplink_s),
+        ms(one.inference_s),
+        ms(place.downlink_s),
         one.binds,
         f"{one.energy.watts:,.0f}",
         f"{one.energy.cost_per_hour:,.2f}",
@@ -193,10 +205,15 @@ def _misses(plan: Plan) -> Iterator[str]:
         if not one.meets_target:
             alone = one.profile.service_time(1, one.input_tokens, one.output_tokens)
             yield (
-                f"[red]{one.tier}: {one.model} cannot keep the objective[/red]: an answer takes {_ms(alone)} ms alone, "
-                f"{_ms(one.target_s)} ms are left; give a longer target, fewer output tokens or a faster model"
+                f"[red]{one.tier}: {one.model} cannot keep the objective[/red]: an answer takes {ms(alone)} ms alone, "
+                f"{ms(one.target_s)} ms are left; give a longer target, fewer output tokens or a faster model"
             )
-    guessed = sorted({one.placement.model for one in plan.pools if not one.placement.measured})
+    yield from estimated([one.placement for one in plan.pools])
+
+
+def estimated(placements: Sequence[Placement]) -> Iterator[str]:
+    """Yield which models' times are estimates."""
+    guessed = sorted({one.model for one in placements if not one.measured})
     if guessed:
         names = ", ".join(guessed)
         yield f"Times of {names} are estimated from FLOPs and bandwidth: measure them into models[].profile"
@@ -225,7 +242,7 @@ def _totals(gaid: GenAIDeployment, plan: Plan) -> Iterator[str]:
 def _ranges(one: TierCurve) -> tuple[str, str, str]:
     times = [x for x in one.response_s if math.isfinite(x)]
     busy = [x for x in one.utilisation if math.isfinite(x)]
-    span = f"{_ms(min(times))} to {_ms(max(times))}" if times else "-"
+    span = f"{ms(min(times))} to {ms(max(times))}" if times else "-"
     return span, f"{min(one.replicas):,} to {max(one.replicas):,}", f"{max(busy, default=0.0):.1%}"
 
 
@@ -233,7 +250,7 @@ def _table(first: str, *others: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     for name in others:
-        table.add_column(name, justify="left" if name in ("model", "bound by", "set by") else "right", overflow="fold")
+        table.add_column(name, justify="left" if name in _WORDS else "right", overflow="fold")
     return table
 
 
@@ -254,7 +271,8 @@ def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _ms(seconds: float) -> str:
+def ms(seconds: float) -> str:
+    """Return milliseconds with three digits, or whole ones."""
     milliseconds = seconds * 1e3
     if not math.isfinite(milliseconds):
         return "inf"

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tierserve.api.deployment import GenAIDeployment
+from tierserve.api.tiers import Tier
 from tierserve.plan.allocation_milp import Chosen, Overflow, Solution, caps_of, mean_work, solve
 from tierserve.plan.allocation_options import Group, Option, groups_of
 from tierserve.plan.allocation_overflow import split, wilkinson
@@ -46,6 +47,7 @@ class PoolShare:
         late: share of the requests that wait longer than the target leaves them (bursts not counted).
         binds: what sets R: `replicas.min`, `replicas.max`, `downlink`, `headroom` or `objective`.
         energy: watts, money and carbon.
+        option: the variant and the classes it was planned for.
     """
 
     placement: Placement
@@ -59,6 +61,7 @@ class PoolShare:
     late: float
     binds: str
     energy: Energy
+    option: Option
 
     @property
     def rate(self) -> float:
@@ -141,12 +144,15 @@ class Infeasible:
     changed: GenAIDeployment | None
 
     @property
+    def mend(self) -> str:
+        """What to do about it."""
+        changes = " and ".join(one.sentence for one in self.changes)
+        return changes or "give a tier that may see the class and a model that is fast enough on it"
+
+    @property
     def told(self) -> str:
         """Reason and mend, as people read them."""
-        mend = " and ".join(one.sentence for one in self.changes)
-        return (
-            f"{self.reason}\n    {mend or 'give a tier that may see the class and a model that is fast enough on it'}"
-        )
+        return f"{self.reason}\n    {self.mend}"
 
 
 def best_allocation(
@@ -247,13 +253,19 @@ def _next(
 def _allocation(
     gaid: GenAIDeployment, groups: Sequence[Group], rate: float, solution: Solution, overflow: Overflow
 ) -> Allocation:
-    kind, free = gaid.spec.objective.optimize, {g: list(group.sites) for g, group in enumerate(groups)}
+    shrink, free = gaid.spec.objective.optimize != "latency", {g: list(group.sites) for g, group in enumerate(groups)}
     pools: list[PoolShare] = []
     for chosen in solution.chosen:
         z = overflow.peakedness.get(chosen.group, 1.0)
-        pools += _pools(groups[chosen.group], chosen, free[chosen.group], z, shrink=kind != "latency")
+        pools += _pools(groups[chosen.group], chosen, free[chosen.group], z, shrink=shrink)
     order = {name: at for at, name in enumerate(name for tier in gaid.spec.tiers for name in tier.pools)}
     pools.sort(key=lambda one: order[one.placement.pool])
+    return summed(gaid, rate, pools, solution.gap)
+
+
+def summed(gaid: GenAIDeployment, rate: float, pools: Sequence[PoolShare], gap: float) -> Allocation:
+    """Return the allocation that `pools` make up, with its totals; the rates of the pools sum to `rate`."""
+    kind = gaid.spec.objective.optimize
     used = {
         "cost": sum(one.energy.cost_per_hour for one in pools),
         "energy": sum(one.energy.watts for one in pools),
@@ -273,7 +285,7 @@ def _allocation(
         mean_response_s=latency,
         quality=sum(one.rate * quality[one.placement.model] for one in pools) / served,
         binding=_binding(gaid, pools, used),
-        gap=solution.gap,
+        gap=gap,
     )
 
 
@@ -288,13 +300,16 @@ def _pools(group: Group, chosen: Chosen, free: list[str], z: float, *, shrink: b
         site = free.pop(0)
         if needed > 0:
             rates = {name: rate * part for name, rate in chosen.rates.items()}
-            out.append(_pool(group, option, site, replicas=needed, rates=rates, overflow=overflow_work * part, z=z))
+            out.append(
+                pool_share(group.tier, option, site, replicas=needed, rates=rates, overflow=overflow_work * part, z=z)
+            )
     return out
 
 
-def _pool(
-    group: Group, option: Option, site: str, *, replicas: int, rates: Mapping[str, float], overflow: float, z: float
+def pool_share(
+    tier: Tier, option: Option, site: str, *, replicas: int, rates: Mapping[str, float], overflow: float, z: float
 ) -> PoolShare:
+    """Return what `replicas` replicas of an option do on a site with these rates, overflow and peakedness z."""
     placement = replace(option.placement, site=site)
     work = mean_work(option, rates) + overflow
     queue = batch_queue(work, replicas, option.rates)
@@ -312,7 +327,8 @@ def _pool(
         mean_response_s=network + queue.mean_response,
         late=queue.wait_survival(option.budget_s),
         binds=_binds(option, replicas, work, z),
-        energy=energy_of(group.tier, replicas, utilisation, total),
+        energy=energy_of(tier, replicas, utilisation, total),
+        option=option,
     )
 
 

@@ -209,7 +209,8 @@ def _reason(gaid: GenAIDeployment, rate: float) -> str:
     if lost:
         return f"no tier that may see class {lost[0]} has a model that answers it within the target"
     caps = f" under the caps {', '.join(CAP_NAMES[name] for name in caps_of(gaid))}" if caps_of(gaid) else ""
-    return f"{rate:.4g} requests per second cannot be served within the target by the replicas allowed{caps}"
+    shown = f"{rate:.4g}" if rate < 1e4 else f"{rate:,.0f}"
+    return f"{shown} requests per second cannot be served within the target by the replicas allowed{caps}"
 
 
 def _replicas(index: int, before: int) -> Soft:
