@@ -108,13 +108,13 @@ def measure(trial: Trial) -> Measured:
         serve_s = asyncio.run(alone(f"http://{LOOPBACK}:{bench.runtime.state.ray.http}/{POOL}"))
         bench.say(f"{trial.name}: alone {alone_s:.4f} s, without the gateway {serve_s:.4f} s")
         result, busy = asyncio.run(ask(bench, trial, url))
-        until_whole(bench, trial.case, timeout_s=5.0)  # or a replica was lost on the way
+        until_whole(bench, trial.case)  # or a replica was lost on the way
     return measured(result, busy, alone_s, serve_s)
 
 
-def until_whole(bench: Bench, case: Case, timeout_s: float = 60.0) -> None:
+def until_whole(bench: Bench, case: Case) -> None:
     """Wait until all replicas serve and the gateway lets in as many as their slots."""
-    deadline, want = time.monotonic() + timeout_s, case.replicas * case.slots
+    deadline, want = time.monotonic() + 60.0, case.replicas * case.slots
     while True:
         app = bench.runtime.rest.applications()[POOL]
         figures, _ = get_gateway(bench.runtime.state.agent_url)
@@ -198,9 +198,11 @@ def main() -> None:
     trials = tuple(map(shorter, TRIALS)) if arguments.quick else TRIALS
     record = out / ("quick.json" if arguments.quick else "measured.json")
     if not arguments.page:
-        found = {trial.name: asdict(measure(trial)) for trial in trials}
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_bytes(orjson.dumps({"machine": machine(), "trials": found}))
+        found = {}
+        for trial in trials:
+            found[trial.name] = asdict(measure(trial))
+            record.write_bytes(orjson.dumps({"machine": machine(), "trials": found}))
     known = orjson.loads(record.read_bytes())
     runs: dict[str, tuple[Trial, Measured, list[Cell]]] = {}
     for trial in trials:

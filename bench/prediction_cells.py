@@ -131,6 +131,11 @@ class Cell:
         """The measured mean without the luck of the draw: the same arrivals were so much above the long run."""
         return self.mean + self.long_mean - self.same_mean
 
+    @property
+    def adjusted_p95(self) -> float:
+        """The same of the p95."""
+        return self.p95 + self.long_p95 - self.same_p95
+
     def error(self, name: str, *, way: bool = True) -> float:
         """Of a formula's mean, relative to the measured one."""
         return (self.said[name].mean + way * self.way_s) / self.mean - 1.0
@@ -142,6 +147,10 @@ class Cell:
     def p95_error(self, name: str) -> float:
         """Of a formula's p95, relative to the measured one."""
         return (self.said[name].p95 + self.way_s) / self.p95 - 1.0
+
+    def adjusted_p95_error(self, name: str) -> float:
+        """The same, relative to the measured p95 without the luck of the draw."""
+        return (self.said[name].p95 + self.way_s) / self.adjusted_p95 - 1.0
 
 
 def cells(trial: Trial, seen: Measured, gaid: GenAIDeployment) -> list[Cell]:
