@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-k8s test-fast check crds bench bench-truth bench-ray bench-constant bench-autoscalers cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo test test-k8s test-fast check crds bench bench-truth bench-ray bench-constant bench-prediction bench-autoscalers cluster demo-k8s cluster-down lock setup clean
 
 help:  ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -57,6 +57,10 @@ bench-ray:  ## our policy beside Ray Serve's own autoscaler, the same load (abou
 bench-constant:  ## five minutes of constant load: how often the policy changes its mind
 	@$(SETUP) runtime
 	@$(BIN)/python bench/constant_load.py
+
+bench-prediction:  ## predicted beside measured response times of real Ray Serve (about 18 minutes)
+	@$(SETUP) runtime
+	@$(BIN)/python bench/prediction.py
 
 bench-autoscalers:  ## scaling rules of ours and of the peers on real traces and made-up load, simulated
 	@$(SETUP) dev

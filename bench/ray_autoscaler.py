@@ -245,12 +245,12 @@ def machine() -> str:
 
 
 @contextlib.contextmanager
-def running(quick: bool) -> Iterator[Bench]:
-    """A bench whose processes end with it, whatever happens."""
+def running(quick: bool, text: str = FILE) -> Iterator[Bench]:
+    """A bench of the service in `text` (of the same name and tier), whose processes end with it, whatever happens."""
     paths = ServicePaths.of(SERVICE)
     paths.make()
     file = paths.root / "bench.yaml"
-    file.write_text(FILE)
+    file.write_text(text)
     gaid = load(file)
     placements = place(gaid)
     runtime = LocalRuntime(

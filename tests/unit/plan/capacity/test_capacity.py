@@ -195,7 +195,7 @@ def test_answers_known_to_vary_take_longer_at_the_percentile_and_more_replicas(s
 def test_a_target_that_the_longest_answers_miss_even_alone_says_how_long_they_take(service: Service) -> None:
     with pytest.raises(PlacementError, match="needs even alone: 3562 ms") as told:
         place(service({"spec.models.0.output.spread": 0.5}))
-    given = float(str(told.value).split("give at least ")[1].split("ms")[0])
+    given = float(told.value.problems[0].mend.split("give at least ")[1].split("ms")[0])
     place(service({"spec.models.0.output.spread": 0.5, "spec.objective.responseTime.target": f"{given + 1:.0f}ms"}))
 
 
