@@ -35,10 +35,15 @@ NONE, TAKES, DRAINS = range(3)
 
 
 class Requests(NamedTuple):
-    """Shape (n,) each; times in seconds, NaN while it has not happened. `behind`: who waits behind it."""
+    """Shape (n,) each; times in seconds, NaN while it has not happened.
+
+    `compute`: tokens of the input that no cache has. `behind`: who waits behind it. `done`: how many are done, then
+    which, in order; shape (n + 1,), or (1,) where nobody asks.
+    """
 
     arrive: Floats
     input: Ints
+    compute: Ints
     output: Ints
     service: Floats
     pick: Floats  # (n, 2), uniform: the dice of the random routers
@@ -46,6 +51,7 @@ class Requests(NamedTuple):
     first: Floats
     end: Floats
     behind: Ints
+    done: Ints
 
 
 class Rows(NamedTuple):
@@ -244,6 +250,9 @@ def finish(m: Machine, one: int, t: float) -> None:
     """Note that a request has its last token, and whether it kept its goals."""
     q, numbers, sums, goals = m.q, m.numbers, m.sums, m.goals
     q.end[one] = t
+    if q.done.size > 1:
+        q.done[0] += 1
+        q.done[q.done[0]] = one
     numbers[IN_SYSTEM] -= 1
     numbers[RUNNING] -= 1
     sums[DONE] += 1.0
@@ -274,9 +283,11 @@ def requests(arrive_s: Floats, input_tokens: Ints, output_tokens: Ints, service_
     """Return the arrays of a run; the dice are thrown here, so that a run is the same for the same seed."""
     n = arrive_s.size
     never = np.full(n, np.nan)
+    tokens = np.asarray(input_tokens, dtype=np.int64)
     return Requests(
         arrive=np.asarray(arrive_s, dtype=np.float64),
-        input=np.asarray(input_tokens, dtype=np.int64),
+        input=tokens,
+        compute=tokens,
         output=np.asarray(output_tokens, dtype=np.int64),
         service=np.asarray(service_s, dtype=np.float64),
         pick=np.random.default_rng(seed).random((n, 2)),
@@ -284,6 +295,7 @@ def requests(arrive_s: Floats, input_tokens: Ints, output_tokens: Ints, service_
         first=never.copy(),
         end=never.copy(),
         behind=np.full(n, -1, dtype=np.int64),
+        done=np.zeros(1, dtype=np.int64),
     )
 
 
