@@ -3,7 +3,8 @@
     python bench/simulator.py            about a minute
 
 Poisson arrivals at a fixed number of replicas; each line is the median of three runs of so many requests, compiled
-beforehand. The theory is Erlang C for the slot model with one queue, and `batch_queue` for the token model.
+beforehand. The theory is Erlang C for the slot model with one queue, `batch_queue` for the token model, and Erlang B
+for the share that finds the first of two tiers full.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import time
 
 import numpy as np
 
-from tierserve.queueing import BatchProfile, batch_queue, mean_response
+from tierserve.queueing import BatchProfile, batch_queue, erlang_b, mean_response
 from tierserve.simulate.arrivals import Sizes, poisson
 from tierserve.simulate.cluster import ROUTERS, Setup
 from tierserve.simulate.model import Objective, Pool, Snapshot, Workload
 from tierserve.simulate.run import Result, simulate
+from tierserve.simulate.tiers import Site, Traffic, simulate_tiers
 
 PROFILE = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)
 REPLICAS = 8
@@ -78,6 +80,24 @@ def tokens(requests: int) -> None:
         )
 
 
+def tiers(requests: int) -> None:
+    lam = 1.1 * REPLICAS * 8
+    work = poisson(lam, requests / lam, Sizes(1.0, 1.0))
+    service = np.random.default_rng(1).exponential(1.0, len(work))
+    pool = Pool(PROFILE, 8, 0.0, Objective(), 1.0, 1.0)
+    setup = Setup("slots", initial=REPLICAS)
+    sites = [Site(name, name, pool, Fixed(), setup, service_s=service) for name in ("edge", "cloud")]
+    walls = []
+    for _ in range(3):
+        start = time.perf_counter()
+        found = simulate_tiers(Traffic(work, {"all": ("edge", "cloud")}), sites)
+        walls.append(time.perf_counter() - start)
+    print(
+        f"slots   two tiers     {len(work) / statistics.median(walls):9,.0f} requests/s   to the second"
+        f" {found.in_pool('cloud').mean():.4f}, Erlang B {erlang_b(REPLICAS * 8, lam):.4f}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=400_000)
@@ -85,6 +105,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores; {requests:,} requests, {REPLICAS} replicas", flush=True)
     slots(requests)
     tokens(requests)
+    tiers(requests)
 
 
 if __name__ == "__main__":

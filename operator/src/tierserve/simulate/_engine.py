@@ -38,7 +38,7 @@ def serve(m: Machine, row: int, t: float) -> None:
     heap_fix(m.heap, m.place, m.rows.due, row)
 
 
-@jit
+@inlined
 def due(m: Machine, row: int, t: float) -> None:
     """What a replica was to do at this time: some leave, some join."""
     if m.numbers[MODEL] == TOKENS:

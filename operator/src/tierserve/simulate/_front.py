@@ -62,13 +62,13 @@ class Front(NamedTuple):
     prefixes: Lru
 
 
-@jit
+@inlined
 def of_pool(c: Lru, p: int) -> Lru:
     """One cache of several."""
     return Lru(c.older[p], c.newer[p], c.since[p], c.size[p], c.room[p])
 
 
-@jit
+@inlined
 def most_free(f: Front, tier: int) -> int:
     """Site of a tier with most free slots, -1 if all are full."""
     best, most = -1, 0
@@ -78,7 +78,7 @@ def most_free(f: Front, tier: int) -> int:
     return best
 
 
-@jit
+@inlined
 def least_wait(f: Front, kind: int) -> int:
     """Pool of all that a class may use with the least expected wait, -1 if none is up and has room to wait."""
     best, least = -1, 0
@@ -94,7 +94,7 @@ def least_wait(f: Front, kind: int) -> int:
     return best
 
 
-@jit
+@inlined
 def offered(f: Front, tier: int, tokens: int) -> None:
     """Count a request that passed a tier by; its sites share it as they share what came."""
     total, sites = 0.0, 0
@@ -109,7 +109,7 @@ def offered(f: Front, tier: int, tokens: int) -> None:
             f.sums[p, IN_TOKENS] += part * tokens
 
 
-@jit
+@inlined
 def choose_pool(f: Front, one: int, tokens: int) -> int:
     """Pool that takes a request, -1 if it is refused; note how it fared, and to whom it counts as offered."""
     kind, chosen, at = f.kind[one], -1, 0
@@ -150,7 +150,7 @@ def store_answers(f: Front, done: Ints, end: Floats) -> None:
     f.at[STORED] = done[0]
 
 
-@jit
+@inlined
 def from_cache(f: Front, m: Machine, one: int, t: float) -> bool:
     """Whether the answer cache has the answer; it is then given at once."""
     q = m.q
@@ -162,7 +162,7 @@ def from_cache(f: Front, m: Machine, one: int, t: float) -> bool:
     return True
 
 
-@jit
+@inlined
 def use_prefix(f: Front, m: Machine, p: int, one: int, t: float) -> None:
     """Leave out what the pool's cache has of the prompt, and keep its beginning there; one token is always computed."""
     prefixes = of_pool(f.prefixes, p)

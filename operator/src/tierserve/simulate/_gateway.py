@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tierserve.simulate._jit import jit
+from tierserve.simulate._jit import inlined, jit
 from tierserve.simulate.model import Floats, Ints
 
 CENTRAL, SHORTEST, TWO_CHOICES, ROUND_ROBIN, RANDOM = range(5)
@@ -128,7 +128,7 @@ def heap_fix(heap: Ints, place: Ints, due: Floats, row: int) -> None:
         place[row] = at
 
 
-@jit
+@inlined
 def clock(numbers: Ints, sums: Floats, t: float) -> None:
     """Move the time on, and the integrals with it."""
     passed = t - sums[NOW]
@@ -137,7 +137,7 @@ def clock(numbers: Ints, sums: Floats, t: float) -> None:
     sums[NOW] = t
 
 
-@jit
+@inlined
 def enqueue(q: Requests, numbers: Ints, one: int) -> None:
     """Put a request at the end of the gateway's queue."""
     q.behind[one] = -1
@@ -149,7 +149,7 @@ def enqueue(q: Requests, numbers: Ints, one: int) -> None:
     numbers[QUEUED] += 1
 
 
-@jit
+@inlined
 def dequeue(q: Requests, numbers: Ints) -> int:
     """Take the first request of the gateway's queue, which is not empty."""
     one = numbers[HEAD]
@@ -158,7 +158,7 @@ def dequeue(q: Requests, numbers: Ints) -> int:
     return int(one)
 
 
-@jit
+@inlined
 def give(q: Requests, rows: Rows, numbers: Ints, row: int, one: int) -> None:
     """Put a request at the end of a replica's own queue."""
     if rows.have[row] < rows.request.shape[1]:
@@ -172,7 +172,7 @@ def give(q: Requests, rows: Rows, numbers: Ints, row: int, one: int) -> None:
     rows.have[row] += 1
 
 
-@jit
+@inlined
 def let_go(rows: Rows, numbers: Ints, row: int) -> None:
     """Count one request less at a replica."""
     if rows.state[row] == TAKES and rows.have[row] <= rows.request.shape[1]:
@@ -180,7 +180,7 @@ def let_go(rows: Rows, numbers: Ints, row: int) -> None:
     rows.have[row] -= 1
 
 
-@jit
+@inlined
 def next_for(q: Requests, rows: Rows, numbers: Ints, row: int) -> int:
     """Take the request that joins the replica's batch next, of its own queue or the gateway's; -1 if there is none."""
     if rows.batch[row] >= rows.request.shape[1]:
@@ -224,7 +224,7 @@ def nth_ready(rows: Rows, numbers: Ints, n: int) -> int:
     return -1
 
 
-@jit
+@inlined
 def choose(q: Requests, rows: Rows, numbers: Ints, one: int, slots: int) -> int:
     """Row of the replica that gets this request now, -1 if it waits at the gateway."""
     ready, router = numbers[READY], numbers[ROUTER]
@@ -245,7 +245,7 @@ def choose(q: Requests, rows: Rows, numbers: Ints, one: int, slots: int) -> int:
     return other if rows.have[other] < rows.have[first] else first
 
 
-@jit
+@inlined
 def finish(m: Machine, one: int, t: float) -> None:
     """Note that a request has its last token, and whether it kept its goals."""
     q, numbers, sums, goals = m.q, m.numbers, m.sums, m.goals
@@ -267,7 +267,7 @@ def finish(m: Machine, one: int, t: float) -> None:
         sums[LATE] += 1.0
 
 
-@jit
+@inlined
 def arrive(q: Requests, numbers: Ints, sums: Floats) -> int:
     """Take the next request in and return it."""
     one = numbers[NEXT]

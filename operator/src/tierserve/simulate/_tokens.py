@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 from tierserve.simulate._gateway import FIRSTS, RUNNING, TTFT, Machine, Requests, Rows, finish, let_go, next_for
-from tierserve.simulate._jit import jit
+from tierserve.simulate._jit import inlined, jit
 from tierserve.simulate.model import Floats, Ints
 
 
@@ -85,7 +85,7 @@ def admit(q: Requests, rows: Rows, numbers: Ints, row: int, t: float) -> None:
         one = next_for(q, rows, numbers, row)
 
 
-@jit
+@inlined
 def end_stretch(m: Machine, row: int, t: float) -> None:
     """Account for the steps of a stretch: context, first tokens, ends."""
     q, rows, numbers, sums = m.q, m.rows, m.numbers, m.sums
