@@ -3,8 +3,9 @@
     python bench/simulator.py            about two minutes
 
 Poisson arrivals at a fixed number of replicas; each line of speeds is the median of three runs of so many requests,
-compiled beforehand. The theory is Erlang C for the slot model with one queue, and `batch_response` for the token model:
-`predictions` compares its mean and percentiles over pools of several sizes, with requests that are alike and uneven.
+compiled beforehand. The theory is Erlang C for the slot model with one queue, Erlang B for the share that finds the
+first of two tiers full, and `batch_response` for the token model: `predictions` compares its mean and percentiles over
+pools of several sizes, with requests that are alike and uneven.
 """
 
 from __future__ import annotations
@@ -16,11 +17,20 @@ import time
 
 import numpy as np
 
-from tierserve.queueing import BatchProfile, BatchWork, batch_queue, batch_response, lognormal_points, mean_response
+from tierserve.queueing import (
+    BatchProfile,
+    BatchWork,
+    batch_queue,
+    batch_response,
+    erlang_b,
+    lognormal_points,
+    mean_response,
+)
 from tierserve.simulate.arrivals import Sizes, poisson
 from tierserve.simulate.cluster import ROUTERS, Setup
 from tierserve.simulate.model import Objective, Pool, Snapshot, Workload
 from tierserve.simulate.run import Result, simulate
+from tierserve.simulate.tiers import Site, Traffic, simulate_tiers
 
 PROFILE = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)
 REPLICAS = 8
@@ -82,6 +92,24 @@ def tokens(requests: int) -> None:
         )
 
 
+def tiers(requests: int) -> None:
+    lam = 1.1 * REPLICAS * 8
+    work = poisson(lam, requests / lam, Sizes(1.0, 1.0))
+    service = np.random.default_rng(1).exponential(1.0, len(work))
+    pool = Pool(PROFILE, 8, 0.0, Objective(), 1.0, 1.0)
+    setup = Setup("slots", initial=REPLICAS)
+    sites = [Site(name, name, pool, Fixed(), setup, service_s=service) for name in ("edge", "cloud")]
+    walls = []
+    for _ in range(3):
+        start = time.perf_counter()
+        found = simulate_tiers(Traffic(work, {"all": ("edge", "cloud")}), sites)
+        walls.append(time.perf_counter() - start)
+    print(
+        f"slots   two tiers     {len(work) / statistics.median(walls):9,.0f} requests/s   to the second"
+        f" {found.in_pool('cloud').mean():.4f}, Erlang B {erlang_b(REPLICAS * 8, lam):.4f}"
+    )
+
+
 def predictions(requests: int) -> None:
     print("\npredicted over simulated token by token: mean, p50, p95, p99")
     for spread in (0.0, 0.7):
@@ -114,6 +142,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores; {requests:,} requests, {REPLICAS} replicas", flush=True)
     slots(requests)
     tokens(requests)
+    tiers(requests)
     predictions(requests)
 
 

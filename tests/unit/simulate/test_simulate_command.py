@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer import Typer
@@ -17,8 +18,47 @@ APP = Typer()
 APP.command()(simulate)
 
 
+CACHED = """
+apiVersion: serving.tierserve.io/v1alpha1
+kind: GenAIDeployment
+metadata: {name: cached}
+spec:
+  objective: {responseTime: {percentile: 95, target: 1500ms}}
+  models:
+    - name: chat
+      engine: emulated
+      memory: {weights: 13Gi, perRequest: 512Mi}
+      profile: {alpha: 27.5ms, beta: 34us, gamma: 100ns}
+      output: {tokens: 32}
+      maxConcurrency: 4
+  tiers:
+    - name: edge
+      kind: edge
+      accelerator: {preset: V100-32GB}
+      network: {rtt: 8ms}
+      replicas: {min: 1, max: 1}
+      sites: [{name: north}, {name: south}]
+    - {name: cloud, kind: cloud, accelerator: {preset: A100-80GB}, network: {rtt: 400ms}, replicas: {min: 1, max: 8}}
+  traffic:
+    - {name: chat, share: 0.8, input: 512}
+    - {name: personal, share: 0.2, privacy: site, input: 512}
+  routing: {overflow: [edge, cloud]}
+  cache: {tier: edge, ttl: 10m, size: 100Ki}
+"""
+"""Two classes, one of which may not leave the edge, and a cache there."""
+
+
 def run(*words: str) -> Result:
     return CliRunner().invoke(APP, [EXAMPLE, *words])
+
+
+def tiers_of(tmp_path: Path, *words: str) -> dict[str, Any]:
+    """Run the file with a cache; its only policy's figures, parts by name."""
+    file = tmp_path / "cached.yaml"
+    file.write_text(CACHED)
+    given = [str(file), "--duration", "2m", "-o", "json", "--out", str(tmp_path / "a.png"), *words]
+    (found,) = json.loads(CliRunner().invoke(APP, given).output)["policies"]
+    return {**found, "parts": {one["name"]: one for one in found["parts"]}}
 
 
 def test_it_shows_each_rule_beside_the_others_and_draws_them(tmp_path: Path) -> None:
@@ -41,10 +81,51 @@ def test_json_has_the_figures_and_the_same_seed_the_same_ones(tmp_path: Path) ->
 
 
 def test_replicas_that_die_are_simulated_too(tmp_path: Path) -> None:
-    words = ("--rate", "3", "--duration", "3m", "--initial", "2", "-o", "json", "--out", str(tmp_path / "a.png"))
+    words = ("--pool", "edge-default", "--rate", "3", "--duration", "3m", "--initial", "2", "-o", "json")
+    words += ("--out", str(tmp_path / "a.png"))
     calm = json.loads(run(*words).output)["policies"][0]
     hit = json.loads(run(*words, "--fail", "60s=2", "--startup", "60s").output)["policies"][0]
     assert hit["response_p95_s"] > calm["response_p95_s"]
+
+
+def test_all_tiers_are_simulated_and_each_request_is_in_one_part(tmp_path: Path) -> None:
+    found = tiers_of(tmp_path, "--rate", "14")
+    edge, cloud = (found["parts"][name] for name in ("edge", "cloud"))
+    assert set(found["parts"]) == {"edge", "cloud"}
+    assert edge["requests"] + cloud["requests"] == found["requests"]
+    assert 0 < cloud["requests"] <= edge["passed_on"]
+    assert edge["gpu_hours"] + cloud["gpu_hours"] == pytest.approx(found["gpu_hours"])
+    assert cloud["response_p95_s"] > 0.4 + 0.9  # its network and the service
+    assert edge["replicas_max"] == 2  # one at each site, which is all they may
+    assert cloud["ttft_p95_s"] > 0.4
+
+
+def test_the_file_s_cache_answers_prompts_that_come_again(tmp_path: Path) -> None:
+    plain = tiers_of(tmp_path, "--rate", "14")
+    found = tiers_of(tmp_path, "--rate", "14", "--prompts", "50")
+    cache = found["parts"]["cache"]
+    assert cache["share"] > 0.5
+    assert cache["response_p95_s"] == pytest.approx(0.008, abs=0.005)  # the edge's network
+    assert found["parts"]["cloud"]["requests"] < plain["parts"]["cloud"]["requests"]
+    rare = tiers_of(tmp_path, "--rate", "14", "--prompts", "50000", "--zipf", "0")
+    assert rare["parts"].get("cache", {"share": 0.0})["share"] < 0.05
+
+
+def test_shared_beginnings_shorten_the_first_token_as_far_as_pools_keep_them(tmp_path: Path) -> None:
+    cold = tiers_of(tmp_path, "--rate", "4", "--prefixes", "20=500", "--prefix-cache", "0")
+    warm = tiers_of(tmp_path, "--rate", "4", "--prefixes", "20=500")
+    assert cold["prefix_hits"] == 0
+    assert warm["prefix_hits"] > 0.8 * warm["requests"]
+    assert warm["parts"]["edge"]["ttft_p95_s"] < cold["parts"]["edge"]["ttft_p95_s"]
+
+
+def test_replicas_that_die_in_a_named_pool_send_its_load_on(tmp_path: Path) -> None:
+    words = ("--rate", "4", "--startup", "60s")
+    calm = tiers_of(tmp_path, *words)
+    hit = tiers_of(tmp_path, *words, "--fail", "30s=1@edge-north", "--fail", "30s=1@edge-south")
+    assert hit["parts"]["cloud"]["requests"] > 100 + calm["parts"]["cloud"]["requests"]
+    assert hit["parts"]["refused"]["requests"] > 0  # the class that may not leave the edge
+    assert "refused" not in calm["parts"]
 
 
 def test_all_rules_are_listed_with_their_sources() -> None:
@@ -69,6 +150,13 @@ def test_all_rules_are_listed_with_their_sources() -> None:
         (("--trace", "nope"), "no trace nope", "shipped are azure-code"),
         (("--trace", "azure-code", "--copies", "0"), "--copies 0 is less than 1", "give 1"),
         (("--rate", "5", "-o", "yaml"), "--output 'yaml' is unknown", "choose table or json"),
+        (("--rate", "5", "--router", "random"), "tiers overflow by the gateway's one queue", "one pool with --pool"),
+        (("--rate", "5", "--fail", "1m=1@moon"), "'moon' is unknown", "edge-default"),
+        (("--rate", "5", "--prompts", "10"), "the file has no spec.cache", "cache: {tier: edge"),
+        (("--rate", "5", "--prefixes", "10"), "--prefixes '10' is not understood", "give such as 50=1000"),
+        (("--rate", "5", "--prefixes", "9=9", "--zipf", "-1"), "--zipf -1 is less than 0", "give 0 or more"),
+        (("--rate", "5", "--prefixes", "9=9", "--prefix-cache", "-1"), "--prefix-cache -1 is less than 0", "0 or more"),
+        (("--rate", "5", "--prefixes", "9=9", "--pool", "edge-default"), "need the gateway", "leave out --pool"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_mend(words: tuple[str, ...], message: str, mend: str) -> None:

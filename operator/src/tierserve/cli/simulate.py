@@ -28,6 +28,10 @@ class Options:
     initial: int | None
     router: str
     failures: tuple[str, ...]
+    prompts: int | None
+    prefixes: str | None
+    prefix_cache: int | None
+    zipf: float
     seed: int
     out: Path | None
     output: str
@@ -36,7 +40,7 @@ class Options:
 def simulate(
     file: Annotated[Path, typer.Argument(help="A GenAIDeployment, the file that `kubectl apply` takes")],
     *,
-    pool: Annotated[str | None, typer.Option(help="Tier-site to simulate [the first of the overflow]")] = None,
+    pool: Annotated[str | None, typer.Option(help="Simulate this tier-site alone [all, behind one gateway]")] = None,
     trace: Annotated[
         str | None, typer.Option(help="azure-code, mooncake-conversation or a CSV file of such columns")
     ] = None,
@@ -55,15 +59,25 @@ def simulate(
     initial: Annotated[int | None, typer.Option(help="Replicas at the start [the floor]")] = None,
     router: Annotated[str, typer.Option(help="central, shortest, two-choices, round-robin or random")] = "central",
     fail: Annotated[
-        list[str] | None, typer.Option(help="Replicas that die, e.g. 10m=2: two after ten minutes (repeatable)")
+        list[str] | None,
+        typer.Option(help="Replicas that die, e.g. 10m=2: two after ten minutes; 10m=2@POOL [the first] (repeatable)"),
     ] = None,
+    prompts: Annotated[
+        int | None, typer.Option(help="Different prompts that are asked, for spec.cache [all differ]")
+    ] = None,
+    prefixes: Annotated[
+        str | None, typer.Option(help="Beginnings of prompts and their tokens, e.g. 50=1000 [none are shared]")
+    ] = None,
+    prefix_cache: Annotated[int | None, typer.Option(help="Tokens of beginnings that each pool keeps [all]")] = None,
+    zipf: Annotated[float, typer.Option(help="How much more often some are asked: the k-th as 1/k^ZIPF")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of all dice: the same seed gives the same run")] = 1,
     out: Annotated[Path | None, typer.Option(help="Picture [out/simulate-NAME.png]")] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="table or json")] = "table",
 ) -> None:
-    """Let scaling rules run one pool of a service under a load, and show what users and the bill would see.
+    """Let scaling rules run the pools of a service under a load, and show what users and the bill would see.
 
-    Replicas batch step by step as engines do, start as slowly as the file says, and stop drained.
+    Replicas batch step by step as engines do, start as slowly as the file says, and stop drained. Tiers overflow into
+    the next as at the gateway, with the times of their networks.
 
     [bold]Examples[/bold]
 
@@ -71,13 +85,15 @@ def simulate(
 
       tierserve simulate service.yaml --rate 5,40,5 --policy ours --policy hpa --policy kpa=0.5
 
-      tierserve simulate service.yaml --rate 20 --duration 1h --fail 10m=2 -o json
+      tierserve simulate service.yaml --rate 20 --prompts 10000 --prefixes 50=1000
+
+      tierserve simulate service.yaml --pool cloud-default --rate 20 --duration 1h --fail 10m=2 -o json
     """
     if output not in ("table", "json"):
         raise UserError(f"--output {output!r} is unknown", "choose table or json")
     options = Options(
         file, pool, trace, rate, duration, copies, tuple(policy or ("ours",)), startup, startup_spread, ttft, initial,
-        router, tuple(fail or ()), seed, out, output,
+        router, tuple(fail or ()), prompts, prefixes, prefix_cache, zipf, seed, out, output,
     )  # fmt: skip
     from tierserve.cli.simulate_run import execute
 

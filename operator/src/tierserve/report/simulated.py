@@ -13,6 +13,7 @@ from tierserve.simulate.model import Pool, Workload
 
 if TYPE_CHECKING:
     from tierserve.simulate.run import Result
+    from tierserve.simulate.tiers_result import TiersResult
 
 _BINS = 240
 
@@ -49,7 +50,42 @@ def draw(found: Mapping[str, Result], work: Workload, pool: Pool, path: Path) ->
     plt.close(figure)
 
 
-def _p95(one: Result, edges: np.ndarray) -> list[float]:
+def draw_tiers(found: Mapping[str, TiersResult], length_s: float, path: Path) -> None:
+    """Write a picture of runs of several pools, by name: replicas and requests of each pool, and what users waited.
+
+    Args:
+        found: runs of the same requests with the same pools.
+        length_s: seconds that are shown.
+        path: a PNG file; its folder is made.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    sites = next(iter(found.values())).sites
+    figure, axes = plt.subplots(len(sites) + 1, 1, figsize=(10, 3 + 2.5 * len(sites)), sharex=True)
+    edges = np.linspace(0.0, length_s, _BINS + 1)
+    for p, (site, above) in enumerate(zip(sites, axes, strict=False)):
+        rates = above.twinx()
+        for name, one in found.items():
+            pool = one.pools[p]
+            (line,) = above.step(pool.decided_s / 60, pool.target, where="post", lw=1.2, label=f"{name}: wanted")
+            rate = np.histogram(pool.arrive_s, edges)[0] / (edges[1] - edges[0])
+            rates.fill_between(edges[:-1] / 60, rate, step="post", alpha=0.15, color=line.get_color())
+        above.set(ylabel=f"replicas of {site}", ylim=(0, None))
+        rates.set(ylabel="requests/s (area)", ylim=(0, None))
+        above.legend(fontsize=8)
+    for name, one in found.items():
+        axes[-1].plot(edges[:-1] / 60, _p95(one, edges), ".", ms=3, label=name)
+    axes[-1].set(xlabel="minutes", ylabel="response p95 (s)", yscale="log", xlim=(0, length_s / 60))
+    axes[-1].legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _p95(one: Result | TiersResult, edges: np.ndarray) -> list[float]:
     """p95 of the response of those who arrived in each part; NaN where nobody did or somebody was never answered."""
     response = one.response_s
     cuts = np.searchsorted(one.arrive_s, edges)

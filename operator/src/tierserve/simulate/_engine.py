@@ -22,7 +22,7 @@ from tierserve.simulate._gateway import (
     heap_fix,
     take_all,
 )
-from tierserve.simulate._jit import jit
+from tierserve.simulate._jit import inlined, jit
 
 _end_stretch, _serve_tokens, _joined_tokens = _tokens.end_stretch, _tokens.serve, _tokens.joined
 _end_service, _serve_slots = _slots.end_service, _slots.serve
@@ -38,7 +38,7 @@ def serve(m: Machine, row: int, t: float) -> None:
     heap_fix(m.heap, m.place, m.rows.due, row)
 
 
-@jit
+@inlined
 def due(m: Machine, row: int, t: float) -> None:
     """What a replica was to do at this time: some leave, some join."""
     if m.numbers[MODEL] == TOKENS:
@@ -50,7 +50,7 @@ def due(m: Machine, row: int, t: float) -> None:
         m.rows.state[row] = NONE
 
 
-@jit
+@inlined
 def join(m: Machine, row: int, one: int, t: float) -> None:
     """Give a request to a replica."""
     give(m.q, m.rows, m.numbers, row, one)
@@ -61,11 +61,21 @@ def join(m: Machine, row: int, one: int, t: float) -> None:
     heap_fix(m.heap, m.place, m.rows.due, row)
 
 
+@inlined
+def enter(m: Machine, one: int, t: float) -> None:
+    """A request comes to the pool: a replica gets it, or it waits at the gateway."""
+    row = choose(m.q, m.rows, m.numbers, one, m.rows.request.shape[1])
+    if row < 0:
+        enqueue(m.q, m.numbers, one)
+    else:
+        join(m, row, one, t)
+
+
 @jit
 def advance(m: Machine, until: float) -> None:
     """Let all events up to a time happen."""
     q, rows, numbers, sums, heap = m.q, m.rows, m.numbers, m.sums, m.heap
-    count, slots = q.arrive.size, rows.request.shape[1]
+    count = q.arrive.size
     while True:
         coming = q.arrive[numbers[NEXT]] if numbers[NEXT] < count else math.inf
         row = heap[1] if heap[0] > 0 else -1
@@ -76,12 +86,7 @@ def advance(m: Machine, until: float) -> None:
             clock(numbers, sums, ends)
             due(m, row, ends)
             continue
-        one = arrive(q, numbers, sums)
-        row = choose(q, rows, numbers, one, slots)
-        if row < 0:
-            enqueue(q, numbers, one)
-        else:
-            join(m, row, one, coming)
+        enter(m, arrive(q, numbers, sums), coming)
     clock(numbers, sums, until)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tierserve.simulate._jit import jit
+from tierserve.simulate._jit import inlined, jit
 from tierserve.simulate.model import Floats, Ints
 
 CENTRAL, SHORTEST, TWO_CHOICES, ROUND_ROBIN, RANDOM = range(5)
@@ -35,10 +35,15 @@ NONE, TAKES, DRAINS = range(3)
 
 
 class Requests(NamedTuple):
-    """Shape (n,) each; times in seconds, NaN while it has not happened. `behind`: who waits behind it."""
+    """Shape (n,) each; times in seconds, NaN while it has not happened.
+
+    `compute`: tokens of the input that no cache has. `behind`: who waits behind it. `done`: how many are done, then
+    which, in order; shape (n + 1,), or (1,) where nobody asks.
+    """
 
     arrive: Floats
     input: Ints
+    compute: Ints
     output: Ints
     service: Floats
     pick: Floats  # (n, 2), uniform: the dice of the random routers
@@ -46,6 +51,7 @@ class Requests(NamedTuple):
     first: Floats
     end: Floats
     behind: Ints
+    done: Ints
 
 
 class Rows(NamedTuple):
@@ -122,7 +128,7 @@ def heap_fix(heap: Ints, place: Ints, due: Floats, row: int) -> None:
         place[row] = at
 
 
-@jit
+@inlined
 def clock(numbers: Ints, sums: Floats, t: float) -> None:
     """Move the time on, and the integrals with it."""
     passed = t - sums[NOW]
@@ -131,7 +137,7 @@ def clock(numbers: Ints, sums: Floats, t: float) -> None:
     sums[NOW] = t
 
 
-@jit
+@inlined
 def enqueue(q: Requests, numbers: Ints, one: int) -> None:
     """Put a request at the end of the gateway's queue."""
     q.behind[one] = -1
@@ -143,7 +149,7 @@ def enqueue(q: Requests, numbers: Ints, one: int) -> None:
     numbers[QUEUED] += 1
 
 
-@jit
+@inlined
 def dequeue(q: Requests, numbers: Ints) -> int:
     """Take the first request of the gateway's queue, which is not empty."""
     one = numbers[HEAD]
@@ -152,7 +158,7 @@ def dequeue(q: Requests, numbers: Ints) -> int:
     return int(one)
 
 
-@jit
+@inlined
 def give(q: Requests, rows: Rows, numbers: Ints, row: int, one: int) -> None:
     """Put a request at the end of a replica's own queue."""
     if rows.have[row] < rows.request.shape[1]:
@@ -166,7 +172,7 @@ def give(q: Requests, rows: Rows, numbers: Ints, row: int, one: int) -> None:
     rows.have[row] += 1
 
 
-@jit
+@inlined
 def let_go(rows: Rows, numbers: Ints, row: int) -> None:
     """Count one request less at a replica."""
     if rows.state[row] == TAKES and rows.have[row] <= rows.request.shape[1]:
@@ -174,7 +180,7 @@ def let_go(rows: Rows, numbers: Ints, row: int) -> None:
     rows.have[row] -= 1
 
 
-@jit
+@inlined
 def next_for(q: Requests, rows: Rows, numbers: Ints, row: int) -> int:
     """Take the request that joins the replica's batch next, of its own queue or the gateway's; -1 if there is none."""
     if rows.batch[row] >= rows.request.shape[1]:
@@ -218,7 +224,7 @@ def nth_ready(rows: Rows, numbers: Ints, n: int) -> int:
     return -1
 
 
-@jit
+@inlined
 def choose(q: Requests, rows: Rows, numbers: Ints, one: int, slots: int) -> int:
     """Row of the replica that gets this request now, -1 if it waits at the gateway."""
     ready, router = numbers[READY], numbers[ROUTER]
@@ -239,11 +245,14 @@ def choose(q: Requests, rows: Rows, numbers: Ints, one: int, slots: int) -> int:
     return other if rows.have[other] < rows.have[first] else first
 
 
-@jit
+@inlined
 def finish(m: Machine, one: int, t: float) -> None:
     """Note that a request has its last token, and whether it kept its goals."""
     q, numbers, sums, goals = m.q, m.numbers, m.sums, m.goals
     q.end[one] = t
+    if q.done.size > 1:
+        q.done[0] += 1
+        q.done[q.done[0]] = one
     numbers[IN_SYSTEM] -= 1
     numbers[RUNNING] -= 1
     sums[DONE] += 1.0
@@ -258,7 +267,7 @@ def finish(m: Machine, one: int, t: float) -> None:
         sums[LATE] += 1.0
 
 
-@jit
+@inlined
 def arrive(q: Requests, numbers: Ints, sums: Floats) -> int:
     """Take the next request in and return it."""
     one = numbers[NEXT]
@@ -274,9 +283,11 @@ def requests(arrive_s: Floats, input_tokens: Ints, output_tokens: Ints, service_
     """Return the arrays of a run; the dice are thrown here, so that a run is the same for the same seed."""
     n = arrive_s.size
     never = np.full(n, np.nan)
+    tokens = np.asarray(input_tokens, dtype=np.int64)
     return Requests(
         arrive=np.asarray(arrive_s, dtype=np.float64),
-        input=np.asarray(input_tokens, dtype=np.int64),
+        input=tokens,
+        compute=tokens,
         output=np.asarray(output_tokens, dtype=np.int64),
         service=np.asarray(service_s, dtype=np.float64),
         pick=np.random.default_rng(seed).random((n, 2)),
@@ -284,6 +295,7 @@ def requests(arrive_s: Floats, input_tokens: Ints, output_tokens: Ints, service_
         first=never.copy(),
         end=never.copy(),
         behind=np.full(n, -1, dtype=np.int64),
+        done=np.zeros(1, dtype=np.int64),
     )
 
 

@@ -17,9 +17,18 @@ class NumbaMissingError(ImportError):
 
 def jit(function: F) -> F:
     """Compile `function` to machine code on its first call; the code is kept beside the module for the next process."""
+    return _compiled(function, "never")
+
+
+def inlined(function: F) -> F:
+    """As `jit`, but made part of those who call it: to pass all arrays of a machine on is dearer than short work."""
+    return _compiled(function, "always")
+
+
+def _compiled(function: F, inline: str) -> F:
     try:
         import numba
     except ImportError as error:
         raise NumbaMissingError from error
-    compiled: F = numba.njit(cache=True)(function)
+    compiled: F = numba.njit(cache=True, inline=inline)(function)
     return compiled

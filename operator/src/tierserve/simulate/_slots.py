@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from tierserve.simulate._gateway import FIRSTS, RUNNING, TTFT, Machine, finish, let_go, next_for
-from tierserve.simulate._jit import jit
+from tierserve.simulate._jit import inlined, jit
 
 
 @jit
@@ -30,7 +30,7 @@ def serve(m: Machine, row: int, t: float) -> None:
         one = next_for(q, rows, numbers, row)
 
 
-@jit
+@inlined
 def end_service(m: Machine, row: int, t: float) -> None:
     """End the service that is due, and find the next one."""
     rows = m.rows

@@ -1,8 +1,9 @@
 """The token model: replicas that work in steps, with requests that join and leave between two steps.
 
 A step costs alpha + beta (tokens computed) + gamma (tokens of context read). A request that joins has its prefill in
-the next step (all its input at once; its first token is out at the end of it) and `output` decode steps after that, so
-that n like requests take the mean step of `BatchProfile.iteration`. As long as nobody joins or leaves, k steps cost
+the next step (all its input at once, but for what a cache has; its first token is out at the end of it) and `output`
+decode steps after that, so that n like requests take the mean step of `BatchProfile.iteration`. As long as nobody joins
+or leaves, k steps cost
 
     k (alpha + beta n + gamma context) + gamma n k (k - 1) / 2
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 
 from tierserve.simulate._gateway import FIRSTS, RUNNING, TTFT, Machine, Requests, Rows, finish, let_go, next_for
-from tierserve.simulate._jit import jit
+from tierserve.simulate._jit import inlined, jit
 from tierserve.simulate.model import Floats, Ints
 
 
@@ -57,7 +58,7 @@ def plan_stretch(q: Requests, rows: Rows, profile: Floats, row: int, t: float) -
     if fresh > 0:
         tokens = float(n - fresh)
         for at in range(n - fresh, n):
-            tokens += q.input[rows.request[row, at]]
+            tokens += q.compute[rows.request[row, at]]
         rows.stretch[row] = 1
         rows.due[row] = t + profile[0] + profile[1] * tokens + profile[2] * rows.context[row]
         return
@@ -84,7 +85,7 @@ def admit(q: Requests, rows: Rows, numbers: Ints, row: int, t: float) -> None:
         one = next_for(q, rows, numbers, row)
 
 
-@jit
+@inlined
 def end_stretch(m: Machine, row: int, t: float) -> None:
     """Account for the steps of a stretch: context, first tokens, ends."""
     q, rows, numbers, sums = m.q, m.rows, m.numbers, m.sums

@@ -118,3 +118,15 @@ def thickened(work: Workload, times: int, spread_s: float, seed: int = 1) -> Wor
         work.name,
         work.source,
     )
+
+
+def among(weights: Sequence[float], n: int, seed: int | Sequence[int] = 1) -> Ints:
+    """Return n whole numbers at random, each as often as its weight says: classes of requests by their shares."""
+    shares = np.cumsum(np.asarray(weights, dtype=np.float64))
+    dice = np.random.default_rng(seed).random(n)
+    return np.searchsorted(shares / shares[-1], dice, side="right").astype(np.int64)
+
+
+def zipf(keys: int, exponent: float, n: int, seed: int | Sequence[int] = 1) -> Ints:
+    """Return n keys at random of 0 to keys - 1, the k-th as often as 1 / (k + 1)^exponent: what many ask for again."""
+    return among((1.0 / np.arange(1, keys + 1) ** exponent).tolist(), n, seed)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from tierserve.simulate import _gateway as g
-from tierserve.simulate._engine import advance, begin
-from tierserve.simulate.model import Floats, Pool, Snapshot, Workload
+from tierserve.simulate._engine import advance, begin, join
+from tierserve.simulate.model import Floats, Ints, Pool, Snapshot, Workload
 
 ROUTERS = {
     "central": g.CENTRAL,
@@ -50,10 +51,20 @@ class Setup:
             raise ValueError(f"router {self.router!r} is unknown: choose one of {', '.join(ROUTERS)}")
 
 
+class Shared(NamedTuple):
+    """What a pool shares with others behind one gateway: all requests, and its own counters in a table of all pools."""
+
+    requests: g.Requests
+    numbers: Ints
+    sums: Floats
+
+
 class Cluster:
     """One pool in virtual time. Python moves it from tick to tick; what happens between is compiled."""
 
-    def __init__(self, work: Workload, pool: Pool, setup: Setup, service_s: Floats | None = None) -> None:
+    def __init__(
+        self, work: Workload, pool: Pool, setup: Setup, service_s: Floats | None = None, shared: Shared | None = None
+    ) -> None:
         """Begin with `setup.initial` replicas that serve.
 
         Args:
@@ -61,16 +72,20 @@ class Cluster:
             pool: slots, step times, start-up time.
             setup: how it behaves.
             service_s: seconds of service of each request, shape (n,), for the slot model.
+            shared: where the pool is one of several, whose gateway gives it its requests; left out, all are its own.
         """
         if setup.model == "slots" and service_s is None:
             raise ValueError("the slot model needs service_s: give the seconds of service of each request")
         self.pool, self.setup, self.now = pool, setup, 0.0
         times = np.zeros(len(work)) if service_s is None else service_s
-        self.requests = g.requests(work.times_s, work.input_tokens, work.output_tokens, times, setup.seed)
+        if shared is None:
+            requests = g.requests(work.times_s, work.input_tokens, work.output_tokens, times, setup.seed)
+            shared = Shared(requests, np.zeros(g.MODEL + 1, dtype=np.int64), np.zeros(g.COUNTERS))
+        else:
+            shared.numbers[g.NEXT] = len(work)  # it takes none by itself
+        self.requests, self._numbers, self._sums = shared
         self._rows = g.rows_of(max(16, setup.initial), pool.slots)
-        self._numbers = np.zeros(g.MODEL + 1, dtype=np.int64)
         self._numbers[g.ROUTER], self._numbers[g.MODEL] = ROUTERS[setup.router], MODELS[setup.model]
-        self._sums = np.zeros(g.COUNTERS)
         self._heap = np.zeros(self._rows.state.size + 2, dtype=np.int64)
         self._place = np.zeros(self._rows.state.size + 1, dtype=np.int64)
         self._profile = np.array([pool.profile.alpha, pool.profile.beta, pool.profile.gamma])
@@ -90,28 +105,41 @@ class Cluster:
     def run_to(self, t: float) -> None:
         """Let everything up to second t happen."""
         while True:
-            moment = min(self._starting[0] if self._starting else np.inf, self._next_failure(), t)
-            self._advance(moment)
-            if self._starting and self._starting[0] <= moment:
-                heapq.heappop(self._starting)
-                self._begin()
-            elif self._next_failure() <= moment:
-                self._fail(self._failures.pop(0)[1])
-            elif moment >= t:
+            moment = min(self.next_change, t)
+            advance(self.machine(), moment)
+            self.passed(moment)
+            if not self.change(moment) and moment >= t:
                 return
 
-    def _machine(self) -> g.Machine:
+    @property
+    def next_change(self) -> float:
+        """Second at which a replica next begins to serve or dies; inf if none is to."""
+        return min(self._starting[0] if self._starting else np.inf, self._next_failure())
+
+    def passed(self, t: float) -> None:
+        """Note that it is second t, up to which the engine has gone."""
+        self.replica_s += self.ready * (t - self.now)
+        self.now = t
+
+    def change(self, t: float) -> bool:
+        """Let one replica begin or some die, if it is time; whether any did."""
+        if self._starting and self._starting[0] <= t:
+            heapq.heappop(self._starting)
+            self._begin()
+        elif self._next_failure() <= t:
+            self._fail(self._failures.pop(0)[1])
+        else:
+            return False
+        return True
+
+    def machine(self) -> g.Machine:
+        """Return what the engine works on, as it is now."""
         return g.Machine(
             self.requests, self._rows, self._numbers, self._sums, self._heap, self._place, self._goals, self._profile
         )
 
     def _next_failure(self) -> float:
         return self._failures[0][0] if self._failures else np.inf
-
-    def _advance(self, t: float) -> None:
-        self.replica_s += self.ready * (t - self.now)
-        advance(self._machine(), t)
-        self.now = t
 
     # replicas
     @property
@@ -128,6 +156,11 @@ class Cluster:
     def draining(self) -> int:
         """Replicas that finish their last requests."""
         return int(np.count_nonzero(self._rows.state[: self._numbers[g.ROWS]] == g.DRAINS))
+
+    @property
+    def held(self) -> int:
+        """Replicas that hold an accelerator."""
+        return self.ready + self.starting + self.draining
 
     @property
     def unfinished(self) -> int:
@@ -166,7 +199,7 @@ class Cluster:
         numbers[g.ROWS] = max(numbers[g.ROWS], row + 1)
         numbers[g.READY] += 1
         numbers[g.FREE] += self.pool.slots
-        begin(self._machine(), row, self.now)
+        begin(self.machine(), row, self.now)
 
     def _widen(self) -> None:
         count = 2 * self._rows.state.size
@@ -191,20 +224,27 @@ class Cluster:
             self.aborted += len(self._empty(row))
 
     def _fail(self, count: int) -> None:
-        """So many replicas die; others are started for them, and their requests are sent again, before all others."""
+        """So many replicas die; others are started for them, and their requests are sent again."""
+        again: list[int] = []
         for _ in range(min(count, self.ready)):
             row = self._least_loaded()
             self._stop_taking(row, g.DRAINS)
             self.failed += 1
-            again = self._empty(row)
-            numbers = self._numbers
-            numbers[g.IN_SYSTEM] += len(again)
-            for one in reversed(again):
-                self.requests.behind[one] = numbers[g.HEAD] if numbers[g.QUEUED] else -1
-                numbers[g.TAIL] = numbers[g.TAIL] if numbers[g.QUEUED] else one
-                numbers[g.HEAD] = one
-                numbers[g.QUEUED] += 1
+            again += self._empty(row)
             heapq.heappush(self._starting, self.now + self._startup())
+        self._send_again(again)
+
+    def _send_again(self, again: list[int]) -> None:
+        """Give requests to replicas that have room, and put the rest before all others that wait."""
+        numbers = self._numbers
+        numbers[g.IN_SYSTEM] += len(again)
+        while again and numbers[g.READY] and numbers[g.FREE] > 0:
+            join(self.machine(), self._least_loaded(), again.pop(0), self.now)
+        for one in reversed(again):
+            self.requests.behind[one] = numbers[g.HEAD] if numbers[g.QUEUED] else -1
+            numbers[g.TAIL] = numbers[g.TAIL] if numbers[g.QUEUED] else one
+            numbers[g.HEAD] = one
+            numbers[g.QUEUED] += 1
 
     def _empty(self, row: int) -> list[int]:
         """Take all requests out of a replica that is no more; return them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tierserve.simulate.cluster import Cluster, Setup
 from tierserve.simulate.model import Floats, Ints, Objective, Policy, Pool, Workload
 
-_GRACE_S = 3600.0
+GRACE_S = 3600.0
 """After the last arrival the run goes on until all are answered, and so long at most."""
 
 
@@ -109,30 +109,37 @@ def simulate(
     cluster = Cluster(work, pool, setup or Setup(initial=pool.floor), service_s)
     rows: list[tuple[float, int, int, int]] = []
     t, tick = 0.0, 0
-    while t <= work.length_s or (cluster.unfinished and t <= work.length_s + _GRACE_S):
+    while t <= work.length_s or (cluster.unfinished and t <= work.length_s + GRACE_S):
         cluster.run_to(t)
         cluster.scale(policy.decide(cluster.snapshot()))
-        rows.append((t, cluster.target, cluster.ready, cluster.ready + cluster.starting + cluster.draining))
+        rows.append((t, cluster.target, cluster.ready, cluster.held))
         if progress:
             progress(t)
         tick += 1
         t = tick * policy.interval_s
     cluster.run_to(max(cluster.now, work.length_s))  # those who came after the last decision
     if cluster.unfinished:
-        cluster.run_to(max(cluster.now, work.length_s + _GRACE_S))
+        cluster.run_to(max(cluster.now, work.length_s + GRACE_S))
+    return result_of(work, cluster, rows)
+
+
+def result_of(
+    work: Workload, cluster: Cluster, rows: Sequence[tuple[float, int, int, int]], mine: Ints | slice = slice(None)
+) -> Result:
+    """Return what happened to the requests `mine` of a pool, given its decisions: time, target, ready, held."""
     table = np.array(rows)
     q = cluster.requests
     return Result(
-        arrive_s=q.arrive,
-        start_s=q.start,
-        first_s=q.first,
-        end_s=q.end,
-        output_tokens=q.output,
+        arrive_s=q.arrive[mine],
+        start_s=q.start[mine],
+        first_s=q.first[mine],
+        end_s=q.end[mine],
+        output_tokens=q.output[mine],
         decided_s=table[:, 0],
         target=table[:, 1].astype(np.int64),
         ready=table[:, 2].astype(np.int64),
         held=table[:, 3].astype(np.int64),
         length_s=work.length_s,
         aborted=cluster.aborted,
-        gpus=pool.gpus,
+        gpus=cluster.pool.gpus,
     )
