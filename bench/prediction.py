@@ -76,7 +76,7 @@ spec:
       memory: {{weights: 16Gi, perRequest: 250Mi}}
       maxConcurrency: {case.slots}
       profile: {{alpha: {profile.alpha * 1e3:g}ms, beta: {profile.beta * 1e6:g}us, gamma: {profile.gamma * 1e6:g}us}}
-      output: {{tokens: {case.output_tokens}}}
+      output: {{tokens: {case.output_tokens}, spread: {case.output_spread:.4f}}}
   tiers:
     - name: cloud
       kind: cloud

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,11 @@ class Case:
         if self.varied:
             return rng.geometric(1.0 / self.output_tokens, count)
         return np.full(count, self.output_tokens)
+
+    @property
+    def output_spread(self) -> float:
+        """Standard deviation of the output tokens over their mean."""
+        return math.sqrt(1.0 - 1.0 / self.output_tokens) if self.varied else 0.0
 
     @property
     def spread(self) -> float:

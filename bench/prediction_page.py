@@ -28,7 +28,7 @@ WHAT = {
     HELD: "as the next; a request holds its slot on the way between gateway and replica too, r(n) = n / (T(n) + way)",
     SPREAD: "as the next; its wait times M/G/c over M/M/c (`mean_wait_general`), for the spread of the lengths",
     BATCH: "`batch_queue`: one queue, replicas that slow down as their batches fill",
-    PLANNER: "`make_plan`, as `tierserve plan`: the wait of M/M/c with T(n), service in a batch as full as on average",
+    PLANNER: "`make_plan`, as `tierserve plan`: `batch_response`, given `output.spread`",
     SPLIT: "`batch_queue` of one replica with its part of the arrivals: a queue at each replica",
     FULL: "M/M/c with the service time of a full replica",
     PAPER: "M/M/c with the service time of an empty replica, as the paper has it",
@@ -94,8 +94,7 @@ Python), which one request at a time tells before the load.
 {what}
 
 p95 of a prediction: who waits does so exponentially; service is as long as the answer, in a batch as full as an arrival
-finds it. The planner's is its own (`response_s`, the quantiles of both added up; lengths that vary it knows by traffic
-class only).
+finds it. The planner's is its own (`response_s`), for lengths that it takes as lognormal with the spread it is told.
 {sections}
 ## What the columns mean
 
