@@ -234,3 +234,10 @@ def _is_kopf_in(entry: Path, container: str) -> bool:
         return "kopf" in (entry / "cmdline").read_text() and container in (entry / "cgroup").read_text()
     except OSError:
         return False
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell what tests measured on the way: figures that depend on the machine are told, not judged."""
+    for report in terminalreporter.stats.get("passed", []):
+        for what, value in report.user_properties if report.when == "call" else ():
+            terminalreporter.write_line(f"measured: {what}: {value:.1f}")

@@ -73,12 +73,13 @@ def test_a_change_of_the_ceiling_restarts_no_pod(service: Any) -> None:
 
 
 def test_load_adds_worker_pods_also_while_the_operator_is_killed_and_quiet_takes_them_away(
-    service: Any, users: Any, kill_operator: Callable[[Any], None]
+    service: Any, users: Any, kill_operator: Callable[[Any], None], record_property: Callable[[str, object], None]
 ) -> None:
     with users(9) as crowd:  # the edge has four slots, and so has the one replica of the cloud
         service.until(lambda: len(service.items("pods", "ray.io/node-type=worker,tierserve.io/tier=cloud")) > 1,
                       "a second worker pod", 120)  # fmt: skip
         kill_operator(service)
+        killed = time.monotonic()
         # Recovered: a change that is made after the kill is carried out.
         patch = '{"op":"replace","path":"/spec/tiers/1/replicas/max","value":3}'
         service.kubectl(f"patch gaid assistant --type json -p '[{patch}]'")
@@ -86,6 +87,7 @@ def test_load_adds_worker_pods_also_while_the_operator_is_killed_and_quiet_takes
         service.until(
             lambda: service.get("gaid assistant")["status"].get("observedGeneration") == generation, "recovery", 120
         )
+        record_property("seconds from kill -9 of the operator to a change carried out", time.monotonic() - killed)
         service.until(lambda: len(service.workers("cloud")) >= 2, "two workers", 180)
         service.until(lambda: crowd.pools(time.monotonic() - 20)[CLOUD], "answers of the cloud", 60)
         time.sleep(5)
