@@ -168,7 +168,8 @@ def _connections(pools: Sequence[Mapping[str, Any]]) -> int | None:
 
 def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[str, Any]:
     """One pool: wanted and running replicas, the policy's figures, predicted and observed p95, the reason in words."""
-    decision = dict(seen.decision or {})
+    # which gateway has how many requests is for the gateways' agents
+    decision = {name: value for name, value in (seen.decision or {}).items() if name != "gateways"}
     fresh = bool(decision) and now - float(decision.get("t", 0.0)) <= STALE_AFTER_S
     floor = max(placement.min_replicas, 0)
     running = seen.running

@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from typing import Any
 
 from tierserve.plan.autoscale import GatewaySample
 
@@ -30,6 +31,7 @@ class DemandPoller:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"demand_url must begin with http:// or https://, got {url!r}")
         self.url, self.interval_s, self.timeout_s = url, interval_s, timeout_s
+        self.requests: dict[str, float] = {}  # by gateway, when the last sample was read
         self._sample: GatewaySample | None = None
         self._counts: dict[str, float] = {}
         self._arrivals = 0.0
@@ -63,13 +65,17 @@ class DemandPoller:
             count, before = float(body["arrivals_total"]), self._counts.get(url, 0.0)
             self._arrivals += count - before if count >= before else count
             self._counts[url] = count  # kept when its address is gone for a while
+        self.requests = {
+            str(body.get("gateway", url)): float(body["queued"]) + float(body["in_flight"])
+            for url, body in answers.items()
+        }
         queued = sum(float(body["queued"]) for body in answers.values())
         in_flight = sum(float(body["in_flight"]) for body in answers.values())
         return GatewaySample(time.time(), self._arrivals, queued, in_flight)
 
-    def _ask(self, url: str) -> dict[str, float]:
+    def _ask(self, url: str) -> dict[str, Any]:
         with urllib.request.urlopen(url, timeout=self.timeout_s) as answer:  # noqa: S310 (scheme checked)
-            body: dict[str, float] = json.loads(answer.read(65536))
+            body: dict[str, Any] = json.loads(answer.read(65536))
             return body
 
 

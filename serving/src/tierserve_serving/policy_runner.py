@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,9 @@ class PolicyRunner:
         self.decided = now
         with _lock:
             _states[pool] = self.state
-        self._tell(pool, decision, last)
+        told = self.demand and gateway and now - gateway.t <= self.settings.stale_after_s
+        requests = self.demand.requests if self.demand and told else {}
+        self._tell(pool, decision, last, requests)
         self.last = decision
         return decision.replicas
 
@@ -93,9 +95,9 @@ class PolicyRunner:
         low, high = int(ctx.capacity_adjusted_min_replicas), int(ctx.capacity_adjusted_max_replicas)
         return max(low, min(n, high))
 
-    def _tell(self, pool: str, decision: Decision, last: Decision | None) -> None:
+    def _tell(self, pool: str, decision: Decision, last: Decision | None, requests: Mapping[str, float]) -> None:
         if self.board:
-            self.board.put(pool, policy_decisions.as_json(pool, decision))
+            self.board.put(pool, policy_decisions.as_json(pool, decision) | {"gateways": dict(requests)})
         policy_decisions.set_gauges(pool, decision)
         if last is None or last.replicas != decision.replicas or last.stale != decision.stale:
             logger.info("tierserve: pool %s: %s", pool, decision.reason)

@@ -51,6 +51,22 @@ async def test_max_in_flight_follows_the_decisions_and_lets_the_queue_in(rig, po
     assert [r.status for r in await asyncio.gather(*tasks)] == [200] * 5
 
 
+async def test_of_two_gateways_the_one_that_has_the_clients_has_the_slots(rig, poll):
+    await rig.start((rig.pool("edge-a", 0, slots=4),))
+    rig.decisions = {"edge-a": {"running": 1}}
+    await rig.start_decisions()
+    await rig.start_agent(gateways=2)
+    rig.upstream.hold()
+    await poll(lambda: rig.agent.states["edge-a"].up)
+    tasks = [rig.send(n) for n in range(5)]
+    await poll(lambda: rig.agent.states["edge-a"].queued == 3)  # an equal share: nothing is known of the other
+    told = (await rig.get_json(rig.agent_url + "/pools/edge-a"))[1]
+    rig.decisions["edge-a"]["gateways"] = {told["gateway"]: told["queued"] + told["in_flight"], "other:1": 0.0}
+    await poll(lambda: rig.upstream.in_flight["edge-a"] == 4)
+    rig.upstream.release()
+    assert [r.status for r in await asyncio.gather(*tasks)] == [200] * 5
+
+
 async def test_no_running_replica_is_503_at_once_and_not_a_hang(rig, poll):
     await rig.start((rig.pool("edge-a", 1),))
     rig.decisions = {"edge-a": {"running": 0}}

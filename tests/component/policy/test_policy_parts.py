@@ -233,6 +233,7 @@ def test_the_demand_of_several_gateways_behind_one_name_is_added_up(monkeypatch)
         two.figures |= {"arrivals_total": 50, "queued": 2, "in_flight": 3}
         first = poller._read()
         assert (first.queued, first.in_flight) == (3, 7)
+        assert sorted(poller.requests.values()) == [5, 5]
         one.figures["arrivals_total"] = 110
         two.figures["arrivals_total"] = 2  # it began anew, and two came since
         assert poller._read().arrivals - first.arrivals == 12
@@ -245,6 +246,30 @@ def test_the_demand_of_several_gateways_behind_one_name_is_added_up(monkeypatch)
     finally:
         one.close()
         two.close()
+
+
+def test_gateways_are_told_the_requests_that_each_has_until_that_is_old(monkeypatch):
+    one = _Gateway("127.0.0.1")
+    one.figures |= {"arrivals_total": 9, "queued": 1, "in_flight": 4, "gateway": "pod-a:8391"}
+    where = f"127.0.0.1:{free_port()}"
+    policy = ErlangPolicy(
+        1.0, pool="told", demand_url=f"http://127.0.0.1:{one.port}/", decisions_address=where, interval_s=0.0
+    )
+
+    def told() -> dict[str, float]:
+        policy(context())
+        return json.loads(board(where).body())["told"]["gateways"]
+
+    try:
+        deadline = time.monotonic() + 10.0
+        while not told() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert told() == {"pod-a:8391": 5.0}
+    finally:
+        one.close()
+    clock = policy._runner.clock
+    policy._runner.clock = lambda: clock() + 60.0
+    assert told() == {}
 
 
 def test_a_name_is_asked_at_each_of_its_addresses_and_https_by_its_name():

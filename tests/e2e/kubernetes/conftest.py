@@ -100,7 +100,8 @@ class Cluster:
         """What an operator would look at first."""
         words = ("get gaid -o wide", "get pods -A -o wide", "get rayservices", "get events --sort-by .lastTimestamp",
                  "--namespace tierserve-system logs deployment/tierserve-operator --tail 15",
-                 "get gaid assistant -o jsonpath={.status.conditions}")  # fmt: skip
+                 "get gaid assistant -o jsonpath={.status.conditions}",
+                 "get gaid assistant -o jsonpath={.status.pools[*].decision}")  # fmt: skip
         return "\n".join(f"$ kubectl {one}\n{self.kubectl(one, check=False)[-3500:]}" for one in words)
 
 

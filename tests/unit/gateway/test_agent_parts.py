@@ -6,6 +6,8 @@ import dataclasses
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tierserve_serving.gateway import binary
@@ -110,6 +112,46 @@ def test_running_replicas_times_slots_may_be_in_flight():
 def test_several_gateways_let_in_their_share_rounded_up():
     pool = AgentPool(name="edge-a", tier="edge", slots=3)
     assert Decisions(latest={"edge-a": {"running": 3}}).wanted_in_flight(pool, 2) == 5
+
+
+def share(requests: object, name: str = "a") -> int | None:
+    """Of two replicas with 4 slots each, between two gateways."""
+    latest = {"edge-a": {"running": 2, "gateways": requests}}
+    return Decisions(latest=latest).wanted_in_flight(AgentPool(name="edge-a", tier="edge", slots=4), 2, name)
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"),
+    [
+        ({"a": 0.0, "b": 0.0}, 4),  # nothing to go by
+        ({"a": 8.0, "b": 0.0}, 8),  # all clients are with one
+        ({"a": 5.0, "b": 1.0}, 6),  # its own, and half of the two that are free
+        ({"a": 12.0, "b": 4.0}, 6),  # as the requests are divided
+        ({"a": 0.0, "b": 40.0}, 1),  # never shut: its first request would wait for the next decision
+        ({"a": 3.0}, 8),  # the other is not there
+        ({"b": 8.0}, 4),  # new here
+        ({"a": float("nan"), "b": 1.0}, 4),
+        ({"a": "3", "b": 1.0}, 4),
+        (None, 4),
+        ([1, 2], 4),
+    ],
+)
+def test_gateways_share_slots_as_their_requests_are_divided(requests, expected):
+    assert share(requests) == expected
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=5), st.integers(0, 6))
+def test_shares_use_all_slots_and_pass_them_by_less_than_one_a_gateway(requests, running):
+    by_name = {f"g{k}": float(n) for k, n in enumerate(requests)}
+    pool = AgentPool(name="edge-a", tier="edge", slots=4)
+    decisions = Decisions(latest={"edge-a": {"running": running, "gateways": by_name}})
+    shares = [decisions.wanted_in_flight(pool, len(requests), name) for name in by_name]
+    slots = running * 4
+    assert slots <= sum(shares) <= slots + 2 * len(requests)
+    assert running == 0 or min(shares) >= 1
+    if sum(requests) <= slots:
+        assert all(limit >= n for limit, n in zip(shares, requests, strict=True))
+        assert sum(shares) < slots + len(requests)
 
 
 def test_the_agents_file_names_the_field_that_is_wrong():

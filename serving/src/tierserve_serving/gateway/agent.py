@@ -55,6 +55,11 @@ class Agent:
         self._started = time.time()
         self._name()
 
+    @property
+    def name(self) -> str:
+        """What tells this gateway from others in front of the same pools; in a pod the host's name is the pod's."""
+        return f"{socket.gethostname()}:{self.port}"
+
     def _name(self) -> None:
         self._tiers = {p.name: p.tier for p in self.config.pools}
         self._classes = {c.name for c in self.config.classes}
@@ -125,10 +130,12 @@ class Agent:
         ]
         if todo:
             said = (await admin.ask(self.config.admin_socket, todo)).strip()
-            log.info("%s%s", "; ".join(todo), f" -> {said}" if said else "")
+            # Shares follow the requests that each gateway has, several times a second: nothing to wake anybody for.
+            level = logging.DEBUG if self.config.gateways > 1 and all("maxconn" in c for c in todo) else logging.INFO
+            log.log(level, "%s%s", "; ".join(todo), f" -> {said}" if said else "")
 
     def _wanted(self, pool: AgentPool) -> int | None:
-        return self.decisions.wanted_in_flight(pool, self.config.gateways)
+        return self.decisions.wanted_in_flight(pool, self.config.gateways, self.name)
 
     def _take(self, record: RequestRecord) -> None:
         # Whatever can reach the log's address may not invent pools and classes: each would be a new series.
@@ -181,6 +188,7 @@ class Agent:
                 "queued": state.queued,
                 "in_flight": state.in_flight,
                 "max_in_flight": 0 if state.drained else state.max_in_flight,
+                "gateway": self.name,
             }
         )
 

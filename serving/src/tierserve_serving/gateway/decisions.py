@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import aiohttp
 
@@ -53,12 +53,42 @@ class Decisions:
         received = self.received.get(pool)
         return None if received is None else time.monotonic() - received
 
-    def wanted_in_flight(self, pool: AgentPool, gateways: int = 1) -> int | None:
-        """A gateway's share of running replicas x slots; None (leave the limit alone) when that is not known."""
-        running = self.latest.get(pool.name, {}).get("running")
-        if isinstance(running, bool) or not isinstance(running, int | float) or not 0 <= running < math.inf:
+    def wanted_in_flight(self, pool: AgentPool, gateways: int = 1, name: str = "") -> int | None:
+        """A gateway's share of running replicas x slots; None (leave the limit alone) when that is not known.
+
+        Args:
+            pool: the pool.
+            gateways: how many gateways are in front of it.
+            name: this one's name in the decision's `gateways`, the requests that each of them had when it was made.
+        """
+        decision = self.latest.get(pool.name, {})
+        running = decision.get("running")
+        if not _is_count(running):
             return None
-        return math.ceil(int(running) * pool.slots / gateways)
+        slots = int(running) * pool.slots
+        if gateways == 1:
+            return slots
+        return math.ceil(_by_demand(slots, decision.get("gateways"), name) or slots / gateways)
+
+
+def _is_count(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _by_demand(slots: int, requests: object, name: str) -> float | None:
+    """The share of the slots of the gateway `name`; None when not all that it takes is known.
+
+    Where there are slots for all requests, each gateway has those of its own and an equal part of what is free; else
+    the slots are divided as the requests are. Clients keep their connections to one gateway, so with equal shares some
+    would wait beside free slots. A gateway that is new here has had no say yet; one that is asked for nothing keeps a
+    slot, so that its first request is not held until the next decision.
+    """
+    if not isinstance(requests, Mapping) or name not in requests or not all(map(_is_count, requests.values())):
+        return None
+    own, all_of_them = float(requests[name]), float(sum(requests.values()))
+    if all_of_them > slots:
+        return max(slots * own / all_of_them, min(slots, 1.0))
+    return own + (slots - all_of_them) / len(requests)
 
 
 def commands(backend: str, wanted: int | None, state: PoolState) -> Iterator[str]:
