@@ -23,7 +23,7 @@ from tierserve.render.kube_settings import (
     SERVE_PORT,
     KubeSettings,
 )
-from tierserve.render.serve_config import ServeTarget, labels, serve_config
+from tierserve.render.serve_config import RELOADS, ServeTarget, labels, serve_config
 
 REPLICA = "tierserve_replica"
 """Ray's resource of which a worker pod has one and a replica takes one: a pod for each replica."""
@@ -170,6 +170,7 @@ def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
             # Ray's 100 KB it lies in the node's object store for good, and the autoscaler never finds the node idle.
             {"name": "RAY_max_direct_call_object_size", "value": "1048576"},
             {"name": "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "value": str(LINGER_S)},
+            *({"name": name, "value": value} for name, value in RELOADS.items()),
         ],
     }
 

@@ -20,6 +20,16 @@ POLICY = "tierserve_serving.policy:ErlangPolicy"
 # polls of the gateway's agent.
 QUEUE_PER_SLOT = 2
 METRICS_INTERVAL_S = 0.5
+IDLE_S = 15
+"""How long Ray's HAProxy keeps a connection that nobody uses. At each change of replicas it goes on as a new process,
+and the old one stays until its last connection ends: a node is not given back while one of a gateway's idles there."""
+RELOADS = {
+    # Ray's own 120 s would cut off an answer that takes longer, whenever replicas come or go meanwhile.
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
+    # Else so long as that and 30 s. An old process takes no new request after IDLE_S without one.
+    "RAY_SERVE_PORT_QUARANTINE_S": "150",
+}
+"""Environment of Ray's processes: what becomes of the old process, and of the ports of replicas that it knew."""
 
 
 SURGE_PERCENT = 20
@@ -71,7 +81,7 @@ def serve_config(service: str, placements: Sequence[Placement], target: ServeTar
     """
     return {
         "proxy_location": target.proxy_location,
-        "http_options": {"host": target.http_host, "port": target.http_port, "keep_alive_timeout_s": 120},
+        "http_options": {"host": target.http_host, "port": target.http_port, "keep_alive_timeout_s": IDLE_S},
         "applications": [application(service, placement, target) for placement in placements],
     }
 
