@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,16 +25,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def helm(request: pytest.FixtureRequest) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs helm (built first if need be, in the sight of the user)."""
+def binaries() -> ModuleType:
+    """scripts/kube_binaries.py."""
     spec = importlib.util.spec_from_file_location("kube_binaries", ROOT / "scripts" / "kube_binaries.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["kube_binaries"] = module
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def kuberay_crds(request: pytest.FixtureRequest, binaries: ModuleType) -> list[Path]:
+    """KubeRay's CRDs."""
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        binary = module.helm()
+        return list(binaries.kuberay_crds())
+
+
+@pytest.fixture(scope="session")
+def helm(request: pytest.FixtureRequest, binaries: ModuleType) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs helm (built first if need be, in the sight of the user)."""
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        binary = binaries.helm()
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([str(binary), *arguments], capture_output=True, text=True, timeout=60, check=False)
