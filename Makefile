@@ -17,7 +17,7 @@ demo:  ## the main job: three tiers on this machine, connections grow, p95 stays
 test:  ## set everything up and run every check and test
 	@$(SETUP) dev --browser
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest --ignore=tests/e2e/kubernetes
+	@$(BIN)/python -m pytest
 
 test-k8s:  ## a service on real kubelets, from apply to delete (10 minutes on 2 cores, nothing else beside it)
 	@$(SETUP) dev
