@@ -32,10 +32,10 @@ spec:
     - name: cloud
       kind: cloud
       accelerator: {preset: A100-80GB}
-      replicas: {min: 0, max: 2, idle: 6s}
+      replicas: {min: 0, max: 2, idle: 4s}
       models: [large]
 """
-STILL_S = 5.0
+STILL_S = 4.0
 """Longer than the gateway's health checks and Ray Serve's reports take to come round."""
 
 
