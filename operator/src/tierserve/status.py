@@ -236,7 +236,7 @@ def _ready(placements: Sequence[Placement], observed: Observed, pools: Sequence[
     awake = len(placements) - len(asleep)
     if not awake:
         return Condition("Ready", "True", "Asleep", f"asleep until a request comes to {observed.endpoint}")
-    words = f"{awake} pools serve at {observed.endpoint}"
+    words = f"{awake} {'pool serves' if awake == 1 else 'pools serve'} at {observed.endpoint}"
     if asleep:
         words += f"; asleep until a request needs them: {', '.join(asleep)}"
     return Condition("Ready", "True", "Serving", words)

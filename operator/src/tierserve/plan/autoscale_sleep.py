@@ -3,9 +3,10 @@
 Every second that the last replica stands idle costs a replica-second; to start another one costs as many as it takes to
 start, for it is paid for and serves nobody. Who does not know when the next request comes pays at most twice what he
 would if he knew by keeping the last replica idle for just as long as a restart costs: the rule of ski rental (Karlin,
-Manasse, Rudolph and Sleator, "Competitive snoopy caching", Algorithmica 3, 1988, section 4; for machines that go to
-sleep: Irani, Shukla and Gupta, "Online strategies for dynamic power management", ACM TECS 2, 2003). The same holds the
-other way round: while others serve what would come here first, sleep goes on until that has gone on for as long.
+Manasse, Rudolph and Sleator, "Competitive snoopy caching", Algorithmica 3, 1988; for machines that go to sleep: Irani,
+Shukla and Gupta, "Online strategies for dynamic power management in systems with multiple power-saving states", ACM
+TECS 2, 2003). The same holds the other way round: while others serve what would come here first, sleep goes on until
+that has gone on for as long.
 
 Silence of the metrics is not quiet: only what was seen to be idle counts.
 """
