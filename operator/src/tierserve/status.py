@@ -188,12 +188,19 @@ def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[st
         "wanted": seen.wanted,
         "running": running,
         "ready": seen.app == "RUNNING" and running is not None and running >= floor,
+        "asleep": is_asleep(placement, seen),
         "decision": decision if fresh else None,
         "gateway": dict(seen.gateway) if seen.gateway else None,
         "modelError": model_error(decision if fresh else {}, seen.gateway or {}),
         "targetSeconds": placement.target_s,
         "percentile": placement.percentile,
     }
+
+
+def is_asleep(placement: Placement, seen: PoolObserved) -> bool:
+    """Whether a pool has no replica because none is asked for: all is as it should be, and requests wake it."""
+    may_sleep = placement.min_replicas == 0 < placement.max_replicas
+    return may_sleep and seen.app == "RUNNING" and seen.running == 0 and seen.wanted == 0
 
 
 def is_short(observed: Observed, placements: Sequence[Placement]) -> bool:
@@ -226,7 +233,14 @@ def _ready(placements: Sequence[Placement], observed: Observed, pools: Sequence[
         return Condition("Ready", "False", "PartsMissing", f"not running: {', '.join(dead)}")
     if waiting:
         return Condition("Ready", "False", "PoolsNotReady", f"waiting for {', '.join(waiting)}")
-    return Condition("Ready", "True", "Serving", f"{len(placements)} pools serve at {observed.endpoint}")
+    asleep = [p["pool"] for p in pools if p["asleep"]]
+    awake = len(placements) - len(asleep)
+    if not awake:
+        return Condition("Ready", "True", "Asleep", f"asleep until a request comes to {observed.endpoint}")
+    words = f"{awake} {'pool serves' if awake == 1 else 'pools serve'} at {observed.endpoint}"
+    if asleep:
+        words += f"; asleep until a request needs them: {', '.join(asleep)}"
+    return Condition("Ready", "True", "Serving", words)
 
 
 def _progressing(gaid: GenAIDeployment, pools: Sequence[Mapping[str, Any]]) -> Condition:

@@ -22,6 +22,8 @@ _lock = threading.Lock()
 class DemandPoller:
     """Polls `GET url` -> `{"arrivals_total", "queued", "in_flight"}` while somebody asks for the latest sample.
 
+    `passed_total` may be there too: of what came while the pool slept and others served.
+
     A name with several addresses stands for several gateways (a headless Service): each is asked, and the sample is
     their sum. The thread ends by itself when nobody asked for half a minute, so a policy that Ray Serve drops leaves
     nothing behind.
@@ -33,8 +35,8 @@ class DemandPoller:
         self.url, self.interval_s, self.timeout_s = url, interval_s, timeout_s
         self.requests: dict[str, float] = {}  # by gateway, when the last sample was read
         self._sample: GatewaySample | None = None
-        self._counts: dict[str, float] = {}
-        self._arrivals = 0.0
+        self._counts: dict[tuple[str, str], float] = {}
+        self._sums = {"arrivals_total": 0.0, "passed_total": 0.0}
         self._asked = 0.0
         self._thread: threading.Thread | None = None
         self._failed = False
@@ -61,17 +63,22 @@ class DemandPoller:
     def _read(self) -> GatewaySample:
         answers = {url: self._ask(url) for url in addresses(self.url)}
         for url, body in answers.items():
-            # A gateway that came or began anew counts from 0: a sum of counters would jump, one of increments does not.
-            count, before = float(body["arrivals_total"]), self._counts.get(url, 0.0)
-            self._arrivals += count - before if count >= before else count
-            self._counts[url] = count  # kept when its address is gone for a while
+            self._add("arrivals_total", url, float(body["arrivals_total"]))
+            self._add("passed_total", url, float(body.get("passed_total", 0.0)))
         self.requests = {
             str(body.get("gateway", url)): float(body["queued"]) + float(body["in_flight"])
             for url, body in answers.items()
         }
         queued = sum(float(body["queued"]) for body in answers.values())
         in_flight = sum(float(body["in_flight"]) for body in answers.values())
-        return GatewaySample(time.time(), self._arrivals, queued, in_flight)
+        arrivals, passed = self._sums["arrivals_total"], self._sums["passed_total"]
+        return GatewaySample(time.time(), arrivals, queued, in_flight, passed=passed)
+
+    def _add(self, name: str, url: str, count: float) -> None:
+        # A gateway that came or began anew counts from 0: a sum of counters would jump, one of increments does not.
+        before = self._counts.get((name, url), 0.0)
+        self._sums[name] += count - before if count >= before else count
+        self._counts[name, url] = count  # kept when its address is gone for a while
 
     def _ask(self, url: str) -> dict[str, Any]:
         with urllib.request.urlopen(url, timeout=self.timeout_s) as answer:  # noqa: S310 (scheme checked)

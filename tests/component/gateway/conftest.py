@@ -51,6 +51,7 @@ class Upstream:
         self.cancelled = 0
         self.service_s = 0.0
         self.sick: set[str] = set()
+        self.checked: Callable[[str], object] = lambda pool: None
         self.answer: Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]] | None = None
         self._gate = asyncio.Event()
         self._gate.set()
@@ -79,6 +80,7 @@ class Upstream:
             self._runner = None
 
     async def _health(self, request: web.Request) -> web.Response:
+        self.checked(request.match_info["pool"])
         return web.Response(status=503 if request.match_info["pool"] in self.sick else 200)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -203,7 +205,15 @@ class Rig:
             admin_socket=self.spec.admin_socket,
             log_address=self.spec.log_address,
             pools=tuple(
-                AgentPool(name=p.name, tier=p.tier, slots=p.slots, models=p.models, decisions_url=url, target_s=0.5)
+                AgentPool(
+                    name=p.name,
+                    tier=p.tier,
+                    slots=p.slots,
+                    models=p.models,
+                    decisions_url=url,
+                    target_s=0.5,
+                    sleeps=p.sleeps,
+                )
                 for p in self.spec.pools
             ),
             classes=tuple(AgentClass(**dataclasses.asdict(c)) for c in self.spec.classes),

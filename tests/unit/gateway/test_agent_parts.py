@@ -97,6 +97,41 @@ def test_commands_say_only_what_differs_and_never_a_limit_of_zero(wanted, state,
     assert list(commands("b", wanted, state)) == expected
 
 
+HELD = dataclasses.replace(STATE, held=True)
+ASLEEP = dataclasses.replace(HELD, off=True, start_s=7, up=False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "state", "expected"),
+    [
+        (None, HELD, []),
+        (0, STATE, []),  # nobody holds the waiting room yet
+        (0, HELD, ["set server b/w weight 7", "set server b/s state maint"]),
+        (0, dataclasses.replace(HELD, unresolved=True), ["set server b/w weight 7"]),
+        (0, ASLEEP, []),
+        (0, dataclasses.replace(ASLEEP, start_s=12), ["set server b/w weight 7"]),
+        (8, ASLEEP, ["set maxconn server b/s 8", "set server b/s state ready", "set server b/w weight 0"]),
+        (4, HELD, []),
+    ],
+)
+def test_a_pool_that_may_sleep_opens_its_waiting_room_before_it_goes_and_closes_it_after_it_came(
+    wanted, state, expected
+):
+    assert list(commands("b", wanted, state, 6.2)) == expected
+
+
+@pytest.mark.parametrize(("told", "weight"), [(0.0, 1), (255.5, 256), (439.0, 256)])
+def test_a_start_is_told_to_haproxy_in_whole_seconds_that_it_can_hold(told, weight):
+    assert next(commands("b", 0, HELD, told)) == f"set server b/w weight {weight}"
+
+
+@pytest.mark.parametrize(("told", "start_s"), [(3.5, 3.5), (None, 1.0), (float("nan"), 1.0), ("x", 1.0)])
+def test_the_start_up_time_is_that_of_the_decision_for_pools_that_may_sleep(told, start_s):
+    decisions = Decisions(latest={"edge-a": {"running": 0, "startup_s": told}})
+    assert decisions.start_s(AgentPool(name="edge-a", tier="edge", sleeps=True)) == start_s
+    assert decisions.start_s(AgentPool(name="edge-a", tier="edge")) is None
+
+
 @pytest.mark.parametrize("running", [None, "3", True, -1, float("nan"), float("inf")])
 def test_a_decision_without_a_sane_count_leaves_the_limit_alone(running):
     decisions = Decisions(latest={"edge-a": {"running": running}})

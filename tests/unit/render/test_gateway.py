@@ -53,6 +53,7 @@ def test_the_whole_file_is_as_agreed():
         {"pools": POOLS[:1], "classes": (GatewayClass("only", ("device", "edge")),), "default_class": "only"},
         {"pools": tuple(dataclasses.replace(p, models=()) for p in POOLS)},
         {"resolve": True},
+        {"pools": tuple(dataclasses.replace(p, sleeps=True) for p in POOLS)},
     ],
 )
 def test_haproxy_takes_every_form_of_it(tmp_path, change):

@@ -51,6 +51,21 @@ def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
     assert spec["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no replica on the head"
 
 
+def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
+    found = objects(edge={"replicas": {"min": 0, "max": 2, "idle": "5m"}})
+    spec = found["RayService", "assistant-edge-default"]["spec"]
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["replicas"] == 0
+    (deployment,) = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
+    scaling = deployment["autoscaling_config"]
+    assert scaling["min_replicas"] == 0
+    assert scaling["policy"]["policy_kwargs"]["idle_window_s"] == 300.0
+    files = next(one["data"] for (kind, name), one in found.items() if kind == "ConfigMap" and "gateway" in name)
+    assert "server w unix@/run/tierserve/admin.sock.hold backup" in files["haproxy.cfg"]
+    agent = json.loads(files["agent.json"])
+    assert {p["name"] for p in agent["pools"] if p["sleeps"]} == {"edge-default"}
+
+
 def test_a_site_has_a_cluster_of_its_own_on_nodes_of_its_own():
     sites = [{"name": "berlin"}, {"name": "lyon", "placement": {"nodeSelector": {"rack": "7"}}}]
     found = objects(edge={"sites": sites})

@@ -9,7 +9,7 @@ import pytest
 
 from tierserve.api import Problem, load
 from tierserve.plan.placement import place
-from tierserve.status import Observed, PoolObserved, known, refused, status
+from tierserve.status import Observed, PoolObserved, is_short, known, refused, status
 
 GAID = load(Path(__file__).parents[3] / "examples" / "assistant.yaml")
 PLACEMENTS = place(GAID)
@@ -49,6 +49,50 @@ def test_not_ready_names_the_pool_that_is_waited_for():
     ready = conditions(with_pool(well(), running=0, app="DEPLOYING"))["Ready"]
     assert ready["status"] == "False"
     assert PLACEMENTS[0].pool in ready["message"]
+
+
+def asleep(pools: int) -> tuple[list, Observed]:
+    """The first so many pools have a floor of 0 and no replica, the policy says why."""
+    placements = [replace(p, min_replicas=0) if i < pools else p for i, p in enumerate(PLACEMENTS)]
+    observed, seen = well(), decision(replicas=0, reason="0 replicas: asleep, no request for 40 s")
+    for one in placements[:pools]:
+        sleeper = PoolObserved("RUNNING", "", 0, 0, seen, None)
+        observed = replace(observed, pools={**observed.pools, one.pool: sleeper})
+    return placements, observed
+
+
+def test_a_pool_that_sleeps_is_as_it_should_be_and_is_named():
+    placements, observed = asleep(1)
+    document = status(GAID, placements, observed)
+    found = {c["type"]: c for c in document["conditions"]}
+    assert (document["ready"], found["Ready"]["reason"]) == ("True", "Serving")
+    assert f"asleep until a request needs them: {PLACEMENTS[0].pool}" in found["Ready"]["message"]
+    assert (found["Degraded"]["status"], found["Progressing"]["status"]) == ("False", "False")
+    assert [p["asleep"] for p in document["pools"]] == [True] + [False] * (len(placements) - 1)
+    assert document["tiers"] == f"{len(placements)}/{len(placements)}"
+    assert not is_short(observed, placements)
+
+
+def test_a_service_of_which_every_pool_sleeps_is_ready_and_says_so():
+    placements, observed = asleep(len(PLACEMENTS))
+    ready = next(c for c in status(GAID, placements, observed)["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("True", "Asleep")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"wanted": 1}, {"running": None}, {"app": "DEPLOY_FAILED"}, {"app": None}, {"wanted": None}]
+)
+def test_a_pool_that_wakes_or_fails_or_is_not_known_does_not_sleep(changes: dict):
+    placements, observed = asleep(1)
+    name = placements[0].pool
+    observed = replace(observed, pools={**observed.pools, name: replace(observed.pools[name], **changes)})
+    assert status(GAID, placements, observed)["pools"][0]["asleep"] is False
+
+
+def test_a_pool_with_a_floor_that_has_no_replica_does_not_sleep():
+    document = status(GAID, PLACEMENTS, with_pool(well(), running=0, wanted=0))
+    assert document["pools"][0]["asleep"] is False
+    assert document["ready"] == "False"
 
 
 def test_a_dead_part_makes_the_service_not_ready_and_is_named():

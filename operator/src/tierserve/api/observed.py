@@ -43,6 +43,7 @@ class PoolStatus(StatusPart):
     wanted: int | None = Field(None, description="Replicas wanted.")
     running: int | None = Field(None, description="Replicas that serve.")
     ready: bool | None = Field(None, description="Whether it serves with at least its floor.")
+    asleep: bool | None = Field(None, description="Whether it has no replica because none is needed.")
     watts: float | None = Field(None, description="Electrical power that its replicas take at this load.")
     cost_per_hour: float | None = Field(None, description="What its replicas cost, in the currency of the prices.")
     carbon_grams_per_hour: float | None = Field(None, description="CO2e of that power.")

@@ -84,9 +84,14 @@ class Network(Part):
 class Replicas(Part):
     """Floor and ceiling of the number of replicas, per site."""
 
-    min: int = Field(1, ge=0, le=100_000, description="Fewest replicas.")
+    min: int = Field(1, ge=0, le=100_000, description="Fewest replicas; with 0 an idle tier sleeps until asked.")
     max: int | None = Field(
         None, ge=0, le=100_000, description="Most replicas; cloud 100, edge 8, device 1 if left out."
+    )
+    idle: Duration | None = Field(
+        None,
+        description="How long the last replica stands idle before a tier with min 0 sleeps; if left out, as long as a "
+        "start takes, at least 30s.",
     )
     headroom: float = Field(
         0.0,

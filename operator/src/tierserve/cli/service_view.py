@@ -33,10 +33,15 @@ def service_view(document: dict[str, Any]) -> list[Table | Text]:
 
 def _headline(document: dict[str, Any], body: dict[str, Any], ready: dict[str, Any]) -> Text:
     good = ready.get("status") == "True"
-    words = f"{document['name']}  {'Ready' if good else ready.get('message', 'starting')}  {body.get('endpoint', '')}"
+    state = _ready_word(ready) if good else ready.get("message", "starting")
+    words = f"{document['name']}  {state}  {body.get('endpoint', '')}"
     if document.get("target"):
         words += f"  target {document['target']}"
     return Text(words, style="bold green" if good else "bold yellow")
+
+
+def _ready_word(ready: dict[str, Any]) -> str:
+    return "Ready, asleep" if ready.get("reason") == "Asleep" else "Ready"
 
 
 def pools_table(pools: list[dict[str, Any]]) -> Table:
@@ -55,6 +60,8 @@ def _pool_row(pool: dict[str, Any]) -> list[str]:
     decision, gateway = pool.get("decision") or {}, pool.get("gateway") or {}
     running, wanted = pool.get("running"), pool.get("wanted")
     replicas = "-" if running is None else f"{running}" if running == wanted else f"{running} to {wanted}"
+    if pool.get("asleep"):
+        replicas = "asleep, 0"
     return [
         _short(pool),
         pool["model"],

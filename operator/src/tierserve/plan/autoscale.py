@@ -2,8 +2,9 @@
 
 Up at once, to the replicas that hold P(response > target) <= 1 - percentile / 100 by Erlang C (autoscale_staffing), or
 to what a backlog needs that no chance explains (autoscale_need). Down only to what the highest load of the last hold
-window needs, with a margin. Estimates stay still while the load does (autoscale_load), so a constant load does not move
-the target. Missing data is not zero traffic: it holds the last target and says so.
+window needs, with a margin; to none, where the floor is 0, only after a quiet as long as a restart costs
+(autoscale_sleep). Estimates stay still while the load does (autoscale_load), so a constant load does not move the
+target. Missing data is not zero traffic: it holds the last target and says so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tierserve.plan.autoscale_load import Load, batch_factor, estimate
 from tierserve.plan.autoscale_model import Decision, GatewaySample, Observation, ReplicaSample, Settings
 from tierserve.plan.autoscale_need import Need, View, need, smooth
 from tierserve.plan.autoscale_reserve import reserve_need, with_experience
+from tierserve.plan.autoscale_sleep import Quiet, watch, with_sleep
 from tierserve.plan.autoscale_staffing import Demand, response_quantile, wait_probability
 from tierserve.plan.reserve import Reserve
 
@@ -40,6 +42,7 @@ class State:
     last: Decision | None = None
     first_t: float | None = None
     reserve: Reserve | None = None  # what was learned of the replicas that must stand ready
+    quiet: Quiet | None = None  # of a pool that may have no replica: since when nothing was asked of it
 
 
 def _startup(state: State, replicas: Mapping[str, ReplicaSample], settings: Settings) -> float:
@@ -178,11 +181,15 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     view = View(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
     learned = with_experience(state.reserve or Reserve(), state.history, view) if settings.learn_reserve else None
     found = need(view) if learned is None else reserve_need(learned, view)
-    # what is learned knows how long a load is to be remembered
-    window_s = 0.0 if learned is not None else max(settings.scale_down_window_s, startup_s)
+    quiet = watch(state.quiet, state.history, view) if obs.floor == 0 else None
+    if quiet is not None:
+        found = with_sleep(found, quiet, view)
+    # what is learned knows how long a load is to be remembered, and so does sleep
+    knows = learned is not None or (quiet is not None and found.down == 0)
+    window_s = 0.0 if knows else max(settings.scale_down_window_s, startup_s)
     needs = _remember(state.needs or ((obs.t, obs.target),), obs.t, found.down, window_s)
     n, why = _target(found, needs[0][1], obs, settings)
     decision = _decision(n, why, view)
     raised, startups = _learn_startup(state, n, obs)
     first_t = state.first_t if state.first_t is not None else obs.t
-    return decision, State(history, load, needs, raised, startups, since, decision, first_t, learned)
+    return decision, State(history, load, needs, raised, startups, since, decision, first_t, learned, quiet)

@@ -21,6 +21,8 @@ class Settings:
         slots: requests that a replica can hold at once.
         startup_s: prior of the time from a raised target to a running replica.
         scale_down_window_s: the load of this many last seconds (or of the start-up time, if longer) governs going down.
+        idle_window_s: how long the last replica of a pool with a floor of 0 stands idle before it goes; None: as long
+            as a restart costs (plan/autoscale_sleep.py).
         scale_down_margin: share by which the load is enlarged when the pool is asked whether fewer replicas would do.
         headroom: share by which the load may grow at once: slots are kept for it.
         stale_after_s: age at which a replica's or the gateway's figures are no longer believed.
@@ -45,6 +47,7 @@ class Settings:
     slots: int = 1
     startup_s: float = 10.0
     scale_down_window_s: float = 30.0
+    idle_window_s: float | None = None
     scale_down_margin: float = 0.03
     headroom: float = 0.0
     stale_after_s: float = 5.0
@@ -72,6 +75,8 @@ class Settings:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
         if not 0 < self.percentile < 100:
             raise ValueError(f"percentile must be between 0 and 100, got {self.percentile!r}")
+        if self.idle_window_s is not None and not self.idle_window_s >= 0:
+            raise ValueError(f"idle_window_s must be at least 0, got {self.idle_window_s!r}")
         if self.drain_s is not None and not self.drain_s > 0:
             raise ValueError(f"drain_s must be above 0, got {self.drain_s!r}")
 
@@ -105,6 +110,8 @@ class GatewaySample:
         arrivals: requests offered to the pool, a counter since the gateway's start.
         queued, in_flight: in its queue and in the replicas now.
         answered, late: counters of answers, and of those that missed the objective; 0 where it does not tell.
+        passed: of those that came to the pool while it slept and were served elsewhere at once, a counter; they are not
+            among the arrivals.
     """
 
     t: float
@@ -113,6 +120,7 @@ class GatewaySample:
     in_flight: float
     answered: float = 0.0
     late: float = 0.0
+    passed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from tierserve.render.gateway_model import (
 )
 from tierserve.render.gateway_names import check_spec
 from tierserve.render.gateway_routing import reply, routing_rules
+from tierserve.render.gateway_sleep import sleep_lines, sleep_sections
 
 __all__ = ["GatewayClass", "GatewayPool", "GatewaySpec", "render_haproxy"]
 
@@ -39,6 +40,7 @@ def render_haproxy(spec: GatewaySpec) -> str:
     """
     check_spec(spec)
     sections = [_global(spec), _defaults(spec), *_resolvers(spec), _table(), *_metrics(spec), _frontend(spec)]
+    sections += sleep_sections(spec)
     sections += [_backend(spec, pool) for pool in spec.pools]
     return "\n\n".join("\n".join(s) for s in sections) + "\n"
 
@@ -216,6 +218,8 @@ def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
     retry = "retry-on conn-failure empty-response 404 500 502 503" if spec.retries else "retry-on none"
     checks = f"inter {_ms(spec.health_interval_s)} fastinter 250ms downinter 500ms fall 3 rise 1"
     start = f"maxconn {pool.max_in_flight}" if pool.max_in_flight else "maxconn 1 weight 0"
+    if pool.sleeps:  # no health check reaches it, for it would wake it, until the agent says that a replica runs
+        start = f"maxconn {max(pool.max_in_flight, 1)} disabled"
     start += " resolvers names init-addr last,libc,none resolve-prefer ipv4" if spec.resolve else ""
     lines = [
         f"retries {spec.retries}",
@@ -226,6 +230,7 @@ def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
         *([f"http-request set-path {pool.path_prefix}%[path]"] if pool.path_prefix else []),
         f"http-response set-header {POOL_HEADER} {pool.name}",
         *_plain_errors(spec),
+        *sleep_lines(spec, pool),
         f"server s {pool.host}:{pool.port} check {checks} observe layer4 error-limit 1 on-error sudden-death {start}",
     ]
     return _section(f"backend {pool.backend}", lines)

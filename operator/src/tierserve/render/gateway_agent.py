@@ -44,6 +44,7 @@ def agent_config(
                 "models": p.models,
                 "decisions_url": decisions_urls[p.name],
                 "target_s": targets[p.name],
+                "sleeps": p.sleeps,
             }
             for p in spec.pools
         ],

@@ -18,6 +18,9 @@ OFFERED_TABLE = "offered"
 DIRECT, QUEUED, REFUSED = "d", "q", "r"
 """How a request fared on arrival: a slot was free; it waits at the pool; every queue was full or every tier down."""
 
+WAITING_ROOM = "w"
+"""Name of the second server of a pool that may sleep, see `render/gateway_sleep.py`."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayPool:
@@ -34,6 +37,7 @@ class GatewayPool:
         slack_s: longest wait that still keeps the objective. When the queue would take longer, the newest are answered
             first; None: always first come, first served.
         health_path: asked without a class or model, behind the prefix; 2xx or 3xx is healthy.
+        sleeps: it may have no replica; then requests that nobody else serves wait for one in its queue.
     """
 
     name: str
@@ -47,6 +51,7 @@ class GatewayPool:
     service_s: float = 1.0
     slack_s: float | None = None
     health_path: str = "/healthz"
+    sleeps: bool = False
 
     @property
     def backend(self) -> str:
@@ -126,6 +131,16 @@ class GatewaySpec:
 def backend_name(pool: str) -> str:
     """Name of the HAProxy backend of a pool; its server is always called ``s``."""
     return f"pool_{pool}"
+
+
+def wake_socket(admin_socket: str) -> str:
+    """Path of the Unix socket that takes the agent's requests to hold sleeping pools."""
+    return f"{admin_socket}.wake"
+
+
+def hold_socket(admin_socket: str) -> str:
+    """Path of the Unix socket behind which they stay."""
+    return f"{admin_socket}.hold"
 
 
 def route_key(cls: str, model: str, pool: str, how: str) -> str:

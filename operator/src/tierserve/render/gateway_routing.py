@@ -11,6 +11,7 @@ from tierserve.render.gateway_model import (
     OFFERED_TABLE,
     QUEUED,
     REFUSED,
+    WAITING_ROOM,
     GatewayClass,
     GatewayPool,
     GatewaySpec,
@@ -102,11 +103,12 @@ def _serves(pool: GatewayPool) -> str:
 def _most_free(i: int, pool: GatewayPool) -> list[str]:
     # A slot that falls free while others queue belongs to the first of the queue.
     free, be = f"txn.free{i}", pool.backend
+    # Where it sleeps there is none, whatever its waiting room looks like.
+    awake = f" {{ srv_is_up({be}/s) }}" if pool.sleeps else ""
     more = f"{{ be_conn_free({be}),sub({free}) gt 0 }}"
-    condition = f"if {_serves(pool)} {{ queue({be}) eq 0 }} {{ be_conn_free({be}) gt 0 }}"
+    room = f"{_serves(pool)}{awake} {{ queue({be}) eq 0 }} {{ be_conn_free({be}) gt 0 }}"
     return [
-        f"http-request set-var(txn.site{i}) str({pool.name}) {condition} !{{ var({free}) -m found }} || "
-        f"{_serves(pool)} {{ queue({be}) eq 0 }} {{ be_conn_free({be}) gt 0 }} {more}",
+        f"http-request set-var(txn.site{i}) str({pool.name}) if {room} !{{ var({free}) -m found }} || {room} {more}",
         f"http-request set-var({free}) be_conn_free({be}) if {{ var(txn.site{i}) -m str {pool.name} }}",
     ]
 
@@ -124,15 +126,21 @@ def _first_free(cls: GatewayClass, i: int) -> str:
 
 
 def _expected_wait(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
-    """In microseconds of `service_s`; a full pool's slots are the requests it has in flight."""
+    """In microseconds of `service_s`; a full pool's slots are the requests it has in flight.
+
+    One that sleeps has to start a replica first, with the slots of that one.
+    """
     i, be = spec.pools.index(pool), pool.backend
     service_us = max(1, round(pool.service_s * 1e6))
     up = f"{{ nbsrv({be}) gt 0 }} {{ queue({be}) lt {spec.max_queue} }}"
     condition = f"if !{{ var(txn.pool) -m found }} {_serves(pool)} {up}"
+    start = f"srv_uweight({be}/{WAITING_ROOM}),mul(1000000)"
     return [
-        f"http-request set-var(txn.slots{i}) int(1)",
+        f"http-request set-var(txn.slots{i}) int({pool.slots if pool.sleeps else 1})",
         f"http-request set-var(txn.slots{i}) srv_conn({be}/s) if {{ srv_conn({be}/s) gt 0 }}",
         f"http-request set-var(txn.wait{i}) queue({be}),add(1),mul({service_us}),div(txn.slots{i}) {condition}",
+        *([f"http-request set-var(txn.start{i}) {start}"] if pool.sleeps else []),
+        *([f"http-request set-var(txn.wait{i}) var(txn.wait{i}),add(txn.start{i}) {condition}"] if pool.sleeps else []),
     ]
 
 
@@ -158,7 +166,9 @@ def _turns(spec: GatewaySpec) -> list[str]:
             continue
         turn, slack_ms = f"proc.turn{i}", max(1, round(pool.slack_s * 1e3))
         here = f"if {{ var(txn.pool) -m str {pool.name} }}"
-        late = f"{{ var(txn.how) -m str {QUEUED} }} {{ var(txn.wait{i}),sub({slack_ms * 1000}) gt 0 }}"
+        # While a replica starts nobody can be in time: then only the queue before it counts.
+        started = f",sub(txn.start{i})" if pool.sleeps else ""
+        late = f"{{ var(txn.how) -m str {QUEUED} }} {{ var(txn.wait{i}){started},sub({slack_ms * 1000}) gt 0 }}"
         falling = f"date(0,ms),div({slack_ms}),mod({2 * _LOWEST_CLASS + 1}),sub({_LOWEST_CLASS}),neg"
         lines += [
             f"http-request set-var({turn}) {falling} {here} {late}",

@@ -74,6 +74,7 @@ def _pool(placement: Placement, at: GatewayAddresses, *, by_deadline: bool) -> G
         slots=placement.slots,
         models=(placement.model,),
         service_s=placement.service_s,
+        sleeps=placement.min_replicas == 0 < placement.max_replicas,
         # Where the service alone takes longer than the target, nobody can be in time.
         slack_s=slack_s if by_deadline and slack_s > 0.0 else None,
     )

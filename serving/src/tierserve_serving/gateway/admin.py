@@ -24,6 +24,9 @@ class PoolState:
         in_flight: requests let in. queued: requests that wait. max_in_flight: the limit that holds.
         up: requests are sent to it. drained: kept out by the agent, because no replica runs.
         total: requests sent to it since HAProxy started or was reloaded.
+        off: in maintenance by the agent, because it sleeps. unresolved: because its name is not known.
+        held: nobody is let into the waiting room of a pool that may sleep.
+        start_s: seconds that a start takes, as told to HAProxy, while the pool sleeps; else 0.
     """
 
     in_flight: int
@@ -33,6 +36,10 @@ class PoolState:
     drained: bool
     total: int
     check: str = ""
+    off: bool = False
+    unresolved: bool = False
+    held: bool = False
+    start_s: int = 0
 
 
 async def ask(socket: str, commands: Sequence[str], timeout_s: float = 2.0) -> str:
@@ -72,10 +79,10 @@ def parse_stat(answer: str) -> dict[str, PoolState]:
         return {}
     body = [lines[start][2:], *(line for line in lines[start + 1 :] if line.count(",") > 20)]
     rows = {(row["pxname"], row["svname"]): row for row in csv.DictReader(body)}
-    return {px: _state(row, rows[px, "BACKEND"]) for (px, sv), row in rows.items() if sv == "s"}
+    return {px: _state(row, rows[px, "BACKEND"], rows.get((px, "w"))) for (px, sv), row in rows.items() if sv == "s"}
 
 
-def _state(server: dict[str, str], backend: dict[str, str]) -> PoolState:
+def _state(server: dict[str, str], backend: dict[str, str], room: dict[str, str] | None) -> PoolState:
     status = server["status"]
     return PoolState(
         in_flight=_int(server["scur"]),
@@ -85,6 +92,10 @@ def _state(server: dict[str, str], backend: dict[str, str]) -> PoolState:
         drained=status.startswith("DRAIN") or _int(server["weight"]) == 0,
         total=_int(server["stot"]),
         check=server.get("check_status", ""),
+        off=status == "MAINT",
+        unresolved=status.startswith("MAINT ("),
+        held=room is not None and _int(room["scur"]) > 0,
+        start_s=_int(room["weight"]) if room is not None else 0,
     )
 
 

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from tierserve_serving.gateway import admin
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool, load_config
 from tierserve_serving.gateway.decisions import Decisions, commands
+from tierserve_serving.gateway.holders import Holders
 from tierserve_serving.gateway.logs import LogReceiver, RequestRecord
 from tierserve_serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
 from tierserve_serving.gateway.offered import OfferedCounter
@@ -46,6 +47,7 @@ class Agent:
         self.metrics = GatewayMetrics()
         self.decisions = Decisions()
         self.offered = OfferedCounter(config)
+        self.holders = Holders(f"{config.admin_socket}.wake")
         self.receiver = LogReceiver(self._take)
         self.states: dict[str, admin.PoolState] = {}
         self.polled: float | None = None
@@ -87,6 +89,7 @@ class Agent:
                 tasks.create_task(self._poll_decisions(session))
                 tasks.create_task(self._poll_gateway())
         finally:
+            self.holders.close()
             await runner.cleanup()
             if transport is not None:
                 transport.close()
@@ -118,15 +121,18 @@ class Agent:
 
     async def _apply(self, answer: str) -> None:
         process = admin.parse_process(answer)
-        if process is not None:
-            self.offered.update(admin.parse_table(answer), process)
         found = admin.parse_stat(answer)
         self.states = {p.name: found[b] for p in self.config.pools if (b := _backend(p)) in found}
+        if process is not None:
+            asleep = [name for name, state in self.states.items() if state.start_s]
+            self.offered.update(admin.parse_table(answer), process, asleep)
+        sleepers = {p.name: self.states[p.name].held for p in self.config.pools if p.sleeps and p.name in self.states}
+        await self.holders.keep(sleepers, process)
         todo = [
             command
             for p in self.config.pools
             if p.name in self.states
-            for command in commands(_backend(p), self._wanted(p), self.states[p.name])
+            for command in commands(_backend(p), self._wanted(p), self.states[p.name], self.decisions.start_s(p))
         ]
         if todo:
             said = (await admin.ask(self.config.admin_socket, todo)).strip()
@@ -187,7 +193,8 @@ class Agent:
                 "arrivals_total": self.offered.totals[name],
                 "queued": state.queued,
                 "in_flight": state.in_flight,
-                "max_in_flight": 0 if state.drained else state.max_in_flight,
+                "max_in_flight": 0 if state.drained or state.off else state.max_in_flight,
+                "passed_total": self.offered.passed[name],
                 "gateway": self.name,
             }
         )

@@ -21,6 +21,7 @@ class AgentPool(_Model):
     models: tuple[str, ...] = ()
     decisions_url: str | None = Field(None, description="GET gives {pool: decision}; None leaves the limit alone")
     target_s: float | None = Field(None, gt=0, description="objective, for the share of requests within it")
+    sleeps: bool = Field(False, description="it may have no replica, and requests wait for one")
 
 
 class AgentClass(_Model):

@@ -15,6 +15,8 @@ import aiohttp
 from tierserve_serving.gateway.admin import PoolState
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool
 
+_LARGEST_WEIGHT = 256  # of a server of HAProxy
+
 
 @dataclass(slots=True)
 class Decisions:
@@ -70,6 +72,13 @@ class Decisions:
             return slots
         return math.ceil(_by_demand(slots, decision.get("gateways"), name) or slots / gateways)
 
+    def start_s(self, pool: AgentPool) -> float | None:
+        """Seconds that a start takes as learned, of a pool that may sleep; None of others."""
+        if not pool.sleeps:
+            return None
+        told = self.latest.get(pool.name, {}).get("startup_s")
+        return float(told) if isinstance(told, int | float) and 0 <= told < math.inf else 1.0
+
 
 def _is_count(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
@@ -91,19 +100,34 @@ def _by_demand(slots: int, requests: object, name: str) -> float | None:
     return own + (slots - all_of_them) / len(requests)
 
 
-def commands(backend: str, wanted: int | None, state: PoolState) -> Iterator[str]:
+def commands(backend: str, wanted: int | None, state: PoolState, start_s: float | None = None) -> Iterator[str]:
     """Admin commands that bring a pool from `state` to at most `wanted` in flight; none when it is there.
 
-    A limit of 0 means unlimited to HAProxy, so an empty pool is drained: requests under way end, none is sent.
+    A limit of 0 means unlimited to HAProxy, so an empty pool is drained: requests under way end, none is sent. One that
+    may sleep (`start_s` is given) is taken out with its health checks, and its waiting room is opened before.
     """
     if wanted is None:
         return
     if wanted == 0:
-        if not state.drained:
-            yield f"set server {backend}/s state drain"
+        yield from _closing(backend, state, start_s)
         return
     if state.max_in_flight != wanted:
         yield f"set maxconn server {backend}/s {wanted}"
     if state.drained:
         yield f"set server {backend}/s weight 1"
+    if state.drained or (state.off and start_s is not None):
         yield f"set server {backend}/s state ready"
+    if state.start_s:
+        yield f"set server {backend}/w weight 0"
+
+
+def _closing(backend: str, state: PoolState, start_s: float | None) -> Iterator[str]:
+    if start_s is None:
+        if not state.drained:
+            yield f"set server {backend}/s state drain"
+    elif state.held:  # else somebody would be let into the waiting room
+        weight = min(max(math.ceil(start_s), 1), _LARGEST_WEIGHT)
+        if state.start_s != weight:
+            yield f"set server {backend}/w weight {weight}"
+        if not (state.off or state.unresolved):
+            yield f"set server {backend}/s state maint"

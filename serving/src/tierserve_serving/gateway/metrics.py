@@ -56,7 +56,7 @@ class GatewayMetrics:
         self._queued = self._gauge("queued", "Requests that wait for a slot now.")
         self._limit = self._gauge("max_in_flight", "Requests let in at most: running replicas x slots.")
         self._slots = self._gauge("slots", "Requests that one replica holds at once.")
-        self._up = self._gauge("up", "1 if requests are sent to the pool.")
+        self._up = self._gauge("up", "1 if requests are sent to the pool, or held for it while it sleeps.")
         self._decision_age = self._gauge("decision_age_seconds", "Age of the last decision known for the pool.")
         self._offered_seen: dict[str, float] = {}
         self._malformed_seen = 0
@@ -82,7 +82,7 @@ class GatewayMetrics:
         """Sets the gauges of one pool; `state` None (HAProxy does not answer) shows it as not up."""
         labels = (pool.name, pool.tier)
         self._slots.labels(*labels).set(pool.slots)
-        self._up.labels(*labels).set(state is not None and state.up)
+        self._up.labels(*labels).set(state is not None and (state.up or state.start_s > 0))
         if state is not None:
             self._in_flight.labels(*labels).set(state.in_flight)
             self._queued.labels(*labels).set(state.queued)

@@ -3,11 +3,14 @@
 A request is offered to every tier it came to: in the order of its class, the tiers before the one with a free slot (it
 would have been theirs, had they had room) and that one. A request that found all tiers full was offered to all of them.
 Without this a full tier would look as if its load had stopped growing, and would never be given replicas.
+
+A pool that sleeps has no slot either, but a request that another one took at once is no reason to wake it: such are
+counted apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool
 
@@ -23,6 +26,7 @@ class OfferedCounter:
     def __init__(self, config: AgentConfig) -> None:
         self.totals: dict[str, float] = {}
         self.arrivals: dict[str, float] = {}
+        self.passed: dict[str, float] = {}
         self._last: dict[int, dict[str, int]] = {}
         self.configure(config)
 
@@ -32,11 +36,13 @@ class OfferedCounter:
         self._tiers = {c.name: c.tiers for c in config.classes}
         self.totals = {name: self.totals.get(name, 0.0) for name in self._pools}
         self.arrivals = {name: self.arrivals.get(name, 0.0) for name in self._pools}
+        self.passed = {name: self.passed.get(name, 0.0) for name in self._pools}
 
-    def update(self, counts: Mapping[str, int], process: int = 0) -> None:
+    def update(self, counts: Mapping[str, int], process: int = 0, asleep: Collection[str] = ()) -> None:
         """Adds what is new in `counts` since the last call for that HAProxy process; each process starts at zero.
 
-        Around a reload the old and the new process may answer in turn, so each has its own last counts.
+        `asleep` names the pools without a replica that wait for one to be asked for. Around a reload the old and the
+        new process may answer in turn, so each has its own last counts.
         """
         last = self._last.pop(process, {})
         fresh = {key: n - last.get(key, 0) for key, n in counts.items()}
@@ -45,9 +51,9 @@ class OfferedCounter:
         self._last[process] = dict(counts)
         while len(self._last) > _PROCESSES_KEPT:
             del self._last[next(iter(self._last))]
-        self._add(fresh)
+        self._add(fresh, asleep)
 
-    def _add(self, fresh: Mapping[str, int]) -> None:
+    def _add(self, fresh: Mapping[str, int], asleep: Collection[str]) -> None:
         known = [(key.split("|"), n) for key, n in fresh.items() if n > 0 and key.count("|") == _PARTS - 1]
         for (_, _, pool, _), count in known:
             if pool in self._pools:
@@ -55,7 +61,11 @@ class OfferedCounter:
         for (cls, model, pool, how), count in known:
             taken = self._pools.get(pool) if how == DIRECT else None
             for tier in self._passed(cls, taken):
-                self._share([p for p in self._of_tier(tier) if model in (ANY_MODEL, *p.models)], count)
+                sites = [p for p in self._of_tier(tier) if model in (ANY_MODEL, *p.models)]
+                sleepers = [p for p in sites if taken is not None and p.name in asleep]
+                self._share([p for p in sites if p not in sleepers], count, self.totals)
+                if len(sleepers) == len(sites):
+                    self._share(sleepers, count, self.passed)
             if taken is not None:
                 self.totals[pool] += count
 
@@ -69,9 +79,9 @@ class OfferedCounter:
     def _of_tier(self, tier: str) -> list[AgentPool]:
         return [p for p in self._pools.values() if p.tier == tier]
 
-    def _share(self, sites: list[AgentPool], count: int) -> None:
+    def _share(self, sites: list[AgentPool], count: int, among: dict[str, float]) -> None:
         """Splits a spilled count over the sites of a tier as their arrivals so far."""
         total = sum(self.arrivals[p.name] for p in sites)
         for p in sites:
             part = self.arrivals[p.name] / total if total else 1 / len(sites)
-            self.totals[p.name] += count * part
+            among[p.name] += count * part

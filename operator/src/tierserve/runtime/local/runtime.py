@@ -208,6 +208,8 @@ class LocalRuntime:
     def _stop_cluster(self) -> None:
         """End what is left of a cluster whose head is gone, Ray's own HAProxy included, which outlives it."""
         own = {part: ref for part, ref in self.state.processes.items() if part in {"agent", "gateway", "supervisor"}}
+        if own == self.state.processes:  # there was none; and a gateway that is just starting is not known in full
+            return
         keep = [os.getpid(), *(pid for part in ("agent", "gateway") if part in own for pid in family(own[part].pid))]
         end_marked(self.paths.marker, keep=keep, grace_s=2.0)
         self.state.processes = own
