@@ -7,8 +7,8 @@ the steps of the others: with (i_k, o_k) the tokens of request k, the steps of r
 
 and what its own tokens cost: one prefill step of it_j + (beta + gamma) i_j and o_j decode steps of it_j + beta +
 gamma (i_j + o_j / 2). When all are equal that is T(n). Between two changes of the batch every `it_j` is constant, so
-progress is integrated exactly from change to change, however late the caller looks: late wake-ups delay an answer, never
-the others' work.
+progress is integrated exactly from change to change, however late the caller looks: late wake-ups delay an answer,
+never the others' work.
 """
 
 from __future__ import annotations
