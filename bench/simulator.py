@@ -126,9 +126,9 @@ def predictions(requests: int, seeds: int, spread: float) -> None:
             told = batch_response(lam, replicas, model)
             predicted = np.array([told.mean_response, *(told.quantile(q) for q in QUANTILES)])
             pool = Pool(PROFILE, slots, 0.0, Objective(), 500.0, 200.0)
-            seen = np.array([figures(lam, requests, sizes, pool, replicas, seed) for seed in range(1, runs + 1)])
-            half = 1.96 * seen.std(axis=0, ddof=1) / math.sqrt(runs)
-            truth = seen.mean(axis=0)
+            seen = [responses(lam, requests, sizes, pool, replicas, seed) for seed in range(1, runs + 1)]
+            half = 1.96 * np.std([figures(one) for one in seen], axis=0, ddof=1) / math.sqrt(runs)
+            truth = figures(np.concatenate(seen))  # the mean of quantiles of runs would be too low
             columns = zip(NAMES, predicted / truth - 1.0, half / truth, strict=True)
             print(
                 f"{replicas:3d} x {slots:2d} slots, load {load:<5g}{runs:3d} runs"
@@ -137,12 +137,16 @@ def predictions(requests: int, seeds: int, spread: float) -> None:
             )
 
 
-def figures(lam: float, requests: int, sizes: Sizes, pool: Pool, replicas: int, seed: int) -> list[float]:
-    """Mean response and its quantiles in one run, without its first tenth."""
+def responses(lam: float, requests: int, sizes: Sizes, pool: Pool, replicas: int, seed: int) -> np.ndarray:
+    """Response times of one run, without its first tenth."""
     work = poisson(lam, requests / lam, sizes, seed)
     found = simulate(work, pool, Fixed(replicas), Setup("tokens", "central", replicas))
-    seen = (found.end_s - found.arrive_s)[requests // 10 :]
-    return [float(np.nanmean(seen)), *np.nanquantile(seen, QUANTILES).tolist()]
+    return (found.end_s - found.arrive_s)[requests // 10 :]
+
+
+def figures(seen: np.ndarray) -> np.ndarray:
+    """Mean and quantiles."""
+    return np.array([np.nanmean(seen), *np.nanquantile(seen, QUANTILES)])
 
 
 def main() -> None:
