@@ -208,9 +208,9 @@ def one_run(task: tuple[str, str, float]) -> Run:
 def told(pool: Pool) -> Pool:
     """The pool as rules are told of it: with a target between tokens too, without which Dynamo's and WVA's fill it up.
 
-    It is that of a batch of 80% of the slots; nobody is judged by it.
+    It is that of a request beside which 80% of the slots are taken; nobody is judged by it.
     """
-    itl_s = pool.profile.decode(0.8 * pool.slots, pool.input_tokens, pool.output_tokens)
+    itl_s = pool.profile.decode(0.8 * pool.slots + 1.0, pool.input_tokens, pool.output_tokens)
     return replace(pool, objective=replace(pool.objective, itl_s=itl_s))
 
 

@@ -1,6 +1,6 @@
 """The simulator itself: requests per second of wall time on one core, and response times beside queueing theory.
 
-    python bench/simulator.py            about two minutes
+    python bench/simulator.py            about a quarter of an hour, all but a minute of it for the predictions
 
 Poisson arrivals at a fixed number of replicas; each line of speeds is the median of three runs of so many requests,
 compiled beforehand. The theory is Erlang C for the slot model with one queue, Erlang B for the share that finds the
@@ -11,6 +11,7 @@ pools of several sizes, with requests that are alike and uneven.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import time
@@ -34,6 +35,8 @@ from tierserve.simulate.tiers import Site, Traffic, simulate_tiers
 
 PROFILE = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)
 REPLICAS = 8
+QUANTILES = (0.5, 0.95, 0.99)
+NAMES = ("mean", "p50", "p95", "p99")
 
 
 class Fixed:
@@ -110,40 +113,57 @@ def tiers(requests: int) -> None:
     )
 
 
-def predictions(requests: int) -> None:
-    print("\npredicted over simulated token by token: mean, p50, p95, p99")
-    for spread in (0.0, 0.7):
-        sizes = Sizes(500.0, 200.0, spread)
-        parts = tuple(
-            (a * b, i, o) for a, i in lognormal_points(500.0, spread) for b, o in lognormal_points(200.0, spread)
-        )
-        for replicas, slots in ((1, 16), (4, 8), (8, 64), (16, 8)):
-            model = BatchWork(PROFILE, slots, parts)
-            for load in (0.3, 0.6, 0.9, 0.97):
-                lam = load * replicas * float(model.rates[-1])
-                work = poisson(lam, requests / lam, sizes, seed=4)
-                pool = Pool(PROFILE, slots, 0.0, Objective(), 500.0, 200.0)
-                found = simulate(work, pool, Fixed(replicas), Setup("tokens", "central", replicas))
-                seen = (found.end_s - found.arrive_s)[requests // 10 :]
-                told = batch_response(lam, replicas, model)
-                errors = [told.mean_response / np.nanmean(seen) - 1.0]
-                errors += [told.quantile(q) / np.nanquantile(seen, q) - 1.0 for q in (0.5, 0.95, 0.99)]
-                print(
-                    f"{replicas:3d} x {slots:2d} slots, spread {spread:g}, load {load:<5g}"
-                    + "".join(f" {one:+7.1%}" for one in errors),
-                    flush=True,
-                )
+def predictions(requests: int, seeds: int, spread: float) -> None:
+    print(f"\nspread {spread:g}: predicted over simulated token by token, and half of its 95% interval")
+    sizes = Sizes(500.0, 200.0, spread)
+    parts = tuple((a * b, i, o) for a, i in lognormal_points(500.0, spread) for b, o in lognormal_points(200.0, spread))
+    for replicas, slots in ((1, 16), (4, 8), (8, 64), (16, 8)):
+        model = BatchWork(PROFILE, slots, parts)
+        # one run tells little of a small pool that is nearly full: its longest queues come a few times in each
+        most = max(2, seeds * 16 // (replicas * slots))
+        for load, runs in ((0.3, 2), (0.6, 2), (0.9, max(2, most // 6)), (0.97, most)):
+            lam = load * replicas * float(model.rates[-1])
+            told = batch_response(lam, replicas, model)
+            predicted = np.array([told.mean_response, *(told.quantile(q) for q in QUANTILES)])
+            pool = Pool(PROFILE, slots, 0.0, Objective(), 500.0, 200.0)
+            seen = [responses(lam, requests, sizes, pool, replicas, seed) for seed in range(1, runs + 1)]
+            half = 1.96 * np.std([figures(one) for one in seen], axis=0, ddof=1) / math.sqrt(runs)
+            truth = figures(np.concatenate(seen))  # the mean of quantiles of runs would be too low
+            columns = zip(NAMES, predicted / truth - 1.0, half / truth, strict=True)
+            print(
+                f"{replicas:3d} x {slots:2d} slots, load {load:<5g}{runs:3d} runs"
+                + "".join(f"   {name} {error:+6.1%} +-{wide:.1%}" for name, error, wide in columns),
+                flush=True,
+            )
+
+
+def responses(lam: float, requests: int, sizes: Sizes, pool: Pool, replicas: int, seed: int) -> np.ndarray:
+    """Response times of one run, without its first tenth."""
+    work = poisson(lam, requests / lam, sizes, seed)
+    found = simulate(work, pool, Fixed(replicas), Setup("tokens", "central", replicas))
+    return (found.end_s - found.arrive_s)[requests // 10 :]
+
+
+def figures(seen: np.ndarray) -> np.ndarray:
+    """Mean and quantiles."""
+    return np.array([np.nanmean(seen), *np.nanquantile(seen, QUANTILES)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=400_000)
-    requests = parser.parse_args().requests
+    parser.add_argument("--seeds", type=int, default=32, help="runs of the smallest pool at the highest load")
+    parser.add_argument("--spreads", type=float, nargs="*", default=[0.0, 0.7], help="of the sizes in the predictions")
+    parser.add_argument("--predictions", action="store_true", help="nothing but these")
+    given = parser.parse_args()
+    requests = given.requests
     print(f"{os.cpu_count()} cores; {requests:,} requests, {REPLICAS} replicas", flush=True)
-    slots(requests)
-    tokens(requests)
-    tiers(requests)
-    predictions(requests)
+    if not given.predictions:
+        slots(requests)
+        tokens(requests)
+        tiers(requests)
+    for spread in given.spreads:
+        predictions(requests, given.seeds, spread)
 
 
 if __name__ == "__main__":

@@ -361,6 +361,10 @@ def heavy() -> Iterator[Row]:
 def batch(n: int = 3000) -> Iterator[Row]:
     """One replica that is always full: what its rate is by its steps."""
     for (kind, profile, i, o), slots in product(REPLICAS, (1, 4, 16, 64)):
+        setting = f"n {slots} {kind}"
+        yield Row(
+            "BatchProfile.rate", setting, "requests per second", profile.rate(slots, i, o), full(profile, i, o, slots)
+        )
         many = min(n, 600 * slots)
 
         def one(
@@ -370,8 +374,17 @@ def batch(n: int = 3000) -> Iterator[Row]:
             found = run(np.zeros(many), 1, slots, "central", None, seed, (np.full(many, i), outputs), profile)
             ends = np.sort(found.end_s)
             low, high = many // 5, many - many // 5
-            return [(high - low) / float(ends[high] - ends[low])]
+            counted = zip(*np.unique(outputs, return_counts=True), strict=True)
+            sizes = tuple((float(p) / many, float(i), float(k)) for k, p in counted)
+            return [(high - low) / float(ends[high] - ends[low]) * profile.mean_service_time(slots, sizes) / slots]
 
         ((truth, half),) = over_seeds(one)
-        name = f"BatchProfile.rate, n {'= 1' if slots == 1 else '>= 4'}"
-        yield Row(name, f"n {slots} {kind}", "requests per second", profile.rate(slots, i, o), truth, half)
+        yield Row("BatchProfile.mean_service_time", setting, "rate, of the predicted", 1.0, truth, half)
+
+
+def full(profile: BatchProfile, i: int, o: int, slots: int) -> float:
+    """Requests per second of a full replica, all alike: the first come evenly spread over a service time."""
+    many = 12 * slots
+    times = np.minimum(np.arange(many), slots - 1) * profile.service_time(slots, i, o) / slots
+    found = run(times, 1, slots, "central", None, 1, (np.full(many, i), np.full(many, o)), profile)
+    return slots / float((found.end_s - found.start_s)[2 * slots : -slots].mean())

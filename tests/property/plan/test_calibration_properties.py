@@ -15,7 +15,7 @@ from tierserve.queueing.batching import BatchProfile
 anything = st.floats(allow_nan=True, allow_infinity=True) | st.floats(0, 1e4) | st.sampled_from([0.0, 1.0, 1e300])
 samples = st.builds(StepSample, anything, anything, anything, st.none() | anything, st.none() | anything)
 plausible = st.builds(
-    StepSample, st.floats(0.5, 300), st.floats(0, 5000), st.floats(1, 2000), st.floats(1e-4, 50), st.floats(1e-4, 5)
+    StepSample, st.floats(1, 300), st.floats(0, 5000), st.floats(1, 2000), st.floats(1e-4, 50), st.floats(1e-4, 5)
 )
 coefficient = st.just(0.0) | st.floats(1e-9, 1.0)
 profiles = st.tuples(coefficient, coefficient, coefficient).filter(any).map(lambda c: BatchProfile(*c))

@@ -99,9 +99,9 @@ def test_it_equals_a_simulation_in_small_steps(profile, plan):
             k = starts.pop(0)
             left[k] = [1.0, float(plan[k][1][1])]
         shares = {k: _share(profile, *plan[k][1]) for k in left}
-        it = profile.alpha + sum(shares.values())
         for k in list(left):
             i, o = plan[k][1]
+            it = profile.alpha + sum(share for other, share in shares.items() if other != k)
             pre, dec = it + (profile.beta + profile.gamma) * i, it + profile.beta + profile.gamma * (i + o / 2)
             spare = tick
             done = min(left[k][0], spare / pre)

@@ -150,7 +150,7 @@ GOOD = StepSample(8.0, 300.0, 100.0, 0.05, 0.02)
 @pytest.mark.parametrize(
     "sample",
     [
-        *(GOOD._replace(batch=v) for v in (0.0, -1.0, NAN, INF, 1e300, "8", None, True)),
+        *(GOOD._replace(batch=v) for v in (0.0, 0.5, -1.0, NAN, INF, 1e300, "8", None, True)),
         *(GOOD._replace(input_tokens=v) for v in (-1.0, NAN, INF, 1e300, "8")),
         *(GOOD._replace(output_tokens=v) for v in (-1.0, NAN, 1e300, None)),
         *(GOOD._replace(ttft_s=v, itl_s=v) for v in (0.0, -1.0, NAN, INF, 1e300, "0.1", True)),

@@ -76,8 +76,9 @@ def test_mean_and_p95_are_those_of_a_simulation_token_by_token(
     run = simulate(requests, pool, Fixed(replicas), Setup("tokens", "central", replicas))
     seen = (run.end_s - run.arrive_s)[4_000:]
     found = batch_response(lam, replicas, work)
-    assert found.mean_response == pytest.approx(float(np.nanmean(seen)), rel=0.04)
-    assert found.quantile(0.95) == pytest.approx(float(np.nanquantile(seen, 0.95)), rel=0.06)
+    luck = 0.02 if load == 0.9 and replicas * slots < 64 else 0.0  # of so few requests; bench/simulator.py takes more
+    assert found.mean_response == pytest.approx(float(np.nanmean(seen)), rel=0.02 + luck)
+    assert found.quantile(0.95) == pytest.approx(float(np.nanquantile(seen, 0.95)), rel=0.05 + luck)
 
 
 @pytest.mark.parametrize(("lam", "replicas", "slots"), [(5.0, 2, 8), (40.0, 8, 64), (130.0, 8, 64), (5000.0, 1000, 64)])

@@ -38,7 +38,8 @@ _QUALITY, _ORDER, _MODEL, _SPARE = 1e-2, 1e-3, 1e-4, 1e-4
 _GAP = 1e-7
 _DUST = 1e-6
 _TIME_LIMIT_S = 20.0
-_TANGENTS = tuple((k / 10) ** 2.5 for k in range(11))  # parts of a full batch, close where it is nearly empty
+_TANGENTS = tuple((k / 10) ** 2.5 for k in range(11))  # parts of the way from one in a batch to a full one
+_FLAT = 1e-3  # where steps cost nothing but their tokens, a batch of any size has one rate, and no slope
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,17 +326,18 @@ def _latency(model: _Model, blocks: Sequence[_Columns], unit: float, size: int) 
 
 
 def _tangents(one: Option) -> list[tuple[float, float]]:
-    """(l, s) with requests in service >= l R + s rate for R replicas: n(u) = u T(0) / (1 - u slope), u = rate / R."""
+    """(l, s) with requests in service >= l R + s rate for R replicas: n = u T(n), u = rate / R, and u T(1) below 1."""
     place = one.placement
-    empty = place.profile.mean_service_time(0.0, place.mixture)
-    slope = (place.service_s - empty) / place.slots
-    out = []
+    alone = place.profile.mean_service_time(1.0, place.mixture)
+    rise = (place.service_s - alone) / max(place.slots - 1, 1)  # of T with n
+    out = [(0.0, alone)]
+    if alone - rise < _FLAT * alone:
+        return out
     for part in _TANGENTS:
-        batch = part * place.slots
-        u = batch / (empty + batch * slope)
-        left = 1.0 - u * slope
-        gradient = empty / left**2
-        out.append((u * empty / left - gradient * u, gradient))
+        batch = 1.0 + part * (place.slots - 1)
+        time = alone + (batch - 1.0) * rise
+        gradient = time * time / (alone - rise)  # dn / du
+        out.append((batch - gradient * batch / time, gradient))
     return out
 
 

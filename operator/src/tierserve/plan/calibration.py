@@ -3,8 +3,8 @@
 A measured profile may be of another machine, and the roofline is only a guess. Both times of `BatchProfile` are linear
 in (alpha, beta, gamma), so each mean time seen is one row of a regression with three unknowns:
 
-    time between tokens   x = (1, n (i + o) / (o + 1) + 1, (n + 1) (i + o / 2))
-    prefill               x = (1, n (i + o) / (o + 1) + i, n (i + o / 2) + i)
+    time between tokens   x = (1, (n - 1) (i + o) / (o + 1) + 1, n (i + o / 2))
+    prefill               x = (1, (n - 1) (i + o) / (o + 1) + i, (n - 1) (i + o / 2) + i)
 
 The regression is recursive least squares with a forgetting factor (Ljung, System Identification, ch. 11), written as a
 Kalman filter whose unknowns are the ratios of the coefficients to the prior and whose errors are relative to what was
@@ -59,7 +59,7 @@ class StepSample(NamedTuple):
     """Mean figures of one replica over some time.
 
     Attributes:
-        batch: mean number of requests in the batch, as those in it see it.
+        batch: mean number of requests in the batch, as those in it see it, themselves among them: at least 1.
         input_tokens, output_tokens: means of these requests.
         ttft_s: mean seconds of prefill without queueing, None if none was seen.
         itl_s: mean seconds between two tokens of a request, None if none was seen.
@@ -140,9 +140,9 @@ def prior(profile: BatchProfile, sd: float = 0.5, forgetting: float = FORGETTING
 def calibrate(state: Calibration, sample: StepSample) -> Calibration:
     """Return the state with one sample more; figures that cannot be are counted and change nothing."""
     n, i, o = sample.batch, sample.input_tokens, sample.output_tokens
-    if not (_within(n, 0.0, _MOST_BATCH) and n > 0 and _within(i, 0.0, _MOST_TOKENS) and _within(o, 0.0, _MOST_TOKENS)):
+    if not (_within(n, 1.0, _MOST_BATCH) and _within(i, 0.0, _MOST_TOKENS) and _within(o, 0.0, _MOST_TOKENS)):
         return replace(state, ignored=state.ignored + 1)
-    computed, read = n * (i + o) / (o + 1.0), n * (i + o / 2.0)
+    computed, read = (n - 1.0) * (i + o) / (o + 1.0), (n - 1.0) * (i + o / 2.0)
     rows = (
         (0, sample.ttft_s, (1.0, computed + i, read + i)),
         (1, sample.itl_s, (1.0, computed + 1.0, read + i + o / 2.0)),

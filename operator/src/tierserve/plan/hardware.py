@@ -182,8 +182,8 @@ def service_quantile(profile: BatchProfile, n: float, tokens: Tokens, percentile
 
     A request of each class has its own number of steps, each as long as the mean batch makes it.
     """
-    step = profile.alpha + n * profile.share(tokens.sizes)
-    times = sorted(((1.0 + o) * step + profile.own(i, o), share) for share, i, o in tokens.sizes)
+    shares = (share for share, _, _ in tokens.sizes)
+    times = sorted(zip(profile.service_times(n, tokens.sizes), shares, strict=True))
     total = sum(share for _, share in times)
     seen = 0.0
     for time, share in times:

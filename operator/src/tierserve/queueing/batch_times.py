@@ -2,10 +2,10 @@
 
 `batch_queue` gives the chance to wait, and how full batches are. From it:
 
-*   A request that does not wait has (1 + o) steps of it = alpha + n (...) and its own share. The mean number n beside
-    it makes the mean service that of the chain. The batch moves while the request is in it: over a stay S, in which all
-    of the batch is replaced (autocorrelation 1 - t / S), the mean of it deviates by sd sqrt(2/3), and each request more
-    lengthens each step. The service is taken as normal with that deviation.
+*   A request that does not wait has (1 + o) steps of alpha + n (...), with n others beside it, and its own tokens. The
+    mean of n makes the mean service that of the chain. The batch moves while the request is in it: over a stay S, in
+    which all of the batch is replaced (autocorrelation 1 - t / S), the mean of it deviates by sd sqrt(2/3), and each
+    request more lengthens each step. The service is taken as normal with that deviation.
 *   A request that waits finds all slots taken, and is served in a full batch. Its wait is exponential at the rate
     (mu(c) - lambda) / g, where g is W(M/G/c) / W(M/M/c) for the spread of sizes (Kimura; `queueing.general`): g is
     near 1/2 where all requests are alike, 1 where their service is as uneven as the exponential.
@@ -76,7 +76,7 @@ class BatchWork:
 
     @cached_property
     def own(self) -> Array:
-        """Seconds of each size beyond its steps, shape (m,)."""
+        """Seconds that the tokens of each size add to its own steps, shape (m,)."""
         return np.array([self.profile.own(i, o) for _, i, o in self.sizes])
 
     def services(self, mean_s: float) -> Array:

@@ -1,13 +1,14 @@
 """A batch in virtual time: every request slows as the batch fills and speeds up as it empties.
 
-`tierserve.queueing.batching` gives the time of a step for n equal requests. Here requests differ, and each adds its own
-share to the step: with (i_k, o_k) the tokens of request k
+`tierserve.queueing.batching` gives the times of n equal requests. Here requests differ, and each adds its own share to
+the steps of the others: with (i_k, o_k) the tokens of request k, the steps of request j take
 
-    it = alpha + sum_k [beta (i_k + o_k) / (o_k + 1) + gamma (i_k + o_k / 2)]
+    it_j = alpha + sum_{k != j} [beta (i_k + o_k) / (o_k + 1) + gamma (i_k + o_k / 2)]
 
-which is that formula when all are equal. Request j has one prefill step of it + (beta + gamma) i_j and o_j decode
-steps of it + beta + gamma (i_j + o_j / 2). Between two changes of the batch `it` is constant, so progress is integrated
-exactly from change to change, however late the caller looks: late wake-ups delay an answer, never the others' work.
+and what its own tokens cost: one prefill step of it_j + (beta + gamma) i_j and o_j decode steps of it_j + beta +
+gamma (i_j + o_j / 2). When all are equal that is T(n). Between two changes of the batch every `it_j` is constant, so
+progress is integrated exactly from change to change, however late the caller looks: late wake-ups delay an answer,
+never the others' work.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class Job:
     Attributes:
         input_tokens, output_tokens: its size; tokens that come out are counted 1 ... output_tokens.
         streamed: whether every token is an event, or the end only.
-        share: what it adds to every step, in seconds.
-        prefill_own, decode_own: what its prefill step and each of its decode steps cost beyond `it`, in seconds.
+        share: what it adds to every step of the others, in seconds.
+        prefill_own, decode_own: what it adds to its own prefill step and to each of its decode steps, in seconds.
         steps: how many of its 1 + output_tokens steps are done, a real number; the first is the prefill.
         reported: tokens already told to the caller.
     """
@@ -70,10 +71,7 @@ class Batch:
     profile: BatchProfile
     now: float = 0.0
     jobs: list[Job] = field(default_factory=list)
-    _iteration: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._iteration = self.profile.alpha
+    _shares: float = 0.0
 
     def join(self, job: Job, now: float) -> list[Progress]:
         """Add a request at `now`; return what the others had done up to then."""
@@ -83,7 +81,7 @@ class Batch:
         job.prefill_own = (p.beta + p.gamma) * i
         job.decode_own = p.beta + p.gamma * (i + o / 2.0)
         self.jobs.append(job)
-        self._set_iteration()
+        self._sum_shares()
         return past
 
     def leave(self, job: Job, now: float) -> list[Progress]:
@@ -110,7 +108,7 @@ class Batch:
         return told
 
     def _due(self, job: Job) -> float:
-        target, it = job.next_step(), self._iteration
+        target, it = job.next_step(), self._beside(job)
         if job.steps >= 1.0:
             return self.now + max(0.0, target - job.steps) * (it + job.decode_own)
         return self.now + (1.0 - job.steps) * (it + job.prefill_own) + (target - 1.0) * (it + job.decode_own)
@@ -124,7 +122,7 @@ class Batch:
         self.now = moment
 
     def _progress(self, job: Job, span: float) -> None:
-        it = self._iteration
+        it = self._beside(job)
         if job.steps < 1.0:
             prefill = it + job.prefill_own
             left = (1.0 - job.steps) * prefill
@@ -146,8 +144,12 @@ class Batch:
 
     def _remove(self, job: Job) -> None:
         self.jobs.remove(job)
-        self._set_iteration()
+        self._sum_shares()
 
-    def _set_iteration(self) -> None:
+    def _sum_shares(self) -> None:
         # Summed anew at every change: adding and taking away would drift over millions of requests.
-        self._iteration = self.profile.alpha + sum(job.share for job in self.jobs)
+        self._shares = sum(job.share for job in self.jobs)
+
+    def _beside(self, job: Job) -> float:
+        """Seconds that a step takes without the tokens of `job`."""
+        return self.profile.alpha + (self._shares - job.share)

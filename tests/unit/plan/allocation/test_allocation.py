@@ -228,7 +228,7 @@ def test_the_tangents_of_latency_lie_below_the_requests_in_service_and_near_them
     option = groups_of(made([a_tier("cloud")], [heavy], objective={"responseTime": {"target": "60s"}}))[0].options[0]
     place = option.placement
     for batch in (0.01, 0.1, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0):
-        rate = place.profile.rate(batch, place.input_tokens, place.output_tokens)
+        rate = batch / place.profile.service_time(max(batch, 1.0), place.input_tokens, place.output_tokens)
         said = max(level + slope * rate for level, slope in _tangents(option))
         assert batch * (1 - bound) <= said <= batch * (1 + 1e-9)
 

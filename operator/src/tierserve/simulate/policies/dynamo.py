@@ -41,6 +41,9 @@ _SLACK_S = 1e-6
 class Engine:
     """What the planner knows of one engine from its profiling: step times, no queue.
 
+    Its time between tokens in a batch of n is that of a request which comes to n others: what the load loop asks for,
+    and for the throughput loop a batch that is larger by one, on the safe side.
+
     Args:
         pool: its step times, slots and the tokens of a request.
         i, o: input and output tokens of a request.
@@ -51,16 +54,16 @@ class Engine:
 
     def prefill(self) -> float:
         """Return the seconds of a prefill step of one request."""
-        return self.profile.prefill(0.0, self.i, self.o)
+        return self.profile.prefill(1.0, self.i, self.o)
 
     def decode_alone(self, n: float) -> float:
         """Return the seconds of a step in which n requests decode and none is prefilled."""
         return self.profile.alpha + n * (self.profile.beta + self.profile.gamma * (self.i + self.o / 2.0))
 
     def itl(self, n: _Number) -> _Number:
-        """Return the seconds between tokens in batches of n, prefill of the others included: it is linear in n."""
-        alone = self.profile.decode(0.0, self.i, self.o)
-        rise: _Number = n * (self.profile.decode(1.0, self.i, self.o) - alone)
+        """Return the seconds between tokens of a request beside n others, their prefill included: it is linear in n."""
+        alone = self.profile.decode(1.0, self.i, self.o)
+        rise: _Number = n * (self.profile.decode(2.0, self.i, self.o) - alone)
         return rise + alone
 
     def ttft(self, waiting: Floats | float, n: Floats) -> Floats:
@@ -133,7 +136,7 @@ class Dynamo:
         if self._sizing == "sweep":
             return round_up(self._factor * requests / self._swept(engine))
         beside = requests * window.mean("response_sum_s", "completions") / max(1, seen.ready)
-        expected = self._pool.profile.decode(min(beside, engine.slots), engine.i, engine.o)
+        expected = engine.itl(min(beside, float(engine.slots)))
         slower = itl / expected if itl > 0.0 else 1.0
         return round_up(self._factor * requests * self._gpu_s(engine, ttft / engine.prefill(), slower))
 

@@ -1,8 +1,9 @@
 """llm-d workload-variant-autoscaler (WVA): its queueing model, and its saturation mode.
 
 Rules: llm-d workload-variant-autoscaler, "Saturation analyzer" and the queue analyser it sizes by (Tantawi et al.,
-arXiv 2603.09730). Both decide every 60 s. What WVA wants is applied at once here; in a cluster an HPA or KEDA applies
-it, with a delay or a stabilisation that its user sets.
+arXiv 2603.09730). Both decide every 60 s. Its times of a batch are its own: the tokens of a request count among those
+of the batch and once more alone, so that its T(n) is our T(n + 1). What WVA wants is applied at once here; in a cluster
+an HPA or KEDA applies it, with a delay or a stabilisation that its user sets.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tierserve.queueing.batching import BatchProfile
 from tierserve.queueing.birth_death import loss_queue
 from tierserve.simulate.model import Floats, Pool, Snapshot
 from tierserve.simulate.policies.windows import Window, mean_tokens, round_up, waiting_per_replica
@@ -75,6 +77,16 @@ def _rounded(tokens: float) -> int:
     return round(math.log(tokens) / math.log(_GRID))
 
 
+def prefill_s(profile: BatchProfile, n: float, i: float, o: float) -> float:
+    """Return what WVA takes for the prefill in a batch of n: a step with all of n, and the request's own input."""
+    return profile.iteration(n, i, o) + (profile.beta + profile.gamma) * i
+
+
+def service_s(profile: BatchProfile, n: float, i: float, o: float) -> float:
+    """Return what WVA takes for the service in a batch of n: steps with all of n, and the request's own tokens."""
+    return (1.0 + o) * profile.iteration(n, i, o) + profile.own(i, o)
+
+
 def largest_rate(pool: Pool, i: float, o: float, ttft_s: float, itl_s: float) -> float | None:
     """Return the most requests per second at which one replica meets both targets, None where it never does.
 
@@ -87,13 +99,13 @@ def largest_rate(pool: Pool, i: float, o: float, ttft_s: float, itl_s: float) ->
     """
     batches = range(1, pool.slots + 1)
     # an odd profile may finish fewer per second with more in the batch: such a batch is not filled
-    rates = np.maximum.accumulate([pool.profile.rate(n, i, o) for n in batches])
+    rates = np.maximum.accumulate([n / service_s(pool.profile, n, i, o) for n in batches])
 
     targets = (ttft_s, itl_s)
 
     def at(rate: float) -> tuple[float, float]:
         queue = loss_queue(rate, 1, rates, _ROOM * pool.slots)
-        prefill = pool.profile.prefill(queue.mean_batch, i, o)
+        prefill = prefill_s(pool.profile, queue.mean_batch, i, o)
         return queue.mean_wait + prefill, (queue.mean_service - prefill) / o
 
     low, high = float(rates[0]) * _EDGE, float(rates[-1]) * (1.0 - _EDGE)
