@@ -19,7 +19,8 @@ IMPLAUSIBLE = 4.5  # standard errors
 _COUNTS = 12
 _LAST = 3  # counts that must not fall behind the climb
 _BEHIND = 2.0  # standard errors
-_LEAST_S, _MOST_S, _SLOW_S = 15.0, 120.0, 300.0
+_LEAST_S, _MOST_S = 15.0, 120.0
+_SLOW, _SLOWEST_S = 4.0, 300.0
 _LEAST_COUNT = 10.0  # under it a logarithm tells little
 
 
@@ -55,7 +56,7 @@ def ramp_rate(h: History, ahead_s: float, confidence: float = 0.0) -> float | No
         confidence: standard errors of that rate by which it is enlarged.
     """
     short = min(max(2.0 * ahead_s, _LEAST_S), _MOST_S)
-    lengths = (short, _SLOW_S) if _MOST_S <= short else (short,)
+    lengths = (short, min(_SLOW * short, _SLOWEST_S))
     rates = (_climb(h, length, ahead_s, confidence) for length in lengths if h.now - h.marks[0].t >= length)
     return next((rate for rate in rates if rate is not None), None)
 
