@@ -45,7 +45,7 @@ SLOTS = 32
 MARGIN = 0.05
 """Share of the p95 of service alone that a request may wait: p95 within 5% is what is asked."""
 CEILING = 10_000
-LOW, REPEATS = 1000.0, 12
+LOW, REPEATS = 1000.0, 6
 """Connections up to which the growth is repeated with other seeds, and how often it runs: few ask there."""
 BIN = 10.0**0.25
 

@@ -221,8 +221,8 @@ def _with_peakedness(h: History, load: Load) -> Load:
         low, high = 0.0, math.inf
     else:
         window = load.service_s if h.exact else max(2.0 * load.service_s, 4.0)
-        ratio, freedom = _count_dispersion(h, h.mark_at(start), max(window, 1.0))
-        low, high = _interval(ratio, freedom) if freedom >= 8 else (0.0, math.inf)
+        ratio, n = _count_dispersion(h, h.mark_at(start), max(window, 1.0))
+        low, high = _interval(ratio, n) if n >= 8 else (0.0, math.inf)
     seen = h.since(start)
     freedom = seen.seconds / load.service_s
     if freedom >= 5.0 and seen.in_system > 0.5:
