@@ -2,21 +2,22 @@
 
     make bench-growth                                  all of it
     python bench/growth.py --quick --out /tmp/growth   a small one: to 300 connections, few rules
-    python bench/growth.py --model slots --rule ours   a part; the page is made of all parts run so far
+    python bench/growth.py --case slots-103 --rule ours  a part; the page is made of all parts run so far
 
-Each connection thinks 120 s on average between an answer and its next request. Three cases: the slot model with start-ups
-of 103 and 30 s, and the token model with 103 s. Rules run with the knob as published; nothing is tuned.
+Each connection thinks 120 s on average between an answer and its next request. Three cases: the slot model with
+start-ups of 103 and 30 s, and the token model with 103 s. Rules run with the knob as published; nothing is tuned.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +25,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from autoscalers import A100_8B, rules, told
+from autoscalers import A100_8B, rules
+from autoscalers import told as told_in_batches
 from tierserve.plan.autoscale_staffing import Demand, replicas_for
 from tierserve.plan.autoscale_staffing import Objective as Staffing
 from tierserve.queueing import BatchProfile
@@ -106,7 +108,7 @@ class Run:
     requests: int
     decades: list[Bin]
     bins: list[Bin]
-    wall_s: float
+    cpu_s: float
 
 
 def profile_of(case: Case) -> BatchProfile:
@@ -124,8 +126,10 @@ def service_s(case: Case) -> float:
 def bare(profile: BatchProfile, work: Workload) -> Floats:
     """Seconds of each request alone."""
     i, o = work.input_tokens, work.output_tokens
-    return (1.0 + o) * profile.alpha + (profile.beta + profile.gamma) * i + o * (
-        profile.beta + profile.gamma * (i + o / 2.0)
+    return (
+        (1.0 + o) * profile.alpha
+        + (profile.beta + profile.gamma) * i
+        + o * (profile.beta + profile.gamma * (i + o / 2.0))
     )
 
 
@@ -149,6 +153,13 @@ def pool_of(case: Case) -> Pool:
         response_s=p95 + slack, ttft_s=profile.prefill(SLOTS, SIZES.input, SIZES.output) + slack, percentile=99.0
     )
     return Pool(profile, SLOTS, case.startup_s, goal, SIZES.input, SIZES.output, ceiling=CEILING)
+
+
+def told(pool: Pool, case: Case) -> Pool:
+    """The pool as rules are told of it, with a target between tokens; where no batch slows any it is out of the way."""
+    if case.model == "tokens":
+        return told_in_batches(pool)
+    return replace(pool, objective=replace(pool.objective, itl_s=1.25 * pool.profile.alpha))
 
 
 class Oracle:
@@ -175,7 +186,7 @@ def policy_of(rule: str, pool: Pool, case: Case, last: float) -> Policy:
     if rule == "static":  # for the load at the end, which nobody knows beforehand
         return rules()[rule].make(pool, float(oracle.decide(_at_the_end(last))))
     one = rules()["ray-serve"] if rule == "ray-serve-0.7" else rules()[rule]
-    return one.make(told(pool), 0.7 if rule == "ray-serve-0.7" else one.default)
+    return one.make(told(pool, case), 0.7 if rule == "ray-serve-0.7" else one.default)
 
 
 def _at_the_end(last: float) -> Snapshot:
@@ -192,8 +203,6 @@ def names() -> list[str]:
 def title(rule: str) -> str:
     own = {
         "oracle": "Oracle",
-        "ours": "TierServe, experience",
-        "ours-erlang": "TierServe",
         "ray-serve": "Ray Serve, 2 requests a replica",
         "ray-serve-0.7": "Ray Serve, 0.7 of the slots",
     }
@@ -234,13 +243,13 @@ def answers(found: Result, work: Workload, pool: Pool) -> Answers:
 
 
 def edges(last: float, step: float) -> list[float]:
-    count = max(round(math.log(last / FIRST) / math.log(step)), 1)
+    count = math.ceil(math.log(last / FIRST) / math.log(step) - 1e-9)
     return [FIRST * step**k for k in range(count)] + [last]
 
 
 def one_run(task: tuple[Case, str, Scale]) -> Run:
     case, rule, scale = task
-    started = time.perf_counter()
+    started = time.process_time()
     pool, parts, figures = pool_of(case), [], (0.0, 0.0)
     for last, seed in scale.runs():
         work = growth(last, seed, case)
@@ -256,12 +265,12 @@ def one_run(task: tuple[Case, str, Scale]) -> Run:
 
     def table(step: float) -> list[Bin]:
         points = edges(scale.last, step)
-        found = (every.within(a, b) for a, b in zip(points, points[1:], strict=False))
+        found = (every.within(a, b) for a, b in itertools.pairwise(points))
         return [one for one in found if one]
 
     return Run(
         case.name, rule, scale.last, *figures, float(first.kept.mean()), len(every.wait), table(10.0), table(BIN),
-        time.perf_counter() - started,
+        time.process_time() - started,
     )  # fmt: skip
 
 
@@ -276,21 +285,24 @@ def load(path: Path) -> list[Run]:
     ]
 
 
-def merged(old: Sequence[Run], new: Sequence[Run]) -> list[Run]:
-    fresh = {(r.case, r.rule) for r in new}
-    last = max(r.last for r in new) if new else LAST
-    return [r for r in old if (r.case, r.rule) not in fresh and r.last == last] + list(new)
+def merged(old: Sequence[Run], new: Run) -> list[Run]:
+    """All runs as far as the new one, which takes the place of an earlier one."""
+    return [r for r in old if (r.case, r.rule) != (new.case, new.rule) and r.last == new.last] + [new]
 
 
-def measured(todo: Sequence[tuple[Case, str, Scale]], jobs: int) -> list[Run]:
+def told_of(run: Run) -> str:
+    figures = " ".join(f"{b.p95:.2f}/{b.attained:.3f}" for b in run.decades)
+    return f"{run.case:11s}{run.rule:19s}{run.hours:9.0f} h {run.reversals:5.1f} turns/h {run.cpu_s:5.0f} s  {figures}"
+
+
+def measured(todo: Sequence[tuple[Case, str, Scale]], jobs: int) -> Iterator[Run]:
     """Run all, telling how far it is."""
-    if not todo:
-        return []
     one_run((todo[0][0], "hpa", replace(QUICK, repeats=1)))  # compiles, once for all processes
     if jobs == 1:
-        return [one_run(task) for task in track(todo, "runs")]
+        yield from track(map(one_run, todo), "runs", total=len(todo))
+        return
     with ProcessPoolExecutor(jobs) as workers:
-        return list(track(workers.map(one_run, todo), "runs", total=len(todo)))
+        yield from track(workers.map(one_run, todo), "runs", total=len(todo))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -306,13 +318,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept = (asked.out if asked.quick else ROOT / "out") / "growth.json"
     todo = [(c, r, scale) for c in CASES for r in names()
             if c.name in (asked.case or [c.name]) and r in (asked.rule or [r])]  # fmt: skip
-    runs = merged(load(kept), measured([] if asked.page_only else todo, asked.jobs))
+    runs = load(kept)
     kept.parent.mkdir(parents=True, exist_ok=True)
     asked.out.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps([asdict(r) for r in runs]))
-    for run in runs:
-        figures = " ".join(f"{b.p95:.2f}/{b.attained:.3f}" for b in run.decades)
-        print(f"{run.case:11s}{run.rule:19s}{run.hours:9.0f} h {run.reversals:5.1f} rev {run.wall_s:5.0f} s {figures}")
+    for run in measured(todo, asked.jobs) if not asked.page_only else ():
+        runs = merged(runs, run)
+        kept.write_text(json.dumps([asdict(r) for r in runs]))  # at once: who breaks it off goes on with --case, --rule
+        print(told_of(run), flush=True)
+    from growth_decision import timings
+    from growth_page import write
+
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    print(write(runs, timings(asked.quick), machine, asked.out))
 
 
 if __name__ == "__main__":

@@ -54,11 +54,11 @@ def timed(what: str, samples: bool, gateway: bool, learn: bool = False, growth: 
 def timings(quick: bool = False) -> list[Timing]:
     most = 5 if quick else 200
     return [
-        timed("with the gateway's figures, constant load", False, True, most=most),
-        timed("with the gateway's figures, a load that grows", False, True, growth=0.002, most=most),
+        timed("the gateway's figures, one sum of all replicas, constant load", False, True, most=most),
+        timed("the same, a load that grows", False, True, growth=0.002, most=most),
         timed("the same with experience (`learn_reserve`)", False, True, learn=True, most=most),
-        timed("with a sample of each of 15,625 replicas", True, False, most=min(most, 30)),
-        timed("with both", True, True, most=min(most, 30)),
+        timed("a sample of each of 15,625 replicas", True, False, most=min(most, 30)),
+        timed("both", True, True, most=min(most, 30)),
     ]
 
 

@@ -1,9 +1,10 @@
 """Whether arrivals climb, and where the climb arrives by the time that a replica asked for now would serve.
 
 Counts of equal times are fitted by a line and, for loads that grow by a share, by an exponential; the one that fits
-better is followed. A climb counts if its slope is beyond chance, so that a constant load moves nothing; if the line fits
-better than one step, for a step has happened and will not go on; and if the last counts still climb. A short time shows
-a steep climb soon, a longer one a slow climb that would take many more requests to show in a short one.
+better is followed. A climb counts if its slope is beyond chance, so that a constant load moves nothing; if the line
+fits better than one step, for a step has happened and will not go on; and unless a climb that has come to a level fits
+much better. A short time shows a steep climb soon, a longer one a slow climb that would take many more requests to show
+in a short one.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from tierserve.plan.autoscale_history import History
 
 IMPLAUSIBLE = 4.5  # standard errors
 _COUNTS = 12
-_LAST = 3  # counts that must not fall behind the climb
-_BEHIND = 2.0  # standard errors
+_LEVEL = 3  # counts at least on either side of the moment at which a climb ended
+_ENDED = 10.0  # F of a climb that ended over one that goes on: the 1% point of 1 and 9 degrees of freedom
 _LEAST_S, _MOST_S = 15.0, 120.0
 _SLOW, _SLOWEST_S = 4.0, 300.0
 _LEAST_COUNT = 10.0  # under it a logarithm tells little
 
 
 class Line(NamedTuple):
-    """A line through values at 0, 1, ..., n - 1, by least squares: `mean` in the middle, `slope`, sum of squares left."""
+    """A line through values at 0, 1, ..., n - 1, by least squares; `residual`: the sum of squares left."""
 
     mean: float
     slope: float
@@ -69,21 +70,35 @@ def _climb(h: History, length: float, ahead_s: float, confidence: float) -> floa
     noise = max(fit.residual / (_COUNTS - 2), fit.mean)
     if fit.slope <= 0 or fit.slope < IMPLAUSIBLE * math.sqrt(noise / fit.sxx) or _step_residual(y) <= fit.residual:
         return None
-    last = sum(v - fit.at(j) for j, v in list(enumerate(y))[-_LAST:])
-    if last < -_BEHIND * math.sqrt(noise * _LAST):
+    place = _COUNTS - 0.5 + min(ahead_s / width, _COUNTS)  # now is half a count after the middle of the last
+    arrives, left = _followed(y, fit, place)
+    ended = _ended_residual(y)
+    if left - ended > _ENDED * ended / (_COUNTS - 3):
         return None
-    place = _COUNTS - 1 + min(ahead_s / width, _COUNTS)
     error = math.sqrt(noise * (1.0 / _COUNTS + (place - fit.centre) ** 2 / fit.sxx))
-    return (_followed(y, fit, place) + confidence * error) / width
+    return (arrives + confidence * error) / width
 
 
-def _followed(y: Sequence[float], fit: Line, place: float) -> float:
-    """Return where the line or the exponential arrives, whichever fits better."""
+def _followed(y: Sequence[float], fit: Line, place: float) -> tuple[float, float]:
+    """Return where the line or the exponential arrives, whichever fits better, and the squares that it leaves."""
     if min(y) < _LEAST_COUNT:
-        return fit.at(place)
+        return fit.at(place), fit.residual
     grown = line([math.log(v) for v in y])
     left = sum((v - math.exp(grown.at(j))) ** 2 for j, v in enumerate(y))
-    return math.exp(grown.at(place)) if left < fit.residual else fit.at(place)
+    return (math.exp(grown.at(place)), left) if left < fit.residual else (fit.at(place), fit.residual)
+
+
+def _ended_residual(y: Sequence[float]) -> float:
+    """Return the squares left by the best line that is level from some moment on."""
+
+    def around(j: int) -> float:
+        x = [min(k, j) for k in range(len(y))]
+        mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+        sxx = sum((a - mean_x) ** 2 for a in x)
+        slope = sum((a - mean_x) * b for a, b in zip(x, y, strict=True)) / sxx
+        return sum((b - mean_y - slope * (a - mean_x)) ** 2 for a, b in zip(x, y, strict=True))
+
+    return min(around(j) for j in range(_LEVEL - 1, len(y) - _LEVEL))
 
 
 def _step_residual(y: Sequence[float]) -> float:
