@@ -145,9 +145,14 @@ def growth(last: float, seed: int, case: Case) -> Workload:
     return Workload(times, *SIZES.draw(at.size, rng), WARM_S + math.log(last / FIRST) / SPEED, f"to {last:g}")
 
 
+def full_p95_s() -> float:
+    """p95 of the service times in full batches, without a wait."""
+    case = Case("slots", 0.0)
+    return float(np.quantile(bare(profile_of(case), growth(10_000.0, 0, case)), 0.95))
+
+
 def pool_of(case: Case) -> Pool:
-    profile = profile_of(case)
-    p95 = float(np.quantile(bare(profile_of(Case("slots", 0.0)), growth(10_000.0, 0, case)), 0.95))
+    profile, p95 = profile_of(case), full_p95_s()
     slack = MARGIN * p95
     goal = Objective(
         response_s=p95 + slack, ttft_s=profile.prefill(SLOTS, SIZES.input, SIZES.output) + slack, percentile=99.0

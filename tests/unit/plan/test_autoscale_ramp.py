@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tierserve.plan.autoscale_history import History, Mark
-from tierserve.plan.autoscale_ramp import line, ramp_rate
+from tierserve.plan.autoscale_ramp import around_growth, line, ramp_rate
 
 AHEAD_S = 104.0
 GROWTH = math.log(1.1) / 60.0
@@ -79,3 +79,10 @@ def test_too_short_a_past_is_no_climb() -> None:
 def test_a_line_through_points_of_a_line_leaves_nothing() -> None:
     fit = line([3.0, 5.0, 7.0, 9.0])
     assert (fit.slope, fit.at(4.0), fit.residual) == pytest.approx((2.0, 11.0, 0.0))
+
+
+def test_growth_is_no_burst() -> None:
+    grown = [1000.0 * 1.02**k for k in range(40)]
+    assert around_growth(grown) == pytest.approx(0.0, abs=1e-6)
+    assert around_growth([1000.0 + 20.0 * k for k in range(40)]) == pytest.approx(0.0, abs=1e-6)
+    assert around_growth([1000.0, 3000.0] * 20) > 38 * 1000.0

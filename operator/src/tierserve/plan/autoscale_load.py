@@ -17,7 +17,7 @@ from scipy.special import chdtri
 
 from tierserve.plan.autoscale_history import History, Mark, Span, span
 from tierserve.plan.autoscale_model import Observation, Settings
-from tierserve.plan.autoscale_ramp import IMPLAUSIBLE, line
+from tierserve.plan.autoscale_ramp import IMPLAUSIBLE, around_growth
 
 _MODEL_ERROR = 0.02  # relative error of a rate that is never taken for a change
 _Z_FLOOR, _Z_CEILING = 0.05, 25.0
@@ -199,7 +199,7 @@ def _count_dispersion(h: History, first: Mark, window: float) -> tuple[float, in
     """Return the index of dispersion of arrival counts in windows of this length since a mark, and its degrees of
     freedom.
 
-    It is that around a line: a load that climbs is not a bursty one.
+    It is that around a line or an exponential: a load that climbs is not a bursty one.
     """
     n = min(int((h.now - first.t) / window), 40)
     cuts = [h.mark_at(h.now - k * window) for k in range(n, -1, -1)]
@@ -207,7 +207,7 @@ def _count_dispersion(h: History, first: Mark, window: float) -> tuple[float, in
     mean = sum(counts) / n if n else 0.0
     if n < 3 or mean <= 0:
         return 1.0, 0
-    return line(counts).residual / (n - 2) / mean, n - 2
+    return around_growth(counts) / (n - 2) / mean, n - 2
 
 
 def _with_peakedness(h: History, load: Load) -> Load:

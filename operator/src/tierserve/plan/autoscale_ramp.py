@@ -79,6 +79,12 @@ def _climb(h: History, length: float, ahead_s: float, confidence: float) -> floa
     return (arrives + confidence * error) / width
 
 
+def around_growth(y: Sequence[float]) -> float:
+    """Return the sum of squares around the line or the exponential through at least two values, whichever is less."""
+    fit = line(y)
+    return _followed(y, fit, 0.0)[1]
+
+
 def _followed(y: Sequence[float], fit: Line, place: float) -> tuple[float, float]:
     """Return where the line or the exponential arrives, whichever fits better, and the squares that it leaves."""
     if min(y) < _LEAST_COUNT:
