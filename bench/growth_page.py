@@ -77,9 +77,9 @@ it is repeated with other seeds ({REPEATS} runs in all), and their requests are 
   that did. (In the token model: to the first token no longer than that and a prefill in a full batch.)
 - **Rules** run with their knob as published (`tierserve simulate --policy list`), nothing is tuned.
   "{title("ours-erlang")}" is what operator and Serve policy do by default, "{title("ours")}" has `learn_reserve` on.
-  Static peak has from the beginning what the end needs. The oracle knows the rate to come and when it ends, not the arrivals: Erlang C
-  for the moment at which a replica asked for now serves. Rules are also told a target between tokens that leaves room
-  (slot model), or that of a batch of 80% of the slots (token model).
+  Static peak has from the beginning what the end needs. The oracle knows the rate to come and when it ends, not the
+  arrivals: Erlang C for the moment at which a replica asked for now serves. Rules are also told a target between
+  tokens that leaves room (slot model), or that of a batch of 80% of the slots (token model).
 - **Flat** means that the highest p95 of all decades is no more than {FLAT:.0%} over the lowest.
 """
 
