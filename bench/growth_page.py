@@ -129,7 +129,7 @@ def verdict(runs: Sequence[Run]) -> str:
     takes = f" The oracle takes {oracle.hours:,.1f} GPU-hours." if oracle else ""
     if not flat:
         return f"No rule is flat within {FLAT:.0%}.{takes}"
-    told = ", ".join(title(r.rule) for r in sorted(flat, key=lambda r: r.hours))
+    told = "; ".join(title(r.rule) for r in sorted(flat, key=lambda r: r.hours))
     return f"Flat within {FLAT:.0%}, the cheapest first: {told}.{takes}"
 
 
