@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-k8s test-fast check crds bench bench-truth bench-ray bench-constant bench-prediction bench-autoscalers cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo test test-k8s test-fast check crds bench bench-truth bench-ray bench-constant bench-prediction bench-autoscalers bench-growth cluster demo-k8s cluster-down lock setup clean
 
 help:  ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -65,6 +65,10 @@ bench-prediction:  ## predicted beside measured response times of real Ray Serve
 bench-autoscalers:  ## scaling rules of ours and of the peers on real traces and made-up load, simulated
 	@$(SETUP) dev
 	@$(BIN)/python bench/autoscalers.py
+
+bench-growth:  ## p95 from 10 to 500,000 connections that grow by 10% a minute, ours and the peers, simulated (10 minutes)
+	@$(SETUP) dev
+	@$(BIN)/python bench/growth.py
 
 cluster:  ## a cluster to try it on, from kind-config.yaml: kind where Docker is, else processes of this host
 	@$(SETUP) dev

@@ -100,15 +100,22 @@ def _sound(*values: float) -> bool:
 
 def sound_replica(s: ReplicaSample) -> bool:
     """Tell whether all figures of a sample are finite and not negative."""
-    return _sound(s.t, s.arrivals, s.completions, s.service_s, s.service_sq_s2, s.gateway_wait_s, s.running, s.waiting)
+    most = _LARGEST  # compared one by one: of thousands of replicas each is asked in each decision
+    try:
+        return (
+            0 <= s.t <= most and 0 <= s.arrivals <= most and 0 <= s.completions <= most and 0 <= s.service_s <= most
+            and 0 <= s.service_sq_s2 <= most and 0 <= s.gateway_wait_s <= most and 0 <= s.running <= most
+            and 0 <= s.waiting <= most
+        )  # fmt: skip
+    except TypeError:  # no number
+        return False
 
 
 def _fresh(t: float, now: float, settings: Settings) -> bool:
     return now - t <= settings.stale_after_s
 
 
-@dataclass(frozen=True, slots=True)
-class _Sums:
+class _Sums(NamedTuple):
     arrivals: float = 0.0
     completions: float = 0.0
     service_s: float = 0.0
@@ -116,17 +123,7 @@ class _Sums:
     gateway_wait_s: float = 0.0
 
 
-def _difference(now: ReplicaSample, before: ReplicaSample | None) -> _Sums:
-    """Return what happened between two samples of a replica; a counter that fell began again at 0."""
-    if before is None or now.arrivals < before.arrivals or now.completions < before.completions:
-        before = ReplicaSample(0.0, 0.0)
-    return _Sums(
-        now.arrivals - before.arrivals,
-        now.completions - before.completions,
-        max(now.service_s - before.service_s, 0.0),
-        max(now.service_sq_s2 - before.service_sq_s2, 0.0),
-        max(now.gateway_wait_s - before.gateway_wait_s, 0.0),
-    )
+_NEW = ReplicaSample(0.0, 0.0)
 
 
 def _late_share(gap_s: float, tick_s: float, settings: Settings) -> float:
@@ -135,18 +132,23 @@ def _late_share(gap_s: float, tick_s: float, settings: Settings) -> float:
 
 
 def _replica_sums(h: History, fresh: Mapping[str, ReplicaSample], now: float, settings: Settings) -> _Sums:
-    total = [0.0] * 5
-    tick_s = now - h.now
+    """Return what happened since the samples before; a counter that fell began again at 0."""
+    arrivals = completions = service_s = squares_s2 = wait_s = 0.0
+    tick_s, known = now - h.now, h.replicas
     warming = now - h.began <= settings.stale_after_s  # reports come one by one: what they counted before is not ours
     for name, sample in fresh.items():
-        before = h.replicas.get(name)
+        before = known.get(name)
         if before is None and warming:
             continue
-        d = _difference(sample, before)
         share = _late_share(sample.t - before.t, tick_s, settings) if before else 1.0
-        for i, value in enumerate((d.arrivals, d.completions, d.service_s, d.service_sq_s2, d.gateway_wait_s)):
-            total[i] += value * share
-    return _Sums(*total)
+        if before is None or sample.arrivals < before.arrivals or sample.completions < before.completions:
+            before = _NEW
+        arrivals += (sample.arrivals - before.arrivals) * share
+        completions += (sample.completions - before.completions) * share
+        service_s += max(sample.service_s - before.service_s, 0.0) * share
+        squares_s2 += max(sample.service_sq_s2 - before.service_sq_s2, 0.0) * share
+        wait_s += max(sample.gateway_wait_s - before.gateway_wait_s, 0.0) * share
+    return _Sums(arrivals, completions, service_s, squares_s2, wait_s)
 
 
 def _gateway_arrivals(h: History, sample: GatewaySample, now: float, settings: Settings) -> float | None:

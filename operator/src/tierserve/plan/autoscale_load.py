@@ -17,8 +17,8 @@ from scipy.special import chdtri
 
 from tierserve.plan.autoscale_history import History, Mark, Span, span
 from tierserve.plan.autoscale_model import Observation, Settings
+from tierserve.plan.autoscale_ramp import IMPLAUSIBLE, around_growth
 
-IMPLAUSIBLE = 4.5  # standard errors
 _MODEL_ERROR = 0.02  # relative error of a rate that is never taken for a change
 _Z_FLOOR, _Z_CEILING = 0.05, 25.0
 _Z_QUANTILE = 1e-3
@@ -196,14 +196,18 @@ def _interval(ratio: float, freedom: float) -> tuple[float, float]:
 
 
 def _count_dispersion(h: History, first: Mark, window: float) -> tuple[float, int]:
-    """Return the index of dispersion of arrival counts in windows of this length since a mark, and how many windows."""
+    """Return the index of dispersion of arrival counts in windows of this length since a mark, and its degrees of
+    freedom.
+
+    It is that around a line or an exponential: a load that climbs is not a bursty one.
+    """
     n = min(int((h.now - first.t) / window), 40)
-    cuts = [h.mark_at(h.now - k * window) for k in range(n + 1)]
-    counts = [(a.arrivals - b.arrivals) * window / max(a.t - b.t, 1e-9) for a, b in itertools.pairwise(cuts)]
+    cuts = [h.mark_at(h.now - k * window) for k in range(n, -1, -1)]
+    counts = [(b.arrivals - a.arrivals) * window / max(b.t - a.t, 1e-9) for a, b in itertools.pairwise(cuts)]
     mean = sum(counts) / n if n else 0.0
-    if n < 2 or mean <= 0:
+    if n < 3 or mean <= 0:
         return 1.0, 0
-    return sum((x - mean) ** 2 for x in counts) / (n - 1) / mean, n
+    return around_growth(counts) / (n - 2) / mean, n - 2
 
 
 def _with_peakedness(h: History, load: Load) -> Load:
@@ -218,7 +222,7 @@ def _with_peakedness(h: History, load: Load) -> Load:
     else:
         window = load.service_s if h.exact else max(2.0 * load.service_s, 4.0)
         ratio, n = _count_dispersion(h, h.mark_at(start), max(window, 1.0))
-        low, high = _interval(ratio, n - 1) if n >= 10 else (0.0, math.inf)
+        low, high = _interval(ratio, n) if n >= 8 else (0.0, math.inf)
     seen = h.since(start)
     freedom = seen.seconds / load.service_s
     if freedom >= 5.0 and seen.in_system > 0.5:
@@ -237,34 +241,3 @@ def estimate(h: History, load: Load, obs: Observation, settings: Settings) -> Lo
         load = replace(load, began=at, settled_age=None)
     load = _with_service(h, load, settings)
     return _with_rate(h, _with_peakedness(h, load), settings)
-
-
-def ramp_rate(h: History, ahead_s: float) -> float | None:
-    """Return the arrival rate `ahead_s` from now if arrivals climb steadily, None otherwise.
-
-    Twelve equal counts are fitted by a line and by one step; a climb counts if its slope is significant and the line
-    fits better than the step, for a step has happened and will not go on.
-    """
-    length = min(max(2.0 * ahead_s, 15.0), 120.0)
-    if h.now - h.marks[0].t < length:
-        return None
-    k = 12
-    width = length / k
-    cuts = [h.mark_at(h.now - (k - j) * width).arrivals for j in range(k)] + [h.marks[-1].arrivals]
-    y = [b - a for a, b in itertools.pairwise(cuts)]
-    mean, centre = sum(y) / k, (k - 1) / 2.0
-    sxx = sum((j - centre) ** 2 for j in range(k))
-    slope = sum((j - centre) * v for j, v in enumerate(y)) / sxx
-    line = sum((v - mean - slope * (j - centre)) ** 2 for j, v in enumerate(y))
-    noise = max(line / (k - 2), mean)
-    if slope <= 0 or slope < IMPLAUSIBLE * math.sqrt(noise / sxx) or _step_residual(y) <= line:
-        return None
-    return (mean + slope * min(centre + ahead_s / width, centre + k)) / width
-
-
-def _step_residual(y: list[float]) -> float:
-    def around_mean(v: list[float]) -> float:
-        m = sum(v) / len(v)
-        return sum((x - m) ** 2 for x in v)
-
-    return min(around_mean(y[:i]) + around_mean(y[i:]) for i in range(1, len(y)))

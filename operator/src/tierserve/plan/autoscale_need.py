@@ -10,12 +10,13 @@ import math
 from dataclasses import dataclass, replace
 
 from tierserve.plan.autoscale_history import History, Span
-from tierserve.plan.autoscale_load import Load, ramp_rate
+from tierserve.plan.autoscale_load import Load
 from tierserve.plan.autoscale_model import Observation, Settings
+from tierserve.plan.autoscale_ramp import ramp_rate
 from tierserve.plan.autoscale_staffing import Demand, reachable, replicas_for, response_quantile, wait_probability
 
 _CHANCE = 1e-6  # a queue that is rarer than this at the load believed is not chance
-_LEVEL_WINDOW_S, _LEVEL_VARIANCE = 5.0, 0.2  # variance to mean
+_LEVEL_WINDOW_S, _LEVEL_SERVICES, _LEVEL_VARIANCE = 5.0, 5.0, 0.2  # variance to mean
 _SMOOTH_S = 1.5
 
 
@@ -40,6 +41,12 @@ class View:
     def slots_running(self) -> int:
         """Slots of the replicas that serve now."""
         return self.obs.running * self.settings.slots
+
+    @property
+    def tick_s(self) -> float:
+        """Seconds until the next decision can want more, as long as since the last one."""
+        marks = self.history.marks
+        return max(marks[-1].t - marks[-2].t, 1.0) if len(marks) > 1 else 1.0
 
     @property
     def backlog(self) -> float:
@@ -67,7 +74,9 @@ class View:
         return seen.in_system_variance <= _LEVEL_VARIANCE * (seen.in_system + 1.0)
 
     def _recent(self) -> Span:
-        return self.history.since(max(self.load.began, self.history.now - _LEVEL_WINDOW_S))
+        # in less than some service times the number in the system of any stream stands still
+        window_s = max(_LEVEL_WINDOW_S, _LEVEL_SERVICES * self.load.service_s)
+        return self.history.since(max(self.load.began, self.history.now - window_s))
 
     def replicas(self, load: float) -> int:
         """Return the replicas that hold the objective at an offered load that grows by the headroom."""
@@ -175,7 +184,7 @@ def need(v: View) -> Need:
     found = found.or_more(n, f"{smooth(v.history):.0f} requests in the pool want {surge:.0f} slots")
     # Waiting connections ask more as replicas come; no more of them are coming.
     still = v.load.closed or v.is_level()
-    ahead = None if still else ramp_rate(v.history, v.startup_s + 1.0)
+    ahead = None if still else ramp_rate(v.history, v.startup_s + v.tick_s, v.settings.confidence)
     if ahead is not None:
         why = f"arrivals climb to {ahead:.1f}/s within the start-up time of {v.startup_s:.0f} s"
         found = found.or_more(v.replicas(ahead * v.load.service_s), why)
