@@ -1,5 +1,6 @@
 """The custom resource `GenAIDeployment` as frozen values, its units, presets and rules."""
 
+from tierserve.api.advice import advice
 from tierserve.api.deployment import API_VERSION, GROUP, KIND, PLURAL, VERSION, GenAIDeployment, Metadata, Spec
 from tierserve.api.document import to_document
 from tierserve.api.load import load, parse
@@ -36,6 +37,7 @@ __all__ = [
     "Tier",
     "TrafficClass",
     "ValidationFailed",
+    "advice",
     "load",
     "parse",
     "to_document",

@@ -11,6 +11,7 @@ from typing import Annotated
 import orjson
 import typer
 
+from tierserve.api.advice import advice
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.load import examined, text_of
 from tierserve.api.problems import Problem, ValidationFailed
@@ -61,7 +62,7 @@ def judge_text(file: str, text: str) -> Verdict:
         return Verdict(file, error.problems, ())
     if gaid is None:
         return Verdict(file, tuple(problems), ())
-    return Verdict(file, _placed(text, _unplaceable(gaid)), _placed(text, unused_fields(gaid)))
+    return Verdict(file, _placed(text, _unplaceable(gaid)), _placed(text, [*unused_fields(gaid), *advice(gaid)]))
 
 
 def _unplaceable(gaid: GenAIDeployment) -> Sequence[Problem]:
