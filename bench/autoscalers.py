@@ -282,8 +282,11 @@ def main() -> None:
     from autoscalers_page import write
 
     arguments.out.mkdir(parents=True, exist_ok=True)
+    parts = [f"--scenario {name}" for name in arguments.scenario or ()]
+    parts += [f"--rule {name}" for name in arguments.rule or ()]
+    command = " ".join(["python bench/autoscalers.py", *parts]) if parts else "make bench-autoscalers"
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.perf_counter() - started:.0f} s"
-    path = write(runs, scenarios, names, machine, arguments.out)
+    path = write(runs, scenarios, names, f"`{command}` ({machine})", arguments.out)
     (ROOT / "out").mkdir(exist_ok=True)
     (ROOT / "out" / "autoscalers.json").write_text(json.dumps([asdict(r) for r in runs]))
     print(path)

@@ -17,9 +17,9 @@ ABLATIONS = ("ours-paper-only", "ours-erlang")
 COLOURS = plt.get_cmap("tab20").colors
 
 
-def write(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str], machine: str, out: Path) -> Path:
+def write(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str], made_by: str, out: Path) -> Path:
     """Write autoscalers.md and its pictures; return the page."""
-    parts = [head(machine), summary(runs, scenarios, names)]
+    parts = [head(made_by), summary(runs, scenarios, names)]
     for name in scenarios:
         mine = [r for r in runs if r.scenario == name]
         picture = out / f"autoscalers-{name}.png"
@@ -30,10 +30,10 @@ def write(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str], m
     return path
 
 
-def head(machine: str) -> str:
+def head(made_by: str) -> str:
     return f"""# Scaling rules side by side
 
-Made by `make bench-autoscalers` ({machine}); all dice have seed 1, so the figures are the same on any machine.
+Made by {made_by}; all dice have seed 1, so the figures are the same on any machine.
 
 Simulated: continuous batching step by step (an 8B model on an A100, by its roofline), one queue at the gateway for
 every rule, {STARTUP_S:.0f} s from a raised target to a replica that serves, stops that drain.
