@@ -66,7 +66,7 @@ bench-autoscalers:  ## scaling rules of ours and of the peers on real traces and
 	@$(SETUP) dev
 	@$(BIN)/python bench/autoscalers.py
 
-bench-growth:  ## p95 from 10 to 500,000 connections that grow by 10% a minute, ours and the peers, simulated (10 minutes)
+bench-growth:  ## p95 from 10 to 500,000 connections that grow by 10% a minute, ours and the peers, simulated (6 minutes)
 	@$(SETUP) dev
 	@$(BIN)/python bench/growth.py
 
