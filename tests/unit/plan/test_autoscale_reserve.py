@@ -95,3 +95,34 @@ def test_a_load_beyond_experience_is_staffed_for_as_it_is() -> None:
         decision = pool.tick(80.0, queued=70.0 * k, running=before)
     assert decision.replicas >= 10
     assert not math.isinf(decision.target)
+
+
+def test_what_waited_before_replicas_were_there_and_is_late_afterwards_does_not_either() -> None:
+    pool = Pool()
+    for _ in range(600):
+        pool.tick(40.0)
+    for _ in range(60):  # too few, and a queue grows
+        pool.tick(40.0, late=20.0, queued=300.0, running=1)
+    for _ in range(30):  # they are there, and serve what has waited
+        pool.tick(40.0, late=40.0, queued=300.0)
+    for _ in range(2):  # the last of it is in service
+        pool.tick(40.0, late=40.0)
+    assert pool.state.reserve is not None
+    assert pool.state.reserve.late == 0.0
+    for _ in range(10):
+        pool.tick(40.0, late=4.0)
+    assert pool.state.reserve.late > 30.0
+
+
+def test_what_waited_before_replicas_were_there_is_worked_off_though_it_may_wait() -> None:
+    pool = Pool()
+    for _ in range(1200):
+        pool.tick(160.0)
+    kept = pool.target
+    pool.tick(160.0, queued=600.0, running=kept - 2)
+    decision = pool.tick(160.0, queued=600.0, running=kept)  # under four seconds of their work; five may wait
+    assert decision.replicas > kept
+    assert "for what waited for them" in decision.reason
+    for _ in range(3):
+        decision = pool.tick(160.0, running=decision.replicas)
+    assert decision.replicas == kept

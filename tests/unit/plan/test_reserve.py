@@ -12,6 +12,7 @@ import pytest
 from tierserve.plan.reserve import (
     HEADROOM,
     HOLD_S,
+    LOYALTY,
     MOST_STEPS,
     STANDING,
     Arrived,
@@ -109,6 +110,17 @@ def test_late_answers_in_truth_make_it_stricter_and_their_absence_laxer() -> Non
     strict, true, lax = (played(load, late=share) for share in (0.1, 0.01, 0.0))
     assert strict.trust < true.trust <= lax.trust  # type: ignore[operator]
     assert strict.replicas(0.0, SETTINGS) >= lax.replicas(0.0, SETTINGS)
+
+
+def test_of_rules_that_cost_about_the_same_the_one_followed_is_followed_on() -> None:
+    state = played([4.0] * 1800)
+    cheapest, missed = float(state.paper.cost.min()), np.zeros(state.paper.cost.size)
+    for dearer, followed in ((0.5 * LOYALTY, 7), (2.0 * LOYALTY, 0)):
+        cost = np.full(state.paper.cost.size, 2.0 * cheapest)
+        cost[0], cost[7] = cheapest, cheapest * (1.0 + dearer)
+        paper = replace(state.paper, cost=cost, missed=missed)
+        later = learn(replace(state, paper=paper, rule=7), Arrived(SETTINGS.step_s, 0.0, 0.0), SETTINGS)
+        assert later.rule == followed
 
 
 def test_what_waits_in_truth_is_worked_off_in_the_time_of_a_start() -> None:

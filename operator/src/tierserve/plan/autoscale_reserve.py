@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from tierserve.plan.autoscale_history import History, span
 from tierserve.plan.autoscale_model import GatewaySample
 from tierserve.plan.autoscale_need import Need, View, need, smooth
@@ -9,14 +12,15 @@ from tierserve.plan.reserve import Arrived, Reserve, ReserveSettings, learn
 
 _CHANCE_S = 3.0
 """A queue that is longer than the slack allows by no more than this comes and goes at a load that replicas bear."""
+_SERVED = 2.0
+"""Service times in which what was let in last is answered."""
 
 
 def reserve_settings(v: View) -> ReserveSettings:
     """Return what the rules are judged by: the start-up time as learned, the slack that the objective leaves."""
-    service_s = v.load.service_s + 1.645 * v.load.service_sd_s
     return ReserveSettings(
         startup_s=v.startup_s,
-        slack_s=max(v.settings.target_s - service_s, 0.1 * v.load.service_s),
+        slack_s=max(v.settings.target_s - _service_s(v), 0.1 * v.load.service_s),
         may_miss=1.0 - v.settings.percentile / 100.0,
         gain=v.settings.reserve_gain,
     )
@@ -28,18 +32,42 @@ def with_experience(state: Reserve, before: History, v: View) -> Reserve:
         return state
     new = span(before.marks[-1], v.history.marks[-1])
     answered, late = _answers(before.gateway, v.history.gateway)
-    if state.rule is None or v.obs.running < state.serving:
-        answered = late = 0.0  # the rule is not to blame for what was late before its replicas were there
+    state = _with_blame(state, v)
+    if v.history.now < state.own_from:
+        answered = late = 0.0
     came = Arrived(new.seconds, new.arrivals * _work(v), new.arrivals, answered, late)
     return learn(state, came, reserve_settings(v))
 
 
-def _work(v: View) -> float:
-    """Seconds of a full replica that a request takes.
+def _with_blame(state: Reserve, v: View) -> Reserve:
+    """Say from when on late answers are the rule's own.
 
-    By the profile, where there is one: what was seen of half-empty batches tells little of full ones.
+    It is not to blame for what was late before its replicas were there, nor for what has waited since: that must have
+    been served, which shows when the last of it is answered.
     """
-    return (v.settings.service_s if v.settings.profile else v.load.service_s) / v.settings.slots
+    if state.rule is None or v.obs.running < state.serving:
+        return replace(state, own_from=math.inf)
+    if math.isinf(state.own_from) and v.backlog < 1.0:
+        return replace(state, own_from=v.history.now + _SERVED * _service_s(v))
+    return state
+
+
+def _full_s(v: View) -> float:
+    """Mean seconds of service in a full replica; by the profile, where there is one.
+
+    What was seen of half-empty batches tells little of full ones, and it is full ones that a burst meets.
+    """
+    return v.settings.service_s if v.settings.profile else v.load.service_s
+
+
+def _service_s(v: View) -> float:
+    """Seconds that nearly all services in a full replica take."""
+    return _full_s(v) + 1.645 * v.load.service_sd_s
+
+
+def _work(v: View) -> float:
+    """Seconds of a full replica that a request takes."""
+    return _full_s(v) / v.settings.slots
 
 
 def _answers(before: GatewaySample | None, now: GatewaySample | None) -> tuple[float, float]:
@@ -62,6 +90,8 @@ def reserve_need(learned: Reserve, v: View) -> Need:
     waits_s = max(smooth(v.history) - v.slots_running, 0.0) * _work(v)
     late_s = waits_s - (settings.slack_s + min(settings.slack_s, _CHANCE_S)) * v.obs.running
     if late_s <= 0.0:
+        if math.isinf(learned.own_from) and waits_s > 0.0:
+            return found.or_more(learned.replicas(waits_s, settings), f"{learned.why}, and for what waited for them")
         return found
     now = need(v)
     found = found.or_more(learned.replicas(late_s, settings), f"{learned.why}, and for what waits too long")

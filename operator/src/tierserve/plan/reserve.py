@@ -43,6 +43,8 @@ BUDGET_STARTS = 20.0
 WARM_STARTS = 2.0
 """Start-up times for which it only looks on, or two minutes."""
 _PRIOR_ANSWERS = 1000.0
+LOYALTY = 0.02
+"""By how much cheaper another rule must be to be followed: else two that cost as much take turns."""
 
 _RULES = np.array([(w, h, s) for w in range(len(HOLD_S)) for h in HEADROOM for s in STANDING])
 _HOLD, _HEAD, _STAND = _RULES[:, 0].astype(np.int64), _RULES[:, 1].copy(), _RULES[:, 2].copy()
@@ -173,6 +175,8 @@ class Reserve:
         seen: requests, discounted.
         answered, late: answers in truth and those too late, discounted over `BUDGET_STARTS` start-ups.
         trust: share of `may_miss` that a rule may use up now.
+        own_from: Unix seconds from which on what is late in truth is the rule's own; inf while its replicas are not all
+            there, or what waited before they were is not yet served.
         rule: the one that is followed.
     """
 
@@ -185,6 +189,7 @@ class Reserve:
     seen: float = 0.0
     answered: float = 0.0
     late: float = 0.0
+    own_from: float = math.inf
     trust: float | None = None
     rule: int | None = None
 
@@ -291,4 +296,7 @@ def _leader(state: Reserve, trust: float, settings: ReserveSettings) -> int | No
         return None
     paper = state.paper
     allowed = float(paper.missed.min()) + settings.may_miss * trust * state.seen
-    return int(np.argmin(np.where(paper.missed <= allowed, paper.cost, np.inf)))
+    cost = np.where(paper.missed <= allowed, paper.cost, np.inf)
+    best = int(np.argmin(cost))
+    rule = best if state.rule is None else state.rule
+    return rule if cost[rule] <= (1.0 + LOYALTY) * cost[best] else best

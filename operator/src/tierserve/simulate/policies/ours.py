@@ -45,11 +45,8 @@ class Ours:
 
     def decide(self, seen: Snapshot) -> int:
         """Return the replicas wanted."""
-        # The objective is on the wait, so the spread of the service must not count: squares as of a constant one.
-        squares = seen.service_sum_s**2 / max(seen.completions, 1.0)
-        sample = ReplicaSample(
-            seen.t, seen.arrivals, seen.completions, seen.service_sum_s, squares, running=seen.running
-        )
+        # the objective is on the wait, so the spread of the service must not count: its squares are not told
+        sample = ReplicaSample(seen.t, seen.arrivals, seen.completions, seen.service_sum_s, running=seen.running)
         gateway = GatewaySample(seen.t, seen.arrivals, seen.queued, seen.running, seen.completions, seen.late)
         obs = Observation(seen.t, seen.ready, seen.target, self.pool.floor, self.pool.ceiling, {"all": sample}, gateway)
         decision, self.state = decide(obs, self.state, self.settings)
