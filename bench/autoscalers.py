@@ -122,6 +122,18 @@ def work_of(pool: Pool) -> float:
     return pool.profile.service_time(pool.slots, pool.input_tokens, pool.output_tokens) / pool.slots
 
 
+def least_hours(scenario: Scenario, work: Workload, pool: Pool) -> float:
+    """GPU-hours under which nobody can serve what arrives on the judged part: each request as one of a full batch.
+
+    That is its share of the steps that it is in, its tokens computed and its tokens of context read.
+    """
+    late = work.times_s >= scenario.tune_s
+    i, o = work.input_tokens[late].astype(float), work.output_tokens[late].astype(float)
+    step = pool.profile
+    seconds = step.alpha * (o + 1.0) / pool.slots + step.beta * (i + o) + step.gamma * (o + 1.0) * (i + o / 2.0)
+    return float(seconds.sum()) / 3600.0
+
+
 class Oracle:
     """Knows all arrivals: starts replicas ahead of the load to come, and stops them after the last that needs them."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import ModuleType
 
 from tierserve.plan.autoscale import Decision, GatewaySample, Observation, ReplicaSample, Settings, State, decide
 
@@ -17,6 +18,7 @@ class Pool:
     def __init__(self, settings: Settings = SETTINGS) -> None:
         self.settings, self.state = settings, State()
         self.t, self.arrivals, self.late, self.target = 1000.0, 0.0, 0.0, 1
+        self.startup_s = 60.0
 
     def tick(self, requests: float, *, late: float = 0.0, queued: float = 0.0, running: int | None = None) -> Decision:
         self.t += 1.0
@@ -24,8 +26,9 @@ class Pool:
         self.late += late
         gateway = GatewaySample(self.t, self.arrivals, queued, requests, self.arrivals, self.late)
         sample = ReplicaSample(
-            self.t, self.arrivals, self.arrivals, self.arrivals, self.arrivals, running=requests, startup_s=60.0
-        )
+            self.t, self.arrivals, self.arrivals, self.arrivals, self.arrivals, running=requests,
+            startup_s=self.startup_s,
+        )  # fmt: skip
         return self._decide(running, {"a": sample}, gateway)
 
     def silent_tick(self) -> Decision:
@@ -104,13 +107,13 @@ def test_what_waited_before_replicas_were_there_and_is_late_afterwards_does_not_
     for _ in range(60):  # too few, and a queue grows
         pool.tick(40.0, late=20.0, queued=300.0, running=1)
     for _ in range(30):  # they are there, and serve what has waited
-        pool.tick(40.0, late=40.0, queued=300.0)
+        pool.tick(40.0, late=40.0, queued=300.0, running=6)
     for _ in range(2):  # the last of it is in service
-        pool.tick(40.0, late=40.0)
+        pool.tick(40.0, late=40.0, running=6)
     assert pool.state.reserve is not None
     assert pool.state.reserve.late == 0.0
     for _ in range(10):
-        pool.tick(40.0, late=4.0)
+        pool.tick(40.0, late=4.0, running=6)
     assert pool.state.reserve.late > 30.0
 
 
@@ -123,6 +126,23 @@ def test_what_waited_before_replicas_were_there_is_worked_off_though_it_may_wait
     decision = pool.tick(160.0, queued=600.0, running=kept)  # under four seconds of their work; five may wait
     assert decision.replicas > kept
     assert "for what waited for them" in decision.reason
-    for _ in range(3):
+    for _ in range(35):  # and what came for it is held for the window
         decision = pool.tick(160.0, running=decision.replicas)
     assert decision.replicas == kept
+
+
+def test_where_nothing_is_said_experience_decides_for_pools_that_start_slowly() -> None:
+    slow = Pool(replace(SETTINGS, learn_reserve=None))
+    assert "of the last" in slow.burst(high=80.0).reason
+    quick = Pool(replace(SETTINGS, learn_reserve=None, startup_s=5.0))
+    quick.startup_s = 5.0
+    quick.burst(high=80.0)
+    assert quick.state.reserve is None
+
+
+def test_a_constant_number_of_connections_has_a_slot_each_whatever_was_learned(sim: ModuleType) -> None:
+    settings = Settings(target_s=1.6, service_s=1.0, slots=8, startup_s=60.0, learn_reserve=True)
+    for seed in (1, 2):
+        pool = sim.Pool(settings, sim.lognormal(1.0, 0.1), seed=seed, startup_s=60.0, tick_s=1.0)
+        pool.connect(25)
+        assert set(pool.run(2700.0).targets(600.0)) == {4}

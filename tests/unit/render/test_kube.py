@@ -51,6 +51,14 @@ def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
     assert spec["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no replica on the head"
 
 
+@pytest.mark.parametrize(("standby", "told"), [("learned", True), ("none", False), (None, None)])
+def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, told):
+    found = objects(edge={"replicas": {"standby": standby} if standby else {}})
+    spec = found["RayService", "assistant-edge-default"]["spec"]
+    (deployment,) = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
+    assert deployment["autoscaling_config"]["policy"]["policy_kwargs"]["learn_reserve"] is told
+
+
 def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
     found = objects(edge={"replicas": {"min": 0, "max": 2, "idle": "5m"}})
     spec = found["RayService", "assistant-edge-default"]["spec"]

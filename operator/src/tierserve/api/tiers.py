@@ -99,6 +99,11 @@ class Replicas(Part):
         le=10,
         description="Share by which the load may grow at once, before replicas can start; slots are kept for it.",
     )
+    standby: Literal["learned", "none"] | None = Field(
+        None,
+        description="Replicas that stand ready beyond the load of now: `learned` from what has come before, or `none`; "
+        "if left out, learned where a start takes a minute or more.",
+    )
 
 
 class TierPower(Part):

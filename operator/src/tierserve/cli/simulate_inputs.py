@@ -70,6 +70,7 @@ def pool_of(gaid: GenAIDeployment, one: Placement, options: Options, ttft_s: flo
         floor=one.min_replicas,
         ceiling=one.max_replicas,
         gpus=float(gaid.tier(one.tier).hardware.per_replica),
+        standby=one.standby,
     )
 
 

@@ -161,6 +161,13 @@ def _backlog_since(h: History, obs: Observation, state: State, settings: Setting
     return state.backlog_since if state.backlog_since is not None else obs.t
 
 
+def _window_s(found: Need, learned: Reserve | None, v: View) -> float:
+    """Return for how long the highest need is held; sleep and what is learned know how long a load is remembered."""
+    if v.obs.floor == 0 and found.down == 0:
+        return 0.0
+    return max(v.settings.scale_down_window_s, v.startup_s if learned is None else 0.0)
+
+
 def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision, State]:
     """Return how many replicas the pool is to have, and the state for the next call.
 
@@ -179,15 +186,13 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     since = _backlog_since(history, obs, state, settings)
     startup_s = _startup(state, obs.replicas, settings)
     view = View(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
-    learned = with_experience(state.reserve or Reserve(), state.history, view) if settings.learn_reserve else None
+    learns = settings.learns(startup_s)
+    learned = with_experience(state.reserve or Reserve(), state.history, view) if learns else None
     found = need(view) if learned is None else reserve_need(learned, view)
     quiet = watch(state.quiet, state.history, view) if obs.floor == 0 else None
     if quiet is not None:
         found = with_sleep(found, quiet, view)
-    # what is learned knows how long a load is to be remembered, and so does sleep
-    knows = learned is not None or (quiet is not None and found.down == 0)
-    window_s = 0.0 if knows else max(settings.scale_down_window_s, startup_s)
-    needs = _remember(state.needs or ((obs.t, obs.target),), obs.t, found.down, window_s)
+    needs = _remember(state.needs or ((obs.t, obs.target),), obs.t, found.down, _window_s(found, learned, view))
     n, why = _target(found, needs[0][1], obs, settings)
     decision = _decision(n, why, view)
     raised, startups = _learn_startup(state, n, obs)

@@ -80,13 +80,16 @@ def reserve_need(learned: Reserve, v: View) -> Need:
     """Return the replicas that the rule followed wants; where more waits than the slack allows, what Erlang C wants.
 
     A load beyond experience shows as a queue that is longer than it may be; then the load of now is staffed for as a
-    pool without experience would.
+    pool without experience would. A constant number of connections has a slot each, whatever the rule.
     """
     if learned.rule is None:
         return need(v)
     settings = reserve_settings(v)
     n = learned.replicas(0.0, settings)
     found = Need(n, n, learned.why)
+    connections = v.connections()
+    if connections is not None:
+        found = found.or_more(v.hold(connections), f"{connections:.0f} connections, a slot for each")
     waits_s = max(smooth(v.history) - v.slots_running, 0.0) * _work(v)
     late_s = waits_s - (settings.slack_s + min(settings.slack_s, _CHANCE_S)) * v.obs.running
     if late_s <= 0.0:

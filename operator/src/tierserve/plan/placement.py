@@ -36,6 +36,7 @@ class Placement:
         min_replicas, max_replicas: floor and ceiling at this site.
         idle_s: how long the last replica stands idle before it goes, where the floor is 0; None: as a start takes.
         headroom: share of the load that slots are kept for on top of it.
+        standby: whether replicas stand ready as experience has it; None: where a start takes a minute or more.
         startup_s: prior of the time to start a replica.
         percentile, target_s: this per cent of the requests must wait and be served within target_s.
         bound: what sets the slots: memory, responseTime, firstToken, perToken or engine.
@@ -72,6 +73,7 @@ class Placement:
     context_tokens: int = 4096
     headroom: float = 0.0
     idle_s: float | None = None
+    standby: bool | None = None
     sizes: Sizes = ()
     spread_known: bool = False
     bounds: dict[str, int] = field(default_factory=dict, compare=False)
@@ -217,6 +219,7 @@ def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, siz
         context_tokens=model.context_tokens,
         headroom=tier.replicas.headroom,
         idle_s=tier.replicas.idle.value if tier.replicas.idle is not None else None,
+        standby=None if tier.replicas.standby is None else tier.replicas.standby == "learned",
         sizes=tokens.classes,
         spread_known=model.output.spread is not None,
         bounds=slots.bounds,

@@ -170,6 +170,7 @@ def _policy_kwargs(service: str, placement: Placement, target: ServeTarget) -> d
         "startup_s": placement.startup_s,
         "headroom": placement.headroom,
         "idle_window_s": placement.idle_s,
+        "learn_reserve": placement.standby,
         "demand_url": target.demand_urls.get(placement.pool),
         "decisions_address": target.decisions_address,
         "only_version": _only_version(service, placement, target),

@@ -59,6 +59,7 @@ class Pool:
         input_tokens, output_tokens: means of a request, as measured before the run.
         objective: what the requests must keep.
         gpus: accelerators of one replica.
+        standby: as `replicas.standby` of the tier; a matter of TierServe's own rule.
     """
 
     profile: BatchProfile
@@ -70,6 +71,7 @@ class Pool:
     floor: int = 1
     ceiling: int = 10_000
     gpus: float = 1.0
+    standby: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Ours:
             profile=pool.profile,
             input_tokens=i,
             output_tokens=o,
-            learn_reserve=True,
+            learn_reserve=pool.standby,
         )
         self.settings = replace(given, **settings)  # type: ignore[arg-type]
         self.state = State()
