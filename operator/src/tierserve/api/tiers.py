@@ -102,7 +102,7 @@ class Replicas(Part):
     standby: Literal["learned", "none"] | None = Field(
         None,
         description="Replicas that stand ready beyond the load of now: `learned` from what has come before, or `none`; "
-        "if left out, learned where a start takes a minute or more.",
+        "if left out, learned where `startup`, or that of the engine, is a minute or more (vllm).",
     )
 
 

@@ -186,8 +186,7 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     since = _backlog_since(history, obs, state, settings)
     startup_s = _startup(state, obs.replicas, settings)
     view = View(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
-    learns = settings.learns(startup_s)
-    learned = with_experience(state.reserve or Reserve(), state.history, view) if learns else None
+    learned = with_experience(state.reserve or Reserve(), state.history, view) if settings.learns else None
     found = need(view) if learned is None else reserve_need(learned, view)
     quiet = watch(state.quiet, state.history, view) if obs.floor == 0 else None
     if quiet is not None:

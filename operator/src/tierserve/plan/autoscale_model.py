@@ -10,7 +10,7 @@ from tierserve.plan.autoscale_staffing import Objective
 from tierserve.queueing.batching import BatchProfile
 
 SLOW_START_S = 60.0
-"""Seconds from which on replicas start too slowly to follow a load that changes."""
+"""Seconds from which on replicas are taken to start too slowly to follow a load that changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Settings:
         sampling_jitter_s: spread of the times at which replicas are sampled (no matter with the gateway's figures).
         learn_reserve: whether those replicas stand ready that experience shows to suffice (plan/reserve.py), in place
             of those that Erlang C gives for the load of now. It pays where a start takes long beside the time that a
-            request may wait; None: where it takes `SLOW_START_S` or more.
+            request may wait; None: where `startup_s` is `SLOW_START_S` or more.
         reserve_gain: by how much requests that were late in truth move what is trusted on paper.
         profile: batching profile; with `input_tokens` and `output_tokens` the prior is scaled by observed over
             modelled.
@@ -88,9 +88,10 @@ class Settings:
         """The response-time objective."""
         return Objective(self.target_s, self.percentile)
 
-    def learns(self, startup_s: float) -> bool:
-        """Tell whether experience decides which replicas stand ready, with starts that take so long."""
-        return startup_s >= SLOW_START_S if self.learn_reserve is None else self.learn_reserve
+    @property
+    def learns(self) -> bool:
+        """Whether experience decides which replicas stand ready; what is seen of starts later does not change it."""
+        return self.startup_s >= SLOW_START_S if self.learn_reserve is None else self.learn_reserve
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Placement:
         min_replicas, max_replicas: floor and ceiling at this site.
         idle_s: how long the last replica stands idle before it goes, where the floor is 0; None: as a start takes.
         headroom: share of the load that slots are kept for on top of it.
-        standby: whether replicas stand ready as experience has it; None: where a start takes a minute or more.
+        standby: whether replicas stand ready as experience has it; None: where `startup_s` is a minute or more.
         startup_s: prior of the time to start a replica.
         percentile, target_s: this per cent of the requests must wait and be served within target_s.
         bound: what sets the slots: memory, responseTime, firstToken, perToken or engine.
