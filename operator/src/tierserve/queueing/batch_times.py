@@ -16,6 +16,7 @@ Sizes are a mixture of (share, input tokens, output tokens); `lognormal_points` 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -23,15 +24,18 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from tierserve.queueing._arrays import Array
-from tierserve.queueing._check import above_zero, at_least_zero, complain, fraction
+from tierserve.queueing._check import above_zero, at_least_zero, complain, fraction, whole
 from tierserve.queueing.batching import BatchProfile, Sizes
-from tierserve.queueing.birth_death import BatchQueue, batch_queue
+from tierserve.queueing.birth_death import BatchQueue, levels_of, queue_of
 from tierserve.queueing.general import wait_ratio
 
 _EDGES = np.concatenate([np.linspace(0.0, 0.9, 19), [0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 1.0]])
 """Of the parts that a distribution of sizes is cut into: finer where percentiles are asked for."""
 _STAY = math.sqrt(2.0 / 3.0)
 _SURE = 1e-12
+_FEW = 8
+"""Sizes up to which a loop is faster than arrays."""
+_SAME = 1e-10
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,11 @@ class BatchWork:
         return batch / (alone + (batch - 1.0) * ((full - alone) / max(self.slots - 1, 1)))
 
     @cached_property
+    def levels(self) -> Array:
+        """0 and the rates, checked, shape (n + 1,)."""
+        return levels_of(self.rates)
+
+    @cached_property
     def shares(self) -> Array:
         """Share of each size, shape (m,)."""
         return np.array([share for share, _, _ in self.sizes])
@@ -81,8 +90,17 @@ class BatchWork:
 
     def services(self, mean_s: float) -> Array:
         """Return the service time of each size where the mean of them is `mean_s` seconds, shape (m,)."""
-        step = (mean_s - float(self.shares @ self.own)) / float(self.shares @ self.steps)
-        return self.steps * step + self.own
+        own, steps = self._means
+        return self.steps * ((mean_s - own) / steps) + self.own
+
+    @cached_property
+    def _means(self) -> tuple[float, float]:
+        return float(self.shares @ self.own), float(self.shares @ self.steps)
+
+    @cached_property
+    def alone_s(self) -> float:
+        """Mean service time in a replica that is else empty."""
+        return 1.0 / float(self.rates[0])
 
     @cached_property
     def full_s(self) -> float:
@@ -108,7 +126,7 @@ class BatchWork:
         return spread / (self.full_s * self.full_s)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BatchResponse:
     """Response times of a pool in seconds, without the network.
 
@@ -138,11 +156,29 @@ class BatchResponse:
         """Return P(wait + service > t seconds)."""
         if self.decay <= 0.0:
             return 1.0
-        spread = np.maximum(self.free_sd, _SURE * self.free)
-        served = ndtr((self.free - t) / spread)
+        return self._few(t) if len(self.shares) <= _FEW else self._many(t)
+
+    def _many(self, t: float) -> float:
+        served = ndtr((self.free - t) / np.maximum(self.free_sd, _SURE * self.free))
         waited = np.exp(-self.decay * np.maximum(t - self.full, 0.0))
         p = self.queue.p_wait
         return float(self.shares @ ((1.0 - p) * served + p * waited))
+
+    def _few(self, t: float) -> float:
+        """The same without arrays, which take longer than the sum."""
+        p, total = self.queue.p_wait, 0.0
+        for share, free, width, full in self._parts:
+            served = 0.5 * math.erfc((t - free) / width)
+            waited = math.exp(-self.decay * (t - full)) if t > full else 1.0
+            total += share * ((1.0 - p) * served + p * waited)
+        return total
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[float, float, float, float], ...]:
+        """(share, free, sqrt(2) deviations of it, full) of each size."""
+        width = math.sqrt(2.0) * np.maximum(self.free_sd, _SURE * self.free)
+        columns = (self.shares.tolist(), self.free.tolist(), width.tolist(), self.full.tolist())
+        return tuple(zip(*columns, strict=True))
 
     def wait_survival(self, t: float) -> float:
         """Return P(wait > t seconds)."""
@@ -160,13 +196,36 @@ class BatchResponse:
         miss = 1.0 - fraction("q", q, "give a quantile such as 0.95")
         if self.decay <= 0.0:
             return math.inf
-        low, high = 0.0, float(np.max(self.full)) + self.wait_quantile(q)
+        high = float(np.max(self.full)) + self.wait_quantile(q)
         while self.survival(high) > miss:
-            low, high = high, 2.0 * high
-        while high - low > 1e-10 * high:
-            mid = 0.5 * (low + high)
-            low, high = (mid, high) if self.survival(mid) > miss else (low, mid)
-        return high
+            high *= 2.0
+        return _first_within(self.survival, miss, high)
+
+
+def _first_within(survival: Callable[[float], float], miss: float, high: float) -> float:
+    """Return the least t <= high with survival(t) <= miss, which falls, to ten digits and never below.
+
+    By regula falsi (Illinois) on the logarithm, which is nearly straight where waits are exponential; where two steps
+    do not halve the bracket, as beside a jump, the next one does.
+    """
+    low, at_low, at_high = 0.0, -math.log(miss), min(_excess(survival(high), miss), 0.0)
+    side, slow, width = 0, 0, high
+    while high - low > _SAME * high:
+        x = (low * at_high - high * at_low) / (at_high - at_low) if slow < 2 else 0.5 * (low + high)
+        x = min(max(x, low + 0.2 * _SAME * high), high - 0.2 * _SAME * high)
+        y = _excess(survival(x), miss)
+        if y > 0.0:
+            low, at_low, at_high, side = x, y, at_high * (0.5 if side > 0 else 1.0), 1
+        else:
+            high, at_high, at_low, side = x, y, at_low * (0.5 if side < 0 else 1.0), -1
+        slow = slow + 1 if high - low > 0.5 * width else 0
+        width = high - low if slow == 0 else width
+    return high
+
+
+def _excess(survival: float, miss: float) -> float:
+    """ln(survival / miss), no less than to a thousandth: lower, it would only mislead the next guess."""
+    return math.log(max(survival / miss, 1e-3))
 
 
 def batch_response(lam: float, replicas: int, work: BatchWork) -> BatchResponse:
@@ -183,10 +242,10 @@ def batch_response(lam: float, replicas: int, work: BatchWork) -> BatchResponse:
     Raises:
         ValueError: an argument is out of its range.
     """
-    queue = batch_queue(lam, replicas, work.rates)
-    ratio = wait_ratio(queue.servers, min(lam / queue.capacity, 1.0), work.cs2) if lam > 0.0 else 1.0
-    p = queue.p_wait
-    alone = 1.0 / float(work.rates[0])
+    rate = at_least_zero("lam", lam, "give the arrivals per second")
+    queue = queue_of(rate, whole("replicas", replicas, "give the replicas that serve"), work.levels)
+    ratio = wait_ratio(queue.servers, min(rate / queue.capacity, 1.0), work.cs2) if rate > 0.0 else 1.0
+    p, alone = queue.p_wait, work.alone_s
     mean_s = alone if p >= 1.0 else max(alone, (queue.mean_service - p * work.full_s) / (1.0 - p))
     return BatchResponse(
         queue=queue,
