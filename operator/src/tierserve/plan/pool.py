@@ -15,7 +15,8 @@ from tierserve.queueing.batch_times import BatchResponse, BatchWork, batch_respo
 
 UNREACHABLE_WAIT = 0.1
 """Where service alone misses the target: the wait may add this share of the service time at the percentile."""
-_EDGE = 1e-3
+ALMOST = 1e-3
+"""Share of what may miss that is added where sizes that are always too long use it up."""
 _CLOSE = 1e-10
 _LEAST = 1e-300
 _MOST_REPLICAS = 1 << 40
@@ -47,7 +48,7 @@ def may_miss(placement: Placement) -> float:
     """
     share, work = 1.0 - placement.percentile / 100.0, work_of(placement)
     too_long = float(work.shares[work.services(1.0 / float(work.rates[0])) > placement.target_s].sum())
-    return max(share, too_long + _EDGE * share) if 0.0 < too_long <= share * (1.0 + _EDGE) else share
+    return max(share, too_long + ALMOST * share) if 0.0 < too_long <= share * (1.0 + ALMOST) else share
 
 
 def miss(placement: Placement, response: BatchResponse) -> float:

@@ -31,8 +31,10 @@ from tierserve.queueing.general import wait_ratio
 
 _EDGES = np.concatenate([np.linspace(0.0, 0.9, 19), [0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 1.0]])
 """Of the parts that a distribution of sizes is cut into: finer where percentiles are asked for."""
-_STAY = math.sqrt(2.0 / 3.0)
-_SURE = 1e-12
+STAY = math.sqrt(2.0 / 3.0)
+"""Deviation of the mean batch during a stay, over that of the batch."""
+SURE = 1e-12
+"""Least deviation of a service time, over its mean."""
 _FEW = 8
 """Sizes up to which a loop is faster than arrays."""
 _SAME = 1e-10
@@ -159,7 +161,7 @@ class BatchResponse:
         return self._few(t) if len(self.shares) <= _FEW else self._many(t)
 
     def _many(self, t: float) -> float:
-        served = ndtr((self.free - t) / np.maximum(self.free_sd, _SURE * self.free))
+        served = ndtr((self.free - t) / np.maximum(self.free_sd, SURE * self.free))
         waited = np.exp(-self.decay * np.maximum(t - self.full, 0.0))
         p = self.queue.p_wait
         return float(self.shares @ ((1.0 - p) * served + p * waited))
@@ -176,7 +178,7 @@ class BatchResponse:
     @cached_property
     def _parts(self) -> tuple[tuple[float, float, float, float], ...]:
         """(share, free, sqrt(2) deviations of it, full) of each size."""
-        width = math.sqrt(2.0) * np.maximum(self.free_sd, _SURE * self.free)
+        width = math.sqrt(2.0) * np.maximum(self.free_sd, SURE * self.free)
         columns = (self.shares.tolist(), self.free.tolist(), width.tolist(), self.full.tolist())
         return tuple(zip(*columns, strict=True))
 
@@ -253,7 +255,7 @@ def batch_response(lam: float, replicas: int, work: BatchWork) -> BatchResponse:
         decay=(queue.capacity - queue.arrival_rate) / ratio,
         shares=work.shares,
         free=work.services(mean_s),
-        free_sd=work.slope * (queue.batch_sd / replicas * _STAY),
+        free_sd=work.slope * (queue.batch_sd / replicas * STAY),
         full=work.full,
     )
 
