@@ -73,22 +73,29 @@ class BatchWork:
     @cached_property
     def levels(self) -> Array:
         """0 and the rates, checked, shape (n + 1,)."""
-        return levels_of(self.rates)
+        rates = self.rates  # j / (T(1) + (j - 1) t) rises throughout or falls throughout
+        return np.append(0.0, rates) if rates[-1] >= rates[0] else levels_of(rates)
 
     @cached_property
     def shares(self) -> Array:
         """Share of each size, shape (m,)."""
-        return np.array([share for share, _, _ in self.sizes])
+        return self._columns[0]
 
     @cached_property
     def steps(self) -> Array:
         """Steps of each size, prefill among them, shape (m,)."""
-        return np.array([1.0 + o for _, _, o in self.sizes])
+        return 1.0 + self._columns[2]
 
     @cached_property
     def own(self) -> Array:
         """Seconds that the tokens of each size add to its own steps, shape (m,)."""
-        return np.array([self.profile.own(i, o) for _, i, o in self.sizes])
+        _, i, o = self._columns
+        beta, gamma = self.profile.beta, self.profile.gamma
+        return (beta + gamma) * i + o * (beta + gamma * (i + 0.5 * o))
+
+    @cached_property
+    def _columns(self) -> Array:
+        return np.array(self.sizes, dtype=np.float64).T.copy()
 
     def services(self, mean_s: float) -> Array:
         """Return the service time of each size where the mean of them is `mean_s` seconds, shape (m,)."""
