@@ -7,7 +7,7 @@ planned alone by `plan.pool`: the replicas are those of `replicas_for`, without 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,20 +29,23 @@ from tierserve.queueing.batch_many import (
 
 _TOGETHER = 512
 """Pools that are looked for in lock-step: enough that calls cost little, few enough for the cache."""
+_FEW = 12
+"""Fewer pools than this are planned sooner one by one."""
 _NEAR = 1e-8
 """Nearer to a bound than this, beside it, the pool alone decides."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManyPlans:
-    """The least replicas of d pools and what is predicted with them; arrays of shape (d,), in the order given.
+    """The replicas of d pools and what is predicted with them; arrays of shape (d,), in the order given.
 
     Attributes:
-        replicas: R, 0 where nobody asks.
+        replicas: R, 0 where nobody asks; there the times are those of an empty replica.
         p_wait: share of the requests that find all slots taken.
         wait_s: quantile of the wait at the objective's percentile, seconds.
         inference_s: the same of wait and service together.
         mean_s: mean of wait and service together.
+        late: share of the requests for which wait and service take longer than the target leaves.
     """
 
     replicas: Index
@@ -50,17 +53,24 @@ class ManyPlans:
     wait_s: Array
     inference_s: Array
     mean_s: Array
+    late: Array
 
-    def _put(self, at: Index, values: Sequence[npt.ArrayLike]) -> None:
+    def put(self, at: Index | int, values: Sequence[npt.ArrayLike]) -> None:
+        """Replace some of the rows."""
         for name, column in zip(self.__slots__, values, strict=True):
             getattr(self, name)[at] = column
+
+    @property
+    def columns(self) -> tuple[npt.NDArray[np.generic], ...]:
+        """The attributes in their order."""
+        return tuple(getattr(self, name) for name in self.__slots__)
 
 
 def plan_many(placements: Sequence[Placement], rates: Sequence[float] | Array) -> ManyPlans:
     """Return the least replicas of each pool that keep the objective at its rate, and the response times with them.
 
-    `replicas_for` of each, some five times as fast; times as of `response_of`, to 1e-8. Floor, ceiling and headroom do
-    not count here.
+    The replicas are those of `replicas_for`, and times those of `response_of` to 1e-8, in a fifth of the time or less.
+    Floor, ceiling and headroom do not count here.
 
     Args:
         placements: d pools.
@@ -69,18 +79,62 @@ def plan_many(placements: Sequence[Placement], rates: Sequence[float] | Array) -
     Raises:
         ValueError: a rate is negative or not finite, or there are not as many as pools.
     """
+    lam = _checked(placements, rates)
+    if lam.size < _FEW:
+        return _one_by_one(placements, lam, _counted(placements, lam))
+    return _all(placements, lam, lambda search, _: search.plan())
+
+
+def replicas_many(placements: Sequence[Placement], rates: Sequence[float] | Array) -> Index:
+    """Return `replicas_for` of each pool at its rate, shape (d,). Arguments and errors as of `plan_many`."""
+    lam = _checked(placements, rates)
+    if lam.size < _FEW:
+        return _counted(placements, lam)
+    return _all(placements, lam, lambda search, _: search.count()).replicas
+
+
+def times_many(placements: Sequence[Placement], replicas: Sequence[int], rates: Sequence[float] | Array) -> ManyPlans:
+    """Return the response times of each pool with so many replicas; arguments and errors else as of `plan_many`."""
+    lam, count = _checked(placements, rates), np.array(replicas, dtype=np.int64)
+    if lam.size < _FEW:
+        return _one_by_one(placements, lam, count)
+    return _all(placements, lam, lambda search, some: search.predict(count[some]))
+
+
+def _counted(placements: Sequence[Placement], lam: Array) -> Index:
+    return np.array([replicas_for(one, rate) for one, rate in zip(placements, lam.tolist(), strict=True)], np.int64)
+
+
+def _one_by_one(placements: Sequence[Placement], lam: Array, replicas: Index) -> ManyPlans:
+    plans = _empty(lam.size)
+    for k, (one, rate) in enumerate(zip(placements, lam.tolist(), strict=True)):
+        response, q = response_of(one, max(int(replicas[k]), 1), rate), one.percentile / 100.0
+        late = response.survival(one.target_s)
+        times = response.queue.p_wait, response.wait_quantile(q), response.quantile(q), response.mean_response, late
+        plans.put(k, (replicas[k], *times))
+    return plans
+
+
+def _checked(placements: Sequence[Placement], rates: Sequence[float] | Array) -> Array:
     lam = np.asarray(rates, dtype=np.float64)
     if lam.shape != (len(placements),) or not (np.isfinite(lam) & (lam >= 0.0)).all():
         raise ValueError(f"rates must be {len(placements)} finite numbers >= 0, one for each pool: got {rates!r}")
-    plans = ManyPlans(np.zeros(lam.size, dtype=np.int64), *(np.zeros(lam.size) for _ in range(4)))
-    parts = np.array([len(one.sizes) for one in placements])
-    order = np.argsort(parts, kind="stable")
+    return lam
+
+
+def _all(placements: Sequence[Placement], lam: Array, plan: Callable[[_Search, Index], ManyPlans]) -> ManyPlans:
+    """What `plan` says of all pools, those with about as many sizes together."""
+    plans = _empty(lam.size)
+    order = np.argsort([len(one.sizes) for one in placements], kind="stable")
     for start in range(0, lam.size, _TOGETHER):
         some = order[start : start + _TOGETHER]
         search = _Search([placements[k] for k in some], lam[some])
-        search.run()
-        search.put(plans, some)
+        plans.put(some, plan(search, some).columns)
     return plans
+
+
+def _empty(size: int) -> ManyPlans:
+    return ManyPlans(np.zeros(size, dtype=np.int64), *(np.zeros(size) for _ in range(5)))
 
 
 class _Search:
@@ -106,7 +160,7 @@ class _Search:
         self.high = np.full(lam.size, np.inf)
         self.found: Responses | None = None
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """Find `high` for all that are not alone, and their response times."""
         on = np.flatnonzero(~self.alone)
         floor, at = self.low.copy(), self._guess(on)
@@ -141,7 +195,8 @@ class _Search:
         on, at = on[fits], at[fits]
         if not on.size:
             return
-        found = responses_many(self.lam[on], at, self.rows.take(on))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a load so near to capacity that 1 - rho is 0 is `near`
+            found = responses_many(self.lam[on], at, self.rows.take(on))
         late, near = self._late(on, found)
         for k in np.flatnonzero(near):
             late[k] = not meets(self.placements[on[k]], int(at[k]), float(self.lam[on[k]]))
@@ -164,21 +219,44 @@ class _Search:
         edge = _near(found.free, target[:, None]).any(axis=1)
         return miss > self.allowed[on], _near(miss, self.allowed[on]) | edge
 
-    def put(self, plans: ManyPlans, at: Index) -> None:
-        """Put what was found into `plans`, with the pools that are planned alone."""
-        for k in np.flatnonzero(self.alone):
-            plans._put(at[k], _one(self.placements[k], float(self.lam[k])))
+    def plan(self) -> ManyPlans:
+        """Return the least replicas and the times with them."""
+        plans = self.count()
         on = np.flatnonzero(~self.alone)
-        if self.found is None or not on.size:
-            return
-        found, q = self.found.take(on), self.q[on]
-        plans._put(at[on], (self.high[on], found.p_wait, found.wait_quantile(q), found.quantile(q), found.mean_response))
+        if self.found is not None and on.size:
+            plans.put(on, (plans.replicas[on], *self._times(on, self.found.take(on))))
+        self._put_alone(plans, self.alone, plans.replicas)
+        return plans
 
+    def count(self) -> ManyPlans:
+        """Return the least replicas, without times."""
+        self._run()
+        plans, alone = _empty(self.lam.size), np.flatnonzero(self.alone)
+        plans.replicas[~self.alone] = self.high[~self.alone]
+        plans.replicas[alone] = _counted([self.placements[k] for k in alone.tolist()], self.lam[alone])
+        return plans
 
-def _one(placement: Placement, rate: float) -> tuple[float, ...]:
-    replicas, q = replicas_for(placement, rate), placement.percentile / 100.0
-    response = response_of(placement, max(replicas, 1), rate)
-    return replicas, response.queue.p_wait, response.wait_quantile(q), response.quantile(q), response.mean_response
+    def predict(self, replicas: Index) -> ManyPlans:
+        """Return the times with `replicas`."""
+        plans, count = _empty(self.lam.size), replicas.astype(np.float64)
+        full = self.lam >= count * self.rows.rate * (1.0 - _NEAR)
+        alone = full | (self.lam <= 0.0) | (self.rows.alone < self.rows.each) | (count * self.rows.slots > MOST)
+        on = np.flatnonzero(~alone)
+        if on.size:
+            found = responses_many(self.lam[on], count[on], self.rows.take(on))
+            plans.put(on, (replicas[on], *self._times(on, found)))
+        self._put_alone(plans, alone, replicas)
+        return plans
+
+    def _times(self, on: Index, found: Responses) -> tuple[Array, ...]:
+        q = self.q[on]
+        late = found.survival(self.target[on])
+        return found.p_wait, found.wait_quantile(q), found.quantile(q), found.mean_response, late
+
+    def _put_alone(self, plans: ManyPlans, alone: Mask, replicas: Index) -> None:
+        some = np.flatnonzero(alone)
+        one_by_one = _one_by_one([self.placements[k] for k in some.tolist()], self.lam[some], replicas[some])
+        plans.put(some, one_by_one.columns)
 
 
 def _may_miss(rows: Rows, share: Array, target: Array) -> tuple[Array, Mask]:
@@ -193,5 +271,5 @@ def _may_miss(rows: Rows, share: Array, target: Array) -> tuple[Array, Mask]:
 
 
 def _near(x: Array, bound: Array) -> Mask:
-    out: Mask = np.abs(x - bound) <= _NEAR * bound
+    out: Mask = ~(np.abs(x - bound) > _NEAR * bound)  # so that NaN is, too
     return out

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -222,7 +223,7 @@ def responses_many(lam: Array, replicas: Array, rows: Rows) -> Responses:
     batch = (first + servers * waiting) / total
     sd = np.sqrt(np.maximum((squares + servers * servers * waiting) / total - batch * batch, 0.0))
     queue = waiting * ratio / (1.0 - ratio) / total
-    return _responses(lam, replicas, rows, waiting / total, queue / lam, batch / lam, sd)
+    return _responses(lam, replicas, rows, _Queues(waiting / total, queue / lam, batch / lam, sd))
 
 
 def diffusion_many(lam: Array, replicas: Array, rows: Rows) -> Responses:
@@ -237,22 +238,32 @@ def diffusion_many(lam: Array, replicas: Array, rows: Rows) -> Responses:
     spare = np.maximum(capacity - lam, 1e-12 * capacity)
     above = capacity / spare
     p = above / (above + sd * ndtr(beta) * _SQRT_2PI * np.exp(0.5 * beta * beta))
-    return _responses(lam, replicas, rows, p, p / spare, service, sd)
+    return _responses(lam, replicas, rows, _Queues(p, p / spare, service, sd))
 
 
-def _responses(lam: Array, replicas: Array, rows: Rows, p: Array, wait: Array, service: Array, sd: Array) -> Responses:
+class _Queues(NamedTuple):
+    """P(wait), mean wait and service, and deviation of the batches of each row, shape (d,)."""
+
+    p: Array
+    wait: Array
+    service: Array
+    sd: Array
+
+
+def _responses(lam: Array, replicas: Array, rows: Rows, queues: _Queues) -> Responses:
+    p, service = queues.p, queues.service
     capacity, full_s = replicas * rows.rate, rows.full_s
     ratio = wait_ratio_many(replicas * rows.slots, np.minimum(lam / capacity, 1.0), rows.cs2)
     rest = np.where(p < 1.0, 1.0 - p, 1.0)
     mean_s = np.maximum(rows.alone, np.where(p < 1.0, (service - p * full_s) / rest, rows.alone))
     return Responses(
         p_wait=p,
-        mean_wait=wait * ratio,
+        mean_wait=queues.wait * ratio,
         mean_service=service,
         decay=(capacity - lam) / ratio,
         shares=rows.shares,
         free=rows.services(mean_s),
-        free_sd=rows.slope * (sd * STAY / replicas)[:, None],
+        free_sd=rows.slope * (queues.sd * STAY / replicas)[:, None],
         full=rows.full,
     )
 

@@ -79,19 +79,22 @@ class BatchWork:
     @cached_property
     def shares(self) -> Array:
         """Share of each size, shape (m,)."""
-        return self._columns[0]
+        out: Array = self._columns[0]
+        return out
 
     @cached_property
     def steps(self) -> Array:
         """Steps of each size, prefill among them, shape (m,)."""
-        return 1.0 + self._columns[2]
+        out: Array = 1.0 + self._columns[2]
+        return out
 
     @cached_property
     def own(self) -> Array:
         """Seconds that the tokens of each size add to its own steps, shape (m,)."""
         _, i, o = self._columns
         beta, gamma = self.profile.beta, self.profile.gamma
-        return (beta + gamma) * i + o * (beta + gamma * (i + 0.5 * o))
+        out: Array = (beta + gamma) * i + o * (beta + gamma * (i + 0.5 * o))
+        return out
 
     @cached_property
     def _columns(self) -> Array:

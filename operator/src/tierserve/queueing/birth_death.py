@@ -89,13 +89,14 @@ def batch_queue(lam: float, replicas: int, rates: Sequence[float] | Array) -> Ba
 
     `batch_queue(lam / R, 1, rates)` is one replica of R between which arrivals are split at random.
 
-    Errors. The sums are within 1e-6 of the chain, at any size, and within 1e-11 up to 2,048 slots. The chain takes the replicas as evenly full, which is
-    exact for one replica and for r(j) = j mu. Beside the chain of every replica (2 and 3 of 2 to 8 slots, loads of 0.3
-    to 0.9): with one queue and step times as measured P(wait) is up to 0.001 and the mean response up to 0.2% too
-    low, with batches that slow down threefold 0.009 and 2.6%. Behind a router that joins the shortest a replica may
-    idle while others queue: P(wait) is up to 0.04 too high, the mean wait up to 0.08 service times too low (30 to 50%
-    of it at a load of 0.3, 2 to 4% at 0.9 of two replicas), the mean response up to 5.3%. Beside replicas that work
-    step by step (8 of 16, loads of 0.6 and 0.9) the mean response is up to 1.5% too high.
+    Errors. The sums are within 1e-6 of the chain, at any size, and within 1e-12 up to 2,048 slots. The chain takes
+    the replicas as evenly full, which is exact for one replica and for r(j) = j mu. Beside the chain of every
+    replica (2 and 3 of 2 to 8 slots, loads of 0.3 to 0.9): with one queue and step times as measured P(wait) is up
+    to 0.001 and the mean response up to 0.2% too low, with batches that slow down threefold 0.009 and 2.6%. Behind
+    a router that joins the shortest a replica may idle while others queue: P(wait) is up to 0.04 too high, the mean
+    wait up to 0.08 service times too low (30 to 50% of it at a load of 0.3, 2 to 4% at 0.9 of two replicas), the
+    mean response up to 5.3%. Beside replicas that work step by step (8 of 16, loads of 0.6 and 0.9) the mean
+    response is up to 1.5% too high.
 
     Args:
         lam: arrivals per second, >= 0, Poisson.
