@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from tierserve.plan.placement import Placement
 from tierserve.plan.pool import meets, replicas_for, response_of
 from tierserve.plan.pool_many import plan_many, replicas_many, times_many
-from tierserve.queueing import BatchProfile, lognormal_points
+from tierserve.queueing import BatchProfile, BatchResponse, lognormal_points
 
 EXAMPLES = settings(max_examples=40, deadline=None)
+NONE = 1 << 40
 TOGETHER = 16
 """Enough pools that they are planned by arrays."""
 
@@ -43,18 +44,25 @@ def pools(draw: st.DrawFn) -> tuple[Placement, float]:
 
 
 def probed(one: Placement, rate: float) -> int:
-    """The least replicas, from the fewest that bear the rate, in steps that double, then halving."""
+    """The least replicas, from the fewest that bear the rate, in steps that double, then halving; 2^40 if none do."""
     if rate <= 0.0:
         return 0
     low = math.floor(rate / one.rate)
     step, high = 1, low + 1
-    while not meets(one, high, rate):
+    while high < NONE and not meets(one, high, rate):
         low, step = high, 2 * step
         high += step
     while high - low > 1:
         mid = (low + high) // 2
         low, high = (low, mid) if meets(one, mid, rate) else (mid, high)
-    return high
+    return min(high, NONE)
+
+
+def is_quantile(told: BatchResponse, q: float, t: float) -> bool:
+    """Whether a share q takes t at most: where just q of the sizes are short, that is so for a range of times."""
+    if math.isinf(t):
+        return told.quantile(q) == t
+    return told.survival(t * (1 + 1e-8)) <= 1.0 - q + 1e-9 and told.survival(t * (1 - 1e-8)) >= 1.0 - q - 1e-9
 
 
 @EXAMPLES
@@ -75,7 +83,7 @@ def test_many_pools_at_once_are_planned_as_each_alone(few: list[tuple[Placement,
         told, q = response_of(one, max(wanted[k], 1), rate), one.percentile / 100.0
         assert found.p_wait[k] == pytest.approx(told.queue.p_wait, rel=1e-8, abs=1e-15)
         assert found.wait_s[k] == pytest.approx(told.wait_quantile(q), rel=1e-8, abs=1e-8 * told.mean_response)
-        assert found.inference_s[k] == pytest.approx(told.quantile(q), rel=1e-8)
+        assert is_quantile(told, q, found.inference_s[k])
         assert found.mean_s[k] == pytest.approx(told.mean_response, rel=1e-8)
         assert found.late[k] == pytest.approx(told.survival(one.target_s), rel=1e-6, abs=1e-8)
 
@@ -87,7 +95,7 @@ def test_times_with_given_replicas_are_those_of_each_alone(few: list[tuple[Place
     found = times_many([one for one, _ in some], [replicas] * TOGETHER, [rate for _, rate in some])
     for k, (one, rate) in enumerate(few):
         told, q = response_of(one, replicas, rate), one.percentile / 100.0
-        assert found.inference_s[k] == pytest.approx(told.quantile(q), rel=1e-7)
+        assert is_quantile(told, q, found.inference_s[k])
         assert found.mean_s[k] == pytest.approx(told.mean_response, rel=1e-7)
 
 

@@ -195,7 +195,7 @@ class _Search:
         on, at = on[fits], at[fits]
         if not on.size:
             return
-        with np.errstate(divide="ignore", invalid="ignore"):  # a load so near to capacity that 1 - rho is 0 is `near`
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # at capacity, or so near: `near`
             found = responses_many(self.lam[on], at, self.rows.take(on))
         late, near = self._late(on, found)
         for k in np.flatnonzero(near):
