@@ -100,15 +100,36 @@ def test_times_with_given_replicas_are_those_of_each_alone(few: list[tuple[Place
 
 
 @EXAMPLES
-@given(pools(), st.integers(1, 40))
-def test_where_rounding_could_decide_the_pool_alone_decides(pool: tuple[Placement, float], replicas: int) -> None:
-    one = pool[0]
-    even = replicas * one.rate  # these cannot bear it; a part in 1e16 less, and they could
-    rates = [even, math.nextafter(even, 0.0), math.nextafter(even, math.inf), even * (1 - 1e-12)] * 4
-    known = response_of(one, replicas, 0.9 * even)
-    just = replace(one, target_s=known.quantile(one.percentile / 100.0))
-    assert replicas_many([one] * 16, rates).tolist() == [replicas_for(one, rate) for rate in rates]
-    assert replicas_many([just] * 16, [0.9 * even] * 16).tolist() == [replicas_for(just, 0.9 * even)] * 16
+@given(st.lists(pools(), min_size=TOGETHER, max_size=TOGETHER), st.integers(1, 40))
+def test_where_rounding_could_decide_the_pool_alone_decides(some: list[tuple[Placement, float]], replicas: int) -> None:
+    placements, rates = [], []
+    for k, (one, _) in enumerate(some):
+        even = replicas * one.rate
+        just = [even, math.nextafter(even, 0.0), even * (1.0 - 1e-12), 0.9 * even][k % 4]  # at capacity, or so near
+        late = response_of(one, replicas, 0.9 * even).survival(one.target_s)
+        exactly = 100.0 * (1.0 - min(max(late, 1e-6), 0.99))  # as many may be late as are
+        placements.append(replace(one, percentile=exactly))
+        rates.append(just)
+    wanted = [replicas_for(one, rate) for one, rate in zip(placements, rates, strict=True)]
+    assert replicas_many(placements, rates).tolist() == wanted
+
+
+def test_two_thousand_pools_at_once_are_planned_as_each_alone() -> None:
+    rng = np.random.default_rng(5)
+    slots, share = rng.choice([1, 2, 4, 16, 64], 2000), rng.uniform(0.01, 0.9, 2000)
+    some = []
+    for n, part in zip(slots.tolist(), share.tolist(), strict=True):
+        profile = BatchProfile(rng.uniform(0.005, 0.05), rng.uniform(0.0, 2e-4), rng.uniform(0.0, 2e-7))
+        i, o = rng.uniform(10.0, 2000.0), rng.uniform(10.0, 400.0)
+        target = profile.service_time(n, i, o) * rng.uniform(0.9, 2.0)
+        one = Placement(
+            "t", "s", "cloud", "m", "vllm", None, n, profile, i, o, 0.01, 0.01, 0, 10**6, 3.0,
+            percentile=rng.choice([50.0, 90.0, 99.0]), target_s=target,
+        )  # fmt: skip
+        some.append((one, part * 1000.0 / n * one.rate))
+    found = replicas_many([one for one, _ in some], [rate for _, rate in some])
+    assert found.tolist() == [replicas_for(*pool) for pool in some]
+    assert 200 < int(found.max()) <= 1000
 
 
 def test_a_profile_that_a_larger_batch_makes_slower_is_refused_as_alone() -> None:
