@@ -25,10 +25,10 @@ from tierserve.queueing.batch_times import STAY, SURE
 from tierserve.queueing.batching import BatchProfile, Sizes
 from tierserve.queueing.general import wait_ratio_many
 
-MOST = 1024
+MOST = 1280
 """Slots of a pool up to which it can be one of many."""
 _ROOM = 650.0
-"""ln pi may rise so far: with a' = lambda c / mu(c) < c the likeliest state is at most e^a' times as likely as 0."""
+"""ln pi may rise to this: with a' = lambda c / mu(c) < c the likeliest state is at most e^a' times as likely as 0."""
 _BLOCK = 1 << 15
 """States that are worked on at once: 256 KiB, which stay in the cache of a core."""
 _SAME = 1e-10
