@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from tierserve.queueing._arrays import Array
-from tierserve.queueing.batch_times import STAY, SURE
+from tierserve.queueing.batch_times import ROUNDING, STAY, SURE
 from tierserve.queueing.batching import BatchProfile, Sizes
 from tierserve.queueing.general import wait_ratio_many
 
@@ -163,10 +163,10 @@ class Responses:
 
     def quantile(self, q: Array) -> Array:
         """Return the seconds that a share q of each takes at most, wait and service together, shape (d,)."""
-        high = self.full.max(axis=1) + self.wait_quantile(q)
-        while (late := np.flatnonzero(self.survival(high) > 1.0 - q)).size:
+        miss, high = (1.0 - q) * ROUNDING, self.full.max(axis=1) + self.wait_quantile(q)
+        while (late := np.flatnonzero(self.survival(high) > miss)).size:
             high[late] *= 2.0
-        return _first_within(self, 1.0 - q, high)
+        return _first_within(self, miss, high)
 
 
 def _mean(shares: Array, values: Array) -> Array:
