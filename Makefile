@@ -42,9 +42,10 @@ crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
 	@$(BIN)/python -m tierserve.api.crd --write charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.reference --write docs/reference.md
 
-bench:  ## figures of the queueing mathematics beside the peers
+bench:  ## figures of the queueing mathematics beside the peers, and deployments planned per second
 	@$(SETUP) bench
 	@$(BIN)/python bench/queueing.py
+	@$(BIN)/python bench/plans_per_second.py
 
 bench-truth:  ## every formula of queueing beside exact chains and the simulator (a minute or two)
 	@$(SETUP) dev

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tierserve.api import GenAIDeployment, parse
-from tierserve.plan.capacity import Demand, make_plan, most_rate, pool_plan, replicas_for
+from tierserve.plan.capacity import Demand, make_plan, pool_plan
 from tierserve.plan.placement import Placement, place
+from tierserve.plan.pool import most_rate, replicas_for
 from tierserve.queueing import BatchProfile
 
 EXAMPLES = settings(max_examples=60, deadline=None)

@@ -136,3 +136,12 @@ def test_work_that_makes_no_sense_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         BatchWork(PROFILE, slots, sizes)
+
+
+def test_a_quantile_between_two_sizes_is_the_time_of_the_shorter() -> None:
+    sizes = ((0.6, 300.0, 100.0), (0.3, 300.0, 200.0), (0.1, 300.0, 400.0))  # for floats 1 - 0.9 is less than 0.1
+    work = BatchWork(PROFILE, 8, sizes)
+    found = batch_response(0.01 * float(work.rates[-1]), 1, work)
+    times = [PROFILE.service_time(1, 300.0, o) for o in (200.0, 400.0)]
+    assert found.quantile(0.9) == pytest.approx(times[0], rel=0.1)
+    assert found.quantile(0.91) == pytest.approx(times[1], rel=0.1)

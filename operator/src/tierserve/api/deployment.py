@@ -76,9 +76,9 @@ class GenAIDeployment(Part):
     @property
     def overflow(self) -> tuple[Tier, ...]:
         """All tiers in the order in which they are filled: those of routing.overflow, the rest after, nearest first."""
-        named = [self.tier(name) for name in self.spec.routing.overflow]
-        rest = sorted((tier for tier in self.spec.tiers if tier not in named), key=lambda tier: tier.rtt_s)
-        return (*named, *rest)
+        order, by_name = self.spec.routing.overflow, {tier.name: tier for tier in self.spec.tiers}
+        rest = sorted((tier for name, tier in by_name.items() if name not in order), key=lambda tier: tier.rtt_s)
+        return (*(by_name[name] for name in order), *rest)
 
     def tiers_for(self, traffic: TrafficClass) -> tuple[Tier, ...]:
         """Tiers that may see requests of this class, in the order in which they are filled; fail closed.

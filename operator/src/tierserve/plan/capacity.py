@@ -3,23 +3,25 @@
 A pool of R replicas with n slots each is one queue before batches that slow as they fill (`plan.pool`). It meets the
 objective if the share of requests with t_UL + wait + service + t_DL > target is at most 1 - percentile.
 
-Demand fills the tiers in the order of overflow, the sites of a tier in equal parts; classes that fewer tiers may serve
-are placed first. What no tier can take within the objective is not served.
+How demand fills the tiers: `plan.filling`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
 
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.plan.energy import Energy, energy_of
+from tierserve.plan.filling import Filling
 from tierserve.plan.placement import Placement, place
-from tierserve.plan.pool import may_miss, most_rate, replicas_for, response_of
-from tierserve.queueing.closed import fixed_point
-
-_MOST_RATE = 1e12
+from tierserve.plan.pool import may_miss, most_rate
+from tierserve.plan.pool_many import plan_many, replicas_many, times_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,32 +137,81 @@ def make_plan(
     Raises:
         PlacementError: a tier can run none of its models.
     """
+    return make_plans(gaid, [demand], placements, limits)[0]
+
+
+def make_plans(
+    gaid: GenAIDeployment,
+    demands: Sequence[Demand],
+    placements: Sequence[Placement] | None = None,
+    limits: Limits | None = None,
+) -> tuple[Plan, ...]:
+    """Return `make_plan` of each demand, all with the same think time; the pools of all are planned at once."""
     pools = tuple(place(gaid) if placements is None else placements)
-    rate = demand.rate if demand.rate is not None else _rate_of(gaid, pools, demand)
-    shares, unserved = allocate(gaid, pools, rate)
-    known = limits or limits_of(gaid, pools, demand.think_s)
-    return Plan(
-        connections=demand.connections
-        if demand.connections is not None
-        else _connections(gaid, pools, demand.think_s, rate),
-        rate=rate,
-        think_s=demand.think_s,
-        pools=tuple(pool_plan(gaid, one, shares[one.pool]) for one in pools),
-        unserved_rate=unserved,
-        exhausted_at=known.exhausted_at,
-        served_up_to=known.served_up_to,
+    filling = Filling(gaid, pools)
+    rates = [_rate_of(filling, one) for one in demands]
+    filled = [filling.shares(rate) for rate in rates]
+    known = limits or (_limits_of(gaid, filling, demands[0].think_s) if demands else Limits({}, 0.0))
+    planned = iter(pool_plans(gaid, [(one, shares[one.pool]) for shares, _ in filled for one in pools]))
+    return tuple(
+        Plan(
+            connections=filling.connections(rate, one.think_s) if one.connections is None else one.connections,
+            rate=rate,
+            think_s=one.think_s,
+            pools=tuple(islice(planned, len(pools))),
+            unserved_rate=unserved,
+            exhausted_at=known.exhausted_at,
+            served_up_to=known.served_up_to,
+        )
+        for one, rate, (_, unserved) in zip(demands, rates, filled, strict=True)
     )
 
 
 def pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float) -> PoolPlan:
     """Return one pool at `rate` requests per second, with the replicas that the objective and the bounds give it."""
-    needed = replicas_for(placement, rate)
-    wanted = replicas_for(placement, rate * (1.0 + placement.headroom))
-    replicas = min(max(wanted, placement.min_replicas), placement.max_replicas)
+    return pool_plans(gaid, [(placement, rate)])[0]
+
+
+def pool_plans(gaid: GenAIDeployment, pools: Sequence[tuple[Placement, float]]) -> list[PoolPlan]:
+    """Return `pool_plan` of each pool and rate, all at once."""
+    placements, rates = [one for one, _ in pools], [rate for _, rate in pools]
+    found = plan_many(placements, rates)
+    needed = found.replicas.tolist()
+    wanted = _with_headroom(placements, rates, needed)
+    bounded = [min(max(r, one.min_replicas), one.max_replicas) for one, r in zip(placements, wanted, strict=True)]
+    if other := [k for k, r in enumerate(bounded) if r != needed[k]]:
+        some = times_many([placements[k] for k in other], [bounded[k] for k in other], [rates[k] for k in other])
+        found.put(np.array(other), some.columns)
+    rows = zip(needed, wanted, *(column.tolist() for column in found.columns), strict=True)
+    return [_pool_plan(gaid, one, rate, _Row(*row)) for (one, rate), row in zip(pools, rows, strict=True)]
+
+
+def _with_headroom(placements: Sequence[Placement], rates: Sequence[float], needed: Sequence[int]) -> list[int]:
+    wanted, ahead = list(needed), [k for k, one in enumerate(placements) if one.headroom > 0.0]
+    more = [rates[k] * (1.0 + placements[k].headroom) for k in ahead]
+    for k, replicas in zip(ahead, replicas_many([placements[k] for k in ahead], more).tolist(), strict=True):
+        wanted[k] = replicas
+    return wanted
+
+
+class _Row(NamedTuple):
+    """Replicas that the rate needs, and with headroom; then one row of `ManyPlans`."""
+
+    needed: int
+    wanted: int
+    replicas: int
+    p_wait: float
+    wait_s: float
+    inference_s: float
+    mean_s: float
+    late: float
+
+
+def _pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float, found: _Row) -> PoolPlan:
+    replicas, wanted = found.replicas, found.wanted
     servers, load = replicas * placement.slots, rate * placement.service_s
-    response, q = response_of(placement, max(replicas, 1), rate), placement.percentile / 100.0
     there = replicas > 0 or rate == 0.0
-    inference_s = response.quantile(q) if there else math.inf
+    inference_s = found.inference_s if there else math.inf
     utilisation = load / servers if servers else 0.0
     capacity = most_rate(placement, placement.max_replicas)
     full = wanted > replicas or (rate > 0.0 and rate >= capacity * (1.0 - 1e-9))
@@ -172,13 +223,13 @@ def pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float) -> PoolP
         servers=servers,
         offered_load=load,
         utilisation=utilisation,
-        p_wait=response.queue.p_wait if there else 1.0,
-        wait_s=response.wait_quantile(q) if there else math.inf,
+        p_wait=found.p_wait if there else 1.0,
+        wait_s=found.wait_s if there else math.inf,
         inference_s=inference_s,
         response_s=placement.network_s + inference_s,
-        mean_response_s=placement.network_s + (response.mean_response if there else math.inf),
-        meets=there and (rate == 0.0 or response.survival(placement.target_s) <= may_miss(placement)),
-        binds=_binds(full, needed, wanted, replicas),
+        mean_response_s=placement.network_s + (found.mean_s if there else math.inf),
+        meets=there and (rate == 0.0 or found.late <= may_miss(placement)),
+        binds=_binds(full, found.needed, wanted, replicas),
         energy=energy_of(gaid.tier(placement.tier), replicas, min(1.0, utilisation), rate),
     )
 
@@ -192,40 +243,23 @@ def _binds(full: bool, needed: int, wanted: int, replicas: int) -> str:
 
 
 def allocate(gaid: GenAIDeployment, placements: Sequence[Placement], rate: float) -> tuple[dict[str, float], float]:
-    """Return the requests per second of each pool by name, and those that no tier can take.
-
-    Classes with fewer tiers to go to are placed first; each fills its tiers in the order of overflow, the sites of a
-    tier in proportion to what they can take.
-    """
-    room = {one.pool: most_rate(one, one.max_replicas) for one in placements}
-    given = dict.fromkeys(room, 0.0)
-    total = sum(one.share for one in gaid.spec.traffic) or 1.0
-    unserved = 0.0
-    for traffic in sorted(gaid.spec.traffic, key=lambda one: len(gaid.tiers_for(one))):
-        left = rate * traffic.share / total
-        for tier in gaid.tiers_for(traffic):
-            left -= _fill(tier.pools, left, room, given)
-        unserved += left if left > rate * 1e-12 else 0.0
-    return given, unserved
-
-
-def _fill(pools: Sequence[str], rate: float, room: Mapping[str, float], given: dict[str, float]) -> float:
-    spare = {name: max(0.0, room[name] - given[name]) for name in pools if name in room}
-    most = sum(spare.values())
-    taken = min(rate, most)
-    for name, part in spare.items():
-        given[name] += taken * part / most if most > 0 else 0.0
-    return taken
+    """Return the requests per second of each pool by name, and those that no tier can take: `Filling.shares`."""
+    return Filling(gaid, placements).shares(rate)
 
 
 def limits_of(gaid: GenAIDeployment, placements: Sequence[Placement], think_s: float | None = None) -> Limits:
     """Return the connections at which each tier is exhausted, and at which the first request finds no room at all."""
-    found: dict[str, float | None] = {}
-    for tier in gaid.spec.tiers:
-        rate = _most(lambda rate, name=tier.name: _is_full(gaid, placements, name, rate))  # type: ignore[misc]
-        found[tier.name] = None if rate >= _MOST_RATE else _connections(gaid, placements, think_s, rate)
-    last = _most(lambda rate: allocate(gaid, placements, rate)[1] > 0)
-    return Limits(found, _connections(gaid, placements, think_s, last))
+    return _limits_of(gaid, Filling(gaid, placements), think_s)
+
+
+def _limits_of(gaid: GenAIDeployment, filling: Filling, think_s: float | None) -> Limits:
+    rates = {tier.name: filling.full_from(tier.name) for tier in gaid.spec.tiers}
+    found = {name: None if rate is None else filling.connections(rate, think_s) for name, rate in rates.items()}
+    return Limits(found, filling.connections(filling.served_up_to(), think_s))
+
+
+def _rate_of(filling: Filling, demand: Demand) -> float:
+    return filling.rate_of(demand.connections or 0.0, demand.think_s) if demand.rate is None else demand.rate
 
 
 def refused_from(gaid: GenAIDeployment, exhausted_at: Mapping[str, float | None]) -> dict[str, float]:
@@ -234,55 +268,3 @@ def refused_from(gaid: GenAIDeployment, exhausted_at: Mapping[str, float | None]
         one.name: max((exhausted_at[tier.name] or 0.0 for tier in gaid.tiers_for(one)), default=0.0)
         for one in gaid.spec.traffic
     }
-
-
-def _is_full(gaid: GenAIDeployment, placements: Sequence[Placement], tier: str, rate: float) -> bool:
-    shares, _ = allocate(gaid, placements, rate)
-    mine = [one for one in placements if one.tier == tier]
-    limit = sum(most_rate(one, one.max_replicas) for one in mine)
-    return sum(shares[one.pool] for one in mine) >= limit * (1.0 - 1e-9)
-
-
-def _most(over: Callable[[float], bool]) -> float:
-    """Highest rate at which `over` (false, then true) is not yet true."""
-    return _largest_where(lambda rate: not over(rate), _MOST_RATE)
-
-
-def _largest_where(good: Callable[[float], bool], most: float) -> float:
-    """Largest real number up to `most` for which `good` (true, then false) holds, to ten digits."""
-    if good(most):
-        return most
-    low, high = 0.0, most
-    scale = most
-    while scale > most * 1e-24 and not good(scale):  # the answer may be many powers of ten below
-        high, scale = scale, scale / 16.0
-    low = scale if good(scale) else 0.0
-    while high - low > 1e-11 * high:
-        mid = 0.5 * (low + high)
-        low, high = (mid, high) if good(mid) else (low, mid)
-    return low
-
-
-def _rate_of(gaid: GenAIDeployment, placements: Sequence[Placement], demand: Demand) -> float:
-    n = demand.connections or 0.0
-    if demand.think_s is None:
-        return n
-    think_s = demand.think_s
-    return fixed_point(n, lambda rate: think_s + _mean_round(gaid, placements, rate))
-
-
-def _connections(gaid: GenAIDeployment, placements: Sequence[Placement], think_s: float | None, rate: float) -> float:
-    if think_s is None:
-        return rate
-    return rate * (think_s + _mean_round(gaid, placements, rate))
-
-
-def _mean_round(gaid: GenAIDeployment, placements: Sequence[Placement], rate: float) -> float:
-    """Mean seconds from sending a request to having the answer; a request that finds no room counts as the slowest."""
-    if rate <= 0.0:
-        first = gaid.overflow[0].name
-        return min(one.network_s + response_of(one, 1, 0.0).mean_response for one in placements if one.tier == first)
-    shares, unserved = allocate(gaid, placements, rate)
-    times = {one.pool: one.network_s + one.service_s for one in placements}
-    served = sum(shares[name] * times[name] for name in shares)
-    return (served + unserved * max(times.values())) / rate

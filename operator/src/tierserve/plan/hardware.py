@@ -241,9 +241,19 @@ def spread_out(classes: Sequence[tuple[float, float, float]], spread: float | No
 
 
 def _largest(time_of: Callable[[int], float], limit: float, cap: int = MOST_SLOTS) -> int:
-    """Largest n <= cap whose time keeps the limit; times rise with n."""
-    low, high = 0, cap + 1
+    """Largest n <= cap whose time keeps the limit; times rise with n, and nearly on a line."""
+    if limit == math.inf:
+        return cap
+    limit *= 1 + 1e-12
+    alone = time_of(1)
+    if not alone <= limit:
+        return 0
+    low, high, each = 1, cap + 1, time_of(2) - alone
+    on_line = 1 + math.floor(min((limit - alone) / each, cap)) if each > 0.0 else cap
+    for n in (on_line, on_line + 1):
+        if low < n < high:
+            low, high = (n, high) if time_of(n) <= limit else (low, n)
     while high - low > 1:
         mid = (low + high) // 2
-        low, high = (mid, high) if time_of(mid) <= limit * (1 + 1e-12) else (low, mid)
+        low, high = (mid, high) if time_of(mid) <= limit else (low, mid)
     return low

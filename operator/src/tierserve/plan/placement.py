@@ -138,18 +138,18 @@ def place(gaid: GenAIDeployment) -> tuple[Placement, ...]:
 
 
 def _on_tier(gaid: GenAIDeployment, tier: Tier, index: int) -> list[Placement]:
-    model = _choose(gaid, tier, index)
-    one = _placement(gaid, tier, tier.sites_or_default[0], model)
-    if one.target_s <= 0.0:
-        raise _network_too_slow(gaid, tier, index, one)
-    if one.measured and not one.meets_target:
-        raise _too_slow(gaid, tier, model, one)
-    return [_placement(gaid, tier, site, model) for site in tier.sites_or_default]
+    model, sized = _choose(gaid, tier, index)
+    pools = [placement_of(gaid, tier, site, model, sized) for site in tier.sites_or_default]
+    if pools[0].target_s <= 0.0:
+        raise _network_too_slow(gaid, tier, index, pools[0])
+    if pools[0].measured and not pools[0].meets_target:
+        raise _too_slow(gaid, tier, model, pools[0])
+    return pools
 
 
 def classes_of(gaid: GenAIDeployment, tier: Tier) -> tuple[TrafficClass, ...]:
     """Return the classes that are routed to `tier`; those that may see it if none is, and all if none may."""
-    routed = tuple(one for one in gaid.spec.traffic if tier in gaid.tiers_for(one))
+    routed = tuple(one for one in gaid.spec.traffic if any(to.name == tier.name for to in gaid.tiers_for(one)))
     allowed = tuple(one for one in gaid.spec.traffic if tier.kind in KINDS_ALLOWED[one.privacy])
     return routed or allowed or gaid.spec.traffic
 
@@ -168,17 +168,6 @@ def network_times(tier: Tier, model: Model, tokens: hw.Tokens) -> tuple[float, f
     return tier.rtt_s / 2.0 + up / tier.uplink_bps, tier.rtt_s / 2.0 + down / tier.downlink_bps
 
 
-def _placement(gaid: GenAIDeployment, tier: Tier, site: str, model: Model) -> Placement:
-    tokens = tokens_on(gaid, tier, model)
-    profile = hw.profile_of(model, tier.hardware, tokens)
-    network_s = sum(network_times(tier, model, tokens))
-    objective = gaid.spec.objective.response_time
-    slots = hw.slots_of(model, tier.hardware, tokens, profile, _limits(gaid, network_s))
-    tail_s = hw.service_quantile(profile, slots.slots, tokens, objective.percentile)
-    sized = Sized(tokens, profile, slots, objective.target.value - network_s, tail_s)
-    return placement_of(gaid, tier, site, model, sized)
-
-
 @dataclass(frozen=True, slots=True)
 class Sized:
     """What one replica holds and does: step times, slots, the time that is left, the tail of its service."""
@@ -188,6 +177,15 @@ class Sized:
     slots: hw.Slots
     target_s: float
     service_tail_s: float
+
+
+def _sized(gaid: GenAIDeployment, tier: Tier, model: Model, tokens: hw.Tokens) -> Sized:
+    profile = hw.profile_of(model, tier.hardware, tokens)
+    network_s = sum(network_times(tier, model, tokens))
+    objective = gaid.spec.objective.response_time
+    slots = hw.slots_of(model, tier.hardware, tokens, profile, _limits(gaid, network_s))
+    tail_s = hw.service_quantile(profile, slots.slots, tokens, objective.percentile)
+    return Sized(tokens, profile, slots, objective.target.value - network_s, tail_s)
 
 
 def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, sized: Sized) -> Placement:
@@ -236,13 +234,19 @@ def _limits(gaid: GenAIDeployment, network_s: float) -> hw.Limits:
     )
 
 
-def _choose(gaid: GenAIDeployment, tier: Tier, index: int) -> Model:
-    models = gaid.models_of(tier)
-    fitting = [one for one in models if hw.fits(one, tier.hardware, tokens_on(gaid, tier, one))]
-    if not fitting:
+def _choose(gaid: GenAIDeployment, tier: Tier, index: int) -> tuple[Model, Sized]:
+    models, first = gaid.models_of(tier), None
+    for model in models:
+        tokens = tokens_on(gaid, tier, model)
+        if not hw.fits(model, tier.hardware, tokens):
+            continue
+        sized = _sized(gaid, tier, model, tokens)
+        if sized.slots.meets_target:
+            return model, sized
+        first = first or (model, sized)
+    if first is None:
         raise PlacementError([_does_not_fit(gaid, tier, index, model) for model in models])
-    quick = (one for one in fitting if _placement(gaid, tier, "", one).meets_target)
-    return next(quick, fitting[0])
+    return first
 
 
 def _does_not_fit(gaid: GenAIDeployment, tier: Tier, index: int, model: Model) -> Problem:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from tierserve.plan.placement import Placement
 from tierserve.queueing.batch_times import BatchResponse, BatchWork, batch_response
+from tierserve.queueing.staffing import halfin_whitt, smallest
 
 UNREACHABLE_WAIT = 0.1
 """Where service alone misses the target: the wait may add this share of the service time at the percentile."""
-_EDGE = 1e-3
+ALMOST = 1e-3
+"""Share of what may miss that is added where sizes that are always too long use it up."""
 _CLOSE = 1e-10
 _LEAST = 1e-300
 _MOST_REPLICAS = 1 << 40
+_BETA_MAX = 8.0
+_MANY = 8
+"""Replicas from which on a guess saves more than it takes."""
 
 
 @lru_cache(maxsize=4096)
@@ -47,7 +53,7 @@ def may_miss(placement: Placement) -> float:
     """
     share, work = 1.0 - placement.percentile / 100.0, work_of(placement)
     too_long = float(work.shares[work.services(1.0 / float(work.rates[0])) > placement.target_s].sum())
-    return max(share, too_long + _EDGE * share) if 0.0 < too_long <= share * (1.0 + _EDGE) else share
+    return max(share, too_long + ALMOST * share) if 0.0 < too_long <= share * (1.0 + ALMOST) else share
 
 
 def miss(placement: Placement, response: BatchResponse) -> float:
@@ -56,33 +62,73 @@ def miss(placement: Placement, response: BatchResponse) -> float:
     Where service alone is too long no number of replicas helps. Then it is the share that waits for more than a tenth
     of the service, so that the pool is at least not slowed by its queue.
     """
-    if reachable(placement):
-        return response.survival(placement.target_s)
-    return response.wait_survival(UNREACHABLE_WAIT * placement.service_quantile_s)
+    return _goal_of(placement).miss(response)
 
 
 def meets(placement: Placement, replicas: int, rate: float) -> bool:
     """Tell whether `replicas` replicas keep the objective at `rate` requests per second."""
-    if rate <= 0.0:
-        return True
-    if rate >= replicas * placement.rate:
-        return False
-    return miss(placement, response_of(placement, replicas, rate)) <= may_miss(placement)
+    return _goal_of(placement).met(replicas, rate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """What does not depend on rate and replicas: to look it up in the cache by a placement takes longer than to use it.
+
+    Attributes:
+        work: a replica and the sizes of its requests.
+        rate: requests per second that a full replica finishes.
+        allowed: share of the requests that may take too long.
+        target_s: the time they may take, without the network; None where service alone takes longer.
+        patience_s: what they may wait then.
+    """
+
+    work: BatchWork
+    rate: float
+    allowed: float
+    target_s: float | None
+    patience_s: float
+
+    def miss(self, response: BatchResponse) -> float:
+        if self.target_s is not None:
+            return response.survival(self.target_s)
+        return response.wait_survival(self.patience_s)
+
+    def met(self, replicas: int, rate: float) -> bool:
+        if rate <= 0.0:
+            return True
+        if rate >= replicas * self.rate:
+            return False
+        return self.miss(batch_response(rate, replicas, self.work)) <= self.allowed
+
+    def guess(self, rate: float) -> int:
+        """Replicas by the limit of Halfin and Whitt, with the waits of exponential service."""
+        slots, full_s, alone_s = self.work.slots, self.work.full_s, self.work.alone_s
+        each = (full_s - alone_s) / max(slots - 1, 1)
+        sd = full_s * math.sqrt(rate / max(alone_s - each, ALMOST * alone_s))  # batches slow down: above sqrt(a)
+        left = self.patience_s if self.target_s is None else max(self.target_s - full_s, 0.0)
+        low, high = 0.0, _BETA_MAX
+        for _ in range(8):
+            beta = 0.5 * (low + high)
+            enough = halfin_whitt(beta) * math.exp(-beta * sd / full_s * left) <= self.allowed
+            low, high = (low, beta) if enough else (beta, high)
+        return math.ceil((rate * full_s + high * sd) / slots)
+
+
+@lru_cache(maxsize=4096)
+def _goal_of(placement: Placement) -> _Goal:
+    target_s = placement.target_s if reachable(placement) else None
+    patience_s = UNREACHABLE_WAIT * placement.service_quantile_s
+    return _Goal(work_of(placement), placement.rate, may_miss(placement), target_s, patience_s)
 
 
 def replicas_for(placement: Placement, rate: float) -> int:
     """Return the least replicas that keep the objective at `rate` per second; floor and ceiling do not count here."""
     if rate <= 0.0:
         return 0
-    low = math.floor(rate / placement.rate)  # these cannot bear the load, or just so
-    step, high = 1, low + 1
-    while not meets(placement, high, rate) and high < _MOST_REPLICAS:
-        low, step = high, 2 * step
-        high += step
-    while high - low > 1:
-        mid = (low + high) // 2
-        low, high = (low, mid) if meets(placement, mid, rate) else (mid, high)
-    return high
+    goal = _goal_of(placement)
+    floor = math.floor(rate / goal.rate)  # these cannot bear the load, or just so
+    start = floor + 1 if floor < _MANY else max(floor + 1, goal.guess(rate))
+    return smallest(lambda r: r >= _MOST_REPLICAS or goal.met(r, rate), start, floor + 1)
 
 
 @lru_cache(maxsize=4096)
@@ -90,10 +136,11 @@ def most_rate(placement: Placement, replicas: int) -> float:
     """Return the highest rate, in requests per second, at which `replicas` replicas keep the objective."""
     if replicas <= 0:
         return 0.0
-    capacity, allowed = replicas * placement.rate, may_miss(placement)
+    goal = _goal_of(placement)
+    capacity, allowed = replicas * goal.rate, goal.allowed
 
     def excess(rate: float) -> float:
-        return math.log(max(miss(placement, response_of(placement, replicas, rate)), _LEAST) / allowed)
+        return math.log(max(goal.miss(batch_response(rate, replicas, goal.work)), _LEAST) / allowed)
 
     spare = min(0.9, 1.5 / math.sqrt(replicas * placement.slots))  # Halfin and Whitt: it grows with the square root
     return last_where(excess, capacity * (1.0 - spare), capacity, -math.log(allowed))

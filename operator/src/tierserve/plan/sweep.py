@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tierserve.api.deployment import GenAIDeployment
-from tierserve.plan.capacity import Demand, Limits, Plan, PoolPlan, limits_of, make_plan
+from tierserve.plan.capacity import Demand, Limits, Plan, PoolPlan, limits_of, make_plans
 from tierserve.plan.placement import place
 
 
@@ -56,7 +56,7 @@ def sweep(gaid: GenAIDeployment, first: float, last: float, think_s: float | Non
     placements = place(gaid)
     limits = limits_of(gaid, placements, think_s)
     counts = _counts(first, last, points, [n for n in limits.exhausted_at.values() if n is not None])
-    plans = [make_plan(gaid, Demand(connections=n, think_s=think_s), placements, limits) for n in counts]
+    plans = make_plans(gaid, [Demand(connections=n, think_s=think_s) for n in counts], placements, limits)
     return Sweep(
         connections=tuple(counts),
         target_s=gaid.spec.objective.response_time.target.value,

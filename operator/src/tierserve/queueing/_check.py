@@ -30,6 +30,13 @@ def fraction(name: str, value: Any, mend: str) -> float:
     return _number(name, value, "between 0 and 1 (both excluded)", mend, lambda x: 0 < x < 1)
 
 
+def whole(name: str, value: Any, mend: str) -> int:
+    """Return `value` as an int that is 1 or more."""
+    if value < 1 or int(value) != value:
+        raise complain(name, value, "a whole number >= 1", mend)
+    return int(value)
+
+
 def _number(name: str, value: Any, need: str, mend: str, good: Callable[[float], bool]) -> float:
     try:
         x = float(value)

@@ -16,6 +16,7 @@ Sizes are a mixture of (share, input tokens, output tokens); `lognormal_points` 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -23,15 +24,22 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from tierserve.queueing._arrays import Array
-from tierserve.queueing._check import above_zero, at_least_zero, complain, fraction
+from tierserve.queueing._check import above_zero, at_least_zero, complain, fraction, whole
 from tierserve.queueing.batching import BatchProfile, Sizes
-from tierserve.queueing.birth_death import BatchQueue, batch_queue
+from tierserve.queueing.birth_death import BatchQueue, levels_of, queue_of
 from tierserve.queueing.general import wait_ratio
 
 _EDGES = np.concatenate([np.linspace(0.0, 0.9, 19), [0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 1.0]])
 """Of the parts that a distribution of sizes is cut into: finer where percentiles are asked for."""
-_STAY = math.sqrt(2.0 / 3.0)
-_SURE = 1e-12
+STAY = math.sqrt(2.0 / 3.0)
+"""Deviation of the mean batch during a stay, over that of the batch."""
+SURE = 1e-12
+"""Least deviation of a service time, over its mean."""
+ROUNDING = 1.0 + 1e-9
+"""Factor of what may be late for a quantile, so that it does not hang on the last digit of a sum of shares."""
+_FEW = 8
+"""Sizes up to which a loop is faster than arrays."""
+_SAME = 1e-10
 
 
 @dataclass(frozen=True)
@@ -65,24 +73,48 @@ class BatchWork:
         return batch / (alone + (batch - 1.0) * ((full - alone) / max(self.slots - 1, 1)))
 
     @cached_property
+    def levels(self) -> Array:
+        """0 and the rates, checked, shape (n + 1,)."""
+        rates = self.rates  # j / (T(1) + (j - 1) t) rises throughout or falls throughout
+        return np.append(0.0, rates) if rates[-1] >= rates[0] else levels_of(rates)
+
+    @cached_property
     def shares(self) -> Array:
         """Share of each size, shape (m,)."""
-        return np.array([share for share, _, _ in self.sizes])
+        out: Array = self._columns[0]
+        return out
 
     @cached_property
     def steps(self) -> Array:
         """Steps of each size, prefill among them, shape (m,)."""
-        return np.array([1.0 + o for _, _, o in self.sizes])
+        out: Array = 1.0 + self._columns[2]
+        return out
 
     @cached_property
     def own(self) -> Array:
         """Seconds that the tokens of each size add to its own steps, shape (m,)."""
-        return np.array([self.profile.own(i, o) for _, i, o in self.sizes])
+        _, i, o = self._columns
+        beta, gamma = self.profile.beta, self.profile.gamma
+        out: Array = (beta + gamma) * i + o * (beta + gamma * (i + 0.5 * o))
+        return out
+
+    @cached_property
+    def _columns(self) -> Array:
+        return np.array(self.sizes, dtype=np.float64).T.copy()
 
     def services(self, mean_s: float) -> Array:
         """Return the service time of each size where the mean of them is `mean_s` seconds, shape (m,)."""
-        step = (mean_s - float(self.shares @ self.own)) / float(self.shares @ self.steps)
-        return self.steps * step + self.own
+        own, steps = self._means
+        return self.steps * ((mean_s - own) / steps) + self.own
+
+    @cached_property
+    def _means(self) -> tuple[float, float]:
+        return float(self.shares @ self.own), float(self.shares @ self.steps)
+
+    @cached_property
+    def alone_s(self) -> float:
+        """Mean service time in a replica that is else empty."""
+        return 1.0 / float(self.rates[0])
 
     @cached_property
     def full_s(self) -> float:
@@ -108,7 +140,7 @@ class BatchWork:
         return spread / (self.full_s * self.full_s)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BatchResponse:
     """Response times of a pool in seconds, without the network.
 
@@ -138,11 +170,29 @@ class BatchResponse:
         """Return P(wait + service > t seconds)."""
         if self.decay <= 0.0:
             return 1.0
-        spread = np.maximum(self.free_sd, _SURE * self.free)
-        served = ndtr((self.free - t) / spread)
+        return self._few(t) if len(self.shares) <= _FEW else self._many(t)
+
+    def _many(self, t: float) -> float:
+        served = ndtr((self.free - t) / np.maximum(self.free_sd, SURE * self.free))
         waited = np.exp(-self.decay * np.maximum(t - self.full, 0.0))
         p = self.queue.p_wait
         return float(self.shares @ ((1.0 - p) * served + p * waited))
+
+    def _few(self, t: float) -> float:
+        """The same without arrays, which take longer than the sum."""
+        p, total = self.queue.p_wait, 0.0
+        for share, free, width, full in self._parts:
+            served = 0.5 * math.erfc((t - free) / width)
+            waited = math.exp(-self.decay * (t - full)) if t > full else 1.0
+            total += share * ((1.0 - p) * served + p * waited)
+        return total
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[float, float, float, float], ...]:
+        """(share, free, sqrt(2) deviations of it, full) of each size."""
+        width = math.sqrt(2.0) * np.maximum(self.free_sd, SURE * self.free)
+        columns = (self.shares.tolist(), self.free.tolist(), width.tolist(), self.full.tolist())
+        return tuple(zip(*columns, strict=True))
 
     def wait_survival(self, t: float) -> float:
         """Return P(wait > t seconds)."""
@@ -156,17 +206,43 @@ class BatchResponse:
         return max(0.0, math.log(p / (1.0 - q)) / self.decay) if p > 0.0 else 0.0
 
     def quantile(self, q: float) -> float:
-        """Return the seconds that a share q of the requests take at most, wait and service together."""
-        miss = 1.0 - fraction("q", q, "give a quantile such as 0.95")
+        """Return the seconds that a share q of the requests take at most, wait and service together.
+
+        Where just a share q of the sizes is short, it is the time of those: a billionth more that may be late decides.
+        """
+        miss = (1.0 - fraction("q", q, "give a quantile such as 0.95")) * ROUNDING
         if self.decay <= 0.0:
             return math.inf
-        low, high = 0.0, float(np.max(self.full)) + self.wait_quantile(q)
+        high = float(np.max(self.full)) + self.wait_quantile(q)
         while self.survival(high) > miss:
-            low, high = high, 2.0 * high
-        while high - low > 1e-10 * high:
-            mid = 0.5 * (low + high)
-            low, high = (mid, high) if self.survival(mid) > miss else (low, mid)
-        return high
+            high *= 2.0
+        return _first_within(self.survival, miss, high)
+
+
+def _first_within(survival: Callable[[float], float], miss: float, high: float) -> float:
+    """Return the least t <= high with survival(t) <= miss, which falls, to ten digits and never below.
+
+    By regula falsi (Illinois) on the logarithm, which is nearly straight where waits are exponential; where two steps
+    do not halve the bracket, as beside a jump, the next one does.
+    """
+    low, at_low, at_high = 0.0, -math.log(miss), min(_excess(survival(high), miss), 0.0)
+    side, slow, width = 0, 0, high
+    while high - low > _SAME * high:
+        x = (low * at_high - high * at_low) / (at_high - at_low) if slow < 2 else 0.5 * (low + high)
+        x = min(max(x, low + 0.2 * _SAME * high), high - 0.2 * _SAME * high)
+        y = _excess(survival(x), miss)
+        if y > 0.0:
+            low, at_low, at_high, side = x, y, at_high * (0.5 if side > 0 else 1.0), 1
+        else:
+            high, at_high, at_low, side = x, y, at_low * (0.5 if side < 0 else 1.0), -1
+        slow = slow + 1 if high - low > 0.5 * width else 0
+        width = high - low if slow == 0 else width
+    return high
+
+
+def _excess(survival: float, miss: float) -> float:
+    """ln(survival / miss), no less than to a thousandth: lower, it would only mislead the next guess."""
+    return math.log(max(survival / miss, 1e-3))
 
 
 def batch_response(lam: float, replicas: int, work: BatchWork) -> BatchResponse:
@@ -183,10 +259,10 @@ def batch_response(lam: float, replicas: int, work: BatchWork) -> BatchResponse:
     Raises:
         ValueError: an argument is out of its range.
     """
-    queue = batch_queue(lam, replicas, work.rates)
-    ratio = wait_ratio(queue.servers, min(lam / queue.capacity, 1.0), work.cs2) if lam > 0.0 else 1.0
-    p = queue.p_wait
-    alone = 1.0 / float(work.rates[0])
+    rate = at_least_zero("lam", lam, "give the arrivals per second")
+    queue = queue_of(rate, whole("replicas", replicas, "give the replicas that serve"), work.levels)
+    ratio = wait_ratio(queue.servers, min(rate / queue.capacity, 1.0), work.cs2) if rate > 0.0 else 1.0
+    p, alone = queue.p_wait, work.alone_s
     mean_s = alone if p >= 1.0 else max(alone, (queue.mean_service - p * work.full_s) / (1.0 - p))
     return BatchResponse(
         queue=queue,
@@ -194,7 +270,7 @@ def batch_response(lam: float, replicas: int, work: BatchWork) -> BatchResponse:
         decay=(queue.capacity - queue.arrival_rate) / ratio,
         shares=work.shares,
         free=work.services(mean_s),
-        free_sd=work.slope * (queue.batch_sd / replicas * _STAY),
+        free_sd=work.slope * (queue.batch_sd / replicas * STAY),
         full=work.full,
     )
 

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from tierserve.queueing._arrays import Real, array_of
+from tierserve.queueing._arrays import Array, Real, array_of
 from tierserve.queueing._check import above_zero, at_least_zero, complain
 from tierserve.queueing.response import mean_wait
 
@@ -62,6 +62,14 @@ def wait_ratio(c: float, rho: float, cs2: float) -> float:
     ratio = min(max(ratio, 0.5), _LARGEST_RATIO)
     # Beyond cs2 = 1 the second term is subtracted; with ratio <= 1 the divisor stays above 0.
     return (1.0 + cs2) / (2.0 * cs2 + (1.0 - cs2) / ratio)
+
+
+def wait_ratio_many(c: Array, rho: Array, cs2: Array) -> Array:
+    """Return `wait_ratio` of each, arrays of one shape."""
+    ratio = 0.5 * (1.0 + (1.0 - rho) * (c - 1.0) * (np.sqrt(4.0 + 5.0 * c) - 2.0) / (16.0 * c * rho))
+    ratio = np.minimum(np.maximum(ratio, 0.5), _LARGEST_RATIO)
+    out: Array = np.where(cs2 == 1.0, 1.0, (1.0 + cs2) / (2.0 * cs2 + (1.0 - cs2) / ratio))
+    return out
 
 
 def peakedness(counts: Real) -> float:

@@ -192,7 +192,7 @@ def _least(a: float, targets: _Targets, z: float) -> int:
 
     floor = math.floor(a) + 1
     start = max(floor, math.floor(a + z * _start(a / z, targets)))
-    return _smallest(good, start, floor)
+    return smallest(good, start, floor)
 
 
 def _start(a: float, targets: _Targets) -> float:
@@ -207,7 +207,7 @@ def _start(a: float, targets: _Targets) -> float:
     return high * root
 
 
-def _smallest(good: Callable[[int], bool], start: int, floor: int) -> int:
+def smallest(good: Callable[[int], bool], start: int, floor: int) -> int:
     """Least integer >= floor for which `good` (false, then true) holds, looked for outwards from `start`."""
     step = 1
     if good(start):

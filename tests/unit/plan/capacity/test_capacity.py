@@ -13,6 +13,7 @@ from tierserve.plan.capacity import (
     allocate,
     limits_of,
     make_plan,
+    make_plans,
     pool_plan,
     refused_from,
 )
@@ -212,3 +213,18 @@ def test_a_class_that_is_always_late_and_just_as_large_as_may_be_does_not_ask_fo
     cloud = place(gaid)[0]
     rate = 50.0
     assert replicas_for(cloud, rate) < 2 * rate / cloud.rate + 5
+
+
+@pytest.mark.parametrize("think_s", [None, 20.0])
+def test_many_plans_at_once_are_those_of_one_after_another(service: Service, think_s: float | None) -> None:
+    gaid = service({"spec.tiers.0.replicas": {"min": 2, "max": 60, "headroom": 0.2}})
+    demands = [Demand(connections=n, think_s=think_s) for n in (0.0, 1.0, 30.0, 200.0, 3e3, 5e4, 1e6) for _ in "ab"]
+    for plan, demand in zip(make_plans(gaid, demands), demands, strict=True):
+        alone = make_plan(gaid, demand)
+        assert (plan.rate, plan.connections, plan.unserved_rate) == (alone.rate, alone.connections, alone.unserved_rate)
+        for one, other in zip(plan.pools, alone.pools, strict=True):
+            same = [(x.replicas, x.rate, x.binds, x.meets, x.servers, x.capacity) for x in (one, other)]
+            assert same[0] == same[1]
+            assert one.response_s == pytest.approx(other.response_s, rel=1e-8)
+            assert one.mean_response_s == pytest.approx(other.mean_response_s, rel=1e-8)
+            assert one.p_wait == pytest.approx(other.p_wait, rel=1e-8, abs=1e-15)
