@@ -52,8 +52,8 @@ def forgotten(p: Matrix, ratio: Vector, prior_sd: float, forgetting: float) -> M
 
         1 / P <- forgetting / P + (1 - forgetting) / P0,        P0 = diag((prior_sd max(ratio, 1))^2).
 
-    So nothing is ever less known than the prior has it, and nothing seems known that was not seen. (Variances capped one
-    by one would turn the line along which one batch, always the same, says nothing.)
+    So nothing is ever less known than the prior has it, and nothing seems known that was not seen. (Variances capped
+    one by one would turn the line along which one batch, always the same, says nothing.)
     """
     if forgetting >= 1.0:
         return p
