@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -168,6 +169,23 @@ def test_a_machine_that_becomes_slower_is_told_of_and_followed():
     )
 
 
+@pytest.mark.parametrize(("given", "expected"), [(0.3, True), (1.0, False)])
+def test_where_times_waver_the_measured_profile_is_used_if_it_is_much_better_than_the_one_given(given, expected):
+    """Each request takes up to half as long again, or half as long, as on a machine that others use too."""
+    prior = BatchProfile(*(given * v for v in (TRUE.alpha, TRUE.beta, TRUE.gamma)))
+    settings = replace(SETTINGS, profile=prior)
+    steps, counts, seeds = None, ZERO, random.Random(4)
+    for k in range(300):
+        steps = watch_steps(steps, seen(float(k), {"a": counts}), settings)
+        speed = math.exp(seeds.gauss(0.0, 0.3))
+        profile = BatchProfile(*(speed * v for v in (TRUE.alpha, TRUE.beta, TRUE.gamma)))
+        counts = after(counts, 20.0, batch_at(k), profile)
+    figures = told(steps, settings)
+    assert 0.1 < figures.error < 0.4
+    assert figures.used == expected
+    assert figures.profile_error == pytest.approx(given - 1.0, abs=0.15)
+
+
 def test_another_profile_given_is_a_new_beginning():
     steps, counts = learn(100)
     other = replace(SETTINGS, profile=TRUE)
@@ -178,6 +196,7 @@ def test_another_profile_given_is_a_new_beginning():
 
 def test_the_profile_in_use_stays_still_while_the_measured_one_wavers():
     steps, counts = learn(200)
+    steps = replace(steps, used=steps.calibration.profile)
     before = effective(SETTINGS, steps).profile
     slower = BatchProfile(*(v * (1.0 + STILL / 3.0) for v in (TRUE.alpha, TRUE.beta, TRUE.gamma)))
     steps, _ = learn(100, steps, counts, slower)

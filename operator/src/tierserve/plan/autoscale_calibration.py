@@ -32,6 +32,9 @@ _OTHER_SIZES = 2.0
 """Ratio of the tokens of a sample to the average from which the requests are others now: the average begins anew."""
 ENOUGH, GOOD_ERROR, BAD_ERROR, MOST_DOUBT = 20, 0.1, 0.2, 0.2
 """Times learned from, error and doubt from which the measured profile is used; error from which no longer."""
+BETTER = 0.5
+"""Share of the given profile's own error that is good enough too: where times waver, none predicts them to 10%."""
+_GAIN = 0.05
 STILL = 0.02
 """Change of a service time from which the profile in use follows the measured one: the target is to stay still."""
 
@@ -60,6 +63,7 @@ class Steps:
         given: the profile of the settings, which was the prior.
         calibration: what was learned.
         used: the profile that decisions are made with, None while that is the given one.
+        given_error: smoothed relative error with which the given profile predicts the times that were learned from.
         sizes: mean tokens of requests.
         followed: the report, and its time, that each replica looked at had its last sample at.
         cursor: how many replicas, in the order of the observation, had their turn.
@@ -68,6 +72,7 @@ class Steps:
     given: BatchProfile
     calibration: Calibration
     used: BatchProfile | None = None
+    given_error: float = 0.0
     sizes: _Sizes = _UNKNOWN
     followed: Mapping[str, _Follow] = field(default_factory=dict)
     cursor: int = 0
@@ -92,12 +97,24 @@ def watch_steps(steps: Steps | None, obs: Observation, settings: Settings) -> St
 
 def _learned(steps: Steps, new: list[StepCounts], settings: Settings) -> Steps:
     """Learn from each of some differences."""
-    known, sizes = steps.calibration, steps.sizes
+    known, sizes, error = steps.calibration, steps.sizes, steps.given_error
     for one in new:
         sizes = _averaged(sizes, one)
         for sample in _samples(one, sizes, settings.slots):
-            known = calibrate(known, sample)
-    return replace(steps, calibration=known, sizes=sizes, used=_to_use(steps.used, known, settings))
+            after = calibrate(known, sample)
+            if after.accepted > known.accepted:
+                error += max(_GAIN, 1.0 / after.accepted) * (_error_of(steps.given, sample) - error)
+            known = after
+    learned = replace(steps, calibration=known, given_error=error, sizes=sizes)
+    return replace(learned, used=_to_use(learned, settings))
+
+
+def _error_of(profile: BatchProfile, seen: StepSample) -> float:
+    """Return the relative error with which a profile predicts the one time of a sample that was learned from."""
+    n, i, o = seen.batch, seen.input_tokens, seen.output_tokens
+    if seen.itl_s is not None:
+        return abs(seen.itl_s / profile.decode(n, i, o) - 1.0)
+    return abs((seen.ttft_s or 0.0) / profile.prefill(n, i, o) - 1.0)
 
 
 def _look(before: Mapping[str, _Follow], obs: Observation) -> tuple[dict[str, _Follow], list[StepCounts]]:
@@ -199,12 +216,14 @@ def _doubt(known: Calibration, settings: Settings) -> float:
     return math.sqrt(quadratic(known.covariance, (a, b, c))) / whole
 
 
-def _to_use(used: BatchProfile | None, known: Calibration, settings: Settings) -> BatchProfile | None:
+def _to_use(steps: Steps, settings: Settings) -> BatchProfile | None:
     """Return the profile to decide with: the measured one once it is sure, as it is until that has moved."""
+    known, used = steps.calibration, steps.used
     if used is None:
-        sure = known.accepted >= ENOUGH and known.error <= GOOD_ERROR and _doubt(known, settings) <= MOST_DOUBT
+        good = known.error <= max(GOOD_ERROR, BETTER * steps.given_error)
+        sure = good and known.accepted >= ENOUGH and _doubt(known, settings) <= MOST_DOUBT
         return known.profile if sure else None
-    if known.error > BAD_ERROR:
+    if known.error > max(BAD_ERROR, steps.given_error):
         return None
     pairs = zip(_times(used, settings), _times(known.profile, settings), strict=True)
     moved = any(abs(before / now - 1.0) > STILL for before, now in pairs)
