@@ -16,6 +16,7 @@ from tierserve.api.problems import Problem
 from tierserve.api.tiers import Tier
 from tierserve.plan.energy import energy_of
 from tierserve.plan.placement import Placement
+from tierserve.status_profile import OFF, profile_status, profiles_off
 
 Truth = Literal["True", "False", "Unknown"]
 Status = dict[str, Any]
@@ -105,6 +106,7 @@ def status(
         _degraded(observed, pools),
         _scaling_ready(pools),
         _slo_met(pools),
+        _profile_fits(pools),
     ]
     conditions.insert(1, _progressing(gaid, pools))
     generation = gaid.metadata.generation or 0
@@ -192,6 +194,7 @@ def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[st
         "decision": decision if fresh else None,
         "gateway": dict(seen.gateway) if seen.gateway else None,
         "modelError": model_error(decision if fresh else {}, seen.gateway or {}),
+        **profile_status(placement, decision if fresh else {}),
         "targetSeconds": placement.target_s,
         "percentile": placement.percentile,
     }
@@ -283,6 +286,15 @@ def _slo_met(pools: Sequence[Mapping[str, Any]]) -> Condition:
     if missed:
         return Condition("SloMet", "False", "TargetMissed", f"over the target: {', '.join(missed)}")
     return Condition("SloMet", "True", "WithinTarget", "every pool with traffic is within its target")
+
+
+def _profile_fits(pools: Sequence[Mapping[str, Any]]) -> Condition:
+    if all(p["profileError"] is None for p in pools):
+        return Condition("ProfileFits", "Unknown", "NotMeasured", "too few requests yet to tell")
+    off = profiles_off(pools)
+    if off:
+        return Condition("ProfileFits", "False", "ProfileOff", "; ".join(off))
+    return Condition("ProfileFits", "True", "AsMeasured", f"profiles are within {OFF:.0%} of what replicas show")
 
 
 def observed_p95(pool: Mapping[str, Any]) -> float | None:

@@ -10,13 +10,15 @@ numbers of the deployment's `record_autoscaling_stats` and, where replicas take 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tierserve.plan.autoscale import GatewaySample, Observation, ReplicaSample
+from tierserve.plan.autoscale_model import StepCounts
 
 _RUNNING_REQUESTS = "running_requests"  # Ray's own name
 _NAN = float("nan")
+_STEPS = tuple(f"{name}_total" for name in StepCounts._fields)
 
 
 def _name(replica_id: Any) -> str:
@@ -46,10 +48,34 @@ def _replica(raw: Mapping[str, Mapping[Any, Any]], replica_id: Any) -> ReplicaSa
     )
 
 
-def replica_samples(raw: Mapping[str, Mapping[Any, Any]]) -> dict[str, ReplicaSample]:
-    """Return the last figures of every replica that reports `arrivals_total`."""
-    found = {_name(r): _replica(raw, r) for r in raw.get("arrivals_total", {})}
+def replica_samples(raw: Mapping[str, Mapping[Any, Any]], replica_ids: Mapping[str, Any]) -> dict[str, ReplicaSample]:
+    """Return the last figures of every replica, by its name."""
+    found = {name: _replica(raw, r) for name, r in replica_ids.items()}
     return {name: sample for name, sample in found.items() if sample is not None}
+
+
+class StepReports(Mapping[str, StepCounts]):
+    """What replicas tell of their steps, read when asked for: a decision asks for a few of thousands.
+
+    A replica that leaves out one of the counters is not there: what is missing is not 0.
+    """
+
+    def __init__(self, raw: Mapping[str, Mapping[Any, Any]], replica_ids: Mapping[str, Any]) -> None:
+        self._raw, self._ids = raw, replica_ids
+
+    def __getitem__(self, name: str) -> StepCounts:
+        """Return the counters of a replica. Raises `KeyError` if it does not tell all of them."""
+        replica_id = self._ids[name]
+        series = [self._raw[metric][replica_id] for metric in _STEPS]
+        if not all(series):
+            raise KeyError(name)
+        return StepCounts(*(float(one[-1].value) for one in series))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
 
 def _ongoing(ctx: Any, raw: Mapping[str, Mapping[Any, Any]], now: float, stale_after_s: float) -> float | None:
@@ -66,7 +92,8 @@ def _ongoing(ctx: Any, raw: Mapping[str, Mapping[Any, Any]], now: float, stale_a
 def observation(ctx: Any, gateway: GatewaySample | None, now: float, stale_after_s: float) -> Observation:
     """Return what the context and the gateway tell at `now` (Unix seconds)."""
     raw = ctx.raw_metrics or {}
-    replicas = replica_samples(raw)
+    ids = {_name(r): r for r in raw.get("arrivals_total", {})}
+    replicas = replica_samples(raw, ids)
     return Observation(
         t=now,
         running=int(ctx.current_num_replicas),
@@ -77,4 +104,5 @@ def observation(ctx: Any, gateway: GatewaySample | None, now: float, stale_after
         gateway=gateway,
         ongoing=None if replicas else _ongoing(ctx, raw, now, stale_after_s),
         queued=float(ctx.total_queued_requests or 0.0) if replicas and gateway is None else None,
+        steps=StepReports(raw, ids) if _STEPS[-1] in raw else {},
     )

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tierserve.plan.autoscale import Decision
+from tierserve.plan.autoscale_model import Calibrated
 
 logger = logging.getLogger("ray.serve")
 _RETRY_S = 10.0
@@ -28,6 +29,13 @@ _GAUGES = {
     "service_seconds": "Mean service time",
     "replicas": "Replicas wanted",
     "stale": "1 while decisions are held for lack of data",
+    "calibrated_alpha_seconds": "Seconds of a step whatever is in it, as measured",
+    "calibrated_beta_seconds": "Seconds per token computed, as measured",
+    "calibrated_gamma_seconds": "Seconds per token of context read, as measured",
+    "calibration_samples": "Mean times that the measured profile was learned from",
+    "calibration_error_ratio": "Relative error with which the measured profile predicts these times",
+    "calibration_drift": "1 while a change of the machine's speed is fresh",
+    "profile_error_ratio": "Service time of a full batch by the profile given over that as measured, less 1",
 }
 
 
@@ -125,10 +133,25 @@ def set_gauges(pool: str, decision: Decision) -> None:
         "service_seconds": decision.service_s,
         "replicas": decision.replicas,
         "stale": float(decision.stale),
+        **_calibration(decision.calibration),
     }
     for name, value in values.items():
         if value is not None:
             _gauge(name).set(value, tags={"pool": pool})
+
+
+def _calibration(seen: Calibrated | None) -> dict[str, float]:
+    if seen is None:
+        return {}
+    return {
+        "calibrated_alpha_seconds": seen.alpha,
+        "calibrated_beta_seconds": seen.beta,
+        "calibrated_gamma_seconds": seen.gamma,
+        "calibration_samples": float(seen.samples),
+        "calibration_error_ratio": seen.error,
+        "calibration_drift": float(seen.drift),
+        "profile_error_ratio": seen.profile_error,
+    }
 
 
 def _gauge(name: str) -> Any:

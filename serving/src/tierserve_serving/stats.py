@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from tierserve_serving.engines.base import Timing
 
 _TIME_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
 
@@ -52,6 +55,10 @@ class ReplicaStats:
         service_seconds_total, service_seconds_sq_total: sum and sum of squares of the time in a slot.
         replica_wait_seconds_total: time between arrival and a slot, emulated network not included.
         gateway_wait_seconds_total: time between arrival at the gateway (`X-Request-Start`) and arrival here.
+        prefills_total, prefill_seconds_total, prefill_batch_total: answers whose prefill the engine timed; the sum of
+            its seconds, and of the mean batch that each was in meanwhile.
+        decode_steps_total, decode_seconds_total, decode_batch_total: steps after the prefill, their seconds, and the
+            batch that each step was in, summed. All six stay 0 where the engine does not tell.
         startup_seconds: from the first line of the constructor to ready.
     """
 
@@ -66,6 +73,12 @@ class ReplicaStats:
     gateway_wait_seconds_total: float = 0.0
     input_tokens_total: int = 0
     output_tokens_total: int = 0
+    prefills_total: int = 0
+    prefill_seconds_total: float = 0.0
+    prefill_batch_total: float = 0.0
+    decode_steps_total: int = 0
+    decode_seconds_total: float = 0.0
+    decode_batch_total: float = 0.0
     startup_seconds: float = 0.0
     metrics: Metrics = field(default_factory=Metrics)
 
@@ -88,17 +101,32 @@ class ReplicaStats:
         """Count a request that the engine could not bring to its end."""
         self.errors_total += 1
 
-    def completed(self, service_s: float, input_tokens: int, output_tokens: int) -> None:
+    def completed(self, service_s: float, input_tokens: int, output_tokens: int, timing: Timing | None = None) -> None:
         """Count an answer brought to its end."""
         self.completions_total += 1
         self.service_seconds_total += service_s
         self.service_seconds_sq_total += service_s * service_s
         self.input_tokens_total += input_tokens
         self.output_tokens_total += output_tokens
+        if timing is not None:
+            self._timed(timing)
         if self.metrics.service_s is not None:
             self.metrics.service_s.observe(service_s)
         if self.metrics.output_tokens is not None:
             self.metrics.output_tokens.observe(float(output_tokens))
+
+    def _timed(self, timing: Timing) -> None:
+        """Count the engine's own times; what is no time (a clock that jumped, a NaN) would spoil the sums for good."""
+        seconds, batch = timing.prefill_s, timing.prefill_batch
+        if seconds is not None and 0.0 < seconds < math.inf and 1.0 <= batch < math.inf:
+            self.prefills_total += 1
+            self.prefill_seconds_total += seconds
+            self.prefill_batch_total += batch
+        seconds, batch = timing.decode_s, timing.decode_batch
+        if timing.steps > 0 and 0.0 < seconds < math.inf and 1.0 <= batch < math.inf:
+            self.decode_steps_total += timing.steps
+            self.decode_seconds_total += seconds
+            self.decode_batch_total += batch * timing.steps
 
     def first_token(self, since_arrival_s: float) -> None:
         """Take the time of a first token."""

@@ -91,7 +91,7 @@ class Worker:
         finally:
             self.slots.release()
         if last is not None:
-            self.stats.completed(time.perf_counter() - start, last.input_tokens, tokens)
+            self.stats.completed(time.perf_counter() - start, last.input_tokens, tokens, last.timing)
             yield last
 
 

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
@@ -17,10 +18,11 @@ from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
 from tierserve.plan.autoscale import Observation, Settings, State, decide
+from tierserve.plan.autoscale_model import Calibrated, StepCounts
 from tierserve_serving import policy_demand, policy_handover
 from tierserve_serving.policy import ErlangPolicy
 from tierserve_serving.policy_context import observation
-from tierserve_serving.policy_decisions import DecisionBoard, as_json, board
+from tierserve_serving.policy_decisions import _GAUGES, DecisionBoard, _calibration, as_json, board
 from tierserve_serving.policy_demand import DemandPoller
 
 DEPLOYMENT = DeploymentID(name="replica", app_name="edge")
@@ -81,6 +83,34 @@ def test_what_replicas_report_arrives_under_its_own_name():
     assert [s.waiting for s in seen.replicas.values()] == [0.0, 2.0]
     assert [s.startup_s for s in seen.replicas.values()] == [1.5, 2.5]
     assert seen.ongoing is None
+
+
+STEPS = {f"{name}_total": [float(k), 10.0 + k] for k, name in enumerate(StepCounts._fields)}
+
+
+def test_step_counters_are_read_for_the_replica_that_is_asked_for():
+    seen = observation(context(raw={"arrivals_total": [1.0, 2.0]} | STEPS, running=2), None, time.time(), 5.0)
+    assert [seen.steps[name].prefills for name in seen.replicas] == [3.0, 13.0]
+
+
+@pytest.mark.parametrize("missing", STEPS)
+def test_a_replica_that_leaves_out_a_step_counter_is_not_taken_to_have_counted_0(missing):
+    raw = {"arrivals_total": [1.0, 2.0]} | {name: v for name, v in STEPS.items() if name != missing}
+    seen = observation(context(raw=raw, running=2), None, time.time(), 5.0)
+    assert [seen.steps.get(name) for name in seen.replicas] == [None, None]
+    late = {"arrivals_total": [1.0, 2.0]} | STEPS | {missing: [1.0]}  # the second replica is of another version
+    seen = observation(context(raw=late, running=2), None, time.time(), 5.0)
+    assert [seen.steps.get(name) is None for name in seen.replicas] == [False, True]
+
+
+def test_the_measured_profile_is_shown_as_json_and_as_metrics():
+    seen = Calibrated(0.01, 2e-4, 3e-7, 120, 0.02, 0.01, drift=True, used=True, profile_error=-0.3)
+    shown = json.loads(json.dumps(as_json("a", replace(decided(), calibration=seen)), allow_nan=False))
+    assert shown["calibration"]["profile_error"] == -0.3
+    assert as_json("a", decided())["calibration"] is None
+    assert set(_calibration(seen)) <= set(_GAUGES)
+    assert _calibration(seen)["calibration_drift"] == 1.0
+    assert _calibration(None) == {}
 
 
 def test_without_reports_the_requests_in_flight_at_the_replicas_are_taken_as_they_are_now():

@@ -44,6 +44,27 @@ async def test_it_says_the_same_at_temperature_zero_streamed_or_not(engine):
         assert given[-1].input_tokens > 15  # the template's tokens are counted
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_it_tells_where_the_time_went_and_beside_how_many(engine, streamed):
+    fields = {"max_tokens": 24, "temperature": 0.0, "streamed": streamed}
+    begin = time.perf_counter()
+    alone = (await answer(engine, **fields))[1][-1].timing
+    took = time.perf_counter() - begin
+    assert alone.steps == 23
+    assert (alone.prefill_batch, alone.decode_batch) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert 0.2 * took < alone.prefill_s + alone.decode_s <= took
+    two = [given[1][-1].timing for given in await asyncio.gather(*(answer(engine, **fields) for _ in range(2)))]
+    for timing in two:
+        assert 1.2 < timing.decode_batch < 2.01
+
+
+async def test_a_prompt_from_the_cache_is_no_prefill(engine):
+    for _ in range(2):
+        _, chunks = await answer(engine, max_tokens=8, temperature=0.9)
+    assert chunks[-1].timing.prefill_s is None
+    assert chunks[-1].timing.decode_s > 0.0
+
+
 async def test_the_seed_decides_when_the_temperature_leaves_a_choice(engine):
     texts = [(await answer(engine, max_tokens=12, temperature=1.5, seed=seed))[0] for seed in (7, 7, 8)]
     assert texts[0] == texts[1] != texts[2]

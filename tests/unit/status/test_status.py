@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tierserve.api import Problem, load
+from tierserve.api.models import Profile
 from tierserve.plan.placement import place
 from tierserve.status import Observed, PoolObserved, is_short, known, refused, status
+from tierserve.status_profile import duration
 
 GAID = load(Path(__file__).parents[3] / "examples" / "assistant.yaml")
 PLACEMENTS = place(GAID)
@@ -42,6 +44,7 @@ def test_all_is_well_when_every_pool_serves_within_its_target():
         "Degraded": "False",
         "ScalingReady": "True",
         "SloMet": "True",
+        "ProfileFits": "Unknown",
     }
 
 
@@ -153,6 +156,42 @@ def test_the_columns_of_kubectl_are_filled():
 def test_the_error_of_the_model_is_predicted_over_observed_where_both_are_known(made, seen, error):
     body = status(GAID, PLACEMENTS, with_pool(well(), decision=made, gateway=seen))
     assert body["pools"][0]["modelError"] == error
+
+
+def calibration(**changes: object) -> dict[str, object]:
+    seen = {"alpha": 0.01234, "beta": 4e-4, "gamma": 6.1e-9, "used": True, "profile_error": -0.4, "drift": False}
+    return decision(calibration=seen | changes)
+
+
+def test_a_profile_that_is_off_is_said_with_what_to_put_in_its_place():
+    body = status(GAID, PLACEMENTS, with_pool(well(), decision=calibration()))
+    fits = next(c for c in body["conditions"] if c["type"] == "ProfileFits")
+    assert (fits["status"], fits["reason"]) == ("False", "ProfileOff")
+    assert "40% less than measured" in fits["message"]
+    assert "profile: {alpha: 12.34ms, beta: 400us, gamma: 6.1ns}" in fits["message"]
+    pool = body["pools"][0]
+    assert pool["profileError"] == -0.4
+    Profile.model_validate({k: pool["measuredProfile"][k] for k in ("alpha", "beta", "gamma")})  # as a file takes it
+    assert [p["profileError"] for p in body["pools"][1:]] == [None] * (len(PLACEMENTS) - 1)
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (calibration(profile_error=0.14), "True"),
+        (calibration(profile_error=0.16), "False"),
+        (calibration(used=False), "Unknown"),
+        (calibration() | {"t": NOW - 60}, "Unknown"),
+        (decision(calibration=None), "Unknown"),
+    ],
+)
+def test_a_profile_is_judged_where_it_is_measured_only(seen, expected):
+    assert conditions(with_pool(well(), decision=seen))["ProfileFits"]["status"] == expected
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-16, 3e-13, 6.1e-9, 9.9996e-7, 1e-3, 0.0123456, 1.0, 999.96, 9999.0])
+def test_a_measured_time_reads_back_as_it_was(seconds):
+    assert duration(seconds).value == pytest.approx(seconds, rel=1e-3, abs=1e-15)
 
 
 def test_fields_that_are_not_acted_on_are_named():

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from tierserve.api.base import Name, Part
+from tierserve.api.units import Duration
 
 
 class StatusPart(Part):
@@ -24,6 +25,15 @@ class Condition(StatusPart):
     message: str = Field("", max_length=32768, description="One sentence for people.")
     last_transition_time: str | None = Field(None, max_length=64, description="When the status changed, RFC 3339.")
     observed_generation: int | None = Field(None, description="Generation of the spec that it is about.")
+
+
+class MeasuredProfile(StatusPart):
+    """Step times as measured in operation, in the units of `models[].profile`."""
+
+    alpha: Duration = Field(description="Time of an iteration that does not depend on the batch.")
+    beta: Duration = Field(description="Time per token that is computed.")
+    gamma: Duration = Field(description="Time per token of context that is attended to.")
+    given: bool | None = Field(None, description="Whether the model brings a profile; else it was an estimate.")
 
 
 class PoolStatus(StatusPart):
@@ -56,6 +66,12 @@ class PoolStatus(StatusPart):
     model_error: float | None = Field(
         None, description="Predicted p95 over the observed one, less 1: 0.1 is 10% too high; left out without traffic."
     )
+    profile_error: float | None = Field(
+        None,
+        description="Time of a request in a full replica by the profile over that as measured, less 1: -0.4 is 40% too "
+        "fast; left out until enough was seen.",
+    )
+    measured_profile: MeasuredProfile | None = Field(None, description="The profile as measured, to put in the file.")
 
 
 class Status(StatusPart):

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
+from tierserve.plan.autoscale_calibration import Steps, effective, told, watch_steps
 from tierserve.plan.autoscale_history import History, extend
 from tierserve.plan.autoscale_load import Load, batch_factor, estimate
 from tierserve.plan.autoscale_model import Decision, GatewaySample, Observation, ReplicaSample, Settings
@@ -43,6 +44,7 @@ class State:
     first_t: float | None = None
     reserve: Reserve | None = None  # what was learned of the replicas that must stand ready
     quiet: Quiet | None = None  # of a pool that may have no replica: since when nothing was asked of it
+    steps: Steps | None = None  # what replicas showed of their step times
 
 
 def _startup(state: State, replicas: Mapping[str, ReplicaSample], settings: Settings) -> float:
@@ -182,6 +184,8 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     history = extend(state.history, obs, settings, prior.service_s)
     if history is None:
         return _held(obs, state, settings)
+    steps = watch_steps(state.steps, obs, settings)
+    settings = effective(settings, steps)
     load = estimate(history, prior, obs, settings)
     since = _backlog_since(history, obs, state, settings)
     startup_s = _startup(state, obs.replicas, settings)
@@ -193,7 +197,7 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
         found = with_sleep(found, quiet, view)
     needs = _remember(state.needs or ((obs.t, obs.target),), obs.t, found.down, _window_s(found, learned, view))
     n, why = _target(found, needs[0][1], obs, settings)
-    decision = _decision(n, why, view)
+    decision = replace(_decision(n, why, view), calibration=told(steps, settings))
     raised, startups = _learn_startup(state, n, obs)
     first_t = state.first_t if state.first_t is not None else obs.t
-    return decision, State(history, load, needs, raised, startups, since, decision, first_t, learned, quiet)
+    return decision, State(history, load, needs, raised, startups, since, decision, first_t, learned, quiet, steps)

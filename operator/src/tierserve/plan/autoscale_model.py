@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tierserve.plan.autoscale_staffing import Objective
 from tierserve.queueing.batching import BatchProfile
@@ -109,6 +109,27 @@ class ReplicaSample:
     startup_s: float | None = None
 
 
+class StepCounts(NamedTuple):
+    """What one replica counts of its steps since its start: sums over finished requests, from entering the engine on.
+
+    Attributes:
+        completions, input_tokens, output_tokens: requests and their tokens.
+        prefills, prefill_seconds, prefill_batch: requests whose prefill was timed, its seconds, and the mean batch that
+            each was in meanwhile, itself among them.
+        decode_steps, decode_seconds, decode_batch: steps after the prefill, their seconds, and the batch of each.
+    """
+
+    completions: float
+    input_tokens: float
+    output_tokens: float
+    prefills: float
+    prefill_seconds: float
+    prefill_batch: float
+    decode_steps: float
+    decode_seconds: float
+    decode_batch: float
+
+
 @dataclass(frozen=True, slots=True)
 class GatewaySample:
     """What the gateway saw of the pool.
@@ -143,6 +164,7 @@ class Observation:
         gateway: the gateway's figures, if it is there.
         ongoing: requests in the pool as Ray counts them (running and queued), None if unknown.
         queued: requests that wait outside the replicas as Ray counts them, None if unknown.
+        steps: step counters by replica name, of replicas that tell them; a few are looked up in each decision.
     """
 
     t: float
@@ -154,6 +176,32 @@ class Observation:
     gateway: GatewaySample | None = None
     ongoing: float | None = None
     queued: float | None = None
+    steps: Mapping[str, StepCounts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The batching profile as measured in operation.
+
+    Attributes:
+        alpha, beta, gamma: seconds, as in `BatchProfile`.
+        samples: mean times that it was learned from; times held for outliers are not among them.
+        error: smoothed relative error of the predictions of these times.
+        doubt: relative standard deviation of the service time in a full batch, as far as batches seen tell of it.
+        drift: the machine became slower or faster lately.
+        used: the decision was made with it, not with the profile given.
+        profile_error: service time of a full batch by the profile given over that as measured, less 1.
+    """
+
+    alpha: float
+    beta: float
+    gamma: float
+    samples: int
+    error: float
+    doubt: float
+    drift: bool
+    used: bool
+    profile_error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +227,7 @@ class Decision:
         startup_s: learned time from a raised target to running replicas.
         reason: one sentence.
         stale: no data was there, the last decision is held.
+        calibration: the profile as measured; None where none was given, or replicas do not tell.
     """
 
     t: float
@@ -204,6 +253,7 @@ class Decision:
     startup_s: float
     reason: str
     stale: bool = False
+    calibration: Calibrated | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision with the names of the field: lambda and mu for the two rates."""

@@ -47,22 +47,26 @@ def minus_square(p: Matrix, d: Vector, variance: float) -> Matrix:
     )
 
 
-def _scaled(p: Matrix, s: Vector) -> Matrix:
-    x, y, z = s
-    return _symmetric(
-        (p[0][0] * x * x, p[1][1] * y * y, p[2][2] * z * z), p[0][1] * x * y, p[0][2] * x * z, p[1][2] * y * z
-    )
-
-
 def forgotten(p: Matrix, ratio: Vector, prior_sd: float, forgetting: float) -> Matrix:
-    """Return P / forgetting, but no variance lifted over the prior's. (One opened wider by a drift is left alone.)"""
-    most = 1.0 / forgetting
-    grow = []
-    for j in range(3):
-        cap = (prior_sd * max(ratio[j], 1.0)) ** 2
-        square = min(most, cap / p[j][j]) if p[j][j] > 0.0 else 1.0
-        grow.append(math.sqrt(max(square, 1.0)))
-    return _scaled(p, (grow[0], grow[1], grow[2]))
+    """Return P with the old samples weighing less, and as much of the prior in their place:
+
+        1 / P <- forgetting / P + (1 - forgetting) / P0,        P0 = diag((prior_sd max(ratio, 1))^2).
+
+    So nothing is ever less known than the prior has it, and nothing seems known that was not seen. (Variances capped
+    one by one would turn the line along which one batch, always the same, says nothing.)
+    """
+    if forgetting >= 1.0:
+        return p
+    kept = _symmetric(
+        (p[0][0] / forgetting, p[1][1] / forgetting, p[2][2] / forgetting),
+        p[0][1] / forgetting,
+        p[0][2] / forgetting,
+        p[1][2] / forgetting,
+    )
+    for j in range(3):  # the prior as a measurement of each coefficient, with little weight
+        variance = kept[j][j] + (prior_sd * max(ratio[j], 1.0)) ** 2 / (1.0 - forgetting)
+        kept = minus_square(kept, kept[j], variance)
+    return kept
 
 
 def opened(p: Matrix, ratio: Vector, base: Vector, sd: float) -> Matrix:

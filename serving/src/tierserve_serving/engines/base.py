@@ -57,6 +57,24 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of one answer went in the engine; waits before it are not in it.
+
+    Attributes:
+        prefill_s: seconds until the first token could come; None if not known, or if part of the prompt was cached.
+        prefill_batch: mean number of requests in the engine meanwhile, this one among them.
+        decode_s: seconds of the `steps` steps that followed.
+        decode_batch: as `prefill_batch`, in these.
+    """
+
+    prefill_s: float | None
+    prefill_batch: float
+    decode_s: float
+    steps: int
+    decode_batch: float
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of the answer.
 
@@ -65,12 +83,33 @@ class Chunk:
         tokens: tokens in this chunk.
         finish: why the answer ended; set in the last chunk and only there.
         input_tokens: length of the prompt, at the latest in the last chunk.
+        timing: in the last chunk, of engines that know it.
     """
 
     text: str
     tokens: int
     finish: FinishReason | None = None
     input_tokens: int = 0
+    timing: Timing | None = None
+
+
+class Crowd:
+    """How many requests are in an engine, integrated over time: what batch a request was in, at no cost per token.
+
+    One thread changes it; any may read: what is read is one tuple.
+    """
+
+    def __init__(self) -> None:
+        self._state = (0, 0.0, 0.0)  # requests, since when, request-seconds up to then
+
+    def change(self, by: int, now: float) -> None:
+        """Let `by` requests more in at `now` (seconds of a steady clock)."""
+        self._state = (self._state[0] + by, now, self.area(now))
+
+    def area(self, now: float) -> float:
+        """Return the request-seconds up to `now`."""
+        requests, since, area = self._state
+        return area + requests * max(now - since, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

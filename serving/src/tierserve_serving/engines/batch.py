@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass, field
 
 from tierserve.queueing.batching import BatchProfile
+from tierserve_serving.engines.base import Timing
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +31,8 @@ class Job:
         prefill_own, decode_own: what it adds to its own prefill step and to each of its decode steps, in seconds.
         steps: how many of its 1 + output_tokens steps are done, a real number; the first is the prefill.
         reported: tokens already told to the caller.
+        entered, prefilled, left: when it came, had its prefill behind it and was done, each with the request-seconds of
+            the batch up to then.
     """
 
     input_tokens: int
@@ -40,6 +43,19 @@ class Job:
     decode_own: float = 0.0
     steps: float = 0.0
     reported: int = 0
+    entered: tuple[float, float] | None = None
+    prefilled: tuple[float, float] | None = None
+    left: tuple[float, float] | None = None
+
+    def timing(self) -> Timing | None:
+        """Return where its time went, None before it is done."""
+        if self.entered is None or self.prefilled is None or self.left is None:
+            return None
+        (t0, area0), (t1, area1), (t2, area2) = self.entered, self.prefilled, self.left
+        if not t0 < t1 < t2:
+            return None
+        prefill_batch, decode_batch = (area1 - area0) / (t1 - t0), (area2 - area1) / (t2 - t1)
+        return Timing(t1 - t0, max(prefill_batch, 1.0), t2 - t1, self.output_tokens, max(decode_batch, 1.0))
 
     @property
     def last_step(self) -> float:
@@ -72,6 +88,7 @@ class Batch:
     now: float = 0.0
     jobs: list[Job] = field(default_factory=list)
     _shares: float = 0.0
+    _area: float = 0.0  # integral of the requests in the batch over virtual time
 
     def join(self, job: Job, now: float) -> list[Progress]:
         """Add a request at `now`; return what the others had done up to then."""
@@ -80,6 +97,7 @@ class Batch:
         job.share = p.beta * (i + o) / (o + 1.0) + p.gamma * (i + o / 2.0)
         job.prefill_own = (p.beta + p.gamma) * i
         job.decode_own = p.beta + p.gamma * (i + o / 2.0)
+        job.entered = (self.now, self._area)
         self.jobs.append(job)
         self._sum_shares()
         return past
@@ -119,6 +137,7 @@ class Batch:
             return
         for job in self.jobs:
             self._progress(job, span)
+        self._area += span * len(self.jobs)
         self.now = moment
 
     def _progress(self, job: Job, span: float) -> None:
@@ -130,6 +149,7 @@ class Batch:
                 job.steps += span / prefill
                 return
             job.steps = 1.0
+            job.prefilled = (self.now + left, self._area + left * len(self.jobs))
             span -= left
         decode = it + job.decode_own
         job.steps = min(job.last_step, job.steps + span / decode) if decode > 0.0 else job.last_step
@@ -139,6 +159,7 @@ class Batch:
         job.reported = min(job.output_tokens, int(job.steps - 1.0 + _EDGE))
         done = job.reported >= job.output_tokens
         if done:
+            job.left = (self.now, self._area)
             self._remove(job)
         return Progress(self.now, job, job.reported, done)
 

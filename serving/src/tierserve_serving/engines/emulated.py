@@ -58,13 +58,15 @@ class _Answer:
     sent: int = 0
     sent_chars: int = 0
 
-    def chunk(self, tokens: int, input_tokens: int) -> Chunk:
+    def chunk(self, tokens: int, job: Job) -> Chunk:
         """Return what is new once `tokens` tokens are out."""
         begin = self.sent_chars
         self.sent_chars += sum(map(len, self.drawn[self.sent : tokens]))
         fresh, self.sent = tokens - self.sent, tokens
-        finish = self.finish if tokens >= self.tokens else None
-        return Chunk(self.text[begin : self.sent_chars], fresh, finish, input_tokens)
+        text = self.text[begin : self.sent_chars]
+        if tokens < self.tokens:
+            return Chunk(text, fresh, None, job.input_tokens)
+        return Chunk(text, fresh, self.finish, job.input_tokens, job.timing())
 
 
 @dataclass(slots=True, eq=False)
@@ -142,7 +144,7 @@ class EmulatedEngine:
         request = self._join(Job(input_tokens, answer.tokens, streamed=generation.streamed))
         try:
             while answer.sent < answer.tokens:
-                yield answer.chunk((await request.next()).tokens, input_tokens)
+                yield answer.chunk((await request.next()).tokens, request.job)
         finally:
             self._leave(request.job)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines.base import (
     Capabilities,
     Chunk,
+    Crowd,
     EngineError,
     FinishReason,
     Generation,
     PromptError,
+    Timing,
 )
 from tierserve_serving.engines.sources import model_path
 
@@ -43,6 +46,10 @@ class _Work:
     finish: FinishReason = "stop"
     usage: dict[str, int] = field(default_factory=dict)
     error: dict[str, Any] | None = None
+    crowd: Crowd = field(default_factory=Crowd)
+    entered: tuple[float, float] = (0.0, 0.0)  # when, and the request-seconds of the engine up to then
+    first: tuple[float, float] | None = None  # the same of the first token
+    timings: dict[str, Any] = field(default_factory=dict)
 
     def on_piece(self, document: dict[str, Any]) -> bool:
         """Take one event of llama.cpp, in its thread; return whether to stop."""
@@ -50,6 +57,7 @@ class _Work:
             self.error = document["error"]
             return True
         self.usage = document.get("usage") or self.usage
+        self.timings = document.get("timings") or self.timings
         for choice in document.get("choices", ()):
             self.finish = _finish(choice.get("finish_reason")) or self.finish
             self._take(choice.get("text") or choice.get("delta", {}).get("content") or "")
@@ -62,7 +70,24 @@ class _Work:
             return
         made = int(self.usage.get("completion_tokens", self.tokens))
         rest = max(0, made - self.tokens) if self.streamed else made
-        self.post(Chunk("".join(self.text), rest, self.finish, int(self.usage.get("prompt_tokens", 0))))
+        prompt = int(self.usage.get("prompt_tokens", 0))
+        self.post(Chunk("".join(self.text), rest, self.finish, prompt, self._timing()))
+
+    def _timing(self) -> Timing | None:
+        """Where the time went as llama.cpp tells it; the first token comes with the prefill, so it is no step."""
+        steps = int(self.timings.get("predicted_n", 0)) - 1
+        if self.first is None or steps < 1 or "predicted_ms" not in self.timings:
+            return None
+        now = time.perf_counter()
+        (t0, area0), (t1, area1), area2 = self.entered, self.first, self.crowd.area(now)
+        cached = self.timings.get("cache_n", 0) > 0
+        return Timing(
+            None if cached else float(self.timings.get("prompt_ms", 0.0)) / 1e3,
+            max((area1 - area0) / max(t1 - t0, 1e-9), 1.0),
+            float(self.timings["predicted_ms"]) / 1e3,
+            steps,
+            max((area2 - area1) / max(now - t1, 1e-9), 1.0),
+        )
 
     def post(self, item: Chunk | Exception) -> None:
         """Hand over to the event loop, from any thread."""
@@ -72,6 +97,9 @@ class _Work:
     def _take(self, text: str) -> None:
         if not text:
             return
+        if self.first is None:
+            now = time.perf_counter()
+            self.first = (now, self.crowd.area(now))
         self.tokens += 1
         if self.streamed:
             self.post(Chunk(text, 1))
@@ -93,6 +121,7 @@ class LlamaCppEngine:
         self._server: Any = None
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix="llamacpp")
         self._failures = 0
+        self._crowd = Crowd()
 
     @classmethod
     def of(cls, config: PoolConfig) -> Self:
@@ -141,7 +170,10 @@ class LlamaCppEngine:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """Yield the answer, token by token if streamed. Closing it ends the generation at its next token."""
-        work = _Work(asyncio.get_running_loop(), generation.streamed)
+        work = _Work(asyncio.get_running_loop(), generation.streamed, crowd=self._crowd)
+        now = time.perf_counter()
+        work.entered = (now, self._crowd.area(now))
+        self._crowd.change(1, now)
         future = self._pool.submit(self._run, self._request(generation), isinstance(generation.prompt, str), work)
         try:
             finish = None
@@ -154,6 +186,7 @@ class LlamaCppEngine:
         finally:
             work.cancelled = True
             future.cancel()
+            self._crowd.change(-1, time.perf_counter())
 
     def _run(self, request: dict[str, Any], plain: bool, work: _Work) -> None:
         """Drive llama.cpp, in a thread of the pool."""
