@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.tiers import Tier
-from tierserve.plan.allocation_milp import Chosen, Overflow, Solution, caps_of, mean_work, solve
+from tierserve.plan.allocation_milp import Chosen, Overflow, caps_of, mean_work
 from tierserve.plan.allocation_options import Group, Option, groups_of
 from tierserve.plan.allocation_overflow import split, wilkinson
+from tierserve.plan.allocation_solve import Solution, solve
 from tierserve.plan.energy import Energy, energy_of
 from tierserve.plan.placement import Placement
 from tierserve.queueing.birth_death import batch_queue, loss_queue
@@ -188,7 +189,7 @@ def find(
     if solution is not None and bursty:
         overflow = overflow_of(gaid, groups, solution)
         if overflow.parts:
-            solution = solve(gaid, groups, rate, overflow)
+            solution = solve(gaid, groups, rate, overflow, solution)
     return None if solution is None else _allocation(gaid, groups, rate, solution, overflow)
 
 
