@@ -16,6 +16,7 @@ Nothing is lost by it: values are those of the whole programme solved at once, w
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,12 @@ from tierserve.queueing._arrays import Array
 GAP = 1e-7
 """Relative, to which the value is proven."""
 _SLACK = 1e-7  # of rows that only say what is known, beside the tolerance of the solver
-_TIME_LIMIT_S = 20.0
+_OPTIONS = {
+    "mip_rel_gap": GAP,
+    "time_limit": 20.0,
+    # more than half of the time of so small a programme, for a first plan that is far from the best
+    "mip_heuristic_run_feasibility_jump": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +61,6 @@ class Solution:
     x: Array
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A plan, and the least of the main objective that any may have."""
-
-    x: Array
-    least_main: float
-
-
 def solve(
     gaid: GenAIDeployment,
     groups: Sequence[Group],
@@ -82,28 +80,52 @@ def solve(
     made = programme(gaid, groups, rate, overflow or Overflow())
     if made is None:
         return None
-    known = _borne(made, before) if before is not None and _asks_more(before.made, made) else None
-    if known is not None and before is not None:
-        over = _over(float(made.goal @ known.x), before.least)
-        if over <= GAP:
-            return _solution(made, known.x, known.least_main, before.least)
-    if known is None:
-        outdone = _outdone(made) if gaid.spec.objective.optimize != "latency" else []
-        known = _rough(made, outdone) if outdone else None
-        if outdone and known is None:
-            return None
-    return _best(made, known)
+    if before is not None and _asks_more(before.made, made):
+        found = _borne(made, before) or _near(made, before.least_main)
+        if found is not None:
+            return found
+    outdone = _outdone(made) if gaid.spec.objective.optimize != "latency" else []
+    return _in_steps(made, outdone) if outdone else _best(made)
 
 
-def _best(made: Programme, known: _Known | None) -> Solution | None:
-    """The whole programme, within what is known."""
-    if known is not None:
-        value = float(made.goal @ known.x)
-        low = known.least_main - _SLACK * (1.0 + abs(known.least_main))
-        high = value + _SLACK * (1.0 + abs(value))
-        found = _run(made, made.goal, [(made.main, low, math.inf), (made.goal, -math.inf, high)])
-        if found.x is not None:
-            return _solution(made, found.x, known.least_main, float(found.mip_dual_bound))
+def _borne(made: Programme, before: Solution) -> Solution | None:
+    """The whole numbers of the plan without overflow, if with the best rates for them nothing can be better."""
+    low, high = np.zeros(len(made.upper)), made.upper.copy()
+    low[made.whole] = high[made.whole] = np.round(before.x[before.made.whole])
+    found = _run(made, made.goal, bounds=(low, high), whole=False)
+    if found.x is None or _over(float(made.goal @ found.x), before.least) > GAP:
+        return None
+    return _solution(made, found.x, before.least_main, before.least)
+
+
+def _near(made: Programme, least_main: float) -> Solution | None:
+    """The best plan, if it costs hardly more than the least there may be: others then cost more than ties decide."""
+    if not math.isfinite(least_main):
+        return None
+    found = _within(made, least_main, least_main + 2.0 * QUALITY)
+    return found if found is not None and found.value <= least_main + 2.0 * QUALITY else None
+
+
+def _in_steps(made: Programme, outdone: Sequence[Columns]) -> Solution | None:
+    """First what is best but for ties, of the options that are not outdone; then the whole up to the value of that."""
+    upper = made.upper.copy()
+    for block in outdone:
+        upper[[*block.sites.values(), *block.extra.values(), *block.classes.values()]] = 0.0
+    rough = _run(made, made.main, bounds=(np.zeros(len(upper)), upper))
+    if rough.x is None:
+        return None
+    return _within(made, float(rough.mip_dual_bound), float(made.goal @ rough.x)) or _best(made)
+
+
+def _within(made: Programme, least: float, most: float) -> Solution | None:
+    """The best plan of those whose main objective is from `least`, below which there is none, to `most`."""
+    slack = _SLACK * (1.0 + abs(most))
+    found = _run(made, made.goal, (made.main, least - slack, most + slack))
+    return None if found.x is None else _solution(made, found.x, least, float(found.mip_dual_bound))
+
+
+def _best(made: Programme) -> Solution | None:
+    """The whole programme at once."""
     found = _run(made, made.goal)
     return None if found.x is None else _solution(made, found.x, -math.inf, float(found.mip_dual_bound))
 
@@ -125,34 +147,32 @@ def _solution(made: Programme, x: Array, least_main: float, least: float) -> Sol
 def _over(value: float, least: float) -> float:
     """By how much a value may miss the best, relative; a trace of rounding is none."""
     over = value - least
-    return over / abs(value) if over > 1e-9 else 0.0
+    return over / max(abs(value), 1e-9) if over > 1e-9 else 0.0
 
 
 def _run(
-    made: Programme, goal: Array, rows: Sequence[tuple[Array, float, float]] = (), upper: Array | None = None
+    made: Programme,
+    goal: Array,
+    row: tuple[Array, float, float] | None = None,
+    *,
+    bounds: tuple[Array, Array] | None = None,
+    whole: bool = True,
 ) -> Any:
-    """The result of scipy.optimize.milp for a goal, with rows added and other upper bounds."""
+    """The result of scipy.optimize.milp for a goal; with a row more, other bounds, or no variable asked to be whole."""
     from scipy.optimize import Bounds, LinearConstraint, milp  # half a second to import
 
     limits = [LinearConstraint(made.matrix, made.low, made.high)]
-    if rows:
-        limits.append(LinearConstraint(np.array([row[0] for row in rows]), [r[1] for r in rows], [r[2] for r in rows]))
-    return milp(
-        goal,
-        integrality=made.whole.astype(int),
-        bounds=Bounds(0.0, made.upper if upper is None else upper),
-        constraints=limits,
-        options={"mip_rel_gap": GAP, "time_limit": _TIME_LIMIT_S},
-    )
-
-
-def _rough(made: Programme, outdone: Sequence[Columns]) -> _Known | None:
-    """A plan that is best but for ties, from the options that are not outdone; None where there is no plan at all."""
-    upper = made.upper.copy()
-    for block in outdone:
-        upper[[*block.sites.values(), *block.extra.values(), *block.classes.values()]] = 0.0
-    found = _run(made, made.main, upper=upper)
-    return None if found.x is None else _Known(found.x, float(found.mip_dual_bound))
+    if row is not None:
+        limits.append(LinearConstraint(*row))
+    with warnings.catch_warnings():  # scipy hands on options that it does not know, with a warning
+        warnings.simplefilter("ignore")
+        return milp(
+            goal,
+            integrality=made.whole.astype(int) if whole else None,
+            bounds=Bounds(*bounds) if bounds is not None else Bounds(0.0, made.upper),
+            constraints=limits,
+            options=dict(_OPTIONS),
+        )
 
 
 def _outdone(made: Programme) -> list[Columns]:
@@ -196,15 +216,3 @@ def _asks_more(fresh: Programme, bursty: Programme) -> bool:
     """Tell whether any plan of the programme with overflow is one of that without, at no higher value."""
     pairs = list(zip(fresh.blocks, bursty.blocks, strict=True))
     return all(_same_steps(a, b) and _takes(a, b, 1.0) for a, b in pairs)
-
-
-def _borne(made: Programme, before: Solution) -> _Known | None:
-    """The whole numbers of the plan without overflow with the best rates for them; None where they do not do."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
-    low, high = np.zeros(len(made.upper)), made.upper.copy()
-    low[made.whole] = high[made.whole] = np.round(before.x[before.made.whole])
-    found = milp(made.goal, bounds=Bounds(low, high), constraints=LinearConstraint(made.matrix, made.low, made.high))
-    if found.x is None or float(made.goal @ found.x) > before.least + QUALITY:
-        return None
-    return _Known(found.x, before.least_main)
