@@ -152,7 +152,7 @@ def programme(gaid: GenAIDeployment, groups: Sequence[Group], rate: float, inflo
     _inflow(model, blocks, inflow)
     measures = {name: _measure(groups, blocks, unit, name, len(model.upper)) for name in ("cost", "energy", "carbon")}
     _caps(model, gaid, measures)
-    main = _main(gaid, blocks, measures=measures, model=model, unit=unit)
+    main = _main(gaid, groups, blocks, measures=measures, model=model, unit=unit)
     terms = [row[0] for row in model.rows]
     data = np.array([value for row in terms for value in row.values()])
     where = np.array([at for row in terms for at in row])
@@ -297,6 +297,7 @@ def caps_of(gaid: GenAIDeployment) -> dict[str, float]:
 
 def _main(
     gaid: GenAIDeployment,
+    groups: Sequence[Group],
     blocks: Sequence[Columns],
     *,
     unit: float,
@@ -309,7 +310,7 @@ def _main(
         goal = _latency(model, blocks, unit, size)
         scale = gaid.spec.objective.response_time.target.value
         price = measures["cost"]
-        goal = goal + price * (_MODEL * scale / max(float(price @ _most(model)), 1e-9))
+        goal = goal + price * (_MODEL * scale / max(_dearest(groups, blocks, price), 1e-9))
     else:
         goal = measures[kind].copy()
         single = [goal[at] / block.levels[k].replicas for block in blocks for k, at in block.sites.items()]
@@ -317,8 +318,16 @@ def _main(
     return goal / scale  # in replicas: the solver's tolerances are absolute
 
 
-def _most(model: _Model) -> Array:
-    return np.where(np.isfinite(model.upper), model.upper, 0.0)
+def _dearest(groups: Sequence[Group], blocks: Sequence[Columns], price: Array) -> float:
+    """What all levels of all options would cost at all sites: more than any plan does."""
+    return sum(
+        len(groups[block.group].sites)
+        * (
+            sum(float(price[at]) for at in block.sites.values())
+            + sum(float(price[at]) * (block.levels[k].span - 1) for k, at in block.extra.items())
+        )
+        for block in blocks
+    )
 
 
 def _ties(gaid: GenAIDeployment, groups: Sequence[Group], blocks: Sequence[Columns], size: int) -> Array:

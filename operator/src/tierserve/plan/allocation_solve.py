@@ -178,10 +178,11 @@ def _run(
 def _outdone(made: Programme) -> list[Columns]:
     """Options without which the least of the main objective is the same."""
     out: list[Columns] = []
+    left = list(made.blocks)
     for block in made.blocks:
-        others = (one for one in made.blocks if one.group == block.group and one is not block and one not in out)
-        if any(_outdoes(one, block) for one in others):
+        if any(_outdoes(one, block) for one in left if one.group == block.group and one is not block):
             out.append(block)
+            left = [one for one in left if one is not block]
     return out
 
 
