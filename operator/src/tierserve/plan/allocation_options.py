@@ -183,9 +183,9 @@ def _options(gaid: GenAIDeployment, tier: Tier, site: str, classes: list[Traffic
     out: list[Option] = []
     for model in gaid.models_of(tier):
         alone = [(one, _option(gaid, tier, site, model, [one])) for one in classes]
-        fast = sorted(((one, o.placement.slots) for one, o in alone if o is not None), key=lambda pair: -pair[1])
-        some = [_option(gaid, tier, site, model, [one for one, _ in fast[:k]]) for k in range(1, len(fast) + 1)]
-        known = [option for option in some if option is not None]
+        fast = sorted(((one, o) for one, o in alone if o is not None), key=lambda pair: -pair[1].placement.slots)
+        more = [_option(gaid, tier, site, model, [one for one, _ in fast[:k]]) for k in range(2, len(fast) + 1)]
+        known = [option for option in [*(o for _, o in fast[:1]), *more] if option is not None]
         after = [*(other.placement.slots for other in known[1:]), 0][: len(known)]
         out += [one for one, slots in zip(known, after, strict=True) if one.placement.slots != slots]
     return tuple(out) or _floor(gaid, tier, site)
