@@ -80,30 +80,29 @@ def solve(
     made = programme(gaid, groups, rate, overflow or Overflow())
     if made is None:
         return None
-    if before is not None and _asks_more(before.made, made):
-        found = _borne(made, before) or _near(made, before.least_main)
-        if found is not None:
-            return found
+    found = _from(made, before) if before is not None and _asks_more(before.made, made) else None
+    if found is not None:
+        return found
     outdone = _outdone(made) if gaid.spec.objective.optimize != "latency" else []
     return _in_steps(made, outdone) if outdone else _best(made)
 
 
-def _borne(made: Programme, before: Solution) -> Solution | None:
-    """The whole numbers of the plan without overflow, if with the best rates for them nothing can be better."""
+def _from(made: Programme, before: Solution) -> Solution | None:
+    """The best plan if the one without overflow, which cannot be dearer, leads to it at once; else None."""
     low, high = np.zeros(len(made.upper)), made.upper.copy()
     low[made.whole] = high[made.whole] = np.round(before.x[before.made.whole])
-    found = _run(made, made.goal, bounds=(low, high), whole=False)
-    if found.x is None or _over(float(made.goal @ found.x), before.least) > GAP:
+    borne = _run(made, made.goal, bounds=(low, high), whole=False)  # the same whole numbers, other rates
+    near = before.least_main + 2.0 * QUALITY  # further than ties decide
+    if borne.x is not None:
+        value = float(made.goal @ borne.x)
+        if _over(value, before.least) <= GAP:
+            return _solution(made, borne.x, before.least_main, before.least)
+        if value > near:
+            return None
+    if not math.isfinite(near):
         return None
-    return _solution(made, found.x, before.least_main, before.least)
-
-
-def _near(made: Programme, least_main: float) -> Solution | None:
-    """The best plan, if it costs hardly more than the least there may be: others then cost more than ties decide."""
-    if not math.isfinite(least_main):
-        return None
-    found = _within(made, least_main, least_main + 2.0 * QUALITY)
-    return found if found is not None and found.value <= least_main + 2.0 * QUALITY else None
+    found = _within(made, before.least_main, near)
+    return found if found is not None and found.value <= near else None  # whatever is beyond has more than this
 
 
 def _in_steps(made: Programme, outdone: Sequence[Columns]) -> Solution | None:
