@@ -15,7 +15,7 @@ from tierserve.plan import allocation_milp
 from tierserve.plan.allocation import overflow_of
 from tierserve.plan.allocation_milp import Overflow, programme
 from tierserve.plan.allocation_options import Group, groups_of
-from tierserve.plan.allocation_solve import GAP, Solution, _outdone, solve
+from tierserve.plan.allocation_solve import GAP, Solution, _asks_more, _outdone, solve
 
 BENCH = Path(__file__).parents[4] / "bench"
 DEMANDS = [float(rate) for rate in np.geomspace(1.0, 1500.0, 30)]  # those of bench/allocation.py
@@ -138,3 +138,13 @@ def test_idle_sites_count_as_the_floor_only_where_sites_may_be_idle(made, a_tier
     for least, between in ((0, range(0, 3)), (1, range(1, 3))):
         group = groups_of(made([a_tier("edge", "edge", most=4, least=least, sites=sites)]))[0]
         assert allocation_milp._between(group, group.options[0].levels()) == between
+
+
+def test_the_first_answer_bounds_the_second_only_where_bursts_take_from_what_pools_can_do(made, a_tier):
+    gaid = made([a_tier("edge", "edge", most=3), a_tier("cloud", most=6)])
+    groups = groups_of(gaid)
+    fresh, bursty = (programme(gaid, groups, 9.0, Overflow(peakedness=z)) for z in ({}, {0: 1.5}))
+    assert fresh is not None
+    assert bursty is not None
+    assert _asks_more(fresh, bursty)
+    assert not _asks_more(bursty, fresh)
