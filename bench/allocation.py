@@ -1,9 +1,11 @@
 """Time of one allocation: three tiers, three variants, twenty edge sites, over thirty demands.
 
-    python bench/allocation.py [--rounds 3] [--profile]
+    python bench/allocation.py [--rounds 3] [--optimize cost] [--profile]
 
-Shows median and 90th percentile in milliseconds, with the staffing curves worked out before (they do not depend on the
-demand) and for the first answer of a process, without them. Ends with status 1 if the median is above 50 ms.
+Shows median and 90th percentile of an answer in milliseconds, on the clock and of the processor (which are the same
+where nothing else runs), with the staffing curves worked out before (they do not depend on the demand), and the first
+answer of a process, without them. Ends with status 1 if of the processor's times with curves known the 90th percentile
+is above 50 ms.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from tierserve.plan.allocation_options import Group, groups_of
 BOUND_MS = 50.0
 
 
-def service(sites: int = 20) -> GenAIDeployment:
+def service(sites: int = 20, optimize: str = "cost") -> GenAIDeployment:
     """Cloud, edge with so many sites, and devices; every tier may run every variant."""
 
     def model(name: str, weights: str, alpha: str, beta: str, quality: float) -> dict[str, object]:
@@ -57,7 +59,7 @@ def service(sites: int = 20) -> GenAIDeployment:
         {"name": "diary", "share": 0.0001, "privacy": "device", "input": 64, "output": 64},
     ]
     spec = {
-        "objective": {"responseTime": {"target": "4s"}},
+        "objective": {"responseTime": {"target": "4s"}, "optimize": optimize},
         "models": [
             model("large", "16Gi", "12ms", "50us", 0.8),
             model("mid", "7Gi", "9ms", "40us", 0.6),
@@ -91,11 +93,12 @@ def told(name: str, times: list[tuple[float, float]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="times that each demand is solved")
+    parser.add_argument("--optimize", choices=["cost", "energy", "carbon", "latency"], default="cost")
     parser.add_argument("--profile", action="store_true", help="show where the time goes")
     args = parser.parse_args()
     import scipy.optimize  # noqa: F401 - half a second, once in a process
 
-    gaid = service()
+    gaid = service(optimize=args.optimize)
     groups = groups_of(gaid)
     demands = [float(rate) for rate in np.geomspace(1.0, 1500.0, 30)]
     *first, _ = timed(gaid, demands[len(demands) // 2])
@@ -117,8 +120,10 @@ def main() -> int:
     print(told("curves known", again))
     print(told("curves partly known", [one[:2] for one in seen]))
     print(f"first answer of the process: clock {first[0]:.0f} ms, processor {first[1]:.0f} ms")
-    median = statistics.median(clock for clock, _ in again)
-    return 0 if median <= BOUND_MS else 1
+    high = float(np.percentile([processor for _, processor in again], 90))
+    if high > BOUND_MS:
+        print(f"p90 of {high:.1f} ms is above {BOUND_MS:.0f} ms", file=sys.stderr)
+    return 0 if high <= BOUND_MS else 1
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ from dataclasses import dataclass, replace
 
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.tiers import Tier
-from tierserve.plan.allocation_milp import Chosen, Overflow, Solution, caps_of, mean_work, solve
+from tierserve.plan.allocation_milp import Chosen, Overflow, caps_of, mean_work
 from tierserve.plan.allocation_options import Group, Option, groups_of
 from tierserve.plan.allocation_overflow import split, wilkinson
+from tierserve.plan.allocation_solve import Solution, solve
 from tierserve.plan.energy import Energy, energy_of
 from tierserve.plan.placement import Placement
-from tierserve.queueing.birth_death import batch_queue, loss_queue
+from tierserve.queueing.batch_times import batch_response
+from tierserve.queueing.birth_death import loss_queue
 
 _FULL = 1.0 - 1e-6
 CAP_NAMES = {"cost": "costPerHour", "energy": "power", "carbon": "carbonPerHour"}
@@ -188,7 +190,7 @@ def find(
     if solution is not None and bursty:
         overflow = overflow_of(gaid, groups, solution)
         if overflow.parts:
-            solution = solve(gaid, groups, rate, overflow)
+            solution = solve(gaid, groups, rate, overflow, solution)
     return None if solution is None else _allocation(gaid, groups, rate, solution, overflow)
 
 
@@ -312,7 +314,7 @@ def pool_share(
     """Return what `replicas` replicas of an option do on a site with these rates, overflow and peakedness z."""
     placement = replace(option.placement, site=site)
     work = mean_work(option, rates) + overflow
-    queue = batch_queue(work, replicas, option.rates)
+    response = batch_response(work, replicas, option.work)
     total = sum(rates.values())
     network = sum(option.uses[name].network_s * rate for name, rate in rates.items()) / total if total > 0 else 0.0
     utilisation = min(1.0, work / (replicas * placement.rate))
@@ -324,8 +326,8 @@ def pool_share(
         peakedness=z,
         capacity=option.room(replicas, z),
         work=work,
-        mean_response_s=network + queue.mean_response,
-        late=queue.wait_survival(option.budget_s),
+        mean_response_s=network + response.mean_response,
+        late=response.wait_survival(option.budget_s),
         binds=_binds(option, replicas, work, z),
         energy=energy_of(tier, replicas, utilisation, total),
         option=option,

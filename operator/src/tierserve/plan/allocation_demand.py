@@ -28,7 +28,7 @@ from tierserve.plan.allocation import (
 from tierserve.plan.allocation_advice import advise
 from tierserve.plan.allocation_options import Group, groups_of
 from tierserve.plan.capacity import Demand
-from tierserve.queueing.birth_death import batch_queue
+from tierserve.queueing.batch_times import batch_response
 from tierserve.queueing.closed import fixed_point
 
 _CLOSE, _SAME = 1e-3, 1e-9
@@ -112,7 +112,7 @@ def _rate_of(planned: Allocation, connections: float, think_s: float) -> float:
 
 def _in_replicas(one: PoolShare, factor: float) -> float:
     """Mean seconds of wait and service where a pool has `factor` of the work it was planned for."""
-    return batch_queue(one.work * factor, one.replicas, one.option.rates).mean_response
+    return batch_response(one.work * factor, one.replicas, one.option.work).mean_response
 
 
 def _soonest(groups: Sequence[Group], target_s: float) -> float:

@@ -1,4 +1,4 @@
-"""The allocation as a mixed-integer programme, solved by HiGHS (through scipy.optimize.milp).
+"""The allocation as a mixed-integer programme; `allocation_solve` has HiGHS solve it.
 
 For each group of like sites g, option o and level k (replicas R_k .. R_(k+1) - 1, see `allocation_options`):
 
@@ -10,7 +10,8 @@ For each group of like sites g, option o and level k (replicas R_k .. R_(k+1) - 
 The curve is convex, so no linear inequality bounds it from above without a choice: y is that choice, in place of a
 special ordered set. Up to twelve numbers of replicas each is a level and the programme is exact; beyond that a level
 takes in several, at the loss of rate that is told there. Convexity also says that of the sites that run an option all
-but one may be taken to have the floor or the ceiling, which keeps twenty like sites from being twenty times the work.
+but one may be taken to have the floor or the ceiling, and where a site may also be idle, nothing or the ceiling. That
+keeps twenty like sites from being twenty times the work.
 
 Watts are linear in replicas and in rate, so caps are rows. Latency is network + requests in service / rate (Little);
 requests in a batch are a convex function of rate and replicas of degree one and are taken as the highest of its
@@ -27,6 +28,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,10 +36,14 @@ from tierserve.api.deployment import GenAIDeployment
 from tierserve.plan.allocation_options import Group, Level, Option
 from tierserve.queueing._arrays import Array
 
-_QUALITY, _ORDER, _MODEL, _SPARE = 1e-2, 1e-3, 1e-4, 1e-4
-_GAP = 1e-7
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+QUALITY = 1e-2
+"""Cheapest replicas that a plan may lose to one of higher quality."""
+_ORDER, _MODEL, _SPARE = 1e-3, 1e-4, 1e-4
 _DUST = 1e-6
-_TIME_LIMIT_S = 20.0
+_EVEN = 1e-6
 _TANGENTS = tuple((k / 10) ** 2.5 for k in range(11))  # parts of the way from one in a batch to a full one
 _FLAT = 1e-3  # where steps cost nothing but their tokens, a batch of any size has one rate, and no slope
 
@@ -67,16 +73,8 @@ class Chosen:
     overflow: float
 
 
-@dataclass(frozen=True, slots=True)
-class Solution:
-    """The options in use, and by how much the answer may miss the best (relative; 0 where proven)."""
-
-    chosen: tuple[Chosen, ...]
-    gap: float
-
-
 @dataclass(slots=True)
-class _Columns:
+class Columns:
     """Where the variables of one option are, and its levels."""
 
     group: int
@@ -88,6 +86,36 @@ class _Columns:
     classes: dict[str, int] = field(default_factory=dict)
     busy: int = -1
     overflow: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Programme:
+    """min (main + ties) x with low <= matrix x <= high, 0 <= x <= upper, and x whole where `whole` says so.
+
+    Attributes:
+        blocks: where the variables of each option are.
+        unit: requests per second that a rate of 1 stands for.
+        upper, whole: shape (n,).
+        matrix: sparse, shape (m, n).
+        low, high: shape (m,).
+        main: what is minimised, in cheapest replicas, shape (n,).
+        ties: what decides between plans that are as good, shape (n,).
+    """
+
+    blocks: tuple[Columns, ...]
+    unit: float
+    upper: Array
+    whole: Array
+    matrix: csr_matrix
+    low: Array
+    high: Array
+    main: Array
+    ties: Array
+
+    @property
+    def goal(self) -> Array:
+        """What is minimised, with what decides ties."""
+        return self.main + self.ties
 
 
 class _Model:
@@ -107,14 +135,11 @@ class _Model:
         self.rows.append((terms, low, high))
 
 
-def solve(
-    gaid: GenAIDeployment, groups: Sequence[Group], rate: float, overflow: Overflow | None = None
-) -> Solution | None:
-    """Return the best allocation of `rate` requests per second, or None where there is none."""
-    from scipy.optimize import Bounds, LinearConstraint, milp  # half a second to import
-    from scipy.sparse import csr_matrix
+def programme(gaid: GenAIDeployment, groups: Sequence[Group], rate: float, inflow: Overflow) -> Programme | None:
+    """Return the programme for `rate` requests per second; None where a class that is asked for may go nowhere."""
+    from scipy.sparse import csr_matrix  # with HiGHS half a second to import
 
-    model, inflow = _Model(), overflow or Overflow()
+    model = _Model()
     unit = rate if rate > 0.0 else 1.0
     blocks = [
         _columns(model, groups, (g, o), inflow) for g, group in enumerate(groups) for o in range(len(group.options))
@@ -127,39 +152,36 @@ def solve(
     _inflow(model, blocks, inflow)
     measures = {name: _measure(groups, blocks, unit, name, len(model.upper)) for name in ("cost", "energy", "carbon")}
     _caps(model, gaid, measures)
-    goal = _goal(gaid, groups, blocks, measures=measures, model=model, unit=unit)
+    main = _main(gaid, groups, blocks, measures=measures, model=model, unit=unit)
     terms = [row[0] for row in model.rows]
     data = np.array([value for row in terms for value in row.values()])
     where = np.array([at for row in terms for at in row])
     starts = np.cumsum([0, *(len(row) for row in terms)])
-    matrix = csr_matrix((data, where, starts), shape=(len(terms), len(model.upper)))
-    bounds = LinearConstraint(matrix, [row[1] for row in model.rows], [row[2] for row in model.rows])
-    found = milp(
-        goal,
-        integrality=np.array(model.whole),
-        bounds=Bounds(0.0, np.array(model.upper)),
-        constraints=bounds,
-        options={"mip_rel_gap": _GAP, "time_limit": _TIME_LIMIT_S},
+    return Programme(
+        blocks=tuple(blocks),
+        unit=unit,
+        upper=np.array(model.upper),
+        whole=np.array(model.whole, dtype=bool),
+        matrix=csr_matrix((data, where, starts), shape=(len(terms), len(model.upper))),
+        low=np.array([row[1] for row in model.rows]),
+        high=np.array([row[2] for row in model.rows]),
+        main=main,
+        ties=_ties(gaid, groups, blocks, len(model.upper)),
     )
-    if found.x is None:
-        return None
-    gap = float(found.mip_gap or 0.0)
-    return Solution(_read(groups, blocks, found.x, unit), gap if gap > _GAP else 0.0)
 
 
-def _columns(model: _Model, groups: Sequence[Group], at: tuple[int, int], inflow: Overflow) -> _Columns:
+def _columns(model: _Model, groups: Sequence[Group], at: tuple[int, int], inflow: Overflow) -> Columns:
     g, o = at
     group, one = groups[g], groups[g].options[o]
-    block = _Columns(g, o, one, one.levels(inflow.peakedness.get(g, 1.0)))
-    count, rising = len(group.sites), _rising(block.levels)
+    block = Columns(g, o, one, one.levels(inflow.peakedness.get(g, 1.0)))
+    count, between = len(group.sites), _between(group, block.levels)
     for k, level in enumerate(block.levels):
-        ends = k in {0, len(block.levels) - 1} or not rising
-        block.sites[k] = model.column(count if ends else 1, whole=True)
+        block.sites[k] = model.column(1 if k in between else count, whole=True)
         if level.span > 1:
             block.extra[k] = model.column(count * (level.span - 1), whole=True)
             model.row({block.extra[k]: 1.0, block.sites[k]: 1.0 - level.span}, -math.inf, 0.0)
-    if rising and count > 1 and len(block.levels) > 3:
-        model.row({block.sites[k]: 1.0 for k in range(1, len(block.levels) - 1)}, 0.0, 1.0)
+    if count > 1 and len(between) > 1:
+        model.row({block.sites[k]: 1.0 for k in between}, 0.0, 1.0)
     for name in one.uses:
         block.classes[name] = model.column(1.0)
     block.busy = model.column(math.inf)
@@ -168,24 +190,28 @@ def _columns(model: _Model, groups: Sequence[Group], at: tuple[int, int], inflow
     return block
 
 
-def _rising(levels: Sequence[Level]) -> bool:
-    """Tell whether each replica adds at least what the one before it added.
+def _between(group: Group, levels: Sequence[Level]) -> range:
+    """Levels at which no two sites of an option need be; empty where the curve does not rise ever faster.
 
-    Then one replica more at the larger of two sites and one less at the smaller loses nothing, and all sites of an
-    option but one may be taken to have the floor or the ceiling: far fewer plans to look at.
+    Where each replica adds at least what the one before it added, one more at the larger of two sites and one less at
+    the smaller loses nothing. So all sites but one may be taken to have the floor or the ceiling: far fewer plans to
+    look at. Where a site may be idle and its first replica adds no more than the second, nothing is the floor.
     """
     added = [(b.most - a.most) / (b.replicas - a.replicas) for a, b in pairwise(levels)]
-    return levels[0].span == 1 and all(a <= b * (1.0 + 1e-6) for a, b in pairwise(added))
+    if levels[0].span > 1 or any(a > b * (1.0 + _EVEN) for a, b in pairwise(added)):
+        return range(0)
+    from_nothing = group.idle and added and levels[0].most <= added[0] * levels[0].replicas * (1.0 + _EVEN)
+    return range(0 if from_nothing else 1, len(levels) - 1)
 
 
-def _sites(model: _Model, groups: Sequence[Group], blocks: Sequence[_Columns]) -> None:
+def _sites(model: _Model, groups: Sequence[Group], blocks: Sequence[Columns]) -> None:
     """Every site runs one option, or nothing where it may."""
     for g, group in enumerate(groups):
         terms = {at: 1.0 for block in blocks if block.group == g for at in block.sites.values()}
         model.row(terms, 0.0 if group.idle else len(group.sites), len(group.sites))
 
 
-def _demand(model: _Model, gaid: GenAIDeployment, blocks: Sequence[_Columns], scale: float) -> bool:
+def _demand(model: _Model, gaid: GenAIDeployment, blocks: Sequence[Columns], scale: float) -> bool:
     total = sum(one.share for one in gaid.spec.traffic) or 1.0
     for traffic in gaid.spec.traffic:
         terms = {block.classes[traffic.name]: 1.0 for block in blocks if traffic.name in block.classes}
@@ -197,13 +223,13 @@ def _demand(model: _Model, gaid: GenAIDeployment, blocks: Sequence[_Columns], sc
     return True
 
 
-def _replicas(block: _Columns) -> dict[int, float]:
+def _replicas(block: Columns) -> dict[int, float]:
     """Coefficients of the replicas that an option takes."""
     terms = {at: float(block.levels[k].replicas) for k, at in block.sites.items()}
     return {**terms, **dict.fromkeys(block.extra.values(), 1.0)}
 
 
-def _capacity(model: _Model, block: _Columns, unit: float) -> None:
+def _capacity(model: _Model, block: Columns, unit: float) -> None:
     terms = {block.classes[name]: use.weight for name, use in block.one.uses.items()}
     if block.overflow >= 0:
         terms[block.overflow] = 1.0
@@ -214,7 +240,7 @@ def _capacity(model: _Model, block: _Columns, unit: float) -> None:
     model.row(terms, -math.inf, 0.0)
 
 
-def _inflow(model: _Model, blocks: Sequence[_Columns], inflow: Overflow) -> None:
+def _inflow(model: _Model, blocks: Sequence[Columns], inflow: Overflow) -> None:
     """What overflows into a group is shared by its options; its work is that of the option where it is dearest."""
     for g, parts in inflow.parts.items():
         takers = [block for block in blocks if block.group == g]
@@ -227,7 +253,7 @@ def _inflow(model: _Model, blocks: Sequence[_Columns], inflow: Overflow) -> None
         model.row(terms, 0.0, math.inf)
 
 
-def _measure(groups: Sequence[Group], blocks: Sequence[_Columns], unit: float, name: str, size: int) -> Array:
+def _measure(groups: Sequence[Group], blocks: Sequence[Columns], unit: float, name: str, size: int) -> Array:
     """Coefficients of money per hour, watts or grams per hour."""
     out = np.zeros(size)
     for block in blocks:
@@ -244,7 +270,7 @@ def _measure(groups: Sequence[Group], blocks: Sequence[_Columns], unit: float, n
     return out
 
 
-def _work(block: _Columns) -> dict[int, float]:
+def _work(block: Columns) -> dict[int, float]:
     """Coefficients of the mean requests per unit of demand that an option serves."""
     terms = {block.classes[name]: use.weight for name, use in block.one.uses.items()}
     return {**terms, block.overflow: 1.0} if block.overflow >= 0 else terms
@@ -269,10 +295,10 @@ def caps_of(gaid: GenAIDeployment) -> dict[str, float]:
     return {name: cap for name, cap in given.items() if cap is not None}
 
 
-def _goal(
+def _main(
     gaid: GenAIDeployment,
     groups: Sequence[Group],
-    blocks: Sequence[_Columns],
+    blocks: Sequence[Columns],
     *,
     unit: float,
     measures: Mapping[str, Array],
@@ -284,25 +310,33 @@ def _goal(
         goal = _latency(model, blocks, unit, size)
         scale = gaid.spec.objective.response_time.target.value
         price = measures["cost"]
-        goal = goal + price * (_MODEL * scale / max(float(price @ _most(model)), 1e-9))
+        goal = goal + price * (_MODEL * scale / max(_dearest(groups, blocks, price), 1e-9))
     else:
         goal = measures[kind].copy()
         single = [goal[at] / block.levels[k].replicas for block in blocks for k, at in block.sites.items()]
         scale = min((value for value in single if value > 0.0), default=1.0)
-    return goal / scale + _ties(gaid, groups, blocks, size)  # in replicas: the solver's tolerances are absolute
+    return goal / scale  # in replicas: the solver's tolerances are absolute
 
 
-def _most(model: _Model) -> Array:
-    return np.where(np.isfinite(model.upper), model.upper, 0.0)
+def _dearest(groups: Sequence[Group], blocks: Sequence[Columns], price: Array) -> float:
+    """What all levels of all options would cost at all sites: more than any plan does."""
+    return sum(
+        len(groups[block.group].sites)
+        * (
+            sum(float(price[at]) for at in block.sites.values())
+            + sum(float(price[at]) * (block.levels[k].span - 1) for k, at in block.extra.items())
+        )
+        for block in blocks
+    )
 
 
-def _ties(gaid: GenAIDeployment, groups: Sequence[Group], blocks: Sequence[_Columns], size: int) -> Array:
+def _ties(gaid: GenAIDeployment, groups: Sequence[Group], blocks: Sequence[Columns], size: int) -> Array:
     out = np.zeros(size)
     order = {one.name: [tier.name for tier in gaid.tiers_for(one)] for one in gaid.spec.traffic}
     for block in blocks:
         group = groups[block.group]
         named = gaid.models_of(group.tier).index(block.one.model)
-        worse = _QUALITY * (1.0 - (block.one.model.quality or 0.0)) + _MODEL * named / 16
+        worse = QUALITY * (1.0 - (block.one.model.quality or 0.0)) + _MODEL * named / 16
         for name, at in block.classes.items():
             out[at] = worse + _ORDER * order[name].index(group.tier.name) / 16
         for at, count in _replicas(block).items():
@@ -310,7 +344,7 @@ def _ties(gaid: GenAIDeployment, groups: Sequence[Group], blocks: Sequence[_Colu
     return out
 
 
-def _latency(model: _Model, blocks: Sequence[_Columns], unit: float, size: int) -> Array:
+def _latency(model: _Model, blocks: Sequence[Columns], unit: float, size: int) -> Array:
     """Mean seconds of a request: its network, and by Little the requests in batches over the rate."""
     goal = np.zeros(size)
     for block in blocks:
@@ -341,7 +375,7 @@ def _tangents(one: Option) -> list[tuple[float, float]]:
     return out
 
 
-def _read(groups: Sequence[Group], blocks: Sequence[_Columns], x: Array, unit: float) -> tuple[Chosen, ...]:
+def read(blocks: Sequence[Columns], x: Array, unit: float) -> tuple[Chosen, ...]:
     """Whole numbers from the solver's floats; a trace of rate goes to the pool with the most of its class."""
     out: list[Chosen] = []
     lost: dict[str, float] = {}

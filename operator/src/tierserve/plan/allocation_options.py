@@ -5,10 +5,11 @@ group, and how many of them run what is a whole number: the plan is the same whi
 that comes in at a named site (`origin`) stays there, which makes that site a group of its own.
 
 The staffing curve of an option is f(R), the highest rate at which R replicas keep the percentile of the objective, by
-the birth-death model of batches (`queueing.birth_death`): P(wait > b) <= 1 - p, where b is what network and service in
-a full replica leave of the target. f is convex: larger pools are used better. It is exact at the levels; between two
-of them the line through f(R) and f(R + 1) stands for it, which lies below f, never above: with four slots or more a
-replica by 0.06% up to 100 replicas and 0.5% up to 100,000; with one slot by 0.4% and 3%.
+the birth-death model of batches and the spread of the sizes (`queueing.batch_times.batch_response`): P(wait > b) <=
+1 - p, where b is what network and service in a full replica leave of the target. f is convex: larger pools are used
+better. It is exact at the levels; between two of them the line through f(R) and f(R + 1) stands for it, which lies
+below f, never above: with four slots or more a replica by 0.06% up to 100 replicas and 0.5% up to 100,000; with one
+slot by 0.4% and 3%. Where service leaves hardly any time to wait it is more: 0.5% at 8 replicas of four slots.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ from tierserve.plan.allocation_overflow import derate
 from tierserve.plan.placement import WAIT_SHARE, Placement, Sized, network_times, placement_of
 from tierserve.plan.pool import last_where, work_of
 from tierserve.queueing._arrays import Array
-from tierserve.queueing.batch_times import BatchWork
-from tierserve.queueing.birth_death import batch_queue
+from tierserve.queueing.batch_times import BatchWork, batch_response
 
 DENSE_LEVELS = 12
 """Up to so many numbers of replicas each is a level; beyond, they are spaced in the logarithm."""
@@ -85,9 +85,14 @@ class Option:
     clip: float
 
     @property
+    def work(self) -> BatchWork:
+        """One replica and what requests ask of it."""
+        return work_of(self.placement)
+
+    @property
     def rates(self) -> Array:
         """r(1), ..., r(n) of one replica."""
-        return work_of(self.placement).rates
+        return self.work.rates
 
     def most(self, replicas: int, z: float = 1.0) -> float:
         """Mean requests per second that `replicas` replicas take within the objective; peakedness z of the arrivals."""
@@ -95,7 +100,7 @@ class Option:
         if replicas == 0:
             return 0.0
         miss = 1.0 - one.percentile / 100.0
-        free = _most(work_of(one), self.budget_s, miss, replicas)
+        free = _most(self.work, self.budget_s, miss, replicas)
         return free * derate(replicas * one.slots, z, 1.0 / one.service_s, self.budget_s, miss) if z > 1.0 else free
 
     def room(self, replicas: int, z: float = 1.0) -> float:
@@ -178,9 +183,9 @@ def _options(gaid: GenAIDeployment, tier: Tier, site: str, classes: list[Traffic
     out: list[Option] = []
     for model in gaid.models_of(tier):
         alone = [(one, _option(gaid, tier, site, model, [one])) for one in classes]
-        fast = sorted(((one, o.placement.slots) for one, o in alone if o is not None), key=lambda pair: -pair[1])
-        some = [_option(gaid, tier, site, model, [one for one, _ in fast[:k]]) for k in range(1, len(fast) + 1)]
-        known = [option for option in some if option is not None]
+        fast = sorted(((one, o) for one, o in alone if o is not None), key=lambda pair: -pair[1].placement.slots)
+        more = [_option(gaid, tier, site, model, [one for one, _ in fast[:k]]) for k in range(2, len(fast) + 1)]
+        known = [option for option in [*(o for _, o in fast[:1]), *more] if option is not None]
         after = [*(other.placement.slots for other in known[1:]), 0][: len(known)]
         out += [one for one, slots in zip(known, after, strict=True) if one.placement.slots != slots]
     return tuple(out) or _floor(gaid, tier, site)
@@ -251,13 +256,12 @@ def _counts(least: int, most: int) -> list[int]:
 @lru_cache(maxsize=65536)
 def _most(work: BatchWork, budget_s: float, miss: float, replicas: int) -> float:
     """f(replicas): the highest rate with P(wait > budget_s) <= miss, to ten digits and on the safe side."""
-    rates = work.rates
-    capacity = replicas * float(rates[-1])
+    capacity = replicas * float(work.rates[-1])
 
     def excess(rate: float) -> float:
-        queue = batch_queue(rate, replicas, rates)
-        log_wait = math.log(queue.p_wait) if queue.p_wait > 0.0 else _LEAST_LOG
-        return log_wait - (capacity - rate) * budget_s - math.log(miss)
+        response = batch_response(rate, replicas, work)
+        p_wait = response.queue.p_wait
+        return (math.log(p_wait) if p_wait > 0.0 else _LEAST_LOG) - response.decay * budget_s - math.log(miss)
 
     spare = min(0.9, 1.5 / math.sqrt(replicas * work.slots))  # Halfin and Whitt: the spare grows with the square root
     return last_where(excess, capacity * (1.0 - spare), capacity, -math.log(miss))

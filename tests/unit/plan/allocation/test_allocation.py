@@ -9,6 +9,7 @@ import pytest
 from tierserve.plan.allocation import Allocation, best_allocation, find
 from tierserve.plan.allocation_milp import _tangents
 from tierserve.plan.allocation_options import groups_of
+from tierserve.queueing.batch_times import batch_response
 from tierserve.queueing.birth_death import batch_queue
 
 SITES = [{"name": f"s{k}"} for k in range(20)]
@@ -48,8 +49,9 @@ def test_more_replicas_than_levels_are_staffed_to_the_exact_number(made, a_tier)
         assert option.room(replicas - 1) < rate <= option.room(replicas)
 
 
-def test_levels_between_exact_ones_promise_no_more_and_hardly_less_than_the_curve(made, a_tier):
-    option = groups_of(made([a_tier("cloud", most=400)]))[0].options[0]
+@pytest.mark.parametrize(("spread", "bound"), [(None, 0.002), (0.0, 0.002), (0.5, 0.005)])  # the last leaves no time
+def test_levels_between_exact_ones_promise_no_more_and_hardly_less_than_the_curve(made, a_model, a_tier, spread, bound):
+    option = groups_of(made([a_tier("cloud", most=400)], [spread_out(a_model("m"), spread)]))[0].options[0]
     worst = 0.0
     for level in option.levels():
         for extra in range(level.span):
@@ -57,7 +59,7 @@ def test_levels_between_exact_ones_promise_no_more_and_hardly_less_than_the_curv
             said = level.most + level.step * extra
             assert said <= exact * (1 + 1e-6)
             worst = max(worst, 1 - said / exact)
-    assert worst < 0.002
+    assert worst < bound
 
 
 def test_every_pool_keeps_the_percentile_at_its_load(made, a_tier):
@@ -239,3 +241,26 @@ def test_the_curve_is_the_highest_rate_that_keeps_the_percentile(made, a_tier, r
     most = option.most(replicas)
     late = [batch_queue(most * part, replicas, option.rates).wait_survival(option.budget_s) for part in (1.0, 1.001)]
     assert late[0] <= 0.05 * (1 + 1e-9) < late[1]
+
+
+def spread_out(one, spread):
+    return one if spread is None else {**one, "output": {**one["output"], "spread": spread}}
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_waits_are_those_of_answers_of_the_spread_that_is_given(made, a_model, a_tier, spread):
+    """Alike answers wait half as long as exponential ones: a pool takes more, and its figures say so."""
+    with_care, known = (made([a_tier("cloud", most=9)], [spread_out(a_model("m"), s)]) for s in (None, spread))
+    option = groups_of(known)[0].options[0]
+    most = option.most(4)
+    late = [batch_response(most * part, 4, option.work).wait_survival(option.budget_s) for part in (1.0, 1.001)]
+    assert late[0] <= 0.05 * (1 + 1e-9) < late[1]
+    assert spread > 0.0 or most > groups_of(with_care)[0].options[0].most(4) * 1.01
+    found = find(known, 0.9 * most)
+    assert found is not None
+    (pool,) = found.pools
+    response = batch_response(pool.work, pool.replicas, option.work)
+    network_s = option.uses["chat"].network_s
+    assert pool.mean_response_s == pytest.approx(network_s + response.mean_response, rel=1e-9)
+    assert response.mean_wait < batch_queue(pool.work, pool.replicas, option.rates).mean_wait
+    assert pool.late == pytest.approx(response.wait_survival(option.budget_s), rel=1e-9)
