@@ -5,7 +5,7 @@ and how soon it comes again, which no mean, variance or peakedness tells. The co
 as a fluid (Newell, "Applications of queueing theory", 1982) of three parts: those that wait for a slot, those whose
 prompt is not read yet, x, and those that are answered, y. Prompts go first, one after another at each replica,
 
-    read = min(x, R) / B,        finished = y (1 - f) / ((alpha + d y / R) O),       f = min(x, R) / R,
+    read = min(x, R) / B,      finished = y (1 - f) / [(alpha + d y / R) (1 + o)],      f = read B / R,
 
 so that a burst that fills empty replicas is first read as a whole, and nobody has an answer meanwhile. In a steady
 state it is the chain of `batch_queue` without chance. Chance is added from `queueing.batch_steps`.
@@ -25,7 +25,7 @@ from tierserve.queueing.batch_bursts import BurstResponse
 from tierserve.queueing.batch_steps import StepNoise, step_noise
 from tierserve.queueing.batch_times import BatchResponse, BatchWork, batch_response
 
-_FINE = 0.1
+_FINE = 0.05
 """Strides of the fluid, of the time that a request takes alone."""
 _KINDS = 300
 """Moments of arrival that are told apart, at most."""
@@ -76,33 +76,34 @@ def replay_response(counts: Real, window_s: float, replicas: int, work: BatchWor
 def _fluid(counts: Array, window_s: float, replicas: int, work: BatchWork) -> _Path:
     parts = max(1, round(window_s * float(work.rates[0]) / _FINE))
     stride, servers, alpha = window_s / parts, float(replicas * work.slots), work.profile.alpha
-    prompt, each, answer = _means(work)
+    prompt, each, many = _means(work)
     asked, everyone = (counts / parts).repeat(parts).tolist(), float(counts.sum())
     after = round(_TAIL * (work.full_s + everyone / float(work.rates[-1]) / replicas) / stride)
-    x = y = waiting = came = entered = read = steps = 0.0
+    x = y = waiting = read_now = came = entered = read = steps = 0.0
     rows = [(came, entered, read, steps)]
     for arriving in itertools.chain(asked, itertools.repeat(0.0, after)):
-        let_in = min(waiting + arriving, servers - x - y)
-        busy = min(x + let_in, float(replicas))
-        done = min(x + let_in, busy * stride / prompt)
-        beside = _beside((x + let_in + y) / replicas, replicas)
-        pace = stride * (1.0 - busy / replicas * beside) / (alpha + each * (1.0 + y / replicas * beside))
-        finished = -math.expm1(-pace / answer) * y
-        waiting, x, y = waiting + arriving - let_in, x + let_in - done, y + done - finished
-        came, entered, read, steps = came + arriving, entered + let_in, read + done, steps + pace
+        beside = _beside((x + y) / replicas, replicas)
+        free_s = max(stride - beside * read_now * prompt / replicas, 0.0)  # of a stride, for those who are answered
+        pace = free_s / (alpha + each * (1.0 + y / replicas * beside))
+        finished = -math.expm1(-pace / many) * y
+        let_in = min(waiting + arriving, servers - x - y + finished)
+        read_now = min(x + let_in, min(x + let_in, float(replicas)) * stride / prompt)
+        waiting, x, y = waiting + arriving - let_in, x + let_in - read_now, y + read_now - finished
+        came, entered, read, steps = came + arriving, entered + let_in, read + read_now, steps + pace
         rows.append((came, entered, read, steps))
         if len(rows) > len(asked) and x + y + waiting < _GONE:
             break
-    table = np.array(rows, dtype=np.float64)
-    return _Path(np.arange(len(rows)) * stride, table[:, 0], table[:, 1], table[:, 2], table[:, 3])
+    table: Array = np.array(rows, dtype=np.float64)
+    at: Array = np.arange(len(rows), dtype=np.float64) * stride
+    return _Path(at, table[:, 0], table[:, 1], table[:, 2], table[:, 3])
 
 
 def _means(work: BatchWork) -> tuple[float, float, float]:
-    """Return seconds to read a prompt, seconds that a request adds to each later step, and these steps; means."""
+    """Return seconds to read a prompt, seconds that a request adds to a step besides, and its steps; means."""
     p, (share, i, o) = work.profile, np.array(work.sizes).T
-    answer = max(float(share @ o), _TINY)
+    steps = 1.0 + float(share @ o)
     decoding = float(share @ (o * (p.beta + p.gamma * (i + o / 2.0))))
-    return p.alpha + (p.beta + p.gamma) * float(share @ i), decoding / answer, answer
+    return max((p.beta + p.gamma) * float(share @ i), _TINY), decoding / steps, steps
 
 
 def _beside(batch: float, replicas: int) -> float:
@@ -113,7 +114,7 @@ def _beside(batch: float, replicas: int) -> float:
 def _answered(path: _Path, calm: BatchResponse, noise: StepNoise, work: BatchWork) -> BurstResponse:
     p, (_, i, o) = work.profile, np.array(work.sizes).T
     prompt, each, _ = _means(work)
-    own_prompt, own_step = p.alpha + (p.beta + p.gamma) * i, p.beta + p.gamma * (i + o / 2.0)
+    own_prompt, own_later = (p.beta + p.gamma) * i, o * (p.beta + p.gamma * (i + o / 2.0))
     moments = (np.arange(_KINDS) + 0.5) / _KINDS * path.came[-1]
     arrive = np.interp(moments, path.came, path.at)
     enter = np.maximum(np.interp(moments, path.entered, path.at), arrive)
@@ -121,7 +122,7 @@ def _answered(path: _Path, calm: BatchResponse, noise: StepNoise, work: BatchWor
     begin = np.maximum(read, enter)[:, None] + own_prompt
     # the path has the tokens of a mean request in each step: its own may take longer
     before = np.interp(begin, path.at, path.steps)
-    end = np.interp(before + o, path.steps, path.at) + o * (own_step - each)
+    end = np.interp(before + 1.0 + o, path.steps, path.at) + own_later - (1.0 + o) * each
     alone = work.services(1.0 / float(work.rates[0]))
     mean = np.maximum(end - enter[:, None], 0.5 * alone)
     variance = noise.variance_in(mean, calm, work, _DEPARTURES)
