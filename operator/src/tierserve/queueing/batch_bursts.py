@@ -115,7 +115,7 @@ def burst_response(
 ) -> BurstResponse:
     """Return the response times of `replicas` replicas behind one queue, with arrivals in bursts.
 
-    With z = 1, no `bursts` and prompts that cost nothing it is `batch_response` (mean within 1%, p95 within 2%).
+    With z = 1, no `bursts` and prompts that cost nothing it is `batch_response` (mean and p95 within 2.5%).
     Errors on real traces: docs/benchmarks/trace-prediction.md.
 
     Args:
