@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-k8s test-fast check crds bench bench-truth bench-ray bench-constant bench-prediction bench-autoscalers bench-growth cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo test test-k8s test-fast check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-growth cluster demo-k8s cluster-down lock setup clean
 
 help:  ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +50,10 @@ bench:  ## figures of the queueing mathematics beside the peers, and deployments
 bench-truth:  ## every formula of queueing beside exact chains and the simulator (a minute or two)
 	@$(SETUP) dev
 	@$(BIN)/python bench/queueing_truth.py
+
+bench-traces:  ## predicted response times on real traces beside the simulator, with bursts and long prompts (6 minutes)
+	@$(SETUP) dev
+	@$(BIN)/python bench/trace_prediction.py
 
 bench-ray:  ## our policy beside Ray Serve's own autoscaler, the same load (about 50 minutes)
 	@$(SETUP) runtime

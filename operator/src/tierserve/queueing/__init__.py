@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tierserve.queueing.batch_bursts import BurstResponse, Bursts, burst_response, bursts_of
+    from tierserve.queueing.batch_replay import replay_response
+    from tierserve.queueing.batch_steps import StepNoise, sizes_of, step_noise
     from tierserve.queueing.batch_times import BatchResponse, BatchWork, batch_response, lognormal_points
     from tierserve.queueing.batching import BatchProfile
     from tierserve.queueing.birth_death import BatchQueue, LossQueue, batch_queue, loss_queue
@@ -28,10 +31,15 @@ __all__ = [
     "BatchQueue",
     "BatchResponse",
     "BatchWork",
+    "BurstResponse",
+    "Bursts",
     "LossQueue",
     "Routed",
+    "StepNoise",
     "batch_queue",
     "batch_response",
+    "burst_response",
+    "bursts_of",
     "closed_rate",
     "erlang_b",
     "erlang_c",
@@ -46,13 +54,24 @@ __all__ = [
     "mean_wait_general",
     "peakedness",
     "power_of_choices",
+    "replay_response",
     "response_quantile",
     "response_survival",
     "servers_for",
+    "sizes_of",
+    "step_noise",
     "wait_quantile",
     "wait_ratio",
 ]
 _MODULES = {
+    "BurstResponse": "batch_bursts",
+    "Bursts": "batch_bursts",
+    "burst_response": "batch_bursts",
+    "bursts_of": "batch_bursts",
+    "replay_response": "batch_replay",
+    "StepNoise": "batch_steps",
+    "sizes_of": "batch_steps",
+    "step_noise": "batch_steps",
     "BatchProfile": "batching",
     "BatchQueue": "birth_death",
     "BatchResponse": "batch_times",
