@@ -24,11 +24,11 @@ _lock = threading.Lock()
 
 
 def _remembered(pool: str, now: float) -> State:
-    """Return the state of a pool; of an old one only what it learned of start-up times."""
+    """Return the state of a pool; of an old one only what it learned of start-up times and of the day."""
     with _lock:
         state = _states.get(pool, State())
     if state.last is not None and now - state.last.t > _OLD_S:
-        return State(startups=state.startups)
+        return State(startups=state.startups, ahead=state.ahead)
     return state
 
 
