@@ -44,7 +44,7 @@ STARTUP_S = 103.0
 A100_8B = BatchProfile(alpha=0.0112, beta=1.03e-4, gamma=9.2e-8)
 """The roofline of an 8B model on an A100 (plan/hardware.py): 16 GB of weights, 128 KiB of cache a token."""
 SLOW_STARTUP_S = 439.0
-"""The longest that was published of a replica (bench/replica_start.py has sources)."""
+"""The longest that peers publish for a replica."""
 DAY_S = 86_400.0
 IDLE_W, MAX_W = 80.0, 400.0
 
@@ -91,11 +91,11 @@ def markov() -> Workload:
 
 
 def daily() -> Workload:
-    """Four days: 1.5/s at night, 15/s by day, up within an hour in the morning, down within four in the evening.
+    """Three days: 0.6/s at night, 6/s by day, up within an hour in the morning, down within four in the evening.
 
     No day is like the other: mornings begin some 5 minutes sooner or later, days are some 10% higher or lower.
     """
-    dice, days = np.random.default_rng(7), 4
+    dice, days = np.random.default_rng(7), 3
     late_s, height = dice.normal(0.0, 300.0, days), np.exp(dice.normal(0.0, 0.1, days))
     wobble = np.exp(dice.normal(0.0, 0.03, days * 144 + 1))
 
@@ -103,9 +103,9 @@ def daily() -> Workload:
         day = np.minimum((t / DAY_S).astype(int), days - 1)
         hour = (t - day * DAY_S - late_s[day]) / 3600.0
         up = np.interp(hour, (7.0, 8.0, 18.0, 22.0), (0.1, 1.0, 1.0, 0.1))
-        return 15.0 * height[day] * up * wobble[(t / 600.0).astype(int)]
+        return 6.0 * height[day] * up * wobble[(t / 600.0).astype(int)]
 
-    most = 15.0 * float(height.max() * wobble.max())
+    most = 6.0 * float(height.max() * wobble.max())
     return stream(rate, most, days * DAY_S, Sizes(2000, 1000, 0.7), seed=1, name="daily")
 
 
@@ -124,7 +124,7 @@ SCENARIOS = {
         Scenario("bursts", "Markov-modulated, 4 and 20/s for 400 and 60 s", markov, 32, TTFT_5S, 2 * 3600.0),
         Scenario(
             "daily",
-            "Four days, tenfold within an hour each morning, start-up 439 s",
+            "Three days, tenfold within an hour each morning, start-up 439 s",
             daily,
             16,
             TTFT_30S,
