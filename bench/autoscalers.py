@@ -43,6 +43,9 @@ STARTUP_S = 103.0
 """WVA's paper measured it for a replica with an 8B model."""
 A100_8B = BatchProfile(alpha=0.0112, beta=1.03e-4, gamma=9.2e-8)
 """The roofline of an 8B model on an A100 (plan/hardware.py): 16 GB of weights, 128 KiB of cache a token."""
+SLOW_STARTUP_S = 439.0
+"""The longest that peers publish for a replica."""
+DAY_S = 86_400.0
 IDLE_W, MAX_W = 80.0, 400.0
 
 
@@ -57,6 +60,7 @@ class Scenario:
     objective: Objective
     tune_s: float
     warm_s: float = 600.0
+    startup_s: float = STARTUP_S
 
 
 def azure() -> Workload:
@@ -86,6 +90,25 @@ def markov() -> Workload:
     return bursts(4.0, 20.0, low_s=400.0, high_s=60.0, length_s=4 * 3600.0, sizes=Sizes(1000, 300, 0.5))
 
 
+def daily() -> Workload:
+    """Three days: 0.6/s at night, 6/s by day, up within an hour in the morning, down within four in the evening.
+
+    No day is like the other: mornings begin some 5 minutes sooner or later, days are some 10% higher or lower.
+    """
+    dice, days = np.random.default_rng(7), 3
+    late_s, height = dice.normal(0.0, 300.0, days), np.exp(dice.normal(0.0, 0.1, days))
+    wobble = np.exp(dice.normal(0.0, 0.03, days * 144 + 1))
+
+    def rate(t: np.ndarray) -> np.ndarray:
+        day = np.minimum((t / DAY_S).astype(int), days - 1)
+        hour = (t - day * DAY_S - late_s[day]) / 3600.0
+        up = np.interp(hour, (7.0, 8.0, 18.0, 22.0), (0.1, 1.0, 1.0, 0.1))
+        return 6.0 * height[day] * up * wobble[(t / 600.0).astype(int)]
+
+    most = 6.0 * float(height.max() * wobble.max())
+    return stream(rate, most, days * DAY_S, Sizes(2000, 1000, 0.7), seed=1, name="daily")
+
+
 def constant() -> Workload:
     return poisson(10.0, 2 * 3600.0, Sizes(1000, 300, 0.5), 1)
 
@@ -99,6 +122,16 @@ SCENARIOS = {
         Scenario("servegen", "ServeGen m-small, 2 days, mean 3/s", servegen, 32, TTFT_5S, 86_400.0, 7200.0),
         Scenario("wva-bursty", "WVA's bursty rates, 4 times: 15, 2, 10, 15, 5, 2/s", wva, 64, TTFT_5S, 1800.0),
         Scenario("bursts", "Markov-modulated, 4 and 20/s for 400 and 60 s", markov, 32, TTFT_5S, 2 * 3600.0),
+        Scenario(
+            "daily",
+            "Three days, tenfold within an hour each morning, start-up 439 s",
+            daily,
+            16,
+            TTFT_30S,
+            2 * DAY_S,
+            7200.0,
+            SLOW_STARTUP_S,
+        ),
         Scenario("constant", "Poisson, 10/s", constant, 32, TTFT_5S, 3600.0),
     )
 }
@@ -109,7 +142,7 @@ def pool_of(scenario: Scenario, work: Workload) -> Pool:
     return Pool(
         A100_8B,
         scenario.slots,
-        STARTUP_S,
+        scenario.startup_s,
         scenario.objective,
         float(work.input_tokens[first].mean()),
         float(work.output_tokens[first].mean()),

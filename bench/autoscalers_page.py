@@ -11,9 +11,20 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from autoscalers import GOAL, SCENARIOS, STARTUP_S, Run, chosen, in_hindsight, least_hours, pool_of, rules
+from autoscalers import (
+    GOAL,
+    SCENARIOS,
+    SLOW_STARTUP_S,
+    STARTUP_S,
+    Run,
+    chosen,
+    in_hindsight,
+    least_hours,
+    pool_of,
+    rules,
+)
 
-ABLATIONS = ("ours-paper-only", "ours-erlang")
+ABLATIONS = ("ours-paper-only", "ours-erlang", "ours-no-forecast")
 COLOURS = plt.get_cmap("tab20").colors
 
 
@@ -36,7 +47,8 @@ def head(made_by: str) -> str:
 Made by {made_by}; all dice have seed 1, so the figures are the same on any machine.
 
 Simulated: continuous batching step by step (an 8B model on an A100, by its roofline), one queue at the gateway for
-every rule, {STARTUP_S:.0f} s from a raised target to a replica that serves, stops that drain.
+every rule, {STARTUP_S:.0f} s ({SLOW_STARTUP_S:.0f} s in `daily`) from a raised target to a replica that serves, stops
+that drain.
 
 Each rule has one knob. `tuned` is the value chosen on the first part of a trace (the fewest GPU-hours with {GOAL:.0%}
 of the requests within the target there, or else the most within it), judged on the rest. `in hindsight` is what the

@@ -24,11 +24,11 @@ _lock = threading.Lock()
 
 
 def _remembered(pool: str, now: float) -> State:
-    """Return the state of a pool; of an old one only what it learned of start-ups and of the replicas' steps."""
+    """Return the state of a pool; of an old one only what it learned of start-ups, steps, the day and of what came."""
     with _lock:
         state = _states.get(pool, State())
     if state.last is not None and now - state.last.t > _OLD_S:
-        return State(startups=state.startups, steps=state.steps)
+        return State(startups=state.startups, steps=state.steps, ahead=state.ahead, reserve=state.reserve)
     return state
 
 

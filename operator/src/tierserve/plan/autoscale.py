@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from tierserve.plan.autoscale_calibration import Steps, effective, told, watch_steps
+from tierserve.plan.autoscale_forecast import UNKNOWN, Ahead, Outlook, look_ahead, with_forecast
 from tierserve.plan.autoscale_history import History, extend
 from tierserve.plan.autoscale_load import Load, batch_factor, estimate
 from tierserve.plan.autoscale_model import Decision, GatewaySample, Observation, ReplicaSample, Settings
@@ -45,6 +46,7 @@ class State:
     reserve: Reserve | None = None  # what was learned of the replicas that must stand ready
     quiet: Quiet | None = None  # of a pool that may have no replica: since when nothing was asked of it
     steps: Steps | None = None  # what replicas showed of their step times
+    ahead: Ahead | None = None  # of the arrivals to come
 
 
 def _startup(state: State, replicas: Mapping[str, ReplicaSample], settings: Settings) -> float:
@@ -90,7 +92,7 @@ def _seen(v: View, servers: int) -> Demand:
     return Demand(load, demand.service_s * factor, demand.service_sd_s * factor, demand.peakedness)
 
 
-def _decision(n: int, why: str, v: View) -> Decision:
+def _decision(n: int, why: str, v: View, outlook: Outlook = UNKNOWN) -> Decision:
     obs, load, settings, servers = v.obs, v.load, v.settings, n * v.settings.slots
     demand = v.demand
     seen = _seen(v, servers)
@@ -118,6 +120,9 @@ def _decision(n: int, why: str, v: View) -> Decision:
         target_s=settings.target_s,
         startup_s=v.startup_s,
         reason=why,
+        forecast_rate=outlook.rate,
+        forecast_model=outlook.model,
+        forecast_error=outlook.error,
     )
 
 
@@ -192,12 +197,17 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     view = View(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
     learned = with_experience(state.reserve or Reserve(), state.history, view) if settings.learns else None
     found = need(view) if learned is None else reserve_need(learned, view)
+    ahead = look_ahead(state.ahead, view) if settings.forecast else None
+    if ahead is not None:
+        found = with_forecast(found, ahead, view)
     quiet = watch(state.quiet, state.history, view) if obs.floor == 0 else None
     if quiet is not None:
         found = with_sleep(found, quiet, view)
     needs = _remember(state.needs or ((obs.t, obs.target),), obs.t, found.down, _window_s(found, learned, view))
     n, why = _target(found, needs[0][1], obs, settings)
-    decision = replace(_decision(n, why, view), calibration=told(steps, settings))
+    decision = _decision(n, why, view, UNKNOWN if ahead is None else ahead.outlook)
+    decision = replace(decision, calibration=told(steps, settings))
     raised, startups = _learn_startup(state, n, obs)
     first_t = state.first_t if state.first_t is not None else obs.t
-    return decision, State(history, load, needs, raised, startups, since, decision, first_t, learned, quiet, steps)
+    known = State(history, load, needs, raised, startups, since, decision, first_t, learned, quiet, steps, ahead)
+    return decision, known

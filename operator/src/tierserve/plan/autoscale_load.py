@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from scipy.special import chdtri
 
-from tierserve.plan.autoscale_history import History, Mark, Span, span
+from tierserve.plan.autoscale_history import KEEP_S, History, Mark, Span, span
 from tierserve.plan.autoscale_model import Observation, Settings
 from tierserve.plan.autoscale_ramp import IMPLAUSIBLE, around_growth
 
@@ -138,6 +138,18 @@ def _guarded_rate(seen: Span, load: Load, confidence: float) -> float:
     return max(seen.arrivals, root * root - 0.375) / seen.seconds
 
 
+def _sunk(seen: Span, load: Load, settings: Settings) -> bool:
+    """Tell whether arrivals are implausibly few for the rate that was settled on.
+
+    A load that sinks over hours does so too slowly for any window that is remembered; what was settled on tells it.
+    """
+    known_s = min(load.settled_age or seen.seconds, KEEP_S)
+    expected = load.rate * seen.seconds
+    dispersion = max(load.peakedness, 0.5) * (1.0 + seen.seconds / known_s) + _MODEL_ERROR**2 * expected
+    # the rate is above the mean by `confidence` errors of its own
+    return _root_step(seen.arrivals, max(expected, 0.375), dispersion) < -(IMPLAUSIBLE + settings.confidence)
+
+
 def _with_rate(h: History, load: Load, settings: Settings) -> Load:
     if load.young(h.now):
         rate = _trimmed_rate(h, load.began)
@@ -145,7 +157,11 @@ def _with_rate(h: History, load: Load, settings: Settings) -> Load:
     age, seen = h.now - load.began, h.since(load.began)
     mean = seen.arrivals / seen.seconds
     guarded = _guarded_rate(seen, load, settings.confidence) if seen.arrivals > 0 else 0.0
-    if load.settled_age is not None and age < max(_REFRESH_S, 2.0 * load.settled_age):
+    if (
+        load.settled_age is not None
+        and age < max(_REFRESH_S, 2.0 * load.settled_age)
+        and not _sunk(seen, load, settings)
+    ):
         return replace(load, mean_rate=mean, guarded_rate=guarded)
     settled = age if age >= settings.settle_s and age >= 2.0 * load.service_s else None
     return replace(load, rate=guarded, mean_rate=mean, guarded_rate=guarded, settled_age=settled)

@@ -40,6 +40,10 @@ class Settings:
             of those that Erlang C gives for the load of now. It pays where a start takes long beside the time that a
             request may wait; None: where `startup_s` is `SLOW_START_S` or more.
         reserve_gain: by how much requests that were late in truth move what is trusted on paper.
+        forecast: whether replicas are ordered ahead of a rise that is forecast for the time when they will be ready, by
+            a model that has earned it (plan/autoscale_forecast.py).
+        forecast_quantile: of the rate at that time, which is staffed for; in (0, 1).
+        forecast_period_s: length of the shape that comes again, a day.
         profile: batching profile; with `input_tokens` and `output_tokens` the prior is scaled by observed over
             modelled.
     """
@@ -62,12 +66,23 @@ class Settings:
     sampling_jitter_s: float = 0.3
     learn_reserve: bool | None = None
     reserve_gain: float = 2.0
+    forecast: bool = True
+    forecast_quantile: float = 0.9
+    forecast_period_s: float = 86400.0
     profile: BatchProfile | None = None
     input_tokens: float = 0.0
     output_tokens: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("target_s", "service_s", "slots", "stale_after_s", "settle_s", "scale_up_factor"):
+        for name in (
+            "target_s",
+            "service_s",
+            "slots",
+            "stale_after_s",
+            "settle_s",
+            "scale_up_factor",
+            "forecast_period_s",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
         for name in (
@@ -78,6 +93,8 @@ class Settings:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
         if not 0 < self.percentile < 100:
             raise ValueError(f"percentile must be between 0 and 100, got {self.percentile!r}")
+        if not 0 < self.forecast_quantile < 1:
+            raise ValueError(f"forecast_quantile must be between 0 and 1, got {self.forecast_quantile!r}")
         if self.idle_window_s is not None and not self.idle_window_s >= 0:
             raise ValueError(f"idle_window_s must be at least 0, got {self.idle_window_s!r}")
         if self.drain_s is not None and not self.drain_s > 0:
@@ -228,6 +245,9 @@ class Decision:
         reason: one sentence.
         stale: no data was there, the last decision is held.
         calibration: the profile as measured; None where none was given, or replicas do not tell.
+        forecast_rate: arrivals per second expected when a replica ordered now is ready; None while nothing is known.
+        forecast_model: the model that says so, one of `plan.forecast.MODELS`.
+        forecast_error: its mean absolute error so far ahead over the mean rate.
     """
 
     t: float
@@ -254,6 +274,9 @@ class Decision:
     reason: str
     stale: bool = False
     calibration: Calibrated | None = None
+    forecast_rate: float | None = None
+    forecast_model: str | None = None
+    forecast_error: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision with the names of the field: lambda and mu for the two rates."""

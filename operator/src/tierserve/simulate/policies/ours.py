@@ -75,4 +75,13 @@ OURS = (
         (1.0,),
         lambda pool, value: Ours(pool, value, learn_reserve=False),
     ),
+    Rule(
+        "ours-no-forecast",
+        "TierServe, without the forecast",
+        "without replicas that are ordered ahead of a rise that comes each day",
+        "the share that may miss, divided by",
+        1.0,
+        (1.0,),
+        lambda pool, value: Ours(pool, value, forecast=False),
+    ),
 )
