@@ -1,7 +1,7 @@
 """Scaling rules side by side on real and made-up traces: requests within their targets, and GPU-hours.
 
-    make bench-autoscalers                                   all of it, about 20 minutes on 2 cores
-    python bench/autoscalers.py --scenario azure-code        one scenario
+    make bench-autoscalers                                   all of it, about 45 minutes on 2 cores
+    python bench/autoscalers.py --scenario azure-code        a part; the page is made of all parts run so far
     python bench/autoscalers.py --rule ours --rule hpa       some rules
 
 Every rule is tried with every value of its knob. The value is chosen on the first part of a trace: the fewest GPU-hours
@@ -310,31 +310,45 @@ def tasks(scenarios: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str,
                 yield name, rule, value
 
 
+def load(path: Path) -> list[Run]:
+    """Runs of earlier calls."""
+    return [Run(**row) for row in json.loads(path.read_text())] if path.exists() else []
+
+
+def merged(old: Sequence[Run], new: Run) -> list[Run]:
+    """All runs as far as the new one, which takes the place of an earlier one."""
+    same = (new.scenario, new.rule, new.value)
+    return [r for r in old if (r.scenario, r.rule, r.value) != same] + [new]
+
+
+def measured(todo: Sequence[tuple[str, str, float]], jobs: int) -> Iterator[Run]:
+    """Run all, telling how far it is."""
+    one_run(todo[0])  # compiles, once for all processes
+    with ProcessPoolExecutor(jobs) as workers:
+        yield from track(workers.map(one_run, todo), "runs", total=len(todo))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS))
     parser.add_argument("--rule", action="append", choices=list(rules()))
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--page-only", action="store_true", help="make the page of the runs kept in out/")
     arguments = parser.parse_args()
-    scenarios = arguments.scenario or list(SCENARIOS)
-    names = arguments.rule or list(rules())
-    todo = list(tasks(scenarios, names))
-    started = time.perf_counter()
-    one_run(todo[0])  # compiles, once for all processes
-    with ProcessPoolExecutor(arguments.jobs) as workers:
-        runs = list(track(workers.map(one_run, todo), "runs", total=len(todo)))
+    kept = ROOT / "out" / "autoscalers.json"
+    kept.parent.mkdir(exist_ok=True)
+    runs = load(kept)
+    if not arguments.page_only:
+        todo = list(tasks(arguments.scenario or list(SCENARIOS), arguments.rule or list(rules())))
+        for run in measured(todo, arguments.jobs):
+            runs = merged(runs, run)
+            kept.write_text(json.dumps([asdict(r) for r in runs]))  # at once: who breaks it off goes on with --scenario
     from autoscalers_page import write
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    parts = [f"--scenario {name}" for name in arguments.scenario or ()]
-    parts += [f"--rule {name}" for name in arguments.rule or ()]
-    command = " ".join(["python bench/autoscalers.py", *parts]) if parts else "make bench-autoscalers"
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.perf_counter() - started:.0f} s"
-    path = write(runs, scenarios, names, f"`{command}` ({machine})", arguments.out)
-    (ROOT / "out").mkdir(exist_ok=True)
-    (ROOT / "out" / "autoscalers.json").write_text(json.dumps([asdict(r) for r in runs]))
-    print(path)
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    print(write(runs, f"`make bench-autoscalers` ({machine})", arguments.out))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,10 @@ ABLATIONS = ("ours-paper-only", "ours-erlang", "ours-no-forecast")
 COLOURS = plt.get_cmap("tab20").colors
 
 
-def write(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str], made_by: str, out: Path) -> Path:
+def write(runs: Sequence[Run], made_by: str, out: Path) -> Path:
     """Write autoscalers.md and its pictures; return the page."""
+    scenarios = [name for name in SCENARIOS if any(r.scenario == name for r in runs)]
+    names = [name for name in rules() if any(r.rule == name for r in runs)]
     parts = [head(made_by), summary(runs, scenarios, names), limits(runs, scenarios, names)]
     for name in scenarios:
         mine = [r for r in runs if r.scenario == name]
@@ -77,6 +79,9 @@ def summary(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str])
         cells = []
         for name in scenarios:
             mine = [r for r in runs if r.scenario == name]
+            if not by_rule(mine, rule):
+                cells.append("-")
+                continue
             best, oracle = chosen(by_rule(mine, rule)), in_hindsight(by_rule(mine, "oracle"))
             ratio = f"{best.hours / oracle.hours:.2f} x" if oracle else f"{best.hours:.1f} h"
             held = f"{best.share:.2%}"
@@ -100,7 +105,7 @@ def limits(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str]) 
     ]
     for name in scenarios:
         mine = [r for r in runs if r.scenario == name]
-        peers = [chosen(by_rule(mine, rule)) for rule in names if not rule.startswith("ours")]
+        peers = [chosen(by_rule(mine, rule)) for rule in names if not rule.startswith("ours") and by_rule(mine, rule)]
         good = [r for r in peers if r.share >= GOAL]
         ours, oracle = by_rule(mine, "ours"), in_hindsight(by_rule(mine, "oracle"))
         if not good or not ours:
@@ -158,6 +163,8 @@ def section(runs: Sequence[Run], name: str, names: Sequence[str], picture: str) 
     ]
     for rule in (*names, "oracle"):
         mine = by_rule(runs, rule)
+        if not mine:
+            continue
         hind = in_hindsight(mine)
         best = (hind or chosen(mine)) if rule == "oracle" else chosen(mine)
         seen = f"{hind.hours:.2f} h" if hind else "-"
@@ -186,6 +193,8 @@ def pareto(runs: Sequence[Run], name: str, names: Sequence[str], path: Path) -> 
         if rule in ABLATIONS:
             continue
         mine = sorted(by_rule(runs, rule), key=lambda r: r.hours)
+        if not mine:
+            continue
         style = {"lw": 2.5, "zorder": 3} if rule in ("ours", "oracle") else {"lw": 1.0, "alpha": 0.8}
         colour = "black" if rule == "ours" else "grey" if rule == "oracle" else COLOURS[k % len(COLOURS)]
         kind = ":" if rule == "oracle" else "-"
