@@ -202,7 +202,7 @@ def _at_the_end(last: float) -> Snapshot:
 
 
 def names() -> list[str]:
-    found = [name for name in rules() if name != "ours-paper-only"]
+    found = [name for name in rules() if name not in ("ours-paper-only", "ours-no-forecast")]
     found.insert(found.index("ray-serve") + 1, "ray-serve-0.7")
     return [*found, "oracle"]
 

@@ -16,8 +16,9 @@ from tierserve.plan.autoscale_need import Need, View
 
 DAY_S, STARTUP_S, TICK_S, SERVICE_S = 7200.0, 120.0, 4.0, 2.0
 SETTINGS = Settings(
-    target_s=6.0, service_s=SERVICE_S, slots=8, startup_s=STARTUP_S, stale_after_s=15.0, forecast_period_s=DAY_S
-)
+    target_s=6.0, service_s=SERVICE_S, slots=8, startup_s=STARTUP_S, stale_after_s=15.0, forecast_period_s=DAY_S,
+    learn_reserve=False,
+)  # fmt: skip
 """A day of two hours: one replica bears 4 requests a second and takes two minutes to start."""
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tierserve.plan.autoscale import GatewaySample, Observation, ReplicaSample, Settings, State, decide
 
-SETTINGS = Settings(target_s=6.0, service_s=2.0, slots=8, startup_s=60.0, stale_after_s=30.0)
+SETTINGS = Settings(target_s=6.0, service_s=2.0, slots=8, startup_s=60.0, stale_after_s=30.0, learn_reserve=False)
 TICK_S = 10.0
 
 
