@@ -14,6 +14,7 @@ from rich.table import Table
 from tierserve.api import GenAIDeployment
 from tierserve.plan.capacity import Plan, PoolPlan, refused_from
 from tierserve.plan.criteria import criteria_of, first_to_bind
+from tierserve.plan.long_prompts import held_up_s
 from tierserve.plan.paper import PaperTier
 from tierserve.plan.placement import Placement
 from tierserve.plan.sweep import Sweep, TierCurve
@@ -153,6 +154,7 @@ def _sentences(gaid: GenAIDeployment, plan: Plan) -> Iterator[str]:
     yield from _ends(gaid, plan)
     yield from _criteria(gaid, plan)
     yield from _misses(plan)
+    yield from _held_up(plan)
     yield from _totals(gaid, plan)
 
 
@@ -209,6 +211,18 @@ def _misses(plan: Plan) -> Iterator[str]:
                 f"{ms(one.target_s)} ms are left; give a longer target, fewer output tokens or a faster model"
             )
     yield from estimated([one.placement for one in plan.pools])
+
+
+def _held_up(plan: Plan) -> Iterator[str]:
+    for pool in plan.pools:
+        one, found = pool.placement, held_up_s(pool)
+        if found is not None:
+            read = one.profile.prefill(1, one.input_tokens, one.output_tokens)
+            yield (
+                f"[yellow]{one.pool}: prompts take {ms(read)} ms to read, in which no answer beside them goes on[/yellow]:"
+                f" p{one.percentile:g} may be {ms(found)} ms, not {ms(pool.response_s)} ms;"
+                " give a target that much shorter"
+            )
 
 
 def estimated(placements: Sequence[Placement]) -> Iterator[str]:

@@ -168,3 +168,21 @@ def test_a_target_no_model_can_keep_names_field_and_mend(run: Run) -> None:
     words = refusal(run(changes={"spec.models.0.profile.alpha": "40ms"}))
     assert "spec.objective.responseTime.target: 3s is less than model large on tier cloud needs even alone" in words
     assert "give at least" in words
+
+
+def test_a_pool_whose_prompts_hold_up_its_answers_is_named(run: Run) -> None:
+    changes = {
+        "spec.traffic.0.input": 6000,
+        "spec.traffic.0.output": 20,
+        "spec.traffic.1.input": 6000,
+        "spec.traffic.1.output": 20,
+        "spec.objective.responseTime.target": "4s",
+    }
+    told = run("--rate", "100", changes=changes)
+    assert told.exit_code == 0
+    words = " ".join(told.stdout.split())
+    assert re.search(r"cloud-default: prompts take [\d,.]+ ms to read, in which no answer beside them goes on", words)
+    document = json.loads(run("--rate", "100", "-o", "json", changes=changes).stdout)
+    cloud = next(pool for pool in document["pools"] if pool["tier"] == "cloud")
+    assert cloud["responseWithLongPromptsSeconds"] > 1.1 * cloud["responseSeconds"]
+    assert "prompts take" not in run("--rate", "100").stdout
