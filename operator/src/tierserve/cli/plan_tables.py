@@ -219,8 +219,8 @@ def _held_up(plan: Plan) -> Iterator[str]:
         if found is not None:
             read = one.profile.prefill(1, one.input_tokens, one.output_tokens)
             yield (
-                f"[yellow]{one.pool}: prompts take {ms(read)} ms to read, in which no answer beside them goes on[/yellow]:"
-                f" p{one.percentile:g} may be {ms(found)} ms, not {ms(pool.response_s)} ms;"
+                f"[yellow]{one.pool}: prompts take {ms(read)} ms to read, in which no answer beside them goes on:"
+                f" p{one.percentile:g} may be {ms(found)} ms, not {ms(pool.response_s)} ms[/yellow];"
                 " give a target that much shorter"
             )
 

@@ -21,10 +21,11 @@ def held_up_s(pool: PoolPlan) -> float | None:
     one to four replicas near their capacity).
 
     Returns:
-        t_UL + wait and service + t_DL; None where it is not a tenth more than planned, or where nobody asks.
+        t_UL + wait and service + t_DL; None where it is not a tenth more than planned, where nobody asks,
+        or where a replica has one request at a time.
     """
     one = pool.placement
-    if pool.rate <= 0.0 or pool.rate >= pool.replicas * one.rate:
+    if one.slots == 1 or pool.rate <= 0.0 or pool.rate >= pool.replicas * one.rate:
         return None
     found = burst_response(pool.rate, pool.replicas, work_of(one)).quantile(one.percentile / 100.0) + one.network_s
     return found if found > (1.0 + NOTABLE) * pool.response_s else None

@@ -62,7 +62,10 @@ def test_where_answers_make_up_the_work_it_says_nothing(service: Callable[..., G
     assert abs(pool.response_s / simulated_p95(pool) - 1.0) < NOTABLE
 
 
-def test_where_nobody_asks_or_too_many_do_it_says_nothing(service: Callable[..., GenAIDeployment]) -> None:
+def test_where_nobody_asks_or_too_many_do_or_one_at_a_time_it_says_nothing(
+    service: Callable[..., GenAIDeployment],
+) -> None:
     pool = planned(service(), 3000.0, 30.0)
     assert held_up_s(replace(pool, rate=0.0)) is None
+    assert held_up_s(replace(pool, placement=replace(pool.placement, slots=1))) is None
     assert held_up_s(replace(pool, rate=2.0 * REPLICAS * pool.placement.rate)) is None
