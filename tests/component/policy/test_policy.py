@@ -120,3 +120,24 @@ def test_requests_that_wait_at_the_gateway_count(deployed, apps, decision, decis
     seen = wait(lambda: (d := decision("demand"))["target"] >= 4 and d, 10.0)
     assert "16 requests in the pool" in seen["reason"]
     wait(lambda: decision("demand")["running"] >= 4, 20.0)
+
+
+def test_what_was_learned_outlives_the_controller(deployed, apps, closed_loop, decision, decisions_address, wait):
+    import ray
+
+    url = deployed.run(
+        apps.scaled(apps.Slow, pool="kept", decisions_address=decisions_address, scale_down_window_s=60.0)
+    )
+    told, prior = 1.0, 0.2  # what a replica says of its start, and what the settings do; a start takes longer
+    assert wait(lambda: decision("kept").get("startup_s"), 10.0) in (told, prior)
+    loop = closed_loop(url)
+    loop.connect(8)
+    learned = wait(lambda: (seen := decision("kept")["startup_s"]) >= apps.START_S and seen, 30.0)
+    time.sleep(2.0)  # it is saved when the first start was seen, in the background
+    controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    before = ray.get(controller.get_pid.remote())
+    ray.kill(controller, no_restart=False)
+    wait(lambda: ray.get(controller.get_pid.remote(), timeout=5.0) != before, 30.0)
+    after = wait(lambda: (seen := decision("kept")).get("startup_s", 0.0) > told and seen, 30.0)
+    assert after["startup_s"] == pytest.approx(learned)
+    loop.stop()
