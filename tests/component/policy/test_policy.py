@@ -125,19 +125,24 @@ def test_requests_that_wait_at_the_gateway_count(deployed, apps, decision, decis
 def test_what_was_learned_outlives_the_controller(deployed, apps, closed_loop, decision, decisions_address, wait):
     import ray
 
-    url = deployed.run(
-        apps.scaled(apps.Slow, pool="kept", decisions_address=decisions_address, scale_down_window_s=60.0)
-    )
-    told, prior = 1.0, 0.2  # what a replica says of its start, and what the settings do; a start takes longer
-    assert wait(lambda: decision("kept").get("startup_s"), 10.0) in (told, prior)
+    prior = 50.0
+    url = deployed.run(apps.scaled(apps.Plain, pool="kept", decisions_address=decisions_address, startup_s=prior))
+    controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    first = ray.get(controller.get_pid.remote())
     loop = closed_loop(url)
     loop.connect(8)
-    learned = wait(lambda: (seen := decision("kept")["startup_s"]) >= apps.START_S and seen, 30.0)
-    time.sleep(2.0)  # it is saved when the first start was seen, in the background
-    controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
-    before = ray.get(controller.get_pid.remote())
+    learned = set[float]()
+
+    def is_settled() -> bool:
+        seen = decision("kept")
+        learned.add(seen["startup_s"])
+        return seen["startup_s"] < prior and seen["running"] == seen["target"] >= 2
+
+    wait(is_settled, 30.0)
+    time.sleep(2.0)  # the first start is saved at once, in the background
+    killed = time.time()
     ray.kill(controller, no_restart=False)
-    wait(lambda: ray.get(controller.get_pid.remote(), timeout=5.0) != before, 30.0)
-    after = wait(lambda: (seen := decision("kept")).get("startup_s", 0.0) > told and seen, 30.0)
-    assert after["startup_s"] == pytest.approx(learned)
+    after = wait(lambda: (seen := decision("kept")).get("t", 0.0) > killed + 3.0 and seen, 30.0)
+    assert ray.get(controller.get_pid.remote()) != first
+    assert after["startup_s"] in learned - {prior}
     loop.stop()
