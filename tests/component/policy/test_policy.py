@@ -126,7 +126,11 @@ def test_what_was_learned_outlives_the_controller(deployed, apps, closed_loop, d
     import ray
 
     prior = 50.0
-    url = deployed.run(apps.scaled(apps.Plain, pool="kept", decisions_address=decisions_address, startup_s=prior))
+    url = deployed.run(
+        apps.scaled(
+            apps.Plain, pool="kept", decisions_address=decisions_address, startup_s=prior, scale_down_window_s=30.0
+        )
+    )
     controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     first = ray.get(controller.get_pid.remote())
     loop = closed_loop(url)
@@ -140,9 +144,17 @@ def test_what_was_learned_outlives_the_controller(deployed, apps, closed_loop, d
 
     wait(is_settled, 30.0)
     time.sleep(2.0)  # the first start is saved at once, in the background
-    killed = time.time()
+    target, killed, targets = decision("kept")["target"], time.time(), set[int]()
     ray.kill(controller, no_restart=False)
-    after = wait(lambda: (seen := decision("kept")).get("t", 0.0) > killed + 3.0 and seen, 30.0)
+
+    def goes_on() -> dict:
+        seen = decision("kept")
+        if seen["t"] > killed:
+            targets.add(seen["target"])
+        return seen if seen["t"] > killed + 6.0 else {}
+
+    after = wait(goes_on, 30.0, 0.2)
     assert ray.get(controller.get_pid.remote()) != first
     assert after["startup_s"] in learned - {prior}
+    assert min(targets) >= target, "what it does not know yet is no reason to stop replicas"
     loop.stop()
