@@ -1,7 +1,7 @@
 """Runs the pure decision for one pool inside the Serve controller: when to decide, what to remember, whom to tell.
 
 Ray Serve builds the policy anew at every change of the deployment's configuration; what a pool has learned is kept
-here, in the process, under the pool's name.
+here, in the process, under the pool's name, and for the next process in Ray's GCS (policy_memory).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tierserve.plan.autoscale import Decision, Settings, State, decide
-from tierserve_serving import policy_context, policy_decisions, policy_demand
+from tierserve_serving import policy_context, policy_decisions, policy_demand, policy_memory
 
 logger = logging.getLogger("ray.serve")
 _OLD_S = 120.0
@@ -78,12 +78,15 @@ class PolicyRunner:
             return self._bounded(last.replicas, ctx)
         pool = self.pool or f"{ctx.app_name}-{ctx.deployment_name}"
         state = self.state if self.state is not None else _remembered(pool, now)
+        memory = policy_memory.memory(pool)
+        state = memory.recalled(state, self.settings, now)
         gateway = self.demand.latest() if self.demand else None
         obs = policy_context.observation(ctx, gateway, now, self.settings.stale_after_s)
         decision, self.state = decide(obs, state, self.settings)
         self.decided = now
         with _lock:
             _states[pool] = self.state
+        memory.keep(self.state, self.settings, now)
         told = self.demand and gateway and now - gateway.t <= self.settings.stale_after_s
         requests = self.demand.requests if self.demand and told else {}
         self._tell(pool, decision, last, requests)

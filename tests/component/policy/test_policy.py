@@ -120,3 +120,41 @@ def test_requests_that_wait_at_the_gateway_count(deployed, apps, decision, decis
     seen = wait(lambda: (d := decision("demand"))["target"] >= 4 and d, 10.0)
     assert "16 requests in the pool" in seen["reason"]
     wait(lambda: decision("demand")["running"] >= 4, 20.0)
+
+
+def test_what_was_learned_outlives_the_controller(deployed, apps, closed_loop, decision, decisions_address, wait):
+    import ray
+
+    prior = 50.0
+    url = deployed.run(
+        apps.scaled(
+            apps.Plain, pool="kept", decisions_address=decisions_address, startup_s=prior, scale_down_window_s=30.0
+        )
+    )
+    controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    first = ray.get(controller.get_pid.remote())
+    loop = closed_loop(url)
+    loop.connect(8)
+    learned = set[float]()
+
+    def is_settled() -> bool:
+        seen = decision("kept")
+        learned.add(seen["startup_s"])
+        return seen["startup_s"] < prior and seen["running"] == seen["target"] >= 2
+
+    wait(is_settled, 30.0)
+    time.sleep(2.0)  # the first start is saved at once, in the background
+    target, killed, targets = decision("kept")["target"], time.time(), set[int]()
+    ray.kill(controller, no_restart=False)
+
+    def goes_on() -> dict:
+        seen = decision("kept")
+        if seen["t"] > killed:
+            targets.add(seen["target"])
+        return seen if seen["t"] > killed + 6.0 else {}
+
+    after = wait(goes_on, 30.0, 0.2)
+    assert ray.get(controller.get_pid.remote()) != first
+    assert after["startup_s"] in learned - {prior}
+    assert min(targets) >= target, "what it does not know yet is no reason to stop replicas"
+    loop.stop()

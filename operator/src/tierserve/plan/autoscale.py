@@ -27,7 +27,8 @@ from tierserve.plan.reserve import Reserve
 
 __all__ = ["Decision", "GatewaySample", "Observation", "ReplicaSample", "Settings", "State", "decide"]
 
-_LEARNED = 5  # start-ups remembered
+LEARNED = 5
+"""Start-ups remembered."""
 _BATCH_WINDOW_S = 10.0
 
 
@@ -153,7 +154,7 @@ def _learn_startup(state: State, n: int, obs: Observation) -> tuple[tuple[float,
     """Return the raise of the target that is waited for, and the start-up times seen."""
     raised, startups = state.raised, state.startups
     if raised is not None and obs.running >= raised[1]:
-        startups = (*startups, obs.t - raised[0])[-_LEARNED:]
+        startups = (*startups, obs.t - raised[0])[-LEARNED:]
         raised = None
     elif raised is not None and n < raised[1]:
         raised = None
