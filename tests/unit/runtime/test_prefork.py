@@ -98,6 +98,25 @@ def test_the_process_that_ray_started_ends_with_the_fork_and_passes_signals_on(p
     assert not fork.is_running() or fork.status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_signal_that_comes_before_the_fork_is_known_reaches_it_all_the_same(run, tmp_path):
+    import socket
+
+    path, fork = tmp_path / "slow.sock", subprocess.Popen(["sleep", "60"])
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        process = run(path, "60")
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4)  # it has asked, and waits for the number
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+            connection.sendall(fork.pid.to_bytes(4, "big"))
+            assert fork.wait(timeout=10) == -signal.SIGTERM
+        assert process.wait(timeout=10) == 0
+
+
 def test_a_fork_that_is_killed_takes_the_process_that_ray_started_with_it(prefork, run):
     process = run(prefork, "60")
     psutil.Process(json.loads(process.stdout.readline())["pid"]).kill()

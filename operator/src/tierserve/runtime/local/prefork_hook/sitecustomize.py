@@ -19,6 +19,17 @@ def hand_over(path: str, argv: list[str]) -> None:
     import signal
     import socket
 
+    forks, early = [], []
+
+    def pass_signal(got, _frame):
+        """To the fork, or later where its number is not known yet: else the fork would go on alone."""
+        if forks:
+            os.kill(forks[0], got)
+        else:
+            early.append(got)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, pass_signal) for number in numbers]
     try:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(path)
@@ -27,11 +38,16 @@ def hand_over(path: str, argv: list[str]) -> None:
         connection.sendall(request)
         fork = int.from_bytes(connection.recv(4), "big")
     except OSError:
-        return
+        fork = 0
+    if not fork:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    else:
+        forks.append(fork)
+    for got in early:
+        os.kill(fork or os.getpid(), got)
     if not fork:
         return
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, _: os.kill(fork, got))
     try:
         while connection.recv(1):
             pass
