@@ -95,6 +95,7 @@ def test_the_process_that_ray_started_ends_with_the_fork_and_passes_signals_on(p
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 0
+    psutil.wait_procs([fork], timeout=10)  # its end closes what is waited for, before it is over
     assert not fork.is_running() or fork.status() == psutil.STATUS_ZOMBIE
 
 

@@ -19,9 +19,10 @@ def hand_over(path: str, argv: list[str]) -> None:
     import signal
     import socket
 
-    forks, early = [], []
+    forks: list[int] = []
+    early: list[int] = []
 
-    def pass_signal(got, _frame):
+    def pass_signal(got: int, _frame: object) -> None:
         """To the fork, or later where its number is not known yet: else the fork would go on alone."""
         if forks:
             os.kill(forks[0], got)
