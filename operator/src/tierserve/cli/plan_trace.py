@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Timer
@@ -27,6 +27,15 @@ from tierserve.simulate.model import Workload
 PATIENCE_S = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The requests, and the trace and copies as they were given."""
+
+    work: Workload
+    trace: str
+    copies: int
+
+
 def plan_trace(file: Path, gaid: GenAIDeployment, trace: str, *, copies: int, tier: str | None, output: str) -> None:
     """Ask each pool of a tier alone for the whole trace and show what it needs; status 1 where one cannot hold it."""
     try:
@@ -44,7 +53,7 @@ def plan_trace(file: Path, gaid: GenAIDeployment, trace: str, *, copies: int, ti
         if short is not None:
             raise typer.Exit(1)
         return
-    _show(console(), gaid, work, copies, pools)
+    _show(console(), gaid, _Asked(work, trace, copies), pools)
     if short is not None:
         raise _too_little(file, gaid, short)
 
@@ -83,9 +92,9 @@ def _told_after(seconds: float, text: str) -> Iterator[None]:
         status.stop()
 
 
-def _show(out: Console, gaid: GenAIDeployment, work: Workload, copies: int, pools: Sequence[Replayed]) -> None:
-    target, first = gaid.spec.objective.response_time, pools[0]
-    name = f"{work.name}, each request as {copies} within 5 s" if copies > 1 else work.name
+def _show(out: Console, gaid: GenAIDeployment, asking: _Asked, pools: Sequence[Replayed]) -> None:
+    target, first, work = gaid.spec.objective.response_time, pools[0], asking.work
+    name = f"{work.name}, each request as {asking.copies} within 5 s" if asking.copies > 1 else work.name
     asked_for = f"{len(work):,} requests of {name}, in {work.length_s / 60.0:,.3g} minutes"
     out.print(f"[bold]{gaid.name}[/bold]: {asked_for}; p{target.percentile:g} within {target.target}")
     heads = (
@@ -94,7 +103,7 @@ def _show(out: Console, gaid: GenAIDeployment, work: Workload, copies: int, pool
         f"plan at\n{first.mean.rate:,.3g}/s", "\nwithin", f"plan at\n{first.busiest.rate:,.3g}/s", "\nwithin",
     )  # fmt: skip
     out.print(fitted(out, heads, [_row(one) for one in pools]))
-    for line in _sentences(gaid, work, copies, pools):
+    for line in _sentences(gaid, asking, pools):
         out.print(line, markup=False)
 
 
@@ -125,7 +134,7 @@ def _plan(one: Steady) -> tuple[str, str]:
     return _number(one.replicas), "-" if one.replicas is None else f"{one.within:.2%}"
 
 
-def _sentences(gaid: GenAIDeployment, work: Workload, copies: int, pools: Sequence[Replayed]) -> Iterator[str]:
+def _sentences(gaid: GenAIDeployment, asking: _Asked, pools: Sequence[Replayed]) -> Iterator[str]:
     first = pools[0]
     who = "The pool alone gets" if len(pools) == 1 else "Each pool alone gets"
     yield (
@@ -136,26 +145,26 @@ def _sentences(gaid: GenAIDeployment, work: Workload, copies: int, pools: Sequen
         f'"plan at": what `tierserve plan` reckons for Poisson arrivals at the mean rate, {rate_of(first.mean.rate)}, '
         f"and at that of the busiest 10 minutes, {rate_of(first.busiest.rate)}; beside it what they would keep here."
     )
-    yield _how_sure(work, copies, first)
-    yield from _beyond(gaid, work, first)
+    yield _how_sure(asking, first)
+    yield from _beyond(asking.work, first)
     yield from estimated([one.placement for one in pools])
 
 
-def _how_sure(work: Workload, copies: int, one: Replayed) -> str:
+def _how_sure(asking: _Asked, one: Replayed) -> str:
     if one.utilisation >= LOW_LOAD:
         return (
             f"How sure: p95 was within {ERROR:.0%} of a simulation on 62 of 64 windows of real traces "
             f'(docs/benchmarks/trace-prediction.md); "{ERROR:.0%} to spare" has room for that.'
         )
-    many = f" --copies {copies}" if copies > 1 else ""
+    many = f" --copies {asking.copies}" if asking.copies > 1 else ""
     return (
         "How sure: at loads as low as this p95 was 43% too low to 20% too high beside a simulation, at loads of 0.5 to "
         f"0.85 within {ERROR:.0%} (docs/benchmarks/trace-planning.md): check it with `tierserve simulate FILE --pool "
-        f"{one.placement.pool} --trace {work.name}{many} --policy static={one.replicas}`."
+        f"{one.placement.pool} --trace {asking.trace}{many} --policy static={one.replicas}`."
     )
 
 
-def _beyond(gaid: GenAIDeployment, work: Workload, first: Replayed) -> Iterator[str]:
+def _beyond(work: Workload, first: Replayed) -> Iterator[str]:
     if first.late_alone > 0.0:
         yield f"{first.late_alone:.2%} of the requests take longer than the target even alone on a replica."
     most = first.placement.context_tokens
@@ -171,7 +180,7 @@ def _too_little(file: Path, gaid: GenAIDeployment, one: Replayed) -> UserError:
     place, target = one.placement, gaid.spec.objective.response_time
     over = one.response_s - target.target.value
     message = (
-        f"{file}: {place.tier}/{place.site} with {one.replicas:,} replicas, all it may have: {one.late:.2%} of the "
+        f"{file}: {place.tier}/{place.site} at its ceiling of {one.replicas:,}: {one.late:.2%} of the "
         f"requests are late, p{target.percentile:g} is {ms(one.response_s)} ms, {ms(over)} ms above the target"
     )
     if one.needed is not None:

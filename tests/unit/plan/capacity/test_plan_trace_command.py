@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_where_the_ceiling_is_too_low_it_says_who_is_late_by_how_much_and_what_w
     assert needed > 1
     assert "edge/berlin" in found.stdout
     text = refusal(found)
-    assert "edge/berlin with 1 replicas, all it may have" in text
+    assert "edge/berlin at its ceiling of 1: " in text
     assert "are late" in text
     assert "above the target" in text
     assert f"set spec.tiers[1].replicas.max: {needed}" in text
@@ -143,6 +144,21 @@ def test_an_unknown_trace_is_refused_with_those_that_are_known(run: Run) -> None
 def test_options_of_a_trace_are_refused_without_one(tmp_path: Path, option: tuple[str, str]) -> None:
     text = refusal(CliRunner().invoke(APP, [str(tmp_path / "any.yaml"), *option]))
     assert f"{option[0]} goes with --trace" in text
+
+
+def test_the_simulation_it_names_for_a_low_load_has_its_pool_trace_copies_and_replicas(run: Run) -> None:
+    found = run("--tier", "cloud", "--copies", "2", changes={"spec.objective.responseTime.target": "4s"})
+    assert found.exit_code == 0, found.output
+    words = re.search(r"`tierserve simulate FILE (.*?)`", found.output.replace("\n", " "))
+    assert words is not None
+    replicas = json.loads(
+        run(
+            "--tier", "cloud", "--copies", "2", "-o", "json", changes={"spec.objective.responseTime.target": "4s"}
+        ).output
+    )["pools"][0]["replicas"]
+    given = words[1].split()
+    assert given[:3] == ["--pool", "cloud-default", "--trace"]
+    assert given[4:] == ["--copies", "2", "--policy", f"static={replicas}"]
 
 
 def test_help_has_an_example_of_it() -> None:
