@@ -44,6 +44,12 @@ def plan(
         bool,
         typer.Option("--best", help="Which model runs where and who is sent there, at the least of objective.optimize"),
     ] = False,
+    trace: Annotated[
+        str | None,
+        typer.Option(help="What a trace needs: azure-code, mooncake-conversation or a CSV file of such columns"),
+    ] = None,
+    copies: Annotated[int | None, typer.Option(help="Trace: each request as so many, within 5 s [1]")] = None,
+    tier: Annotated[str | None, typer.Option(help="Trace: the tier that gets it [the first that may]")] = None,
     sweep: Annotated[str | None, typer.Option(help="Draw a picture over connections, for example 1..500000")] = None,
     out: Annotated[Path | None, typer.Option(help="Picture of --sweep (out/plan-NAME.png if left out)")] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="table or json")] = "table",
@@ -51,7 +57,8 @@ def plan(
     """Say what so many connections need on each tier: slots, replicas, response time, cost, and what binds.
 
     Without --think every connection asks once a second (lambda = N, as in the paper). With it users wait for the
-    answer, think, and ask again.
+    answer, think, and ask again. With --trace the arrivals of a recorded trace come second by second as they did, to
+    replicas whose number stays the same.
 
     [bold]Examples[/bold]
 
@@ -63,15 +70,23 @@ def plan(
 
       tierserve plan service.yaml --sweep 1..500000 --out plan.png
 
+      tierserve plan examples/stores.yaml --trace azure-code --copies 10 --tier cloud
+
       tierserve plan examples/llama7b-paper.yaml --pooled
     """
     if output not in ("table", "json"):
         raise UserError(f"--output {output!r} is unknown", "choose table or json")
-    _one_of({"--connections": connections, "--rate": rate, "--sweep": sweep})
-    _one_of({"--best": best or None, "--pooled": pooled or None, "--sweep": sweep})
+    _one_of({"--connections": connections, "--rate": rate, "--sweep": sweep, "--trace": trace})
+    _one_of({"--best": best or None, "--pooled": pooled or None, "--sweep": sweep, "--trace": trace})
+    _one_of({"--think": think, "--trace": trace})
+    _only_with_trace(trace, {"--copies": copies, "--tier": tier})
     gaid = read(file)
     try:
-        if pooled:
+        if trace is not None:
+            from tierserve.cli.plan_trace import plan_trace
+
+            plan_trace(file, gaid, trace, copies=1 if copies is None else copies, tier=tier, output=output)
+        elif pooled:
             _pooled(gaid, connections, output)
         elif best:
             _best(file, gaid, _demand(connections, rate, think), output)
@@ -105,7 +120,7 @@ def _plan(gaid: GenAIDeployment, demand: Demand, output: str) -> None:
 
     result = make_plan(gaid, demand, place(gaid))
     if output == "json":
-        _write(plan_json.of_plan(gaid, result))
+        write(plan_json.of_plan(gaid, result))
     else:
         plan_tables.show_plan(console(), gaid, result)
 
@@ -120,12 +135,12 @@ def _best(file: Path, gaid: GenAIDeployment, demand: Demand, output: str) -> Non
         found = best_for(gaid, demand)
     if isinstance(found, Infeasible):
         if output == "json":
-            _write(plan_json.of_infeasible(gaid, demand, found))
+            write(plan_json.of_infeasible(gaid, demand, found))
             raise typer.Exit(1)
         raise UserError(f"{file}: {found.reason}", found.mend, code=1)
     other = beside(gaid, demand, found)
     if output == "json":
-        _write(plan_json.of_best(gaid, demand, found, other))
+        write(plan_json.of_best(gaid, demand, found, other))
     else:
         plan_best.show_best(console(), gaid, demand, found, other)
 
@@ -151,7 +166,7 @@ def _pooled(gaid: GenAIDeployment, connections: str | None, output: str) -> None
 
     tiers = pooled(gaid, None if connections is None else _number("--connections", connections))
     if output == "json":
-        _write(plan_json.of_pooled(gaid, tiers))
+        write(plan_json.of_pooled(gaid, tiers))
     else:
         plan_tables.show_pooled(console(), gaid, tiers)
 
@@ -170,12 +185,13 @@ def _sweep(gaid: GenAIDeployment, span: tuple[float, float], think_s: float | No
             f"--out {out}: {error}", "give a path that can be written and ends in .png, .svg or .pdf"
         ) from error
     if output == "json":
-        _write(plan_json.of_sweep(gaid, result, out))
+        write(plan_json.of_sweep(gaid, result, out))
     else:
         plan_tables.show_sweep(console(), gaid, result, out)
 
 
-def _write(document: dict[str, object]) -> None:
+def write(document: dict[str, object]) -> None:
+    """Print a document as JSON."""
     sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
@@ -193,6 +209,12 @@ def _one_of(given: dict[str, str | bool | None]) -> None:
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise UserError(f"{' and '.join(names)} exclude each other", f"give only {names[0]}")
+
+
+def _only_with_trace(trace: str | None, given: dict[str, str | int | None]) -> None:
+    for name, value in given.items():
+        if trace is None and value is not None:
+            raise UserError(f"{name} goes with --trace", f"give --trace, or leave {name} out")
 
 
 def _number(option: str, text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tierserve.api import GenAIDeployment
 from tierserve.plan.allocation import Allocation, Infeasible, PoolShare
@@ -15,6 +16,10 @@ from tierserve.plan.long_prompts import held_up_s
 from tierserve.plan.paper import PaperTier
 from tierserve.plan.placement import Placement, PlacementError
 from tierserve.plan.sweep import Sweep, TierCurve
+
+if TYPE_CHECKING:  # they bring more of scipy
+    from tierserve.plan.replayed import Replayed, Steady
+    from tierserve.simulate.model import Workload
 
 Json = dict[str, object]
 
@@ -75,6 +80,26 @@ def of_infeasible(gaid: GenAIDeployment, demand: Demand, told: Infeasible) -> Js
             }
             for one in told.changes
         ],
+    }
+
+
+def of_trace(gaid: GenAIDeployment, work: Workload, copies: int, pools: Sequence[Replayed]) -> Json:
+    """Return what a trace needs of each pool, each asked alone for all of it."""
+    from tierserve.plan.replayed import ERROR
+
+    target = gaid.spec.objective.response_time
+    return {
+        "service": gaid.name,
+        "trace": work.name,
+        "copies": copies,
+        "requests": len(work),
+        "seconds": work.length_s,
+        "requestsPerSecond": len(work) / work.length_s,
+        "objective": {"percentile": target.percentile, "targetSeconds": target.target.value},
+        "eachPoolAlone": True,
+        "relativeErrorOfP95": ERROR,
+        "feasible": all(one.meets for one in pools),
+        "pools": [_replayed(one) for one in pools],
     }
 
 
@@ -167,6 +192,29 @@ def _share(best: Allocation, one: PoolShare) -> Json:
         "costPerHour": one.energy.cost_per_hour,
         "carbonGramsPerHour": one.energy.carbon_g_per_hour,
     }
+
+
+def _replayed(one: Replayed) -> Json:
+    return {
+        **_placement(one.placement),
+        "neededReplicas": one.needed,
+        "neededReplicasWithMargin": one.needed_with_margin,
+        "replicas": one.replicas,
+        "meetsTarget": one.meets,
+        "responseSeconds": finite(one.response_s),
+        "meanResponseSeconds": finite(one.mean_response_s),
+        "withinShare": one.within,
+        "lateShare": one.late,
+        "lateAloneShare": one.late_alone,
+        "utilisation": one.utilisation,
+        "utilisationBusiestMinute": one.utilisation_busiest,
+        "planAtMeanRate": _steady(one.mean),
+        "planAtBusiestTenMinutes": _steady(one.busiest),
+    }
+
+
+def _steady(one: Steady) -> Json:
+    return {"requestsPerSecond": one.rate, "replicas": one.replicas, "withinShare": one.within}
 
 
 def _order(order: InOrder | PlacementError) -> Json:

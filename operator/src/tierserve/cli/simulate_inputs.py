@@ -81,10 +81,14 @@ def requests(options: Options, input_tokens: float, output_tokens: float) -> Wor
     if options.rate is not None:
         sizes = Sizes(input_tokens, output_tokens)
         return steps(_rates(options.rate), seconds(options.duration), sizes, options.seed, options.rate)
-    work = traced(str(options.trace), seed=options.seed)
-    if options.copies < 1:
-        raise UserError(f"--copies {options.copies} is less than 1", "give 1 for the trace as it is")
-    return thickened(work, options.copies, _COPY_SPREAD_S, options.seed)
+    return recorded(str(options.trace), options.copies, options.seed)
+
+
+def recorded(trace: str, copies: int, seed: int = 1) -> Workload:
+    """The requests of a trace, each as so many within 5 s; raises LoadError where there is no such trace."""
+    if copies < 1:
+        raise UserError(f"--copies {copies} is less than 1", "give 1 for the trace as it is")
+    return thickened(traced(trace, seed=seed), copies, _COPY_SPREAD_S, seed)
 
 
 def _rates(text: str) -> list[float]:
