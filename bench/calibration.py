@@ -215,7 +215,7 @@ Replicas are the batches of the emulated engine: {SLOTS} slots, T({SLOTS}) = {FU
 {0.95 * MOST:.0f} and falls again, every five minutes; requests have {INPUT:.0f} and {OUTPUT:.0f} tokens on average,
 with a deviation of half the mean. "Not calibrated" is the same decision with replicas that do not tell of their steps.
 
-## Erlang C for the load of now (what `tierserve up` and the operator run)
+## Erlang C for the load of now (what runs where a start takes less than a minute)
 
 {table(False, seeds)}
 
