@@ -41,7 +41,7 @@ LOW_LOAD = 0.45
 """Below it p95 may be off by more: docs/benchmarks/trace-planning.md."""
 LOW_LOAD_ERROR = (-0.43, 0.20)
 """Least and most relative error of p95 there; below 0: users wait longer than it says (the same page)."""
-LOW_LOAD_REPLICAS = (0.77, 1.12)
+LOW_LOAD_REPLICAS = (0.77, 2.10)
 """Least and most of the replicas found over those that a simulation needs (the same page)."""
 
 
