@@ -49,7 +49,15 @@ def plan(
         typer.Option(help="What a trace needs: azure-code, mooncake-conversation or a CSV file of such columns"),
     ] = None,
     copies: Annotated[int | None, typer.Option(help="Trace: each request as so many, within 5 s [1]")] = None,
-    tier: Annotated[str | None, typer.Option(help="Trace: the tier that gets it [the first that may]")] = None,
+    tier: Annotated[str | None, typer.Option(help="Trace: the tier that gets it \\[the first that may]")] = None,
+    confirm: Annotated[
+        bool | None,
+        typer.Option(
+            "--confirm/--no-confirm",
+            help="Trace: simulate it token by token to find the least replicas \\[where that takes seconds]",
+            show_default=False,
+        ),
+    ] = None,
     sweep: Annotated[str | None, typer.Option(help="Draw a picture over connections, for example 1..500000")] = None,
     out: Annotated[Path | None, typer.Option(help="Picture of --sweep (out/plan-NAME.png if left out)")] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="table or json")] = "table",
@@ -58,7 +66,7 @@ def plan(
 
     Without --think every connection asks once a second (lambda = N, as in the paper). With it users wait for the
     answer, think, and ask again. With --trace the arrivals of a recorded trace come second by second as they did, to
-    replicas whose number stays the same.
+    replicas whose number stays the same: how many are needed comes from a formula, and then from simulations.
 
     [bold]Examples[/bold]
 
@@ -72,6 +80,8 @@ def plan(
 
       tierserve plan examples/stores.yaml --trace azure-code --copies 10 --tier cloud
 
+      tierserve plan service.yaml --trace week.csv --confirm
+
       tierserve plan examples/llama7b-paper.yaml --pooled
     """
     if output not in ("table", "json"):
@@ -79,13 +89,15 @@ def plan(
     _one_of({"--connections": connections, "--rate": rate, "--sweep": sweep, "--trace": trace})
     _one_of({"--best": best or None, "--pooled": pooled or None, "--sweep": sweep, "--trace": trace})
     _one_of({"--think": think, "--trace": trace})
-    _only_with_trace(trace, {"--copies": copies, "--tier": tier})
+    simulated = "--no-confirm" if confirm is False else "--confirm"
+    _only_with_trace(trace, {"--copies": copies, "--tier": tier, simulated: confirm})
     gaid = read(file)
     try:
         if trace is not None:
             from tierserve.cli.plan_trace import plan_trace
 
-            plan_trace(file, gaid, trace, copies=1 if copies is None else copies, tier=tier, output=output)
+            many = 1 if copies is None else copies
+            plan_trace(file, gaid, trace, copies=many, tier=tier, confirm=confirm, output=output)
         elif pooled:
             _pooled(gaid, connections, output)
         elif best:
@@ -211,7 +223,7 @@ def _one_of(given: dict[str, str | bool | None]) -> None:
         raise UserError(f"{' and '.join(names)} exclude each other", f"give only {names[0]}")
 
 
-def _only_with_trace(trace: str | None, given: dict[str, str | int | None]) -> None:
+def _only_with_trace(trace: str | None, given: dict[str, str | int | bool | None]) -> None:
     for name, value in given.items():
         if trace is None and value is not None:
             raise UserError(f"{name} goes with --trace", f"give --trace, or leave {name} out")

@@ -18,6 +18,8 @@ from tierserve.plan.placement import Placement, PlacementError
 from tierserve.plan.sweep import Sweep, TierCurve
 
 if TYPE_CHECKING:  # they bring more of scipy
+    from tierserve.cli.plan_confirm import Simulated
+    from tierserve.plan.confirmed import Seen
     from tierserve.plan.replayed import Replayed, Steady
     from tierserve.simulate.model import Workload
 
@@ -83,11 +85,20 @@ def of_infeasible(gaid: GenAIDeployment, demand: Demand, told: Infeasible) -> Js
     }
 
 
-def of_trace(gaid: GenAIDeployment, work: Workload, copies: int, pools: Sequence[Replayed]) -> Json:
-    """Return what a trace needs of each pool, each asked alone for all of it."""
+def of_trace(
+    gaid: GenAIDeployment,
+    work: Workload,
+    copies: int,
+    pools: Sequence[Replayed],
+    by: Sequence[Simulated],
+    *,
+    feasible: bool,
+) -> Json:
+    """Return what a trace needs of each pool, each asked alone for all of it; `by` is empty if none was simulated."""
     from tierserve.plan.replayed import ERROR
 
     target = gaid.spec.objective.response_time
+    found = [_confirmed(one) for one in by] or [None] * len(pools)
     return {
         "service": gaid.name,
         "trace": work.name,
@@ -98,8 +109,8 @@ def of_trace(gaid: GenAIDeployment, work: Workload, copies: int, pools: Sequence
         "objective": {"percentile": target.percentile, "targetSeconds": target.target.value},
         "eachPoolAlone": True,
         "relativeErrorOfP95": ERROR,
-        "feasible": all(one.meets for one in pools),
-        "pools": [_replayed(one) for one in pools],
+        "feasible": feasible,
+        "pools": [{**_replayed(one), "confirmed": each} for one, each in zip(pools, found, strict=True)],
     }
 
 
@@ -211,6 +222,24 @@ def _replayed(one: Replayed) -> Json:
         "planAtMeanRate": _steady(one.mean),
         "planAtBusiestTenMinutes": _steady(one.busiest),
     }
+
+
+def _confirmed(by: Simulated) -> Json | None:
+    found = by.found
+    return {
+        "neededReplicas": found.needed,
+        "replicas": found.replicas,
+        "meetsTarget": found.seen.meets,
+        **_seen(found.seen),
+        "atNeeded": None if found.needed is None else _seen(found.at),
+        "atOneFewer": None if found.fewer is None else _seen(found.fewer),
+        "simulations": found.runs,
+        "simulationSeconds": by.seconds,
+    }
+
+
+def _seen(one: Seen) -> Json:
+    return {"responseSeconds": finite(one.response_s), "withinShare": one.within, "lateShare": 1.0 - one.within}
 
 
 def _steady(one: Steady) -> Json:

@@ -14,29 +14,59 @@ import typer
 from rich.console import Console
 
 from tierserve.api import GenAIDeployment
-from tierserve.cli import plan_json
+from tierserve.cli import plan_confirm, plan_json
 from tierserve.cli.errors import UserError
 from tierserve.cli.plan import console, write
+from tierserve.cli.plan_confirm import Simulated, number
 from tierserve.cli.plan_tables import estimated, fitted, ms, rate_of
 from tierserve.cli.simulate_inputs import recorded
 from tierserve.load.plan import LoadError
 from tierserve.plan.placement import Placement, place
-from tierserve.plan.replayed import ERROR, LOW_LOAD, Replayed, Requests, Steady, asked, replayed, requests_of
+from tierserve.plan.replayed import (
+    CLOSE_WINDOWS,
+    ERROR,
+    LOADS,
+    LOW_LOAD,
+    LOW_LOAD_ERROR,
+    WINDOWS,
+    Replayed,
+    Requests,
+    Steady,
+    asked,
+    replayed,
+    requests_of,
+)
 from tierserve.simulate.model import Workload
 
 PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """The requests, and the trace and copies as they were given."""
+class _Found:
+    """What was found of each pool: by the formula, and by simulation, or how to have it simulated."""
 
-    work: Workload
-    trace: str
-    copies: int
+    pools: Sequence[Replayed]
+    by: Sequence[Simulated]
+    way: str
+
+    @property
+    def short(self) -> Replayed | None:
+        """The first pool that cannot keep the objective within its ceiling, with what is known best of it."""
+        both = zip(self.pools, self.by, strict=True) if self.by else ()
+        known = [plan_confirm.judged(*one) for one in both] or self.pools
+        return next((one for one in known if not one.meets), None)
 
 
-def plan_trace(file: Path, gaid: GenAIDeployment, trace: str, *, copies: int, tier: str | None, output: str) -> None:
+def plan_trace(
+    file: Path,
+    gaid: GenAIDeployment,
+    trace: str,
+    *,
+    copies: int,
+    tier: str | None,
+    confirm: bool | None,
+    output: str,
+) -> None:
     """Ask each pool of a tier alone for the whole trace and show what it needs; status 1 where one cannot hold it."""
     try:
         work = recorded(trace, copies)
@@ -44,18 +74,20 @@ def plan_trace(file: Path, gaid: GenAIDeployment, trace: str, *, copies: int, ti
         raise UserError(f"--trace: {error.message}", error.mend) from error
     if not work.length_s > 0.0:
         raise UserError(f"--trace {trace}: it ends when it begins", "give one of two requests at least")
+    way = plan_confirm.way_to(work, confirm)
     with _told_after(PATIENCE_S, f"{len(work):,} requests of {work.name} are replayed"):
         requests = requests_of(work.times_s, work.input_tokens, work.output_tokens, work.length_s)
         pools = _each(gaid, _of_tier(gaid, tier), requests)
-    short = next((one for one in pools if not one.meets), None)
+    by = () if way else plan_confirm.simulated(work, pools, show=output != "json")
+    found = _Found(pools, by, way)
     if output == "json":
-        write(plan_json.of_trace(gaid, work, copies, pools))
-        if short is not None:
+        write(plan_json.of_trace(gaid, work, copies, pools, by, feasible=found.short is None))
+        if found.short is not None:
             raise typer.Exit(1)
         return
-    _show(console(), gaid, _Asked(work, trace, copies), pools)
-    if short is not None:
-        raise _too_little(file, gaid, short)
+    _show(console(), gaid, work, copies, found)
+    if found.short is not None:
+        raise _too_little(file, gaid, found.short)
 
 
 def _of_tier(gaid: GenAIDeployment, name: str | None) -> list[Placement]:
@@ -92,9 +124,10 @@ def _told_after(seconds: float, text: str) -> Iterator[None]:
         status.stop()
 
 
-def _show(out: Console, gaid: GenAIDeployment, asking: _Asked, pools: Sequence[Replayed]) -> None:
-    target, first, work = gaid.spec.objective.response_time, pools[0], asking.work
-    name = f"{work.name}, each request as {asking.copies} within 5 s" if asking.copies > 1 else work.name
+def _show(out: Console, gaid: GenAIDeployment, work: Workload, copies: int, found: _Found) -> None:
+    target, pools = gaid.spec.objective.response_time, found.pools
+    first = pools[0]
+    name = f"{work.name}, each request as {copies} within 5 s" if copies > 1 else work.name
     asked_for = f"{len(work):,} requests of {name}, in {work.length_s / 60.0:,.3g} minutes"
     out.print(f"[bold]{gaid.name}[/bold]: {asked_for}; p{target.percentile:g} within {target.target}")
     heads = (
@@ -103,7 +136,9 @@ def _show(out: Console, gaid: GenAIDeployment, asking: _Asked, pools: Sequence[R
         f"plan at\n{first.mean.rate:,.3g}/s", "\nwithin", f"plan at\n{first.busiest.rate:,.3g}/s", "\nwithin",
     )  # fmt: skip
     out.print(fitted(out, heads, [_row(one) for one in pools]))
-    for line in _sentences(gaid, asking, pools):
+    if found.by:
+        out.print(plan_confirm.table(out, target.percentile, pools, found.by))
+    for line in _sentences(work, found):
         out.print(line, markup=False)
 
 
@@ -113,8 +148,8 @@ def _row(one: Replayed) -> tuple[str, ...]:
         f"{place.tier}/{place.site}",
         place.model,
         f"{place.slots:,}",
-        _number(one.needed),
-        _number(one.needed_with_margin),
+        number(one.needed),
+        number(one.needed_with_margin),
         f"{one.replicas}/{place.max_replicas}",
         ms(one.response_s) if one.meets else f"[red]{ms(one.response_s)}[/red]",
         ms(one.mean_response_s),
@@ -126,15 +161,12 @@ def _row(one: Replayed) -> tuple[str, ...]:
     )
 
 
-def _number(replicas: int | None) -> str:
-    return "none do" if replicas is None else f"{replicas:,}"
-
-
 def _plan(one: Steady) -> tuple[str, str]:
-    return _number(one.replicas), "-" if one.replicas is None else f"{one.within:.2%}"
+    return number(one.replicas), "-" if one.replicas is None else f"{one.within:.2%}"
 
 
-def _sentences(gaid: GenAIDeployment, asking: _Asked, pools: Sequence[Replayed]) -> Iterator[str]:
+def _sentences(work: Workload, found: _Found) -> Iterator[str]:
+    pools = found.pools
     first = pools[0]
     who = "The pool alone gets" if len(pools) == 1 else "Each pool alone gets"
     yield (
@@ -145,22 +177,24 @@ def _sentences(gaid: GenAIDeployment, asking: _Asked, pools: Sequence[Replayed])
         f'"plan at": what `tierserve plan` reckons for Poisson arrivals at the mean rate, {rate_of(first.mean.rate)}, '
         f"and at that of the busiest 10 minutes, {rate_of(first.busiest.rate)}; beside it what they would keep here."
     )
-    yield _how_sure(asking, first)
-    yield from _beyond(asking.work, first)
+    if found.by:
+        yield from plan_confirm.sentences(pools, found.by)
+    else:
+        yield f"How sure: {_how_sure(first)}; {found.way}."
+    yield from _beyond(work, first)
     yield from estimated([one.placement for one in pools])
 
 
-def _how_sure(asking: _Asked, one: Replayed) -> str:
+def _how_sure(one: Replayed) -> str:
     if one.utilisation >= LOW_LOAD:
         return (
-            f"How sure: p95 was within {ERROR:.0%} of a simulation on 62 of 64 windows of real traces "
-            f'(docs/benchmarks/trace-prediction.md); "{ERROR:.0%} to spare" has room for that.'
+            f"p95 was within {ERROR:.0%} of a simulation on {CLOSE_WINDOWS} of {WINDOWS} windows of real traces "
+            f'(docs/benchmarks/trace-prediction.md), and "{ERROR:.0%} to spare" has room for that'
         )
-    many = f" --copies {asking.copies}" if asking.copies > 1 else ""
+    low, high = LOW_LOAD_ERROR
     return (
-        "How sure: at loads as low as this p95 was 43% too low to 20% too high beside a simulation, at loads of 0.5 to "
-        f"0.85 within {ERROR:.0%} (docs/benchmarks/trace-planning.md): check it with `tierserve simulate FILE --pool "
-        f"{one.placement.pool} --trace {asking.trace}{many} --policy static={one.replicas}`."
+        f"at loads as low as this p95 was {-low:.0%} too low to {high:.0%} too high beside a simulation, at loads of "
+        f"{LOADS[0]:g} to {LOADS[1]:g} within {ERROR:.0%} (docs/benchmarks/trace-planning.md)"
     )
 
 

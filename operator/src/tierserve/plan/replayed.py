@@ -31,10 +31,18 @@ from tierserve.queueing.staffing import smallest
 SECOND = 1.0
 """Seconds of a window, as in the figures on what the replay is worth (docs/benchmarks/trace-prediction.md)."""
 BUSY_S, MINUTE_S = 600.0, 60.0
+# How far the replay was off, beside simulations: the one place to change after a re-run of the benchmarks.
 ERROR = 0.15
-"""By how much p95 of a replay may be off, from the same figures, which are of loads of 0.5 to 0.85."""
+"""By how much p95 of a replay may be off at loads of `LOADS`: docs/benchmarks/trace-prediction.md."""
+LOADS = (0.5, 0.85)
+CLOSE_WINDOWS, WINDOWS = 62, 64
+"""Windows of real traces at these loads: those within `ERROR`, and all (the same page, "counts")."""
 LOW_LOAD = 0.45
 """Below it p95 may be off by more: docs/benchmarks/trace-planning.md."""
+LOW_LOAD_ERROR = (-0.43, 0.20)
+"""Least and most relative error of p95 there; below 0: users wait longer than it says (the same page)."""
+LOW_LOAD_REPLICAS = (0.77, 2.10)
+"""Least and most of the replicas found over those that a simulation needs (the same page)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +175,9 @@ def asked(gaid: GenAIDeployment, placement: Placement, sizes: Sizes) -> Placemen
 def replayed(placement: Placement, requests: Requests) -> Replayed:
     """Return how many replicas the pool needs for the stream, and what users would see.
 
-    p95 is within 15% of a simulation on 62 of 64 windows of real traces at loads of 0.5 to 0.85
-    (docs/benchmarks/trace-prediction.md). At lower ones it is 43% too low to 20% too high, and the replicas are 0.77 to
-    1.12 of those that a simulation needs (docs/benchmarks/trace-planning.md).
+    p95 is within `ERROR` of a simulation on `CLOSE_WINDOWS` of `WINDOWS` windows of real traces at loads of `LOADS`. At
+    lower ones it is off by `LOW_LOAD_ERROR`, and the replicas are `LOW_LOAD_REPLICAS` of those that a simulation needs
+    (`plan.confirmed` finds these).
 
     Args:
         placement: with the sizes of the stream (`asked`).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +12,15 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from tierserve.api import GenAIDeployment
+from tierserve.cli import plan_confirm
 from tierserve.cli.errors import UserError
 from tierserve.cli.plan import plan
+from tierserve.cli.simulate import simulate
+from tierserve.plan.confirmed import Seen
 
-APP = Typer()
+APP, SIMULATE = Typer(), Typer()
 APP.command()(plan)
+SIMULATE.command()(simulate)
 Run = Callable[..., Result]
 SLOW = {"spec.objective.responseTime.target": "20s"}
 """A target that the answers of the trace of the tests can keep."""
@@ -52,7 +55,7 @@ def test_the_table_has_a_row_per_pool_of_the_first_tier_and_says_that_each_is_al
 ) -> None:
     found = run()
     assert found.exit_code == 0, found.output
-    for word in ("edge/berlin", "edge/lyon", "Each pool alone", "How sure", "docs/benchmarks/", "plan at"):
+    for word in ("edge/berlin", "edge/lyon", "Each pool alone", "plan at", "confirmed", "simulation of every token"):
         assert word in found.output
     assert "cloud/default" not in found.output
 
@@ -87,7 +90,8 @@ def test_copies_make_more_requests_that_need_more(run: Run) -> None:
 def test_where_the_ceiling_is_too_low_it_says_who_is_late_by_how_much_and_what_would_do(run: Run) -> None:
     few = {**SLOW, "spec.tiers.1.replicas": {"min": 1, "max": 1}}
     found = run("--copies", "4", changes=few)
-    needed = json.loads(run("--copies", "4", "-o", "json", changes=few).output)["pools"][0]["neededReplicas"]
+    pool = json.loads(run("--copies", "4", "-o", "json", changes=few).output)["pools"][0]
+    needed = pool["confirmed"]["neededReplicas"]
     assert needed > 1
     assert "edge/berlin" in found.stdout
     text = refusal(found)
@@ -140,26 +144,119 @@ def test_an_unknown_trace_is_refused_with_those_that_are_known(run: Run) -> None
     assert "azure-code" in text
 
 
-@pytest.mark.parametrize("option", [("--copies", "2"), ("--tier", "cloud")])
-def test_options_of_a_trace_are_refused_without_one(tmp_path: Path, option: tuple[str, str]) -> None:
+@pytest.mark.parametrize("option", [("--copies", "2"), ("--tier", "cloud"), ("--confirm",), ("--no-confirm",)])
+def test_options_of_a_trace_are_refused_without_one(tmp_path: Path, option: tuple[str, ...]) -> None:
     text = refusal(CliRunner().invoke(APP, [str(tmp_path / "any.yaml"), *option]))
     assert f"{option[0]} goes with --trace" in text
+    assert f"leave {option[0]} out" in text
 
 
-def test_the_simulation_it_names_for_a_low_load_has_its_pool_trace_copies_and_replicas(run: Run) -> None:
-    found = run("--tier", "cloud", "--copies", "2", changes={"spec.objective.responseTime.target": "4s"})
+def test_the_formula_alone_says_how_far_it_may_be_off_at_this_load_and_how_to_have_the_number_found(run: Run) -> None:
+    short = {"spec.objective.responseTime.target": "4s"}
+    low = " ".join(run("--tier", "cloud", "--copies", "2", "--no-confirm", changes=short).output.split())
+    few = {**SLOW, "spec.tiers.1.replicas": {"min": 1, "max": 1}}
+    high = " ".join(run("--copies", "4", "--no-confirm", changes=few).stdout.split())
+    assert "43% too low to 20% too high" in low
+    assert "62 of 64 windows" in high
+    for text in (low, high):
+        assert "How sure" in text
+        assert "leave out --no-confirm, and simulations find the number" in text
+        assert "by formula" not in text
+
+
+def test_what_is_confirmed_keeps_the_target_and_one_replica_fewer_does_not(run: Run) -> None:
+    document = json.loads(run("--copies", "4", "-o", "json").output)
+    for one in document["pools"]:
+        found = one["confirmed"]
+        assert found["meetsTarget"]
+        assert found["neededReplicas"] > 1
+        assert found["atNeeded"]["withinShare"] >= 0.95 > found["atOneFewer"]["withinShare"]
+        assert found["atNeeded"]["responseSeconds"] <= 20.0 < found["atOneFewer"]["responseSeconds"]
+        assert found["simulations"] >= 2
+        assert found["simulationSeconds"] > 0.0
+
+
+def test_the_table_has_both_numbers_and_what_one_replica_fewer_comes_to(run: Run) -> None:
+    found = run("--copies", "4")
     assert found.exit_code == 0, found.output
-    words = re.search(r"`tierserve simulate FILE (.*?)`", found.output.replace("\n", " "))
-    assert words is not None
-    replicas = json.loads(
-        run(
-            "--tier", "cloud", "--copies", "2", "-o", "json", changes={"spec.objective.responseTime.target": "4s"}
-        ).output
-    )["pools"][0]["replicas"]
-    given = words[1].split()
-    assert given[:3] == ["--pool", "cloud-default", "--trace"]
-    assert given[4:] == ["--copies", "2", "--policy", f"static={replicas}"]
+    (berlin,) = (one["confirmed"] for one in json.loads(run("--copies", "4", "-o", "json").output)["pools"][:1])
+    rows = [line.split() for line in found.output.splitlines() if line.split()[:1] == ["edge/berlin"]]
+    formula, confirmed = rows
+    assert confirmed[1:3] == [formula[3], str(berlin["neededReplicas"])]
+    assert confirmed[4] == f"{berlin['atNeeded']['withinShare']:.2%}"
+    assert confirmed[6] == f"{berlin['atOneFewer']['withinShare']:.2%}"
+    assert confirmed[8] == str(berlin["simulations"])
+    text = " ".join(found.output.split())
+    assert "simulation of every token" in text
+    assert "differ in their names alone are simulated once" in text
+    assert "How sure" not in text
+
+
+def test_a_shipped_trace_is_confirmed_as_the_command_that_simulates_has_it(run: Run, tmp_path: Path) -> None:
+    found = run("--tier", "cloud", "-o", "json", name="azure-code")
+    assert found.exit_code == 0, found.output
+    (pool,) = json.loads(found.output)["pools"]
+    replicas, network_s = pool["confirmed"]["replicas"], 0.040
+    given = ["--pool", "cloud-default", "--trace", "azure-code", "-o", "json", "--out", str(tmp_path / "a.png"),
+             "--initial", str(replicas), "--policy", f"static={replicas}"]  # fmt: skip
+    (seen,) = json.loads(CliRunner().invoke(SIMULATE, [str(tmp_path / "service.yaml"), *given]).output)["policies"]
+    assert pool["confirmed"]["responseSeconds"] == pytest.approx(seen["response_p95_s"] + network_s, abs=1e-3)
+
+
+def test_a_ceiling_that_simulations_find_too_low_is_refused_with_their_number_and_their_figures(run: Run) -> None:
+    whole = json.loads(run("--copies", "4", "-o", "json").output)["pools"][0]
+    needed = whole["confirmed"]["neededReplicas"]
+    few = {**SLOW, "spec.tiers.1.replicas": {"min": 1, "max": needed - 1}}
+    told = run("--copies", "4", changes=few)
+    found = run("--copies", "4", "-o", "json", changes=few)
+    confirmed = json.loads(found.output)["pools"][0]["confirmed"]
+    assert found.exit_code == 1
+    assert confirmed["neededReplicas"] == needed
+    assert (confirmed["replicas"], confirmed["meetsTarget"]) == (needed - 1, False)
+    assert confirmed["lateShare"] == pytest.approx(whole["confirmed"]["atOneFewer"]["lateShare"])
+    assert f"{confirmed['lateShare']:.2%} of the requests are late" in refusal(told)
+    assert f"set spec.tiers[1].replicas.max: {needed}" in refusal(told)
+
+
+def test_what_the_formula_refuses_and_simulations_do_not_is_no_failure(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {**SLOW, "spec.tiers.1.replicas": {"min": 1, "max": 1}}
+    assert run("--copies", "4", "--no-confirm", changes=few).exit_code == 1
+    monkeypatch.setattr(plan_confirm, "_run", lambda *_: Seen(1.0, 1.0, True))
+    found = run("--copies", "4", "-o", "json", changes=few)
+    assert found.exit_code == 0
+    document = json.loads(found.output)
+    assert document["feasible"]
+    assert not document["pools"][0]["meetsTarget"]
+    assert document["pools"][0]["confirmed"]["neededReplicas"] == 1
+
+
+def test_nothing_is_simulated_where_it_is_not_wanted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_confirm, "_run", lambda *_: pytest.fail("simulated"))
+    document = json.loads(run("--no-confirm", "-o", "json").output)
+    assert [one["confirmed"] for one in document["pools"]] == [None, None]
+
+
+def test_a_long_trace_is_simulated_only_where_that_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_confirm, "MANY", 100)
+    assert "give --confirm, and simulations find the number" in " ".join(run().output.split())
+    assert json.loads(run("-o", "json").output)["pools"][0]["confirmed"] is None
+    assert json.loads(run("--confirm", "-o", "json").output)["pools"][0]["confirmed"]["simulations"] >= 1
+
+
+def test_without_numba_the_formula_answers_and_what_is_missing_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_confirm, "find_spec", lambda name: None)
+    assert "pip install 'tierserve[simulate]'" in run().output
+    text = refusal(run("--confirm"))
+    assert "--confirm needs numba" in text
+    assert "pip install 'tierserve[simulate]'" in text
 
 
 def test_help_has_an_example_of_it() -> None:
-    assert "--trace azure-code" in CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "200"}).output
+    text = CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "200"}).output
+    assert "--trace azure-code" in text
+    assert "--no-confirm" in text
+    assert "[where that takes seconds]" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,18 @@ from tierserve.api import GenAIDeployment
 from tierserve.cli.simulate_inputs import recorded
 from tierserve.plan.placement import Placement, place
 from tierserve.plan.pool import replicas_for
-from tierserve.plan.replayed import ERROR, Requests, asked, replayed, requests_of
+from tierserve.plan.replayed import (
+    CLOSE_WINDOWS,
+    ERROR,
+    LOW_LOAD,
+    LOW_LOAD_ERROR,
+    LOW_LOAD_REPLICAS,
+    WINDOWS,
+    Requests,
+    asked,
+    replayed,
+    requests_of,
+)
 from tierserve.queueing import BatchProfile
 from tierserve.simulate.cluster import Setup
 from tierserve.simulate.model import Objective, Pool
@@ -172,3 +184,19 @@ def test_replicas_found_for_azure_code_keep_the_target_in_a_simulation_token_by_
     assert found.busiest.replicas is not None
     assert found.busiest.replicas < found.needed  # Poisson arrivals, even at the rate of the busiest ten minutes
     assert found.busiest.within < 0.95
+
+
+def test_how_far_it_is_off_is_what_the_benchmark_pages_say() -> None:
+    docs = Path(__file__).parents[4] / "docs"
+    windows = (docs / "benchmarks" / "trace-prediction.md").read_text()
+    replicas = " ".join((docs / "benchmarks" / "trace-planning.md").read_text().split())
+    planning = " ".join((docs / "planning.md").read_text().split())
+    low, high = LOW_LOAD_ERROR
+    assert f"p95 is within {ERROR:.0%}" in windows
+    assert f"all traces ({WINDOWS})" in windows
+    assert f"| counts | {CLOSE_WINDOWS / WINDOWS:.0%};" in windows
+    assert f"loads below {LOW_LOAD:g}, p95 said is {low:+.0%} to {high:+.0%} off" in replicas
+    assert "Replicas found are {:.2f} to {:.2f} of what".format(*LOW_LOAD_REPLICAS) in replicas
+    assert f"on {CLOSE_WINDOWS} of {WINDOWS} windows of real traces" in planning
+    assert f"p95 is {-low:.0%} too low to {high:.0%} too high" in planning
+    assert "the replicas found are {:.2f} to {:.2f} of those".format(*LOW_LOAD_REPLICAS) in planning
