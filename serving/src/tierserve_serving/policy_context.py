@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tierserve.plan.autoscale import GatewaySample, Observation, Samples
 from tierserve.plan.autoscale_model import StepCounts
 
@@ -27,8 +29,9 @@ _METRICS = (
     "gateway_wait_seconds_total",
     "running",
     "waiting",
+    "startup_seconds",
 )
-"""Names that a replica gives to the figures of `ReplicaSample`, in their order, between time and start-up time."""
+"""Names that a replica gives to the figures of `ReplicaSample`, in their order, all but the time."""
 _STEPS = tuple(f"{name}_total" for name in StepCounts._fields)
 
 
@@ -40,10 +43,6 @@ def _series(raw: Raw, metric: str, ids: Sequence[Any]) -> Iterable[Sequence[Any]
     """Return a metric's time series in the order of `ids`: Ray tells of the same replicas in the same order in all."""
     by_replica = raw.get(metric, {})
     return by_replica.values() if list(by_replica) == ids else map(by_replica.get, ids)
-
-
-def _last(raw: Raw, metric: str, ids: Sequence[Any], default: float) -> list[float]:
-    return [float(one[-1].value) if one else default for one in _series(raw, metric, ids)]
 
 
 class ReplicaReports:
@@ -60,11 +59,13 @@ class ReplicaReports:
     def read(self, raw: Raw) -> Samples:
         """Return the last figures of every replica that pushed some. `names` then holds Ray's id of each."""
         ids = [replica for replica, series in raw.get("arrivals_total", {}).items() if series]
-        columns = [
-            [float(one[-1].timestamp) for one in _series(raw, "arrivals_total", ids) if one],
-            *(_last(raw, metric, ids, 0.0) for metric in _METRICS),
-            _last(raw, "startup_seconds", ids, _NAN),
-        ]
+        series = [_series(raw, metric, ids) for metric in _METRICS]
+        # replica by replica, for what one has pushed lies together in memory
+        last = [float(one[-1].value) if one else 0.0 for row in zip(*series, strict=True) for one in row]
+        figures = np.array(last, dtype=float).reshape(len(ids), len(_METRICS)).T
+        figures[-1, figures[-1] == 0.0] = _NAN  # of a start that takes no time nothing was told
+        times = [float(one[-1].timestamp) for one in _series(raw, "arrivals_total", ids) if one]
+        columns = np.vstack([times, figures])
         if ids == self._ids:
             self._last = self._last.later(columns)
         else:
