@@ -9,15 +9,29 @@ numbers of the deployment's `record_autoscaling_stats` and, where replicas take 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tierserve.plan.autoscale import GatewaySample, Observation, ReplicaSample
+import numpy as np
+
+from tierserve.plan.autoscale import GatewaySample, Observation, Samples
 from tierserve.plan.autoscale_model import StepCounts
 
+Raw = Mapping[str, Mapping[Any, Any]]
+"""By metric and replica its time series, the newest value last."""
 _RUNNING_REQUESTS = "running_requests"  # Ray's own name
 _NAN = float("nan")
+_METRICS = (
+    "arrivals_total",
+    "completions_total",
+    "service_seconds_total",
+    "service_seconds_sq_total",
+    "gateway_wait_seconds_total",
+    "running",
+    "waiting",
+    "startup_seconds",
+)
+"""Names that a replica gives to the figures of `ReplicaSample`, in their order, all but the time."""
 _STEPS = tuple(f"{name}_total" for name in StepCounts._fields)
 
 
@@ -25,33 +39,39 @@ def _name(replica_id: Any) -> str:
     return str(getattr(replica_id, "unique_id", replica_id))
 
 
-def _last(raw: Mapping[str, Mapping[Any, Any]], metric: str, replica_id: Any, default: float = 0.0) -> float:
-    series = raw.get(metric, {}).get(replica_id)
-    return float(series[-1].value) if series else default
+def _series(raw: Raw, metric: str, ids: Sequence[Any]) -> Iterable[Sequence[Any] | None]:
+    """Return a metric's time series in the order of `ids`: Ray tells of the same replicas in the same order in all."""
+    by_replica = raw.get(metric, {})
+    return by_replica.values() if list(by_replica) == ids else map(by_replica.get, ids)
 
 
-def _replica(raw: Mapping[str, Mapping[Any, Any]], replica_id: Any) -> ReplicaSample | None:
-    series = raw["arrivals_total"].get(replica_id)
-    if not series:
-        return None
-    startup = _last(raw, "startup_seconds", replica_id, _NAN)
-    return ReplicaSample(
-        t=float(series[-1].timestamp),
-        arrivals=float(series[-1].value),
-        completions=_last(raw, "completions_total", replica_id),
-        service_s=_last(raw, "service_seconds_total", replica_id),
-        service_sq_s2=_last(raw, "service_seconds_sq_total", replica_id),
-        gateway_wait_s=_last(raw, "gateway_wait_seconds_total", replica_id),
-        running=_last(raw, "running", replica_id),
-        waiting=_last(raw, "waiting", replica_id),
-        startup_s=None if math.isnan(startup) else startup,
-    )
+class ReplicaReports:
+    """What replicas pushed last, as columns.
 
+    It remembers their names, which rarely change from one call to the next: keep one for each pool.
+    """
 
-def replica_samples(raw: Mapping[str, Mapping[Any, Any]], replica_ids: Mapping[str, Any]) -> dict[str, ReplicaSample]:
-    """Return the last figures of every replica, by its name."""
-    found = {name: _replica(raw, r) for name, r in replica_ids.items()}
-    return {name: sample for name, sample in found.items() if sample is not None}
+    def __init__(self) -> None:
+        self.names: dict[str, Any] = {}
+        self._ids: list[Any] = []
+        self._last = Samples.of({})
+
+    def read(self, raw: Raw) -> Samples:
+        """Return the last figures of every replica that pushed some. `names` then holds Ray's id of each."""
+        ids = [replica for replica, series in raw.get("arrivals_total", {}).items() if series]
+        series = [_series(raw, metric, ids) for metric in _METRICS]
+        # replica by replica, for what one has pushed lies together in memory
+        last = [float(one[-1].value) if one else 0.0 for row in zip(*series, strict=True) for one in row]
+        figures = np.array(last, dtype=float).reshape(len(ids), len(_METRICS)).T
+        figures[-1, figures[-1] == 0.0] = _NAN  # of a start that takes no time nothing was told
+        times = [float(one[-1].timestamp) for one in _series(raw, "arrivals_total", ids) if one]
+        columns = np.vstack([times, figures])
+        if ids == self._ids:
+            self._last = self._last.later(columns)
+        else:
+            self.names = {_name(replica): replica for replica in ids}
+            self._ids, self._last = ids, Samples([_name(replica) for replica in ids], columns)
+        return self._last
 
 
 class StepReports(Mapping[str, StepCounts]):
@@ -60,7 +80,7 @@ class StepReports(Mapping[str, StepCounts]):
     A replica that leaves out one of the counters is not there: what is missing is not 0.
     """
 
-    def __init__(self, raw: Mapping[str, Mapping[Any, Any]], replica_ids: Mapping[str, Any]) -> None:
+    def __init__(self, raw: Raw, replica_ids: Mapping[str, Any]) -> None:
         self._raw, self._ids = raw, replica_ids
 
     def __getitem__(self, name: str) -> StepCounts:
@@ -78,7 +98,7 @@ class StepReports(Mapping[str, StepCounts]):
         return len(self._ids)
 
 
-def _ongoing(ctx: Any, raw: Mapping[str, Mapping[Any, Any]], now: float, stale_after_s: float) -> float | None:
+def _ongoing(ctx: Any, raw: Raw, now: float, stale_after_s: float) -> float | None:
     """Return the requests in the deployment; None if replicas that count them have gone silent."""
     series = [s for s in raw.get(_RUNNING_REQUESTS, {}).values() if s]
     if not series:
@@ -89,11 +109,13 @@ def _ongoing(ctx: Any, raw: Mapping[str, Mapping[Any, Any]], now: float, stale_a
     return float(sum(fresh)) * len(series) / len(fresh) + float(ctx.total_queued_requests or 0.0)
 
 
-def observation(ctx: Any, gateway: GatewaySample | None, now: float, stale_after_s: float) -> Observation:
-    """Return what the context and the gateway tell at `now` (Unix seconds)."""
+def observation(
+    ctx: Any, gateway: GatewaySample | None, now: float, stale_after_s: float, reports: ReplicaReports | None = None
+) -> Observation:
+    """Return what context and gateway tell at `now` (Unix seconds). `reports` is one and the same for all of a pool."""
     raw = ctx.raw_metrics or {}
-    ids = {_name(r): r for r in raw.get("arrivals_total", {})}
-    replicas = replica_samples(raw, ids)
+    reports = reports if reports is not None else ReplicaReports()
+    replicas = reports.read(raw)
     return Observation(
         t=now,
         running=int(ctx.current_num_replicas),
@@ -104,5 +126,5 @@ def observation(ctx: Any, gateway: GatewaySample | None, now: float, stale_after
         gateway=gateway,
         ongoing=None if replicas else _ongoing(ctx, raw, now, stale_after_s),
         queued=float(ctx.total_queued_requests or 0.0) if replicas and gateway is None else None,
-        steps=StepReports(raw, ids) if _STEPS[-1] in raw else {},
+        steps=StepReports(raw, reports.names) if _STEPS[-1] in raw else {},
     )

@@ -58,6 +58,7 @@ class PolicyRunner:
         self.decided = float("-inf")
         self.complained = float("-inf")
         self.state: State | None = None
+        self.reports = policy_context.ReplicaReports()
 
     def replicas(self, ctx: Any) -> int:
         """Return the replicas wanted. It never raises: the Serve controller must not fall over a policy."""
@@ -81,7 +82,7 @@ class PolicyRunner:
         memory = policy_memory.memory(pool)
         state = memory.recalled(state, self.settings, now)
         gateway = self.demand.latest() if self.demand else None
-        obs = policy_context.observation(ctx, gateway, now, self.settings.stale_after_s)
+        obs = policy_context.observation(ctx, gateway, now, self.settings.stale_after_s, self.reports)
         decision, self.state = decide(obs, state, self.settings)
         self.decided = now
         with _lock:

@@ -10,9 +10,10 @@ target. Missing data is not zero traffic: it holds the last target and says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
+
+import numpy as np
 
 from tierserve.plan.autoscale_calibration import Steps, effective, told, watch_steps
 from tierserve.plan.autoscale_forecast import UNKNOWN, Ahead, Outlook, look_ahead, with_forecast
@@ -21,11 +22,12 @@ from tierserve.plan.autoscale_load import Load, batch_factor, estimate
 from tierserve.plan.autoscale_model import Decision, GatewaySample, Observation, ReplicaSample, Settings
 from tierserve.plan.autoscale_need import Need, View, need, smooth
 from tierserve.plan.autoscale_reserve import reserve_need, with_experience
+from tierserve.plan.autoscale_samples import STARTUP, Samples
 from tierserve.plan.autoscale_sleep import Quiet, watch, with_sleep
 from tierserve.plan.autoscale_staffing import Demand, response_quantile, wait_probability
 from tierserve.plan.reserve import Reserve
 
-__all__ = ["Decision", "GatewaySample", "Observation", "ReplicaSample", "Settings", "State", "decide"]
+__all__ = ["Decision", "GatewaySample", "Observation", "ReplicaSample", "Samples", "Settings", "State", "decide"]
 
 LEARNED = 5
 """Start-ups remembered."""
@@ -50,11 +52,14 @@ class State:
     ahead: Ahead | None = None  # of the arrivals to come
 
 
-def _startup(state: State, replicas: Mapping[str, ReplicaSample], settings: Settings) -> float:
+def _startup(state: State, seen: Samples, settings: Settings) -> float:
     """Return the start-up time: the longer of what replicas tell of themselves and what raised targets took."""
-    told = [s.startup_s for s in replicas.values() if s.startup_s is not None and 0 < s.startup_s < math.inf]
-    seen = ([median(state.startups)] if state.startups else []) + ([median(told)] if told else [])
-    return max(seen) if seen else settings.startup_s
+    told = seen.columns[STARTUP]
+    told = np.sort(told[(told > 0.0) & (told < math.inf)])
+    known = [median(state.startups)] if state.startups else []
+    if told.size:  # its median
+        known.append(float(told[(told.size - 1) // 2] + told[told.size // 2]) / 2.0)
+    return max(known) if known else settings.startup_s
 
 
 def _remember(needs: tuple[tuple[float, int], ...], t: float, n: int, window_s: float) -> tuple[tuple[float, int], ...]:
@@ -187,14 +192,15 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
         settings: the settings of the pool; they may change between calls.
     """
     prior = state.load or Load(obs.t, settings.service_s)
-    history = extend(state.history, obs, settings, prior.service_s)
+    seen = Samples.of(obs.replicas, state.history.replicas)
+    history = extend(state.history, seen, obs, settings, prior.service_s)
     if history is None:
         return _held(obs, state, settings)
     steps = watch_steps(state.steps, obs, settings)
     settings = effective(settings, steps)
     load = estimate(history, prior, obs, settings)
     since = _backlog_since(history, obs, state, settings)
-    startup_s = _startup(state, obs.replicas, settings)
+    startup_s = _startup(state, seen, settings)
     view = View(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
     learned = with_experience(state.reserve or Reserve(), state.history, view) if settings.learns else None
     found = need(view) if learned is None else reserve_need(learned, view)

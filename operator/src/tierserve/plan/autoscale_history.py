@@ -12,7 +12,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from tierserve.plan.autoscale_model import GatewaySample, Observation, ReplicaSample, Settings
+import numpy as np
+
+from tierserve.plan.autoscale_model import GatewaySample, Observation, Settings
+from tierserve.plan.autoscale_samples import (
+    COUNTERS,
+    GAUGES,
+    NONE,
+    STARTED_AND_DONE,
+    STARTUP,
+    TIME,
+    Bools,
+    Floats,
+    Samples,
+    aligned,
+)
 
 KEEP_S = 330.0
 _FORGET_REPLICA_S = 600.0
@@ -53,7 +67,8 @@ class History:
     """What was seen so far. `exact`: the number in the system is one consistent count, made by the gateway."""
 
     marks: tuple[Mark, ...] = ()
-    replicas: Mapping[str, ReplicaSample] = field(default_factory=dict)
+    replicas: Samples = field(default_factory=lambda: NONE)  # the last believed of each replica, `NOTHING` if none was
+    left: Mapping[str, Floats] = field(default_factory=dict)  # those of replicas that are observed no more
     gateway: GatewaySample | None = None
     began: float = 0.0
     in_system: float = 0.0
@@ -98,19 +113,6 @@ def _sound(*values: float) -> bool:
     return all(isinstance(v, int | float) and 0 <= v <= _LARGEST for v in values)
 
 
-def sound_replica(s: ReplicaSample) -> bool:
-    """Tell whether all figures of a sample are finite and not negative."""
-    most = _LARGEST  # compared one by one: of thousands of replicas each is asked in each decision
-    try:
-        return (
-            0 <= s.t <= most and 0 <= s.arrivals <= most and 0 <= s.completions <= most and 0 <= s.service_s <= most
-            and 0 <= s.service_sq_s2 <= most and 0 <= s.gateway_wait_s <= most and 0 <= s.running <= most
-            and 0 <= s.waiting <= most
-        )  # fmt: skip
-    except TypeError:  # no number
-        return False
-
-
 def _fresh(t: float, now: float, settings: Settings) -> bool:
     return now - t <= settings.stale_after_s
 
@@ -123,32 +125,59 @@ class _Sums(NamedTuple):
     gateway_wait_s: float = 0.0
 
 
-_NEW = ReplicaSample(0.0, 0.0)
-
-
 def _late_share(gap_s: float, tick_s: float, settings: Settings) -> float:
     """Return the share of a difference over a long gap that belongs to this tick; the rest was estimated meanwhile."""
     return min(1.0, tick_s / gap_s) if gap_s > settings.stale_after_s else 1.0
 
 
-def _replica_sums(h: History, fresh: Mapping[str, ReplicaSample], now: float, settings: Settings) -> _Sums:
+class _Replicas(NamedTuple):
+    """What is known of the replicas that are seen, column by column: before, and now, alike where none is believed."""
+
+    before: Floats
+    now: Samples
+    left: Mapping[str, Floats]
+    believed: Bools
+    reporting: int
+
+    @property
+    def missing(self) -> float:
+        """The factor from those that report to all."""
+        return len(self.now) / self.reporting if self.reporting else 1.0
+
+    def in_system(self) -> float:
+        """Return the requests in those that report."""
+        return float(np.add.reduce(self.now.columns[GAUGES], axis=0)[self.believed].sum())
+
+
+def _replicas(h: History, seen: Samples, now: float, settings: Settings) -> _Replicas:
+    """Return the replicas, of which those are believed whose figures are finite, not negative and fresh."""
+    told = seen.columns[:STARTUP]
+    lowest, largest = np.minimum.reduce(told, axis=0), np.maximum.reduce(told, axis=0)  # NaN if one is
+    believed = (lowest >= 0.0) & (largest <= _LARGEST) & (now - told[TIME] <= settings.stale_after_s)
+    reporting = int(np.count_nonzero(believed))
+    before, left = h.replicas.columns, h.left
+    if not seen.roster.same(h.replicas.roster):
+        before, left = aligned(h.replicas, h.left, seen.roster)
+        left = {name: figures for name, figures in left.items() if now - figures[TIME] < _FORGET_REPLICA_S}
+    if reporting < len(seen):
+        seen = Samples.owning(seen.roster, np.where(believed, seen.columns, before))
+    return _Replicas(before, seen, left, believed, reporting)
+
+
+def _replica_sums(h: History, replicas: _Replicas, now: float, settings: Settings) -> _Sums:
     """Return what happened since the samples before; a counter that fell began again at 0."""
-    arrivals = completions = service_s = squares_s2 = wait_s = 0.0
-    tick_s, known = now - h.now, h.replicas
-    warming = now - h.began <= settings.stale_after_s  # reports come one by one: what they counted before is not ours
-    for name, sample in fresh.items():
-        before = known.get(name)
-        if before is None and warming:
-            continue
-        share = _late_share(sample.t - before.t, tick_s, settings) if before else 1.0
-        if before is None or sample.arrivals < before.arrivals or sample.completions < before.completions:
-            before = _NEW
-        arrivals += (sample.arrivals - before.arrivals) * share
-        completions += (sample.completions - before.completions) * share
-        service_s += max(sample.service_s - before.service_s, 0.0) * share
-        squares_s2 += max(sample.service_sq_s2 - before.service_sq_s2, 0.0) * share
-        wait_s += max(sample.gateway_wait_s - before.gateway_wait_s, 0.0) * share
-    return _Sums(arrivals, completions, service_s, squares_s2, wait_s)
+    before, after = replicas.before, replicas.now.columns
+    known = h.now - before[TIME] < _FORGET_REPLICA_S
+    goes_on = known & (after[STARTED_AND_DONE] >= before[STARTED_AND_DONE]).all(axis=0) | ~replicas.believed
+    start = before[COUNTERS] if goes_on.all() else np.where(goes_on, before[COUNTERS], 0.0)
+    new = np.maximum(after[COUNTERS] - start, 0.0)
+    gap_s = after[TIME] - before[TIME]
+    late = known & (gap_s > settings.stale_after_s)
+    if late.any():  # as `_late_share`
+        new[:, late] *= np.minimum((now - h.now) / gap_s[late], 1.0)
+    if now - h.began <= settings.stale_after_s:  # reports come one by one: what they counted before is not ours
+        new = new[:, known]
+    return _Sums(*np.add.reduce(new, axis=1).tolist())
 
 
 def _gateway_arrivals(h: History, sample: GatewaySample, now: float, settings: Settings) -> float | None:
@@ -175,41 +204,41 @@ def _hidden(h: History) -> float:
     return wait_s * rate.arrivals / rate.seconds
 
 
-def extend(h: History, obs: Observation, settings: Settings, service_s: float) -> History | None:
+def extend(h: History, seen: Samples, obs: Observation, settings: Settings, service_s: float) -> History | None:
     """Return the history with one observation more, or None if it holds nothing to be believed.
 
     Arrivals are those that the gateway offered, else those that the replicas counted, else (Little's law) the requests
-    in the system over the service time. The requests in the system are found in the same order.
+    in the system over the service time. The requests in the system are found in the same order. `seen` are the samples
+    of the observation.
     """
-    sound = {k: s for k, s in obs.replicas.items() if sound_replica(s)}
-    fresh = {k: s for k, s in sound.items() if _fresh(s.t, obs.t, settings)}
+    replicas = _replicas(h, seen, obs.t, settings)
+    reporting = replicas.reporting
     gateway = obs.gateway
     if gateway and not (_sound(gateway.t, gateway.arrivals, gateway.queued, gateway.in_flight)):
         gateway = None
     if gateway and not _fresh(gateway.t, obs.t, settings):
         gateway = None
     ongoing = obs.ongoing if obs.ongoing is not None and _sound(obs.ongoing) else None
-    if obs.replicas and not fresh:
+    if len(seen) and not reporting:
         ongoing = None  # replicas that used to report have gone silent: Ray's sum of them is no better
-    if gateway is None and not fresh and ongoing is None:
+    if gateway is None and not reporting and ongoing is None:
         return None
     queued = obs.queued if obs.queued is not None and _sound(obs.queued) else 0.0
-    missing = len(obs.replicas) / len(fresh) if fresh else 1.0
     if gateway:
         in_system = gateway.queued + gateway.in_flight
-    elif fresh:
-        in_system = sum(s.running + s.waiting for s in fresh.values()) * missing + queued + _hidden(h)
+    elif reporting:
+        in_system = replicas.in_system() * replicas.missing + queued + _hidden(h)
     else:
         in_system = ongoing or 0.0
-    kept = {k: s for k, s in h.replicas.items() if obs.t - s.t < _FORGET_REPLICA_S} | fresh
-    source = "gateway" if gateway else "replicas" if fresh else "in system"
+    source = "gateway" if gateway else "replicas" if reporting else "in system"
     base = replace(
         h,
-        replicas=kept,
+        replicas=replicas.now,
+        left=replicas.left,
         gateway=gateway or h.gateway,
         in_system=in_system,
         in_system_before=h.in_system,
-        reporting=max(len(fresh), 1),
+        reporting=max(reporting, 1),
         exact=gateway is not None,
         source=source,
     )
@@ -220,10 +249,10 @@ def extend(h: History, obs: Observation, settings: Settings, service_s: float) -
         return h
     if dt > settings.stale_after_s:
         base = replace(base, resumed=obs.t)
-    sums = _replica_sums(h, fresh, obs.t, settings)
+    sums = _replica_sums(h, replicas, obs.t, settings)
     arrivals = _gateway_arrivals(h, gateway, obs.t, settings) if gateway else None
     if arrivals is None:
-        arrivals = sums.arrivals * missing if fresh else in_system * dt / service_s
+        arrivals = sums.arrivals * replicas.missing if reporting else in_system * dt / service_s
     last = h.marks[-1]
     in_service = min(in_system, float(obs.running * settings.slots))
     mark = Mark(

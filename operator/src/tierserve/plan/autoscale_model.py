@@ -177,7 +177,8 @@ class Observation:
         running: replicas that serve now.
         target: replicas wanted by the last decision.
         floor, ceiling: bounds of the target.
-        replicas: samples by replica name, of running replicas.
+        replicas: samples by replica name, of running replicas; as columns (`autoscale_samples.Samples`) they cost a
+            decision over thousands of replicas least.
         gateway: the gateway's figures, if it is there.
         ongoing: requests in the pool as Ray counts them (running and queued), None if unknown.
         queued: requests that wait outside the replicas as Ray counts them, None if unknown.

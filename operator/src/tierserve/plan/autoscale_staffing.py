@@ -9,6 +9,7 @@ deviation that were observed; the response time is the sum of both, taken as ind
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,15 +82,24 @@ def service_miss(demand: Demand, target_s: float) -> float:
     return float(weights[points > target_s].sum())
 
 
+def _miss_by_target(servers: float, demand: Demand) -> Callable[[float], float]:
+    """Return P(response > target) as a function of the target, where the servers can bear the load."""
+    points, weights = _service_points(demand)
+    rate = (servers - demand.load) / (demand.peakedness * demand.service_s)
+    waits = wait_probability(servers, demand)
+
+    def miss(target_s: float) -> float:
+        slack = np.maximum(target_s - points, 0.0)
+        return float(np.add.reduce(weights * np.where(points > target_s, 1.0, waits * np.exp(-rate * slack))))
+
+    return miss
+
+
 def response_miss(servers: float, demand: Demand, target_s: float) -> float:
     """Return P(response > target_s) with `servers` slots, 1 where they cannot bear the load."""
     if servers <= demand.load:
         return 1.0
-    points, weights = _service_points(demand)
-    rate = (servers - demand.load) / (demand.peakedness * demand.service_s)
-    slack = np.maximum(target_s - points, 0.0)
-    tail = wait_probability(servers, demand) * np.exp(-rate * slack)
-    return float((weights * np.where(points > target_s, 1.0, tail)).sum())
+    return _miss_by_target(servers, demand)(target_s)
 
 
 def response_quantile(servers: float, demand: Demand, percentile: float) -> float:
@@ -97,12 +107,12 @@ def response_quantile(servers: float, demand: Demand, percentile: float) -> floa
     if servers <= demand.load:
         return math.inf
     low, high = 0.0, demand.service_s + 10.0 * demand.service_sd_s
-    may_miss = 1.0 - percentile / 100.0
-    while response_miss(servers, demand, high) > may_miss and high < 1e9:
+    may_miss, miss = 1.0 - percentile / 100.0, _miss_by_target(servers, demand)
+    while miss(high) > may_miss and high < 1e9:
         low, high = high, high * 2.0
     for _ in range(18):
         mid = (low + high) / 2.0
-        low, high = (mid, high) if response_miss(servers, demand, mid) > may_miss else (low, mid)
+        low, high = (mid, high) if miss(mid) > may_miss else (low, mid)
     return high
 
 
