@@ -51,9 +51,10 @@ bench-truth:  ## every formula of queueing beside exact chains and the simulator
 	@$(SETUP) dev
 	@$(BIN)/python bench/queueing_truth.py
 
-bench-traces:  ## predicted response times on real traces beside the simulator, with bursts and long prompts (6 minutes)
+bench-traces:  ## predicted response times on real traces beside the simulator, with bursts and long prompts (8 minutes)
 	@$(SETUP) dev
 	@$(BIN)/python bench/trace_prediction.py
+	@$(BIN)/python bench/long_prompts.py
 
 bench-ray:  ## our policy beside Ray Serve's own autoscaler, the same load (about 50 minutes)
 	@$(SETUP) runtime

@@ -189,7 +189,8 @@ METHODS: dict[str, Callable[[Window], Said]] = {
     "counts": lambda w: replay_response(w.counts(SECOND), SECOND, w.replicas, w.work),
 }
 ABOUT = {
-    "even steps": "`batch_response`: Poisson arrivals, work spread evenly over steps. What the planner uses",
+    "even steps": "`batch_response`: Poisson arrivals, work spread evenly over steps. What a plan uses "
+    "where no prompts hold up answers",
     "prompts": "`burst_response`: Poisson arrivals, steps as long as the prompts read in them",
     "z": "the same with the peakedness z at the service time (Hayward)",
     "minutes": "`prompts` at each of the rates of the minutes, as if it lasted; never, where one is more than the pool "

@@ -12,7 +12,6 @@ from tierserve.plan.allocation import Allocation, Infeasible, PoolShare
 from tierserve.plan.allocation_order import Beside, InOrder
 from tierserve.plan.capacity import Demand, Plan, PoolPlan, refused_from
 from tierserve.plan.criteria import criteria_of
-from tierserve.plan.long_prompts import held_up_s
 from tierserve.plan.paper import PaperTier
 from tierserve.plan.placement import Placement, PlacementError
 from tierserve.plan.sweep import Sweep, TierCurve
@@ -152,7 +151,7 @@ def _pool(gaid: GenAIDeployment, one: PoolPlan, per_connection: float) -> Json:
         "downlinkSeconds": one.placement.downlink_s,
         "responseSeconds": finite(one.response_s),
         "meanResponseSeconds": finite(one.mean_response_s),
-        "responseWithLongPromptsSeconds": held_up_s(one),
+        "replicasForLongPrompts": one.for_long_prompts,
         "meetsTarget": one.meets,
         "binds": one.binds,
         "watts": energy.watts,

@@ -14,7 +14,6 @@ from rich.table import Table
 from tierserve.api import GenAIDeployment
 from tierserve.plan.capacity import Plan, PoolPlan, refused_from
 from tierserve.plan.criteria import criteria_of, first_to_bind
-from tierserve.plan.long_prompts import held_up_s
 from tierserve.plan.paper import PaperTier
 from tierserve.plan.placement import Placement
 from tierserve.plan.sweep import Sweep, TierCurve
@@ -215,14 +214,12 @@ def _misses(plan: Plan) -> Iterator[str]:
 
 def _held_up(plan: Plan) -> Iterator[str]:
     for pool in plan.pools:
-        one, found = pool.placement, held_up_s(pool)
-        if found is not None:
+        if pool.for_long_prompts:
+            one = pool.placement
             read = one.profile.prefill(1, one.input_tokens, one.output_tokens)
-            yield (
-                f"[yellow]{one.pool}: prompts take {ms(read)} ms to read, in which no answer beside them goes on:"
-                f" p{one.percentile:g} may be {ms(found)} ms, not {ms(pool.response_s)} ms[/yellow];"
-                " give a target that much shorter"
-            )
+            count = pool.for_long_prompts
+            more = f"{count:,} more {'replica' if count == 1 else 'replicas'}"
+            yield f"{one.pool}: {more} for long prompts: reading one ({ms(read)} ms) holds up the answers beside it"
 
 
 def estimated(placements: Sequence[Placement]) -> Iterator[str]:

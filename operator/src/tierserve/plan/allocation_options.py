@@ -10,6 +10,8 @@ the birth-death model of batches and the spread of the sizes (`queueing.batch_ti
 better. It is exact at the levels; between two of them the line through f(R) and f(R + 1) stands for it, which lies
 below f, never above: with four slots or more a replica by 0.06% up to 100 replicas and 0.5% up to 100,000; with one
 slot by 0.4% and 3%. Where service leaves hardly any time to wait it is more: 0.5% at 8 replicas of four slots.
+
+Where long prompts hold up answers (`pool.held_up`), f is no more than `pool.most_rate`, as in any plan.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from tierserve.api.traffic import TrafficClass
 from tierserve.plan import hardware as hw
 from tierserve.plan.allocation_overflow import derate
 from tierserve.plan.placement import WAIT_SHARE, Placement, Sized, network_times, placement_of
-from tierserve.plan.pool import last_where, work_of
+from tierserve.plan.pool import held_up, last_where, most_rate, work_of
 from tierserve.queueing._arrays import Array
 from tierserve.queueing.batch_times import BatchWork, batch_response
 
@@ -101,6 +103,8 @@ class Option:
             return 0.0
         miss = 1.0 - one.percentile / 100.0
         free = _most(self.work, self.budget_s, miss, replicas)
+        if held_up(one):  # service is longer then than in a full replica with even steps
+            free = min(free, most_rate(one, replicas))
         return free * derate(replicas * one.slots, z, 1.0 / one.service_s, self.budget_s, miss) if z > 1.0 else free
 
     def room(self, replicas: int, z: float = 1.0) -> float:

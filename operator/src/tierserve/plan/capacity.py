@@ -1,6 +1,7 @@
 """Replicas of every pool for so many connections, and the number of connections at which each tier is exhausted.
 
-A pool of R replicas with n slots each is one queue before batches that slow as they fill (`plan.pool`). It meets the
+A pool of R replicas with n slots each is one queue before batches that slow as they fill (`plan.pool`), and in which
+long prompts hold up answers. It meets the
 objective if the share of requests with t_UL + wait + service + t_DL > target is at most 1 - percentile.
 
 How demand fills the tiers: `plan.filling`.
@@ -20,7 +21,7 @@ from tierserve.api.deployment import GenAIDeployment
 from tierserve.plan.energy import Energy, energy_of
 from tierserve.plan.filling import Filling
 from tierserve.plan.placement import Placement, place
-from tierserve.plan.pool import may_miss, most_rate
+from tierserve.plan.pool import even_replicas_for, held_up, may_miss, most_rate
 from tierserve.plan.pool_many import plan_many, replicas_many, times_many
 
 
@@ -59,6 +60,7 @@ class PoolPlan:
         mean_response_s: the mean of the same.
         meets: whether response_s keeps the target with this rate.
         binds: what sets the number of replicas: `objective`, or `min`, `max` or `headroom` of `replicas`.
+        for_long_prompts: how many of the replicas there are because prompts are long and hold up answers.
         energy: watts, money and carbon.
     """
 
@@ -76,6 +78,7 @@ class PoolPlan:
     mean_response_s: float
     meets: bool
     binds: str
+    for_long_prompts: int
     energy: Energy
 
     @property
@@ -230,8 +233,16 @@ def _pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float, found: 
         mean_response_s=placement.network_s + (found.mean_s if there else math.inf),
         meets=there and (rate == 0.0 or found.late <= may_miss(placement)),
         binds=_binds(full, found.needed, wanted, replicas),
+        for_long_prompts=_for_long_prompts(placement, rate, replicas),
         energy=energy_of(gaid.tier(placement.tier), replicas, min(1.0, utilisation), rate),
     )
+
+
+def _for_long_prompts(placement: Placement, rate: float, replicas: int) -> int:
+    if not held_up(placement):
+        return 0
+    even = even_replicas_for(placement, rate * (1.0 + placement.headroom))
+    return max(0, replicas - min(max(even, placement.min_replicas), placement.max_replicas))
 
 
 def _binds(full: bool, needed: int, wanted: int, replicas: int) -> str:

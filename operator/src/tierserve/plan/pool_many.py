@@ -1,8 +1,9 @@
 """Many pools planned at once, each for its own rate: `replicas_for` and what it predicts, by arrays.
 
 All pools are looked for in lock-step: from where the limit of many slots puts the answer, in steps that double until
-they hold it, then halving. A pool that is too large for arrays, or so near a bound that rounding might decide, is
-planned alone by `plan.pool`: the replicas are those of `replicas_for`, without exception.
+they hold it, then halving. From there on a pool whose long prompts hold up answers is planned alone by `plan.pool`, and
+from the start one that is too large for arrays, or so near a bound that rounding might decide: the replicas are those
+of `replicas_for`, without exception.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tierserve.plan.placement import Placement
-from tierserve.plan.pool import ALMOST, UNREACHABLE_WAIT, meets, replicas_for, response_of
+from tierserve.plan.pool import ALMOST, NOTABLE, UNREACHABLE_WAIT, even_meets, replicas_for, replicas_from, response_of
 from tierserve.queueing._arrays import Array
 from tierserve.queueing.batch_many import (
     MOST,
@@ -138,7 +139,10 @@ def _empty(size: int) -> ManyPlans:
 
 
 class _Search:
-    """Pools whose replicas are looked for together; `alone` marks those that are not."""
+    """Pools whose replicas are looked for together; `alone` marks those that are not.
+
+    Steps are even in it; to the replicas of those that are `held_up` more may be added.
+    """
 
     def __init__(self, placements: Sequence[Placement], lam: Array) -> None:
         self.placements, self.lam = placements, lam
@@ -155,6 +159,7 @@ class _Search:
         self.reachable, self.patience = tail < self.target, UNREACHABLE_WAIT * tail
         self.allowed, unsure = _may_miss(rows, 1.0 - self.q, self.target)
         self.low = np.floor(lam / rows.rate)
+        self.held_up = (rows.slots > 1.0) & (rows.uneven > NOTABLE * (1.0 - _NEAR))
         self.alone = unsure | _near(tail, self.target) | (lam <= 0.0) | (rows.alone < rows.each)
         self.alone |= (self.low + 1.0) * rows.slots > MOST
         self.high = np.full(lam.size, np.inf)
@@ -199,7 +204,7 @@ class _Search:
             found = responses_many(self.lam[on], at, self.rows.take(on))
         late, near = self._late(on, found)
         for k in np.flatnonzero(near):
-            late[k] = not meets(self.placements[on[k]], int(at[k]), float(self.lam[on[k]]))
+            late[k] = not even_meets(self.placements[on[k]], int(at[k]), float(self.lam[on[k]]))
         self.low[on[late]], self.high[on[~late]] = at[late], at[~late]
         self._keep(on[~late], found.take(np.flatnonzero(~late)))
 
@@ -222,10 +227,11 @@ class _Search:
     def plan(self) -> ManyPlans:
         """Return the least replicas and the times with them."""
         plans = self.count()
-        on = np.flatnonzero(~self.alone)
+        alone = self.alone | self.held_up
+        on = np.flatnonzero(~alone)
         if self.found is not None and on.size:
             plans.put(on, (plans.replicas[on], *self._times(on, self.found.take(on))))
-        self._put_alone(plans, self.alone, plans.replicas)
+        self._put_alone(plans, alone, plans.replicas)
         return plans
 
     def count(self) -> ManyPlans:
@@ -234,13 +240,17 @@ class _Search:
         plans, alone = _empty(self.lam.size), np.flatnonzero(self.alone)
         plans.replicas[~self.alone] = self.high[~self.alone]
         plans.replicas[alone] = _counted([self.placements[k] for k in alone.tolist()], self.lam[alone])
+        for k in np.flatnonzero(self.held_up & ~self.alone).tolist():
+            even = int(plans.replicas[k])
+            plans.replicas[k] = replicas_from(self.placements[k], float(self.lam[k]), even)
         return plans
 
     def predict(self, replicas: Index) -> ManyPlans:
         """Return the times with `replicas`."""
         plans, count = _empty(self.lam.size), replicas.astype(np.float64)
         full = self.lam >= count * self.rows.rate * (1.0 - _NEAR)
-        alone = full | (self.lam <= 0.0) | (self.rows.alone < self.rows.each) | (count * self.rows.slots > MOST)
+        alone = self.held_up | full | (self.lam <= 0.0)
+        alone |= (self.rows.alone < self.rows.each) | (count * self.rows.slots > MOST)
         on = np.flatnonzero(~alone)
         if on.size:
             found = responses_many(self.lam[on], count[on], self.rows.take(on))

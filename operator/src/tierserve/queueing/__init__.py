@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tierserve.queueing.batch_bursts import BurstResponse, Bursts, burst_response, bursts_of
+    from tierserve.queueing.batch_prompts import PromptResponse, prompt_response
     from tierserve.queueing.batch_replay import replay_response
     from tierserve.queueing.batch_steps import StepNoise, sizes_of, step_noise
     from tierserve.queueing.batch_times import BatchResponse, BatchWork, batch_response, lognormal_points
@@ -34,6 +35,7 @@ __all__ = [
     "BurstResponse",
     "Bursts",
     "LossQueue",
+    "PromptResponse",
     "Routed",
     "StepNoise",
     "batch_queue",
@@ -54,6 +56,7 @@ __all__ = [
     "mean_wait_general",
     "peakedness",
     "power_of_choices",
+    "prompt_response",
     "replay_response",
     "response_quantile",
     "response_survival",
@@ -68,6 +71,8 @@ _MODULES = {
     "Bursts": "batch_bursts",
     "burst_response": "batch_bursts",
     "bursts_of": "batch_bursts",
+    "PromptResponse": "batch_prompts",
+    "prompt_response": "batch_prompts",
     "replay_response": "batch_replay",
     "StepNoise": "batch_steps",
     "sizes_of": "batch_steps",

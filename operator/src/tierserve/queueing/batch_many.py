@@ -50,6 +50,7 @@ class Rows:
         alone: T(1), shape (d,).
         each: T(n) - T(n - 1), shape (d,).
         mean_own, mean_steps: means of the two below, shape (d,).
+        uneven: `batch_prompts.unevenness`, shape (d,).
         shares, steps, own, slope, full: as of `BatchWork`, shape (d, m).
     """
 
@@ -59,6 +60,7 @@ class Rows:
     each: Array
     mean_own: Array
     mean_steps: Array
+    uneven: Array
     shares: Array
     steps: Array
     own: Array
@@ -109,12 +111,32 @@ def rows_of(
         each=each,
         mean_own=mean_own,
         mean_steps=mean_steps,
+        uneven=_unevenness(share, (beta + gamma) * i, _Line(n, alone, each), spread),
         shares=share,
         steps=steps,
         own=own,
         slope=steps * (each / mean_steps)[:, None],
         full=full,
     )
+
+
+class _Line(NamedTuple):
+    """T(k) = alone + (k - 1) each up to k = slots, shape (d,)."""
+
+    slots: Array
+    alone: Array
+    each: Array
+
+
+def _unevenness(share: Array, prompts: Array, line: _Line, spread: Array) -> Array:
+    """`batch_prompts.unevenness` of each row; `spread` is the squared coefficient of variation of a full service."""
+    own = line.alone - line.each
+    batch = np.where(line.each * line.slots > own, np.maximum(own, 0.0) / np.maximum(line.each, _TINY), line.slots)
+    batch = np.maximum(batch, 1.0)
+    square = _mean(share, prompts * prompts)
+    grown = np.sqrt(spread + batch * square / (own + batch * line.each) ** 2) - np.sqrt(spread)
+    out: Array = grown * line.slots * _mean(share, prompts) / (own + line.slots * line.each)
+    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from tierserve.queueing.batching import Sizes
 
 _ROOM = 4
 """Length of the transform over the most steps of a request, so that its ends do not meet."""
+Complex = npt.NDArray[np.complex128]
 _FEW, _LEAST = 1e-3, 1e-2
 _OUTPUTS = np.array([0.0, 0.3, 0.6, 0.8, 0.9, 0.96, 0.99, 1.0])
 """Of the parts that the answers to prompts of like length are cut into."""
@@ -69,7 +70,7 @@ class _Kernels:
     """Of a mixture, over frequencies (f,) and sizes (m,): what one request adds to the steps."""
 
     length: int
-    mean: Array  # of the sizes, (f,) complex
+    mean: Complex  # of the sizes, (f,)
     power: Array  # mean square, (f,)
     local: Array  # the same around a batch of a constant number, (f,)
     prompt: Array  # B, (m,)
@@ -84,15 +85,12 @@ def _kernels(work: BatchWork) -> _Kernels:
     p = work.profile
     prompt, decode, steps = (p.beta + p.gamma) * i, p.beta + p.gamma * (i + o / 2.0), 1.0 + o
     length = 1 << math.ceil(math.log2(_ROOM * float(steps.max()) + 64.0))
-    turn = np.exp(-2j * math.pi * np.fft.rfftfreq(length))
     typical = float(work.shares @ (decode * steps)) / float(work.shares @ steps)
-    mean = np.zeros(turn.size, dtype=np.complex128)
-    power, local = np.zeros(turn.size), np.zeros(turn.size)
+    mean = np.zeros(length // 2 + 1, dtype=np.complex128)
+    power, local = np.zeros(mean.size), np.zeros(mean.size)
     for many in np.unique(steps):  # sizes of as many steps share the sum of their later ones
         mine = steps == many
-        with np.errstate(divide="ignore", invalid="ignore"):
-            later = (turn - turn**many) / (1.0 - turn)
-        later[0] = many - 1.0
+        _, later = _later(int(many), length)
         share, b, d = work.shares[mine], prompt[mine], decode[mine]
         mean += share @ b + (share @ d) * later
         power += _square(share, b, d, later)
@@ -100,7 +98,25 @@ def _kernels(work: BatchWork) -> _Kernels:
     return _Kernels(length, mean, power, local, prompt, decode, steps)
 
 
-def _square(share: Array, b: Array, d: Array, later: Array) -> Array:
+@lru_cache(maxsize=16)
+def _circle(length: int) -> tuple[Complex, Complex]:
+    """Return e^(-2 pi i k / length), shape (length,), and 1 / (1 - that) for k <= length / 2, 0 for k = 0."""
+    turns = np.exp(-2j * math.pi * np.arange(length) / length)
+    inverse = np.zeros(length // 2 + 1, dtype=np.complex128)
+    inverse[1:] = 1.0 / (1.0 - turns[1 : inverse.size])
+    return turns, inverse
+
+
+def _later(many: int, length: int) -> tuple[Complex, Complex]:
+    """Return the transforms of a step `many` steps later, and of all the steps 1, ..., many - 1, shape (f,)."""
+    turns, inverse = _circle(length)
+    end = turns[np.arange(inverse.size) * many & (length - 1)]  # a power of two
+    later = (turns[: inverse.size] - end) * inverse
+    later[0] = many - 1.0
+    return end, later
+
+
+def _square(share: Array, b: Array, d: Array, later: Complex) -> Array:
     """Mean of |b + d later|^2 over sizes, shape (f,)."""
     out: Array = share @ (b * b) + 2.0 * (share @ (b * d)) * later.real + (share @ (d * d)) * np.abs(later) ** 2
     return out

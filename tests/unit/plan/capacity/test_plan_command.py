@@ -170,7 +170,7 @@ def test_a_target_no_model_can_keep_names_field_and_mend(run: Run) -> None:
     assert "give at least" in words
 
 
-def test_a_pool_whose_prompts_hold_up_its_answers_is_named(run: Run) -> None:
+def test_a_pool_with_more_replicas_because_prompts_hold_up_its_answers_says_how_many(run: Run) -> None:
     changes = {
         "spec.traffic.0.input": 6000,
         "spec.traffic.0.output": 20,
@@ -178,11 +178,12 @@ def test_a_pool_whose_prompts_hold_up_its_answers_is_named(run: Run) -> None:
         "spec.traffic.1.output": 20,
         "spec.objective.responseTime.target": "4s",
     }
-    told = run("--rate", "100", changes=changes)
+    told = run("--rate", "40", changes=changes)
     assert told.exit_code == 0
     words = " ".join(told.stdout.split())
-    assert re.search(r"cloud-default: prompts take [\d,.]+ ms to read, in which no answer beside them goes on", words)
-    document = json.loads(run("--rate", "100", "-o", "json", changes=changes).stdout)
-    cloud = next(pool for pool in document["pools"] if pool["tier"] == "cloud")
-    assert cloud["responseWithLongPromptsSeconds"] > 1.1 * cloud["responseSeconds"]
-    assert "prompts take" not in run("--rate", "100").stdout
+    found = re.search(r"edge-berlin: (\d+) more replicas? for long prompts: reading one \([\d,.]+ ms\)", words)
+    assert found
+    document = json.loads(run("--rate", "40", "-o", "json", changes=changes).stdout)
+    berlin = next(pool for pool in document["pools"] if pool["site"] == "berlin")
+    assert berlin["replicasForLongPrompts"] == int(found[1]) > 0
+    assert "long prompts" not in run("--rate", "40").stdout
