@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tierserve.plan.reserve import (
+    ALIKE,
     HEADROOM,
     HOLD_S,
     LOYALTY,
@@ -123,6 +124,54 @@ def test_of_rules_that_cost_about_the_same_the_one_followed_is_followed_on() -> 
         assert later.rule == followed
 
 
+def test_of_rules_as_cheap_the_one_that_gives_up_replicas_the_least_often_is_followed() -> None:
+    state = played([4.0] * 1800)
+    cheapest, none = float(state.paper.cost.min()), np.zeros(state.paper.cost.size)
+    cost, drops = np.full(none.size, 2.0 * cheapest), none + 50.0
+    cost[[0, 7, 9]] = cheapest, cheapest * (1.0 + 0.5 * ALIKE), cheapest * (1.0 + 2.0 * LOYALTY)
+    drops[[0, 7, 9]] = 20.0, 3.0, 0.0
+    for followed in (None, 0, 9):  # a rule that is followed gives way to a steadier one too
+        paper = replace(state.paper, cost=cost, missed=none, drops=drops)
+        later = learn(replace(state, paper=paper, rule=followed), Arrived(SETTINGS.step_s, 0.0, 0.0), SETTINGS)
+        assert later.rule == 7
+
+
+def test_a_replica_given_up_counts_and_so_does_one_that_a_tenth_more_load_would_have_cost() -> None:
+    rule = HEADROOM.index(1.0) * len(STANDING)  # W = 0, h = 1, stands on nothing
+    level, near = played([1.5] * 1800), played([1.9 if k // 300 % 2 else 1.7 for k in range(1800)])
+    assert level.paper.drops[rule] == 0.0
+    assert 1.0 < near.paper.drops[rule] < 4.0  # two replicas all along; three and two in turns with a tenth more
+    turns = played([2.5 if k // 300 % 2 else 1.5 for k in range(1800)])
+    assert turns.paper.drops[rule] > near.paper.drops[rule]
+    assert turns.paper.cost[rule] > near.paper.cost[rule] + SETTINGS.startup_s
+
+
+def test_what_waits_on_paper_no_longer_than_it_may_asks_for_nobody() -> None:
+    rule = STANDING.index(1.0)  # W = 0, the least headroom, stands on nothing
+    state = played([1.0] * 600)
+    for waits, helpers in ((0.9 * SETTINGS.slack_s, 0.0), (SETTINGS.slack_s + 1.5 * SETTINGS.drain_s, 2.0)):
+        paper = replace(state.paper, backlog=np.full(state.paper.backlog.size, waits))
+        later = learn(replace(state, paper=paper), Arrived(SETTINGS.step_s, 1.0, 10.0), SETTINGS)
+        assert later.paper.asked[rule] == 1.0 + helpers
+
+
+def test_a_rise_that_is_forecast_is_met_by_a_rule_that_goes_by_it() -> None:
+    """Six hours of a load that is fourfold for ten minutes of each: with the forecast nobody stands ready meanwhile."""
+    load = [4.0 if k % 3600 < 600 else 1.0 for k in range(6 * 3600)]
+    lead = int(SETTINGS.startup_s)
+    told, untold = Reserve(), Reserve()
+    stood = [0, 0]
+    for k, work in enumerate(load):
+        came = Arrived(1.0, work, 10.0 * work, 10.0 * work, 0.0)
+        told = learn(told, came, SETTINGS, load[min(k + lead, len(load) - 1)])
+        untold = learn(untold, came, SETTINGS)
+        if k > 4 * 3600:
+            stood[0] += told.replicas(0.0, SETTINGS)
+            stood[1] += untold.replicas(0.0, SETTINGS)
+    assert "forecast" in told.why
+    assert stood[0] < 0.6 * stood[1]
+
+
 def test_what_waits_in_truth_is_worked_off_in_the_time_of_a_start() -> None:
     state = played([4.0] * 1800)
     assert state.replicas(600.0, SETTINGS) == state.replicas(0.0, SETTINGS) + 10
@@ -138,7 +187,8 @@ def test_seconds_may_come_in_any_portions() -> None:
 
 def test_arrays_of_a_state_are_never_written_to() -> None:
     state = played(spiky(9.0, 100, 500))
-    kept = {name: getattr(state.paper, name).copy() for name in ("lowest", "asked", "backlog", "missed", "cost")}
+    names = ("lowest", "asked", "with_margin", "backlog", "missed", "cost", "drops")
+    kept = {name: getattr(state.paper, name).copy() for name in names}
     learn(state, Arrived(30.0, 300.0, 100.0, 50.0, 10.0), SETTINGS)
     for name, value in kept.items():
         assert np.array_equal(getattr(state.paper, name), value), name
@@ -146,9 +196,10 @@ def test_arrays_of_a_state_are_never_written_to() -> None:
 
 def test_the_rule_is_told_in_words() -> None:
     state = played(spiky(20.0, 300))
-    assert state.why.startswith(("0.7 x", "0.85 x", "1 x", "1.2 x", "1.5 x", "2 x"))
+    assert state.why.startswith(tuple(f"{head:g} x" for head in HEADROOM))
     assert "of the last" in state.why and "never under" in state.why
-    assert len(HOLD_S) * len(HEADROOM) * len(STANDING) == state.paper.cost.size
+    assert (len(HOLD_S) + 1) * len(HEADROOM) * len(STANDING) == state.paper.cost.size
+    assert "the load or its forecast" in replace(state, rule=state.paper.cost.size - 1).why
 
 
 @pytest.mark.parametrize(

@@ -202,9 +202,10 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     since = _backlog_since(history, obs, state, settings)
     startup_s = _startup(state, seen, settings)
     view = View(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
-    learned = with_experience(state.reserve or Reserve(), state.history, view) if settings.learns else None
-    found = need(view) if learned is None else reserve_need(learned, view)
     ahead = look_ahead(state.ahead, view) if settings.forecast else None
+    rate = (ahead.outlook.rate or 0.0) if ahead is not None else 0.0
+    learned = with_experience(state.reserve or Reserve(), state.history, view, rate) if settings.learns else None
+    found = need(view) if learned is None else reserve_need(learned, view)
     if ahead is not None:
         found = with_forecast(found, ahead, view)
     quiet = watch(state.quiet, state.history, view) if obs.floor == 0 else None

@@ -27,7 +27,7 @@ from tierserve.plan.forecast_residuals import WINDOW, Residuals
 from tierserve.plan.reserve import HOLD_S, Floats, Paper, Peak, Reserve
 from tierserve.queueing.batching import BatchProfile
 
-FORMAT = 1
+FORMAT = 2
 """Raise it with every change of a field, or of what a field means, in a class that is kept."""
 OLDEST_S = 7 * 86400.0
 """Age from which what was learned is no longer believed."""
@@ -53,7 +53,7 @@ class _Owner(NamedTuple):
 
 
 class _Experience(BaseModel):
-    """`Reserve` without the last start-up time of its paper; arrays as bytes of float64, little-endian."""
+    """`Reserve` without the last start-up time of its paper; arrays as bytes of float32, first bytes first."""
 
     model_config = ConfigDict(allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64")
     t: float
@@ -68,6 +68,7 @@ class _Experience(BaseModel):
     asked: bytes
     missed: bytes
     cost: bytes
+    drops: bytes
 
 
 class _Memory(BaseModel):
@@ -192,11 +193,11 @@ def _is_sound_ahead(ahead: Ahead) -> bool:
 
 
 def _is_sound_reserve(reserve: _Experience) -> bool:
-    arrays = (reserve.asked, reserve.missed, reserve.cost)
+    arrays = (reserve.asked, reserve.missed, reserve.cost, reserve.drops)
     return (
         len(reserve.peaks) == len(HOLD_S)
         and (reserve.rule is None or 0 <= reserve.rule < _RULES)
-        and all(len(one) == 8 * _RULES for one in arrays)
+        and all(len(one) == 4 * _RULES for one in arrays)
         and all(bool(np.all((a := _floats(one)) >= 0.0) and np.all(np.isfinite(a))) for one in arrays)
     )
 
@@ -237,6 +238,7 @@ def _experience(reserve: Reserve) -> _Experience:
         asked=_bytes(paper.asked),
         missed=_bytes(paper.missed),
         cost=_bytes(paper.cost),
+        drops=_bytes(paper.drops),
     )
 
 
@@ -248,7 +250,13 @@ def _reserve(kept: _Experience, age_s: float) -> Reserve:
         fast=kept.fast,
         slow=kept.slow,
         peaks=tuple(peaks),
-        paper=Paper(asked=_floats(kept.asked), missed=_floats(kept.missed), cost=_floats(kept.cost)),
+        paper=Paper(
+            asked=_floats(kept.asked),
+            with_margin=_floats(kept.asked),
+            missed=_floats(kept.missed),
+            cost=_floats(kept.cost),
+            drops=_floats(kept.drops),
+        ),
         seen=kept.seen,
         answered=kept.answered,
         late=kept.late,
@@ -266,8 +274,10 @@ def _thinned(peak: Peak) -> Peak:
 
 
 def _bytes(values: Floats) -> bytes:
-    return values.astype("<f8").tobytes()
+    """Return seven digits of each value; signs and exponents side by side, for they are alike and zlib sees it."""
+    short = np.minimum(values, np.finfo("<f4").max).astype("<f4")
+    return short.view(np.uint8).reshape(-1, 4).T.tobytes()
 
 
 def _floats(data: bytes) -> Floats:
-    return np.frombuffer(data, "<f8").astype(np.float64)
+    return np.frombuffer(data, np.uint8).reshape(4, -1).T.copy().view("<f4").ravel().astype(np.float64)

@@ -26,8 +26,15 @@ def reserve_settings(v: View) -> ReserveSettings:
     )
 
 
-def with_experience(state: Reserve, before: History, v: View) -> Reserve:
-    """Return what is known after the arrivals since the history before."""
+def with_experience(state: Reserve, before: History, v: View, ahead_rate: float = 0.0) -> Reserve:
+    """Return what is known after the arrivals since the history before.
+
+    Args:
+        state: what the last call returned.
+        before: the history at that call.
+        v: all that is known now.
+        ahead_rate: arrivals per second that are forecast for when a replica asked for now will serve; 0 where none is.
+    """
     if not before.marks:
         return state
     new = span(before.marks[-1], v.history.marks[-1])
@@ -36,7 +43,7 @@ def with_experience(state: Reserve, before: History, v: View) -> Reserve:
     if v.history.now < state.own_from:
         answered = late = 0.0
     came = Arrived(new.seconds, new.arrivals * _work(v), new.arrivals, answered, late)
-    return learn(state, came, reserve_settings(v))
+    return learn(state, came, reserve_settings(v), ahead_rate * _work(v))
 
 
 def _with_blame(state: Reserve, v: View) -> Reserve:

@@ -3,13 +3,14 @@
 No forecast tells a burst that is shorter than the time to start a replica: it is borne by replicas that stand ready, or
 it is not borne. How many that takes is a matter of experience, so experience decides. Many simple rules, each
 
-    max(S, h x the highest load of the last W seconds)  replicas,
+    max(S, h x the highest load of the last W seconds)  replicas, or
+    max(S, h x the higher of the load now and that forecast for when a replica asked for now will serve),
 
 run side by side on the arrivals as they come, each with replicas of its own that exist on paper only: they start as
 slowly as real ones and bear the same work, and what they bear too late is counted against the rule. Of those that kept
-the objective the cheapest is followed. As all rules are played on the same arrivals, nothing has to be explored:
-prediction with expert advice (Cesa-Bianchi and Lugosi, "Prediction, Learning, and Games", 2006, ch. 2), as
-follow-the-leader under a constraint.
+the objective the cheapest is followed; of those that cost about as much, the one that gives up replicas the least
+often. As all rules are played on the same arrivals, nothing has to be explored: prediction with expert advice
+(Cesa-Bianchi and Lugosi, "Prediction, Learning, and Games", 2006, ch. 2), as follow-the-leader under a constraint.
 
 Paper is patient: what it leaves out (batches that slow down, long prompts before short ones) is made good by the share
 of the objective that a rule may use up on paper. It follows the error budget: less of it where more requests are late
@@ -29,7 +30,7 @@ Floats = NDArray[np.float64]
 
 HOLD_S = (0.0, 60.0, 150.0, 300.0, 600.0, 1200.0, 4800.0)
 """W: seconds for which a load is remembered."""
-HEADROOM = (0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+HEADROOM = (0.7, 0.77, 0.85, 0.92, 1.0, 1.2, 1.5, 2.0)
 """h: factors on it. (Under 1: where some may wait, a peak need not be met.)"""
 STANDING = tuple(1.2**k for k in range(40))
 """S: replicas that stand ready whatever was seen, from 1 to 1,200."""
@@ -43,10 +44,16 @@ BUDGET_STARTS = 20.0
 WARM_STARTS = 2.0
 """Start-up times for which it only looks on, or two minutes."""
 _PRIOR_ANSWERS = 1000.0
-LOYALTY = 0.02
+ALIKE = 0.02
+"""Rules that cost so much more than the cheapest are as good as it."""
+LOYALTY = 0.03
 """By how much cheaper another rule must be to be followed: else two that cost as much take turns."""
+_STEADIER, _FEW = 1.5, 2.0  # of drops: so many times those of the steadiest of the cheapest, and so many more
+_MARGIN = 1.1
+"""Drops are counted at the load and at a tenth more: a rule that just does not move has been lucky."""
 
-_RULES = np.array([(w, h, s) for w in range(len(HOLD_S)) for h in HEADROOM for s in STANDING])
+_AHEAD = len(HOLD_S)  # index of the load that is forecast, after those that are remembered
+_RULES = np.array([(w, h, s) for w in range(len(HOLD_S) + 1) for h in HEADROOM for s in STANDING])
 _HOLD, _HEAD, _STAND = _RULES[:, 0].astype(np.int64), _RULES[:, 1].copy(), _RULES[:, 2].copy()
 
 
@@ -61,7 +68,7 @@ class ReserveSettings:
         trust: share of `may_miss` that a rule may use up on paper where the error budget is just used up in truth.
         gain: by how much that share falls (as a logarithm) for each time that the budget is used up in truth; 0: never.
         half_life_s: after so long experience counts half.
-        churn: replica-start-ups that a change of the target by one costs besides the time it takes.
+        churn: replica-start-ups that giving up a replica costs: it may have to be started again.
     """
 
     startup_s: float
@@ -70,7 +77,7 @@ class ReserveSettings:
     trust: float = 0.5
     gain: float = 2.0
     half_life_s: float = 6 * 3600.0
-    churn: float = 0.5
+    churn: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("startup_s", "gain", "churn"):
@@ -135,6 +142,8 @@ class Peak(NamedTuple):
 class Paper:
     """The rules and their replicas on paper; arrays have one value per rule and are never written to.
 
+    `asked`: what the rules ask for; `with_margin`: what they would at `_MARGIN` of the load; `backlog`: work that waits,
+    seconds; `missed`, `cost`, `drops`: requests too late, replica-seconds and replicas given up, discounted.
     `block`: what the rules asked for in the last steps; `lowest`: the least of them; `before`: for each step of the
     block before, the least from there to its end. So the least of the last start-up time, which is what serves, takes
     one comparison however long that time is (van Herk, Pattern Recognition Letters 13, 1992).
@@ -144,9 +153,11 @@ class Paper:
     before: tuple[Floats, ...] = ()
     lowest: Floats = field(default_factory=lambda: np.full(_STAND.size, np.inf))
     asked: Floats = field(default_factory=lambda: _STAND)
+    with_margin: Floats = field(default_factory=lambda: _STAND)
     backlog: Floats = field(default_factory=lambda: np.zeros(_STAND.size))
     missed: Floats = field(default_factory=lambda: np.zeros(_STAND.size))
     cost: Floats = field(default_factory=lambda: np.zeros(_STAND.size))
+    drops: Floats = field(default_factory=lambda: np.zeros(_STAND.size))
 
     def serving(self) -> Floats:
         """Replicas that were asked for a whole start-up time ago, and ever since."""
@@ -171,6 +182,7 @@ class Reserve:
         came: what came since the last step.
         fast, slow: load in replicas, over the slack and over a minute.
         peaks: the highest loads, one per window of `HOLD_S`.
+        ahead: load in replicas that is forecast for when a replica asked for now will serve; 0 where none is.
         paper: the rules' replicas.
         seen: requests, discounted.
         answered, late: answers in truth and those too late, discounted over `BUDGET_STARTS` start-ups.
@@ -185,6 +197,7 @@ class Reserve:
     fast: float = 0.0
     slow: float = 0.0
     peaks: tuple[Peak, ...] = (Peak(),) * len(HOLD_S)
+    ahead: float = 0.0
     paper: Paper = field(default_factory=Paper)
     seen: float = 0.0
     answered: float = 0.0
@@ -202,8 +215,14 @@ class Reserve:
         """
         if self.rule is None:
             return 0
-        standing = float(max(_STAND[self.rule], _HEAD[self.rule] * self.peaks[_HOLD[self.rule]].load))
+        standing = float(max(_STAND[self.rule], _HEAD[self.rule] * self.loads[_HOLD[self.rule]]))
         return math.ceil(standing + backlog_s / settings.drain_s - 1e-9)
+
+    @property
+    def loads(self) -> tuple[float, ...]:
+        """Loads that rules go by: the highest of each window of `HOLD_S`, and the forecast one where it is higher."""
+        highest = tuple(peak.load for peak in self.peaks)
+        return (*highest, max(highest[0], self.ahead))
 
     @property
     def serving(self) -> int:
@@ -215,18 +234,21 @@ class Reserve:
         """The rule followed, in words."""
         if self.rule is None:
             return "nothing learned yet"
-        hold, head, stand = HOLD_S[_HOLD[self.rule]], _HEAD[self.rule], math.ceil(_STAND[self.rule])
-        return f"{head:g} x the highest load of the last {hold:.0f} s, never under {stand}"
+        hold, head, stand = int(_HOLD[self.rule]), _HEAD[self.rule], math.ceil(_STAND[self.rule])
+        load = "the load or its forecast" if hold == _AHEAD else f"the highest load of the last {HOLD_S[hold]:.0f} s"
+        return f"{head:g} x {load}, never under {stand}"
 
 
-def learn(state: Reserve, came: Arrived, settings: ReserveSettings) -> Reserve:
+def learn(state: Reserve, came: Arrived, settings: ReserveSettings, ahead: float = 0.0) -> Reserve:
     """Return the state after what came since the last call.
 
     Args:
         state: what the last call returned.
         came: arrivals of the time since then.
         settings: may change between calls.
+        ahead: load in replicas that is forecast for when a replica asked for now will serve; 0 where none is.
     """
+    state = replace(state, ahead=ahead)
     total = Arrived(*(a + b for a, b in zip(state.came, came, strict=True)))
     steps = min(int(total.seconds / settings.step_s + 1e-9), MOST_STEPS)
     if steps < 1:
@@ -262,41 +284,46 @@ def _step(state: Reserve, came: Arrived, settings: ReserveSettings) -> Reserve:
     fast = _towards(state.fast, load, dt, max(settings.slack_s, 2.0 * dt))
     slow = _towards(state.slow, load, dt, _MINUTE_S)
     peaks = tuple(p.add(t, max(fast, slow), w) for p, w in zip(state.peaks, HOLD_S, strict=True))
-    asked = np.maximum(_HEAD * np.array([p.load for p in peaks])[_HOLD], _STAND)
-    asked += paper.backlog / settings.drain_s
-    asked = np.ceil(asked - 1e-9)
+    state = replace(state, t=t, fast=fast, slow=slow, peaks=peaks)
+    wanted = _HEAD * np.array(state.loads)[_HOLD]
+    # as in truth: what waits no longer than it may asks for nobody
+    helpers = np.maximum(paper.backlog - settings.slack_s * paper.asked, 0.0) / settings.drain_s - 1e-9
+    asked = np.ceil(np.maximum(wanted, _STAND) + helpers)
+    with_margin = np.ceil(np.maximum(_MARGIN * wanted, _STAND) + helpers)
     # loads are not known yet, and no rule is judged by its first guess
     if t <= max(WARM_STARTS * settings.startup_s, 2.0 * _MINUTE_S):
-        return replace(state, t=t, fast=fast, slow=slow, peaks=peaks, paper=replace(paper, asked=asked))
+        return replace(state, paper=replace(paper, asked=asked, with_margin=with_margin))
     serving = np.minimum(paper.serving(), asked)
     left = np.maximum(paper.backlog + came.work - serving * dt, 0.0)
     late = np.clip((left / serving - settings.slack_s) / dt, 0.0, 1.0)
     keep = 0.5 ** (dt / settings.half_life_s)
-    changed = np.abs(asked - paper.asked) * (settings.churn * settings.startup_s)
+    dropped = np.maximum(paper.asked - asked, 0.0)
     scored = replace(
         paper,
+        with_margin=with_margin,
         backlog=left,
         missed=paper.missed * keep + late * came.requests,
-        cost=paper.cost * keep + asked * dt + changed,
+        cost=paper.cost * keep + asked * dt + dropped * (settings.churn * settings.startup_s),
+        drops=paper.drops * keep + dropped + np.maximum(paper.with_margin - with_margin, 0.0),
     )
-    return replace(
-        state,
-        t=t,
-        fast=fast,
-        slow=slow,
-        peaks=peaks,
-        paper=scored.ask(asked, settings.steps),
-        seen=state.seen * keep + came.requests,
-    )
+    return replace(state, paper=scored.ask(asked, settings.steps), seen=state.seen * keep + came.requests)
 
 
 def _leader(state: Reserve, trust: float, settings: ReserveSettings) -> int | None:
-    """The cheapest rule that may be trusted. What even the most generous one missed is no rule's fault."""
+    """The rule to follow: the steadiest of the cheapest that may be trusted, or that followed so far if it will do.
+
+    What even the most generous one missed is no rule's fault.
+    """
     if state.seen <= 0.0:
         return None
-    paper = state.paper
+    paper, rule = state.paper, state.rule
     allowed = float(paper.missed.min()) + settings.may_miss * trust * state.seen
     cost = np.where(paper.missed <= allowed, paper.cost, np.inf)
-    best = int(np.argmin(cost))
-    rule = best if state.rule is None else state.rule
-    return rule if cost[rule] <= (1.0 + LOYALTY) * cost[best] else best
+    least = float(cost.min())
+    alike = np.flatnonzero(cost <= (1.0 + ALIKE) * least)
+    # of equals the one that errs on the safe side: fewer late on paper, more headroom, a longer memory
+    order = np.lexsort((-_HOLD[alike], -_HEAD[alike], paper.missed[alike], np.floor(paper.drops[alike])))
+    best = int(alike[order[0]])
+    if rule is None or cost[rule] > (1.0 + LOYALTY) * least:
+        return best
+    return rule if paper.drops[rule] <= _STEADIER * paper.drops[best] + _FEW else best
