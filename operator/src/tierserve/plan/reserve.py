@@ -142,8 +142,8 @@ class Peak(NamedTuple):
 class Paper:
     """The rules and their replicas on paper; arrays have one value per rule and are never written to.
 
-    `asked`: what the rules ask for; `with_margin`: what they would at `_MARGIN` of the load; `backlog`: work that waits,
-    seconds; `missed`, `cost`, `drops`: requests too late, replica-seconds and replicas given up, discounted.
+    `asked`: what the rules ask for; `with_margin`: what they would at `_MARGIN` of the load; `backlog`: seconds of work
+    that waits; `missed`, `cost`, `drops`: requests too late, replica-seconds and replicas given up, discounted.
     `block`: what the rules asked for in the last steps; `lowest`: the least of them; `before`: for each step of the
     block before, the least from there to its end. So the least of the last start-up time, which is what serves, takes
     one comparison however long that time is (van Herk, Pattern Recognition Letters 13, 1992).
