@@ -156,9 +156,11 @@ def work_of(pool: Pool) -> float:
 
 
 def least_hours(scenario: Scenario, work: Workload, pool: Pool) -> float:
-    """GPU-hours under which nobody can serve what arrives on the judged part: each request as one of a full batch.
+    """GPU-hours of what arrives on the judged part, each request as one of a full batch.
 
-    That is its share of the steps that it is in, its tokens computed and its tokens of context read.
+    That is its share of the steps that it is in, its tokens computed and its tokens of context read. A rule may be
+    under it by what it leaves unfinished at the end; `autoscalers_bound.py` has what no rule that keeps the goal can
+    be under.
     """
     late = work.times_s >= scenario.tune_s
     i, o = work.input_tokens[late].astype(float), work.output_tokens[late].astype(float)
