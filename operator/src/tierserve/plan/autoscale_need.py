@@ -137,7 +137,9 @@ def _surge(v: View) -> float:
         return 0.0
     if demand.load <= 0.0:
         return level
-    return min(level, max(demand.load, v.slots_running) + v.backlog * v.load.service_s / _drain_s(v))
+    # replicas that came for the queue are no sign of load; while nothing better is known, that all are busy is
+    busy = v.slots_running if v.load.young(v.history.now) else 0
+    return min(level, max(demand.load, busy) + v.backlog * v.load.service_s / _drain_s(v))
 
 
 def _ms(seconds: float) -> str:
