@@ -1,8 +1,8 @@
 """Replicas of every pool for so many connections, and the number of connections at which each tier is exhausted.
 
 A pool of R replicas with n slots each is one queue before batches that slow as they fill, and in which long prompts
-hold up answers (`plan.pool`). It meets the objective if the share of requests with t_UL + wait + service + t_DL > target
-is at most 1 - percentile.
+hold up answers (`plan.pool`). It meets the objective if the share of requests with t_UL + wait + service + t_DL >
+target is at most 1 - percentile.
 
 How demand fills the tiers: `plan.filling`.
 """
