@@ -32,8 +32,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 Name = Annotated[str | None, typer.Argument(help="GenAIDeployment; all of the namespace when left out.")]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace [that of the context]")]
-Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig [the current one]")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace \\[that of the context]")]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig \\[the current one]")]
 
 
 @app.command()

@@ -62,13 +62,13 @@ def load(
     arrivals: Annotated[str, typer.Option(help="Open loop: poisson or constant")] = "poisson",
     time_scale: Annotated[float, typer.Option(help="Trace: replay so many times as fast")] = 1.0,
     start: Annotated[str, typer.Option(help="Trace: where the piece begins")] = "0s",
-    length: Annotated[str | None, typer.Option(help="Trace: length of the piece, in its own time [to its end]")] = None,
+    length: Annotated[str | None, typer.Option(help="Trace: length of the piece, in its time \\[to its end]")] = None,
     token_scale: Annotated[float, typer.Option(help="Trace: multiply its tokens")] = 1.0,
     max_input: Annotated[int, typer.Option(help="Trace: most tokens of a prompt")] = 2048,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer")] = None,
-    model: Annotated[str | None, typer.Option(help="Model asked for [the first the service lists]")] = None,
+    model: Annotated[str | None, typer.Option(help="Model asked for \\[the first the service lists]")] = None,
     klass: Annotated[str | None, typer.Option("--class", help="Class of the traffic (X-TierServe-Class)")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What is asked (closed and open loop) [a short question]")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What is asked (not of a trace) \\[a short question]")] = None,
     stream: Annotated[bool, typer.Option(help="Ask for a stream; measures first token and gaps")] = False,
     also: Annotated[
         list[str] | None, typer.Option(help="Traffic beside it: class=personal,connections=1,think=2s (repeatable)")

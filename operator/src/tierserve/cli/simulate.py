@@ -40,7 +40,7 @@ class Options:
 def simulate(
     file: Annotated[Path, typer.Argument(help="A GenAIDeployment, the file that `kubectl apply` takes")],
     *,
-    pool: Annotated[str | None, typer.Option(help="Simulate this tier-site alone [all, behind one gateway]")] = None,
+    pool: Annotated[str | None, typer.Option(help="Simulate this tier-site alone \\[all, behind one gateway]")] = None,
     trace: Annotated[
         str | None, typer.Option(help="azure-code, mooncake-conversation or a CSV file of such columns")
     ] = None,
@@ -51,27 +51,27 @@ def simulate(
     copies: Annotated[int, typer.Option(help="Trace: each request as so many, within 5 s")] = 1,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="Rule, or rule=value of its knob (repeatable) [ours]; `--policy list` names all"),
+        typer.Option(help="Rule, or rule=value of its knob (repeatable) \\[ours]; `--policy list` names all"),
     ] = None,
-    startup: Annotated[str | None, typer.Option(help="Time to start a replica [as the file says]")] = None,
+    startup: Annotated[str | None, typer.Option(help="Time to start a replica \\[as the file says]")] = None,
     startup_spread: Annotated[float, typer.Option(help="Its coefficient of variation")] = 0.0,
-    ttft: Annotated[str | None, typer.Option(help="Target of the first token [as the file says]")] = None,
-    initial: Annotated[int | None, typer.Option(help="Replicas at the start [the floor]")] = None,
+    ttft: Annotated[str | None, typer.Option(help="Target of the first token \\[as the file says]")] = None,
+    initial: Annotated[int | None, typer.Option(help="Replicas at the start \\[the floor]")] = None,
     router: Annotated[str, typer.Option(help="central, shortest, two-choices, round-robin or random")] = "central",
     fail: Annotated[
         list[str] | None,
-        typer.Option(help="Replicas that die, e.g. 10m=2: two after ten minutes; 10m=2@POOL [the first] (repeatable)"),
+        typer.Option(help="Replicas that die, e.g. 10m=2: two after ten minutes, 10m=2@POOL \\[the first], repeatable"),
     ] = None,
     prompts: Annotated[
-        int | None, typer.Option(help="Different prompts that are asked, for spec.cache [all differ]")
+        int | None, typer.Option(help="Different prompts that are asked, for spec.cache \\[all differ]")
     ] = None,
     prefixes: Annotated[
-        str | None, typer.Option(help="Beginnings of prompts and their tokens, e.g. 50=1000 [none are shared]")
+        str | None, typer.Option(help="Beginnings of prompts and their tokens, e.g. 50=1000 \\[none are shared]")
     ] = None,
-    prefix_cache: Annotated[int | None, typer.Option(help="Tokens of beginnings that each pool keeps [all]")] = None,
+    prefix_cache: Annotated[int | None, typer.Option(help="Tokens of beginnings that each pool keeps \\[all]")] = None,
     zipf: Annotated[float, typer.Option(help="How much more often some are asked: the k-th as 1/k^ZIPF")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of all dice: the same seed gives the same run")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Picture [out/simulate-NAME.png]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Picture \\[out/simulate-NAME.png]")] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="table or json")] = "table",
 ) -> None:
     """Let scaling rules run the pools of a service under a load, and show what users and the bill would see.
