@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,17 @@ def test_the_start_up_time_is_the_median_of_those_told(startups):
     samples = {str(k): ReplicaSample(1.0, 0.0, startup_s=startup_s) for k, startup_s in enumerate(startups)}
     decision, _ = decide(told(1.0, samples), State(), SETTINGS)
     assert decision.startup_s == np.median([s for s in startups if s is not None and s > 0.0])
+
+
+@pytest.mark.parametrize(("later_s", "learned"), [(0.0, ()), (7.0, (7.0,))])
+def test_a_start_is_learned_where_time_went_by(later_s, learned):
+    """Whoever decides twice within one reading of the clock may find the replica there at once."""
+    waiting = ReplicaSample(9.0, 500.0, running=4.0, waiting=200.0)
+    decision, state = decide(Observation(9.0, 1, 1, 1, 100, {"a": waiting}), State(), SETTINGS)
+    assert decision.replicas > 1
+    t, n = 9.0 + later_s, decision.replicas
+    _, state = decide(Observation(t, n, n, 1, 100, {"a": replace(waiting, t=t)}), state, SETTINGS)
+    assert state.startups == learned
 
 
 def test_a_replica_that_joins_counts_from_its_start_and_one_that_left_no_more():

@@ -159,7 +159,8 @@ def _learn_startup(state: State, n: int, obs: Observation) -> tuple[tuple[float,
     """Return the raise of the target that is waited for, and the start-up times seen."""
     raised, startups = state.raised, state.startups
     if raised is not None and obs.running >= raised[1]:
-        startups = (*startups, obs.t - raised[0])[-LEARNED:]
+        if obs.t > raised[0]:  # at the same time by the clock it tells nothing
+            startups = (*startups, obs.t - raised[0])[-LEARNED:]
         raised = None
     elif raised is not None and n < raised[1]:
         raised = None
