@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tierserve.plan.autoscale import GatewaySample, Observation, ReplicaSample, Samples, Settings, State, decide
-from tierserve_serving.policy_context import ReplicaReports, observation
+from tierserve_serving.policy_context import METRICS, ReplicaReports, observation
 
 REPLICAS, SLOTS, LOAD = 15_625, 64, 0.93
 SERVICE_S, TICK_S = 10.0, 1.0
@@ -22,16 +22,6 @@ HISTORY_S = 400.0
 WARM = 3
 """Decisions with what is measured before the first one that counts."""
 SETTINGS = Settings(target_s=30.0, service_s=SERVICE_S, slots=SLOTS, startup_s=STARTUP_S, learn_reserve=False)
-METRICS = (
-    "arrivals_total",
-    "completions_total",
-    "service_seconds_total",
-    "service_seconds_sq_total",
-    "gateway_wait_seconds_total",
-    "running",
-    "waiting",
-    "startup_seconds",
-)
 
 
 @dataclass

@@ -21,7 +21,7 @@ Raw = Mapping[str, Mapping[Any, Any]]
 """By metric and replica its time series, the newest value last."""
 _RUNNING_REQUESTS = "running_requests"  # Ray's own name
 _NAN = float("nan")
-_METRICS = (
+METRICS = (
     "arrivals_total",
     "completions_total",
     "service_seconds_total",
@@ -59,10 +59,10 @@ class ReplicaReports:
     def read(self, raw: Raw) -> Samples:
         """Return the last figures of every replica that pushed some. `names` then holds Ray's id of each."""
         ids = [replica for replica, series in raw.get("arrivals_total", {}).items() if series]
-        series = [_series(raw, metric, ids) for metric in _METRICS]
+        series = [_series(raw, metric, ids) for metric in METRICS]
         # replica by replica, for what one has pushed lies together in memory
         last = [float(one[-1].value) if one else 0.0 for row in zip(*series, strict=True) for one in row]
-        figures = np.array(last, dtype=float).reshape(len(ids), len(_METRICS)).T
+        figures = np.array(last, dtype=float).reshape(len(ids), len(METRICS)).T
         figures[-1, figures[-1] == 0.0] = _NAN  # of a start that takes no time nothing was told
         times = [float(one[-1].timestamp) for one in _series(raw, "arrivals_total", ids) if one]
         columns = np.vstack([times, figures])

@@ -27,7 +27,7 @@ import numpy as np
 from scipy.special import gammainc, gammaincc, log_ndtr, ndtr
 
 from tierserve.queueing._arrays import Array
-from tierserve.queueing.batch_steps import Complex, _alone, _Kernels, _kernels, _later, _sum_variance
+from tierserve.queueing.batch_steps import Complex, Kernels, kernels_of, later_steps, longer_at_one, sum_variance
 from tierserve.queueing.batch_times import BatchResponse, BatchWork, batch_response
 
 REFILLED = 0.9
@@ -83,7 +83,7 @@ class PromptResponse(BatchResponse):
 class _Spectra:
     """Of a mixture, over frequencies (f,): what does not depend on the load."""
 
-    kernels: _Kernels
+    kernels: Kernels
     seats: Complex  # mean of the indicator that a request is in the batch
     seats_power: Array  # its mean square
     both: Complex  # mean of its conjugate times what the request adds to the steps
@@ -109,7 +109,7 @@ def unevenness(work: BatchWork) -> float:
 
 @lru_cache(maxsize=64)
 def _spectra(work: BatchWork) -> _Spectra:
-    kernels = _kernels(work)
+    kernels = kernels_of(work)
     steps, prompt, decode = kernels.steps, kernels.prompt, kernels.decode
     typical = float(work.shares @ (prompt + decode * (steps - 1.0))) / float(work.shares @ steps)
     seats, both, ends, marks, ended = np.zeros((5, kernels.mean.size), dtype=np.complex128)
@@ -118,7 +118,7 @@ def _spectra(work: BatchWork) -> _Spectra:
         mine = steps == many
         share, b, d = work.shares[mine], prompt[mine], decode[mine]
         total, b_mean, d_mean = float(share.sum()), float(share @ b), float(share @ d)
-        end, later = _later(int(many), kernels.length)
+        end, later = later_steps(int(many), kernels.length)
         seat = 1.0 + later
         seats += total * seat
         seats_power += total * np.abs(seat) ** 2
@@ -137,7 +137,7 @@ def _spectra(work: BatchWork) -> _Spectra:
 def prompt_response(lam: float, replicas: int, work: BatchWork) -> PromptResponse:
     """Return the response times of `replicas` replicas behind one queue, Poisson arrivals, prompts read in one step.
 
-    Errors beside a simulation token by token: docs/benchmarks/trace-prediction.md.
+    Errors beside a simulation token by token: docs/benchmarks/long-prompts.md.
 
     Args:
         lam: arrivals per second, >= 0.
@@ -164,12 +164,12 @@ def prompt_response(lam: float, replicas: int, work: BatchWork) -> PromptRespons
     power = entering * kernels.power + (1.0 - entering) * spectra.renewed
     pooled = np.fft.irfft(each * step * power * np.abs(grown) ** 2, kernels.length)
     local = np.fft.irfft(each * step * spectra.renewed, kernels.length)
-    extra = _alone(kernels, work, rho, pooled, np.fft.irfft(grown, kernels.length))
+    extra = longer_at_one(kernels, work, rho, pooled, np.fft.irfft(grown, kernels.length))
     mean = np.maximum(calm.free + extra / replicas, work.services(work.alone_s))
     longer = np.maximum(mean / (kernels.steps * step), 1.0)  # as many arrivals as come in the time that it takes
-    inside = _sum_variance(kernels.steps, local) * longer
+    inside = sum_variance(kernels.steps, local) * longer
     found = 0.5 * (step + float(pooled[0]) / step)
-    whole = inside * (1.0 - 1.0 / replicas) + (_sum_variance(kernels.steps, pooled) * longer + found**2) / replicas
+    whole = inside * (1.0 - 1.0 / replicas) + (sum_variance(kernels.steps, pooled) * longer + found**2) / replicas
     return _held_up(calm, mean, np.sqrt(whole), np.sqrt(inside * np.maximum(calm.full / mean, 1.0)))
 
 

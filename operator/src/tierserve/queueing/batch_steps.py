@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tierserve.queueing._arrays import Array
-from tierserve.queueing.batch_times import _EDGES, BatchResponse, BatchWork
+from tierserve.queueing.batch_times import EDGES, BatchResponse, BatchWork
 from tierserve.queueing.batching import Sizes
 
 _ROOM = 4
@@ -66,7 +66,7 @@ class StepNoise:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kernels:
+class Kernels:
     """Of a mixture, over frequencies (f,) and sizes (m,): what one request adds to the steps."""
 
     length: int
@@ -79,7 +79,8 @@ class _Kernels:
 
 
 @lru_cache(maxsize=64)
-def _kernels(work: BatchWork) -> _Kernels:
+def kernels_of(work: BatchWork) -> Kernels:
+    """Return what one request of the mixture adds to the steps, at any load."""
     i = np.array([size[1] for size in work.sizes])
     o = np.maximum(np.rint([size[2] for size in work.sizes]), 0.0)
     p = work.profile
@@ -90,12 +91,12 @@ def _kernels(work: BatchWork) -> _Kernels:
     power, local = np.zeros(mean.size), np.zeros(mean.size)
     for many in np.unique(steps):  # sizes of as many steps share the sum of their later ones
         mine = steps == many
-        _, later = _later(int(many), length)
+        _, later = later_steps(int(many), length)
         share, b, d = work.shares[mine], prompt[mine], decode[mine]
         mean += share @ b + (share @ d) * later
         power += _square(share, b, d, later)
         local += _square(share, b, d - typical, later)
-    return _Kernels(length, mean, power, local, prompt, decode, steps)
+    return Kernels(length, mean, power, local, prompt, decode, steps)
 
 
 @lru_cache(maxsize=16)
@@ -107,7 +108,7 @@ def _circle(length: int) -> tuple[Complex, Complex]:
     return turns, inverse
 
 
-def _later(many: int, length: int) -> tuple[Complex, Complex]:
+def later_steps(many: int, length: int) -> tuple[Complex, Complex]:
     """Return the transforms of a step `many` steps later, and of all the steps 1, ..., many - 1, shape (f,)."""
     turns, inverse = _circle(length)
     end = turns[np.arange(inverse.size) * many & (length - 1)]  # a power of two
@@ -132,7 +133,7 @@ def step_noise(response: BatchResponse, replicas: int, work: BatchWork) -> StepN
         replicas: R.
         work: the replica and the sizes of the requests.
     """
-    kernels, each = _kernels(work), response.queue.arrival_rate / replicas
+    kernels, each = kernels_of(work), response.queue.arrival_rate / replicas
     own = kernels.prompt + kernels.decode * (kernels.steps - 1.0)
     rho = each * float(work.shares @ own)
     if each <= 0.0 or rho >= 1.0 or response.decay <= 0.0:
@@ -142,16 +143,16 @@ def step_noise(response: BatchResponse, replicas: int, work: BatchWork) -> StepN
     grown = 1.0 / (1.0 - each * kernels.mean)
     pooled = np.fft.irfft(each * step * kernels.power * np.abs(grown) ** 2, kernels.length)
     local = np.fft.irfft(each * step * kernels.local, kernels.length)
-    extra = _alone(kernels, work, rho, pooled, np.fft.irfft(grown, kernels.length))
+    extra = longer_at_one(kernels, work, rho, pooled, np.fft.irfft(grown, kernels.length))
     mean = np.maximum(response.free + extra / replicas, response.free * 0.5)
     longer = np.maximum(mean / (kernels.steps * step), 1.0)  # as many arrivals as come in the time that it takes
-    inside = _sum_variance(kernels.steps, local) * longer
-    whole = inside * (1.0 - 1.0 / replicas) + _sum_variance(kernels.steps, pooled) * longer / replicas
+    inside = sum_variance(kernels.steps, local) * longer
+    whole = inside * (1.0 - 1.0 / replicas) + sum_variance(kernels.steps, pooled) * longer / replicas
     found = 0.5 * (step + float(pooled[0]) / step)
     return StepNoise(mean, np.sqrt(whole + found * found / replicas), np.sqrt(inside))
 
 
-def _alone(kernels: _Kernels, work: BatchWork, rho: float, covariance: Array, grown: Array) -> Array:
+def longer_at_one(kernels: Kernels, work: BatchWork, rho: float, covariance: Array, grown: Array) -> Array:
     """Return by how much each size takes longer at a single replica than even steps make it, seconds, shape (m,)."""
     steps, step = kernels.steps.astype(np.int64), work.profile.alpha / (1.0 - rho)
     found = step + covariance / step  # mean of the steps from the one on in which a request arrives
@@ -167,7 +168,7 @@ def _alone(kernels: _Kernels, work: BatchWork, rho: float, covariance: Array, gr
     return out
 
 
-def _sum_variance(steps: Array, covariance: Array) -> Array:
+def sum_variance(steps: Array, covariance: Array) -> Array:
     """Variance of the sum of so many steps in a row, shape (m,)."""
     lags = np.arange(covariance.size)
     sums, weighted = np.cumsum(covariance), np.cumsum(lags * covariance)
@@ -186,7 +187,7 @@ def sizes_of(inputs: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> Sizes:
         inputs, outputs: tokens of each request, shape (n,).
     """
     order = np.argsort(inputs, kind="stable")
-    parts = _cut(order, _EDGES)
+    parts = _cut(order, EDGES)
     pieces = [one for part in parts for one in _cut(part[np.argsort(outputs[part], kind="stable")], _OUTPUTS)]
     return tuple((one.size / order.size, float(inputs[one].mean()), float(outputs[one].mean())) for one in pieces)
 

@@ -29,7 +29,7 @@ from tierserve.queueing.batching import BatchProfile, Sizes
 from tierserve.queueing.birth_death import BatchQueue, levels_of, queue_of
 from tierserve.queueing.general import wait_ratio
 
-_EDGES = np.concatenate([np.linspace(0.0, 0.9, 19), [0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 1.0]])
+EDGES = np.concatenate([np.linspace(0.0, 0.9, 19), [0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 1.0]])
 """Of the parts that a distribution of sizes is cut into: finer where percentiles are asked for."""
 STAY = math.sqrt(2.0 / 3.0)
 """Deviation of the mean batch during a stay, over that of the batch."""
@@ -291,6 +291,6 @@ def lognormal_points(mean: float, spread: float) -> tuple[tuple[float, float], .
         return ((1.0, mean),)
     sigma = math.sqrt(math.log1p(spread * spread))
     # the mean within a part: the lognormal's partial expectation is the normal's distribution shifted by sigma
-    parts = np.diff(ndtr(ndtri(_EDGES) - sigma))
-    shares = np.diff(_EDGES)
+    parts = np.diff(ndtr(ndtri(EDGES) - sigma))
+    shares = np.diff(EDGES)
     return tuple((float(share), float(mean * part / share)) for share, part in zip(shares, parts, strict=True))
