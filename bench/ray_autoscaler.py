@@ -51,7 +51,7 @@ from tierserve.plan.placement import place
 from tierserve.report.figures import INK, MUTED, STYLE, TARGET
 from tierserve.report.record import PoolPoint, RunRecord, StepRecord, from_load
 from tierserve.runtime.local.paths import ServicePaths
-from tierserve.runtime.local.ports import LOOPBACK, free_ports
+from tierserve.runtime.local.ports import LOOPBACK, free_port
 from tierserve.runtime.local.processes import end_marked
 from tierserve.runtime.local.runtime import LocalDesired, LocalRuntime
 from tierserve.runtime.local.state import LocalState
@@ -253,9 +253,7 @@ def running(quick: bool, text: str = FILE) -> Iterator[Bench]:
     file.write_text(text)
     gaid = load(file)
     placements = place(gaid)
-    runtime = LocalRuntime(
-        paths, LocalState.new(file, free_ports(1)[0]), say=lambda words: print(f"           {words}")
-    )
+    runtime = LocalRuntime(paths, LocalState.new(file, free_port()), say=lambda words: print(f"           {words}"))
     try:
         yield Bench(runtime, runtime.render(gaid, placements), quick)
     finally:

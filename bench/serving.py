@@ -12,7 +12,6 @@ import asyncio
 import collections
 import os
 import shutil
-import socket
 import statistics
 import tempfile
 import time
@@ -23,6 +22,7 @@ import aiohttp
 import orjson
 import psutil
 
+from tierserve.runtime.local.ports import free_port
 from tierserve_serving.gateway.binary import write_ray_launcher
 
 _MARKER = "TIERSERVE_BENCH"
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--separate-thread", action="store_true", help="Ray's default: user code in a loop of its own")
     args = parser.parse_args()
     marker, folder, port = uuid.uuid4().hex, tempfile.mkdtemp(prefix="ts-", dir="/tmp"), free_port()
-    first = 20000 + free_port() % 9000
+    first = 20_000 + 100 * (free_port() % 50)
     os.environ |= {
         _MARKER: marker,
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -173,12 +173,6 @@ def marked(marker: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ from host_cluster import certificates, paths
 from host_cluster.binaries import Binaries
 from host_cluster.kind_config import ClusterSpec
 from host_cluster.processes import start, until
+from tierserve.runtime.local.ports import free_ports
 
 API_PORT = 6443
 OWN_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
@@ -75,7 +75,7 @@ def is_ready() -> bool:
 
 
 def _etcd(folder: Path, binaries: Binaries) -> str:
-    client, peer = (f"http://127.0.0.1:{port}" for port in _free_ports(2))
+    client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
     start("etcd", [
         binaries.etcd, f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync", "--log-level=warn",
         f"--listen-client-urls={client}", f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}",
@@ -108,7 +108,7 @@ def _controllers(folder: Path, binaries: Binaries) -> None:
 
 
 def _proxy(spec: ClusterSpec, binaries: Binaries) -> None:
-    metrics, health = _free_ports(2)
+    metrics, health = free_ports(2)
     start("kube-proxy", [
         binaries.proxy, f"--kubeconfig={paths.kubeconfig()}", "--proxy-mode=iptables",
         f"--hostname-override={spec.nodes[0].name}", f"--metrics-bind-address=127.0.0.1:{metrics}",
@@ -153,13 +153,3 @@ def _exists(path: str) -> bool:
     except urllib.error.HTTPError:
         return False
     return True
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import socket
 import tempfile
 import time
 import uuid
@@ -19,16 +18,11 @@ import httpx
 import psutil
 import pytest
 
+from tierserve.runtime.local.ports import free_port
 from tierserve_serving.gateway.binary import write_ray_launcher
 
 _MARKER = "TIERSERVE_TEST_CLUSTER"
 _PATIENCE = 3.0  # machines are shared: a wait ends as soon as it can, and fails late
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(what: Callable[[], Any], timeout_s: float = 30.0, every_s: float = 0.05) -> Any:
@@ -127,7 +121,7 @@ def deployed(ray_serve: RayServe) -> Iterator[RayServe]:
 def _environment(marker: str, stats_port: int, folder: Path) -> Iterator[None]:
     """Set what the cluster's processes inherit, and only while they are started."""
     # Replicas listen on ports of this range. Two clusters on a host with the same range would meet there.
-    first = 20_000 + free_port() % 9_000
+    first = 20_000 + 100 * (free_port() % 50)
     wanted = {
         _MARKER: marker,
         "RAY_USAGE_STATS_ENABLED": "0",

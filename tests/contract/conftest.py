@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tierserve.runtime.local.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD = ROOT / "crds" / "genaideployments.yaml"
@@ -42,16 +43,6 @@ def _script(name: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @contextmanager
@@ -159,7 +150,7 @@ def script() -> Callable[[str], ModuleType]:
 @contextmanager
 def running(folder: Path, binaries: Any) -> Iterator[ApiServer]:
     """An empty API server with its etcd."""
-    etcd_port, peer_port, port = _free_ports(3)
+    etcd_port, peer_port, port = free_ports(3)
     token = secrets.token_hex(16)
     log = folder / "apiserver.log"
     with (

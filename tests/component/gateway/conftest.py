@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,15 +20,10 @@ import pytest
 from aiohttp import web
 
 from tierserve.render.gateway import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
+from tierserve.runtime.local.ports import free_port
 from tierserve_serving.gateway import binary
 from tierserve_serving.gateway.agent import Agent
 from tierserve_serving.gateway.agent_config import AgentClass, AgentConfig, AgentPool
-
-
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def until(condition: Callable[[], Any], timeout_s: float = 40.0) -> None:
@@ -147,7 +141,7 @@ class Rig:
             classes=tuple(GatewayClass(n, t) for n, t in named.items()),
             default_class=next(iter(named)),
             admin_socket=str(self.folder / "admin.sock"),
-            log_address=f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}",
+            log_address=f"127.0.0.1:{free_port()}",
             metrics_port=free_port(),
             **{"health_interval_s": 0.2, **kwargs},
         )

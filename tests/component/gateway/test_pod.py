@@ -26,14 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tierserve.render.gateway import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
+from tierserve.runtime.local.ports import free_port
 
 pytestmark = pytest.mark.haproxy
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def until(true: Callable[[], bool], what: str, limit_s: float = 20.0) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tierserve.runtime.local.ports import free_port
+
 
 @pytest.fixture(scope="session")
 def apps() -> ModuleType:
@@ -76,11 +78,7 @@ def closed_loop() -> Iterator[Callable[[str], ClosedLoop]]:
 
 @pytest.fixture(scope="session")
 def decisions_address() -> str:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 
 from tierserve.plan.autoscale import Observation, Settings, State, decide
 from tierserve.plan.autoscale_model import Calibrated, StepCounts
+from tierserve.runtime.local.ports import free_port
 from tierserve_serving import policy_demand, policy_handover
 from tierserve_serving.policy import ErlangPolicy
 from tierserve_serving.policy_context import observation
@@ -53,12 +54,6 @@ def context(*, raw=None, total=0.0, running=1, target=1, low=1, high=10, now=Non
         current_time=time.time(),
         config=AutoscalingConfig(),
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_serve_can_carry_the_policy_to_its_controller_and_build_it_there():
@@ -317,9 +312,7 @@ def test_a_demand_url_that_is_not_http_is_refused():
 def test_a_pool_is_left_before_its_only_replica_is_replaced(monkeypatch):
     """Ray stops it right after it has built the policy anew; requests that came then hung till the next one ran."""
     monkeypatch.setattr(policy_handover, "LEAVE_S", 0.5)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{sock.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     here, shown = board(address), lambda: json.loads(here.body())["left"]["running"]
 
     def built(version: str | None) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tierserve.runtime.local.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -44,7 +45,7 @@ class OperatorProcess:
 
     def start(self) -> None:
         where = ["-n", self.namespace] if self.namespace else ["-A"]
-        self.health = f"http://127.0.0.1:{_free_port()}/healthz"
+        self.health = f"http://127.0.0.1:{free_port()}/healthz"
         command = [sys.executable, "-m", "kopf", "run", "--standalone", *where, "-m", "tierserve.handlers",
                    f"--liveness={self.health}"]  # fmt: skip
         own = {"KUBECONFIG": str(self.kubeconfig), "TIERSERVE_TICK_SECONDS": "1", "TIERSERVE_METRICS_PORT": "0"}
@@ -94,12 +95,6 @@ class Namespace:
         found = self.get("GenAIDeployment", name) or {}
         conditions = (found.get("status") or {}).get("conditions", ())
         return next((c for c in conditions if c["type"] == kind), {})
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def until(true: Callable[[], Any], what: str, limit_s: float = 30.0) -> Any:

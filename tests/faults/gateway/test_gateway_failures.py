@@ -13,6 +13,8 @@ import sys
 import aiohttp
 import pytest
 
+from tierserve.runtime.local.ports import free_port
+
 pytestmark = pytest.mark.haproxy
 
 
@@ -121,7 +123,7 @@ async def test_nonsense_decisions_leave_the_limit_alone(rig, poll, body):
 async def test_the_agents_process_follows_its_file_and_ends_cleanly(rig, poll):
     await rig.start((rig.pool("edge-a", 1), rig.pool("cloud-a", 1)))
     whole = rig.agent_config()
-    port = _free()
+    port = free_port()
     path = rig.folder / "agent.json"
     path.write_text(whole.model_copy(update={"port": port, "pools": whole.pools[:1]}).model_dump_json())
     process = await asyncio.create_subprocess_exec(
@@ -159,12 +161,6 @@ async def test_a_bad_configuration_ends_the_agent_with_a_clear_error(rig):
     assert process.returncode == 2
     assert b"port" in said
     assert b"Traceback" not in said
-
-
-def _free() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def _eventually(rig, url, pools):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tierserve.runtime.local.paths import ServicePaths, known_services
-from tierserve.runtime.local.ports import free_ports, free_span, holder, is_free
+from tierserve.runtime.local.ports import free_port, free_ports, free_span, holder, is_free
 from tierserve.runtime.local.state import LocalState
 
 
@@ -54,6 +54,32 @@ def test_free_ports_differ_and_are_free():
     ports = free_ports(20)
     assert len(set(ports)) == 20
     assert all(is_free(port) for port in ports)
+
+
+def test_no_connection_that_any_process_opens_can_take_a_port_before_its_part_listens():
+    opened = [socket.socket() for _ in range(50)]
+    for each in opened:
+        each.bind(("127.0.0.1", 0))  # as connect() does
+    lowest = min(each.getsockname()[1] for each in opened)
+    for each in opened:
+        each.close()
+    assert max(free_ports(50)) < lowest
+
+
+def test_who_asks_again_before_listening_gets_another_port():
+    assert len({free_port() for _ in range(200)}) == 200
+
+
+def test_a_port_that_is_held_for_datagrams_is_not_free():
+    (port,) = free_ports(1)
+    with socket.socket(type=socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", port))
+        assert port not in free_ports(4_900) + free_ports(4_900), "each was asked for at least once"
+
+
+def test_more_ports_than_there_are_is_an_error_that_says_so():
+    with pytest.raises(OSError, match="no 6000 free ports"):
+        free_ports(6_000)
 
 
 def test_a_port_in_use_is_told_with_its_holder():

@@ -1,8 +1,14 @@
-"""Loopback ports: free ones for the service's parts, and who holds one that is taken."""
+"""Loopback ports: free ones for the service's parts, and who holds one that is taken.
+
+A port that the kernel picks (`bind` to 0) is of its ephemeral range: any connection that a process opens may take it
+before the part listens there, or while a part that died is started again. So ports are taken from below that range.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import random
 import socket
 
 import psutil
@@ -10,6 +16,11 @@ import psutil
 LOOPBACK = "127.0.0.1"
 # Ray replaces 127.0.0.1 by the machine's outer address; another address of the loopback net it leaves alone.
 RAY_LOOPBACK = "127.0.0.2"
+# Under Linux's ephemeral range (from 32,768) and NodePorts (from 30,000), over the ports of Ray's workers (to 19,999).
+_SPANS = range(20_000, 25_000)
+_SINGLE = range(25_000, 30_000)
+# In an order of this process's own, and each once before any comes again: who asks twice before it listens gets two.
+_untried = itertools.cycle(random.sample(_SINGLE, len(_SINGLE)))
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
@@ -24,25 +35,34 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that are free on every address of this machine."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """`count` different ports that are free on every address of this machine, for TCP and UDP.
+
+    Raises:
+        OSError: there are not so many.
+    """
+    candidates = itertools.islice(_untried, len(_SINGLE))
+    found = list(itertools.islice(filter(_free_everywhere, candidates), count))
+    if len(found) < count:
+        raise OSError(f"no {count} free ports between {_SINGLE.start} and {_SINGLE.stop}: end what listens there")
+    return found
 
 
-def free_span(length: int, low: int = 20_000, high: int = 32_000) -> tuple[int, int]:
-    """[first, last) of `length` neighbouring free ports below the kernel's ephemeral range.
+def free_port() -> int:
+    """One port that is free, as `free_ports` says."""
+    return free_ports(1)[0]
+
+
+def free_span(length: int) -> tuple[int, int]:
+    """[first, last) of `length` neighbouring free ports, none of which `free_ports` gives.
 
     Raises:
         OSError: there is no such span.
     """
     taken = {c.laddr.port for c in psutil.net_connections("inet") if c.laddr}
-    for first in range(low, high - length, length):
+    for first in range(_SPANS.start, _SPANS.stop - length + 1, length):
         if not taken.intersection(range(first, first + length)):
             return first, first + length
-    raise OSError(f"no {length} neighbouring free ports between {low} and {high}")
+    raise OSError(f"no {length} neighbouring free ports between {_SPANS.start} and {_SPANS.stop}")
 
 
 def holder(port: int) -> str:
@@ -53,3 +73,13 @@ def holder(port: int) -> str:
             with contextlib.suppress(psutil.Error):
                 return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
     return "another process"
+
+
+def _free_everywhere(port: int) -> bool:
+    with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
+        try:
+            stream.bind(("", port))
+            datagram.bind(("", port))
+        except OSError:
+            return False
+    return True
