@@ -183,7 +183,7 @@ def _solve(
     bins, counts = caps.shape
     value, after = np.zeros((counts, most + 1)), np.zeros((counts, most + 1))
     for b in range(most + 1):
-        after[:, b] = owed * b * (dt / UNITS)
+        after[:, b] = owed * max(b - 1, 0) * (dt / UNITS)  # one unit may be too much, as with the caps
     for k in range(bins - 1, -1, -1):
         for c in range(counts):
             cap = caps[k, c]
