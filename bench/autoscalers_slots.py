@@ -34,6 +34,9 @@ from tierserve.simulate.model import Floats, Ints, Pool
 
 ROUNDS = 3
 """Times that d is found from the bounds of the last time: more change nothing that can be seen."""
+HELD = 20_000
+"""Requests that may have work left: where prefills come faster than one replica does them, nobody is ever sure to be
+done, and with more than so many the bound is that of the heaviest requests of the day, all just begun."""
 
 
 def most_in_slots(
@@ -55,13 +58,16 @@ def most_in_slots(
     before = prefill[np.searchsorted(times, times, side="right")]  # of those who came no later than each
     rho = step.alpha / pool.slots + step.beta + step.gamma * i
     longest = np.full(bins, base + step.gamma * float(np.sort(i + o)[-pool.slots :].sum()))
-    inside = np.zeros((bins, counts.size))
+    inside: Floats = np.tile(_largest(rest, rest.size)[np.minimum(counts * pool.slots, rest.size)], (bins, 1))
     for _ in range(ROUNDS):
-        found = np.zeros(bins)
-        _held(
-            times, rest, rho, i + o, prefill, before, longest, dt, lag, pool.slots, counts, base, step.gamma, inside,
-            found,
+        found, held = np.zeros(bins), np.zeros((bins, counts.size))
+        few = _held(
+            times, rest, rho, i + o, prefill, before, longest, dt, lag, pool.slots, counts, base, step.gamma, held,
+            found, HELD,
         )  # fmt: skip
+        if not few:
+            break
+        inside = held
         longest = np.minimum(found, longest)
     return inside
 
@@ -70,8 +76,12 @@ def most_in_slots(
 def _held(
     times: Floats, rest: Floats, rho: Floats, context: Floats, prefill: Floats, before: Floats, longest: Floats,
     dt: float, lag: int, slots: int, counts: Ints, base: float, gamma: float, inside: Floats, found: Floats,
-) -> None:  # fmt: skip
-    """Fill in the work in slots, and the longest step in each bin, from the `longest` steps known before."""
+    most: int,
+) -> bool:  # fmt: skip
+    """Fill in the work in slots, and the longest step in each bin, from the `longest` steps known before.
+
+    Give up, and return so, where more than `most` may have work left.
+    """
     some, slow, left = np.zeros(times.size, np.int64), np.zeros(times.size), np.zeros(times.size)
     held = old = came = 0
     for k in range(1, found.size + 1):
@@ -94,9 +104,12 @@ def _held(
                 some[stay], slow[stay], left[stay] = j, d, work
                 stay += 1
         held = stay
+        if held > most:
+            return False
         sums = _largest(left[:held], slots * counts[-1])
         for c in range(counts.size):
             inside[k - 1, c] = sums[min(slots * counts[c], sums.size - 1)]
+    return True
 
 
 @jit

@@ -138,3 +138,17 @@ def test_prefills_that_come_later_hold_up_those_who_decode(slots: ModuleType) ->
 
     assert beside[5] == pytest.approx(alone[5])
     assert beside[8] > alone[8] + 0.05
+
+
+def test_with_too_many_who_may_have_work_left_the_bound_is_the_heaviest_requests_just_begun(
+    slots: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = work_of(0, 2)
+    o = work.output_tokens.astype(float)
+    heaviest = np.sort(decode_s(work, o))[::-1]
+    monkeypatch.setattr(slots, "HELD", 5)
+
+    bound = held(slots, work, 3)
+
+    assert bound[-1] == pytest.approx([heaviest[: 16 * n].sum() for n in range(4)])
+    assert (bound == bound[0]).all()
