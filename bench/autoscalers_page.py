@@ -160,7 +160,7 @@ def limits(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str]) 
             f"{whole:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_standing(runs), ""])
+    return "\n".join([*lines, "", *_standing(runs), *_FORESIGHT])
 
 
 def _reach(aim: float, least: float, whole: float) -> str:
@@ -168,6 +168,15 @@ def _reach(aim: float, least: float, whole: float) -> str:
     if aim < least:
         return " (under what anybody needs)"
     return " (only by leaving work)" if aim < whole else ""
+
+
+_FORESIGHT = (
+    "",
+    "What knowing all arrivals would be worth is told in [autoscalers-schedules.md](autoscalers-schedules.md), where a",
+    "search has tried. Most it would be on *wva-bursty*. That repeats every 900 s, but that it does shows after two",
+    "rounds at the earliest, and then the judged part begins.",
+    "",
+)
 
 
 def _standing(runs: Sequence[Run]) -> list[str]:
