@@ -173,8 +173,8 @@ def _reach(aim: float, least: float, whole: float) -> str:
 _FORESIGHT = (
     "",
     "What knowing all arrivals would be worth is told in [autoscalers-schedules.md](autoscalers-schedules.md), where a",
-    "search has tried. Most it would be on *wva-bursty*. That repeats every 900 s, but that it does shows after two",
-    "rounds at the earliest, and then the judged part begins.",
+    "search has tried. *wva-bursty* repeats every 900 s, but that it does shows after two rounds at the earliest, and",
+    "then the judged part begins.",
     "",
 )
 
