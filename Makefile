@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-k8s test-fast check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-growth cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo test test-k8s test-fast check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth cluster demo-k8s cluster-down lock setup clean
 
 help:  ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -71,6 +71,10 @@ bench-prediction:  ## predicted beside measured response times of real Ray Serve
 bench-autoscalers:  ## scaling rules of ours and of the peers on real traces and made-up load, simulated
 	@$(SETUP) dev
 	@$(BIN)/python bench/autoscalers.py
+
+bench-schedules:  ## what knowing all arrivals would be worth on four of these loads: a search, simulated (half an hour)
+	@$(SETUP) dev
+	@$(BIN)/python bench/autoscalers_schedule.py
 
 bench-growth:  ## p95 from 10 to 500,000 connections that grow by 10% a minute, ours and the peers, simulated (6 minutes)
 	@$(SETUP) dev

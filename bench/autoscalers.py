@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from autoscalers_parts import PARTS
 from tierserve.load.traces import load_rates
 from tierserve.load.workloads import traced
 from tierserve.queueing import BatchProfile
@@ -34,6 +35,7 @@ from tierserve.simulate.arrivals import Sizes, bursts, poisson, steps, stream, t
 from tierserve.simulate.cluster import Setup
 from tierserve.simulate.model import Objective, Policy, Pool, Snapshot, Workload
 from tierserve.simulate.policies.base import Rule
+from tierserve.simulate.policies.ours import OURS
 from tierserve.simulate.policies.registry import RULES
 from tierserve.simulate.run import Result, simulate
 
@@ -201,8 +203,10 @@ class Run:
     hours: float
     ttft_p95: float
     ttft_p99: float
+    itl_p95: float
     itl_p99: float
     response_p95: float
+    response_p99: float
     reversals: float
     aborted: int
     megajoules: float
@@ -210,9 +214,7 @@ class Run:
 
 
 def rules(names: Sequence[str] | None = None) -> dict[str, Rule]:
-    from tierserve.simulate.policies.ours import OURS
-
-    found = {**{one.name: one for one in OURS}, **RULES}
+    found = {**{one.name: one for one in (*OURS, *PARTS)}, **RULES}
     return {k: v for k, v in found.items() if names is None or k in names}
 
 
@@ -282,8 +284,10 @@ def judged(
         hours=hours,
         ttft_p95=quantile(found.ttft_s, 0.95),
         ttft_p99=quantile(found.ttft_s, 0.99),
+        itl_p95=quantile(found.itl_s, 0.95),
         itl_p99=quantile(found.itl_s, 0.99),
         response_p95=quantile(found.response_s, 0.95),
+        response_p99=quantile(found.response_s, 0.99),
         reversals=found.reversals_per_hour(cut),
         aborted=found.aborted,
         megajoules=(hours * 3600.0 * IDLE_W + busy_s * (MAX_W - IDLE_W)) / 1e6,

@@ -12,17 +12,22 @@ relaxed pool is easier than the simulated one:
 * A replica that serves in a part of a bin may serve in all of it. The up to dt seconds at either end that it is not
   paid for in truth are given back: a start costs startup_s - dt, and a stop gives dt.
 * Who came longer ago than the target for the first token and keeps it has had its prefill and is in a slot. So the
-  unfinished work of all those is at most the decode work of the slots x n requests with most of it.
+  unfinished work of all those is at most that of the slots x n requests with most of it.
 
 Two relaxations of what becomes of the requests that miss; the higher bound of both counts:
 
-* *Dropped*, for rules of any gateway: their work vanishes, whatever the order in which requests are served.
+* *Dropped*, for rules of any gateway: their work vanishes, whatever the order in which requests are served. Who keeps
+  the target has been decoding since, so that little of its work can be left (`autoscalers_slots.py`).
 * *Late*, for the gateway of the simulator, one queue in order of arrival that drops nobody: those who wait are the last
   of those who came. With more unfinished work than slots hold (prefills counted), so much of the work that now comes
   to be late is missed. No request is done sooner than alone on a replica, so some work is always unfinished.
 
 The work that misses is at most that of the heaviest 1% of the requests. That limit has a price (Lagrange's multiplier):
 every price gives a bound. So does counting only the first so many tokens of each answer: less work, but less in slots.
+
+A rule may be under the work that arrives by what it leaves unfinished at the end. A second bound has that paid too: the
+replica-seconds of a rule and the seconds of work that it left are together at least so much. Of dropped work that the
+relaxed pool still holds at the end, the rule may owe nothing: it counts for the price of dropping it, if that is less.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscalers import GOAL
+from autoscalers_slots import most_in_slots
 from tierserve.simulate._jit import jit
 from tierserve.simulate.model import Floats, Ints, Pool, Workload
 
@@ -110,15 +116,17 @@ def relaxation(work: Workload, pool: Pool, begin_s: float, dt_s: float, drops: b
     window = min(max(lag, 1), bins)
     peak = float((came[window:] - came[:-window]).max()) / (window * dt_s)
     counts = np.arange(pool.floor, max(math.ceil(1.2 * peak), pool.floor) + 3)
-    held = np.concatenate([[0.0], np.cumsum(np.sort(rest if drops else first + rest)[::-1])])
-    inside = held[np.minimum(counts * pool.slots, held.size - 1)]
     alone = np.zeros(bins + 1)
-    if not drops:
+    if drops:
+        inside = most_in_slots(times, i, o, rest, pool, dt_s, lag, bins, counts)
+    else:
+        held = np.concatenate([[0.0], np.cumsum(np.sort(first + rest)[::-1])])
+        inside = np.tile(held[np.minimum(counts * pool.slots, held.size - 1)], (bins, 1))
         _alone(
             times, i, o, first, rest, pool.profile.alpha, pool.profile.beta, pool.profile.gamma, pool.slots, dt_s, alone
         )
     # what arrives is cut into units as it adds up, so what is unfinished is at most one unit too much
-    caps = np.ceil(((came - old)[1:, None] + inside[None]) / unit).astype(np.int64) + 1
+    caps = np.ceil(((came - old)[1:, None] + inside) / unit).astype(np.int64) + 1
     return Relaxation(
         dt_s=dt_s,
         arrive=np.diff(units),
@@ -155,21 +163,27 @@ def _alone(
             k += 1
 
 
-def least_seconds(r: Relaxation, price: float) -> float:
-    """Fewest replica-seconds, plus `price` for each second of work that misses, of all schedules."""
+def least_seconds(r: Relaxation, price: float, finishes: bool = False) -> float:
+    """Fewest replica-seconds, plus `price` for each second of work that misses, of all schedules.
+
+    With `finishes` plus the seconds of work that are unfinished at the end.
+    """
+    owed = (min(price, 1.0) if r.drops else 1.0) if finishes else 0.0
     most = min(int(r.caps.max()) + int(r.arrive.max()), MOST)
     first_up, up_s = int(r.startup_s / r.dt_s), r.startup_s - r.dt_s
-    return _solve(r.arrive, r.least, r.caps, r.late, r.drops, r.floor, r.dt_s, up_s, first_up, price, most)
+    return _solve(r.arrive, r.least, r.caps, r.late, r.drops, r.floor, r.dt_s, up_s, first_up, price, owed, most)
 
 
 @jit
 def _solve(
     arrive: Ints, least: Ints, caps: Ints, late: Floats, drops: bool, floor: int, dt: float, up: float, first_up: int,
-    price: float, most: int,
+    price: float, owed: float, most: int,
 ) -> float:  # fmt: skip
     """Go from the last bin to the first. More than `most` units count as `most`, to the good of the rule."""
     bins, counts = caps.shape
     value, after = np.zeros((counts, most + 1)), np.zeros((counts, most + 1))
+    for b in range(most + 1):
+        after[:, b] = owed * max(b - 1, 0) * (dt / UNITS)  # one unit may be too much, as with the caps
     for k in range(bins - 1, -1, -1):
         for c in range(counts):
             cap = caps[k, c]
@@ -204,10 +218,10 @@ def _turn(value: Floats, after: Floats, dt: float, up: float, may_start: bool) -
                 after[c, b] = min(after[c, b], after[c + 1, b] + up)
 
 
-def highest_seconds(r: Relaxation, share: float = GOAL) -> float:
+def highest_seconds(r: Relaxation, share: float = GOAL, finishes: bool = False) -> float:
     """Return the bound in replica-seconds at the best price: the bound is concave in it, so it climbs, then falls."""
     limit = r.missable_s(share)
-    return _climbed(lambda price: least_seconds(r, price) - price * limit, PRICES)
+    return _climbed(lambda price: least_seconds(r, price, finishes) - price * limit, PRICES)
 
 
 def _climbed(value: Callable[[float], float], steps: Iterable[float]) -> float:
@@ -221,8 +235,13 @@ def _climbed(value: Callable[[float], float], steps: Iterable[float]) -> float:
     return best
 
 
-def least_hours_of_any(work: Workload, pool: Pool, begin_s: float, share: float = GOAL) -> float:
+def least_hours_of_any(
+    work: Workload, pool: Pool, begin_s: float, share: float = GOAL, finishes: bool = False
+) -> float:
     """GPU-hours from `begin_s` on that any rule takes with `share` of the requests that come then within the target.
+
+    With `finishes` those are bounded that it takes with the work that is left at the end of the trace done besides, by
+    full replicas.
 
     For the token model with a target of the first token. Replicas start in `pool.startup_s` and do not fail, and those
     that serve at the begin of the run are `pool.floor` at least (fewer never do then: of too many those that start go
@@ -233,6 +252,9 @@ def least_hours_of_any(work: Workload, pool: Pool, begin_s: float, share: float 
     tails = [float(np.quantile(lengths, q)) for q in TAILS]
 
     def bound(drops: bool) -> float:
-        return _climbed(lambda n: highest_seconds(relaxation(work, pool, begin_s, dt_s, drops, n), share), tails)
+        def at(tail: float) -> float:
+            return highest_seconds(relaxation(work, pool, begin_s, dt_s, drops, tail), share, finishes)
+
+        return _climbed(at, tails)
 
     return pool.gpus * max(bound(True), bound(False)) / 3600.0

@@ -136,6 +136,17 @@ def test_of_rules_as_cheap_the_one_that_gives_up_replicas_the_least_often_is_fol
         assert later.rule == 7
 
 
+def test_of_rules_as_steady_and_with_as_few_late_the_cheapest_is_followed() -> None:
+    state = played([4.0] * 1800)
+    cheapest, none = float(state.paper.cost.min()), np.zeros(state.paper.cost.size)
+    cost, missed = np.full(none.size, 2.0 * cheapest), none + 5.0
+    for k, dearer, late in ((3, 0.0, 2.0), (7, 0.3, 1.0), (9, 0.6, 1.0)):
+        cost[k], missed[k] = cheapest * (1.0 + dearer * ALIKE), late
+    paper = replace(state.paper, cost=cost, missed=missed, drops=none)
+    later = learn(replace(state, paper=paper, rule=None), Arrived(SETTINGS.step_s, 0.0, 0.0), SETTINGS)
+    assert later.rule == 7
+
+
 def test_a_replica_given_up_counts_and_so_does_one_that_a_tenth_more_load_would_have_cost() -> None:
     rule = HEADROOM.index(1.0) * len(STANDING)  # W = 0, h = 1, stands on nothing
     level, near = played([1.5] * 1800), played([1.9 if k // 300 % 2 else 1.7 for k in range(1800)])

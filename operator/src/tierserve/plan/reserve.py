@@ -321,8 +321,8 @@ def _leader(state: Reserve, trust: float, settings: ReserveSettings) -> int | No
     cost = np.where(paper.missed <= allowed, paper.cost, np.inf)
     least = float(cost.min())
     alike = np.flatnonzero(cost <= (1.0 + ALIKE) * least)
-    # of equals the one that errs on the safe side: fewer late on paper, more headroom, a longer memory
-    order = np.lexsort((-_HOLD[alike], -_HEAD[alike], paper.missed[alike], np.floor(paper.drops[alike])))
+    # of those as steady the one with the fewest late on paper, and of these the cheapest
+    order = np.lexsort((paper.cost[alike], paper.missed[alike], np.floor(paper.drops[alike])))
     best = int(alike[order[0]])
     if rule is None or cost[rule] > (1.0 + LOYALTY) * least:
         return best
