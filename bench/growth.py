@@ -27,6 +27,7 @@ from rich.progress import track
 
 from autoscalers import A100_8B, rules
 from autoscalers import told as told_in_batches
+from autoscalers_parts import PARTS
 from tierserve.plan.autoscale_staffing import Demand, replicas_for
 from tierserve.plan.autoscale_staffing import Objective as Staffing
 from tierserve.queueing import BatchProfile
@@ -202,7 +203,8 @@ def _at_the_end(last: float) -> Snapshot:
 
 
 def names() -> list[str]:
-    found = [name for name in rules() if name not in ("ours-paper-only", "ours-no-forecast")]
+    parts = {one.name for one in PARTS if one.name != "ours-erlang"}
+    found = [name for name in rules() if name not in parts]
     found.insert(found.index("ray-serve") + 1, "ray-serve-0.7")
     return [*found, "oracle"]
 
