@@ -17,8 +17,8 @@ LOOPBACK = "127.0.0.1"
 # Ray replaces 127.0.0.1 by the machine's outer address; another address of the loopback net it leaves alone.
 RAY_LOOPBACK = "127.0.0.2"
 # Under Linux's ephemeral range (from 32,768) and NodePorts (from 30,000), over the ports of Ray's workers (to 19,999).
-_SPANS = range(20_000, 25_000)
-_SINGLE = range(25_000, 30_000)
+_SPANS = range(20_000, 28_000)
+_SINGLE = range(28_000, 30_000)
 # In an order of this process's own, and each once before any comes again: who asks twice before it listens gets two.
 _untried = itertools.cycle(random.sample(_SINGLE, len(_SINGLE)))
 
