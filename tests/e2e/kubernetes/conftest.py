@@ -118,7 +118,10 @@ def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if not script.uses_kind() and (reason := script.binaries.missing()):
         pytest.skip(reason)
     with capture.global_and_fixture_disabled():
-        kubeconfig = script.kind_up() if script.uses_kind() else script.up()
+        try:
+            kubeconfig = script.kind_up() if script.uses_kind() else script.up()
+        except SystemExit as stop:  # says what is wrong and the mend; as itself pytest would tell it of one test only
+            pytest.fail(f"{stop}\n    or give these tests one: TIERSERVE_E2E_KUBECONFIG=...", pytrace=False)
     yield Cluster(on_cluster.Shell(kubeconfig))
     with capture.global_and_fixture_disabled():
         script.kind_down() if script.uses_kind() else script.down()
