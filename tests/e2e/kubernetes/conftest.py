@@ -119,9 +119,11 @@ def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         pytest.skip(reason)
     with capture.global_and_fixture_disabled():
         try:
-            kubeconfig = script.kind_up() if script.uses_kind() else script.up()
-        except SystemExit as stop:  # says what is wrong and the mend; as itself pytest would tell it of one test only
-            pytest.fail(f"{stop}\n    or give these tests one: TIERSERVE_E2E_KUBECONFIG=...", pytrace=False)
+            kubeconfig, why_not = script.kind_up() if script.uses_kind() else script.up(), None
+        except SystemExit as stop:  # as itself pytest would tell it of the first test only
+            why_not = f"{stop}\n    or give these tests one: TIERSERVE_E2E_KUBECONFIG=..."
+    if why_not:
+        pytest.fail(why_not, pytrace=False)
     yield Cluster(on_cluster.Shell(kubeconfig))
     with capture.global_and_fixture_disabled():
         script.kind_down() if script.uses_kind() else script.down()
