@@ -72,7 +72,7 @@ bench-autoscalers:  ## scaling rules of ours and of the peers on real traces and
 	@$(SETUP) dev
 	@$(BIN)/python bench/autoscalers.py
 
-bench-schedules:  ## what knowing all arrivals would be worth on four of these loads: a search, simulated (half an hour)
+bench-schedules:  ## what knowing all arrivals would be worth on five of these loads: a search, simulated (half an hour)
 	@$(SETUP) dev
 	@$(BIN)/python bench/autoscalers_schedule.py
 
