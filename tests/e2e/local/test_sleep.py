@@ -32,7 +32,7 @@ spec:
     - name: cloud
       kind: cloud
       accelerator: {preset: A100-80GB}
-      replicas: {min: 0, max: 2, idle: 4s}
+      replicas: {min: 0, max: 2, scaleToZeroAfter: 4s}
       models: [large]
 """
 STILL_S = 4.0
