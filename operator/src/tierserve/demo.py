@@ -78,7 +78,7 @@ def demo(
         console.print(f"\n[bold]{headline(record)}[/]\n", soft_wrap=True)
         console.print(f"  page     {page}\n  picture  {picture}", soft_wrap=True)
     except LoadError as error:
-        raise UserError(error.message, error.mend) from error
+        raise UserError(error.message, error.hint) from error
     finally:
         _finish(service, keep)
     console.print(f"  {time.monotonic() - began:.0f} s in all")
@@ -118,7 +118,7 @@ def _start(service: LocalService, file: Path) -> None:
     try:
         LocalService.up(file, on_progress=say)
     except PreflightError as error:
-        raise UserError(error.message, error.mend) from error
+        raise UserError(error.message, error.hint) from error
     except (PlacementError, StartError) as error:
         raise UserError(str(error), f"the logs are in {service.paths.logs}") from error
     console.print(f"  [bold green]ready after {time.monotonic() - began:.0f} s at {service.endpoint}[/]\n")

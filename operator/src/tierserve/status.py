@@ -136,7 +136,7 @@ def known(value: Any) -> Any:
 
 
 def refused(gaid: Mapping[str, Any], problems: Sequence[Problem], now: float, previous: Status | None = None) -> Status:
-    """The status of a resource that cannot be served as it is: which field, what about it, and what would mend it.
+    """The status of a resource that cannot be served as it is: which field, what about it, and a hint what to do.
 
     Args:
         gaid: the resource as it is in the cluster.
@@ -145,10 +145,13 @@ def refused(gaid: Mapping[str, Any], problems: Sequence[Problem], now: float, pr
         previous: the status before.
     """
     generation = int(gaid["metadata"].get("generation") or 0)
-    words = "; ".join(f"{p.path}: {p.sentence}: {p.mend}" if p.mend else f"{p.path}: {p.sentence}" for p in problems)
+    words = "; ".join(
+        f"{p.path}: {p.message_with_value}: {p.hint}" if p.hint else f"{p.path}: {p.message_with_value}"
+        for p in problems
+    )
     conditions = [
         Condition("Ready", "False", "CannotBePlanned", "the last spec cannot be served; what ran before is left alone"),
-        Condition("Progressing", "False", "CannotBePlanned", "nothing is changed until the spec is mended"),
+        Condition("Progressing", "False", "CannotBePlanned", "nothing is changed until the spec is corrected"),
         Condition("Degraded", "True", "CannotBePlanned", words[:1000]),
     ]
     stamped = [_stamped(c, generation, now, previous) for c in conditions]

@@ -106,7 +106,7 @@ def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
 def test_an_unknown_field_suggests_the_one_that_was_meant() -> None:
     with pytest.raises(ValidationFailed) as caught:
         load(SMALLEST.replace("preset: cpu", "presets: cpu"))
-    assert [problem.mend for problem in caught.value.problems] == ["did you mean preset?"]
+    assert [problem.hint for problem in caught.value.problems] == ["did you mean preset?"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_an_unknown_field_suggests_the_one_that_was_meant() -> None:
 def test_what_is_no_deployment_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValidationFailed) as caught:
         load(text)
-    assert any(message in f"{problem.message} {problem.mend}" for problem in caught.value.problems)
+    assert any(message in f"{problem.message} {problem.hint}" for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def at(whole: Schema, path: str) -> Schema:
 
 
 def _validation(rule: Rule) -> Schema:
-    return {"rule": rule.expression, "message": rule.sentence, "fieldPath": rule.field_path}
+    return {"rule": rule.expression, "message": rule.cel_message, "fieldPath": rule.field_path}
 
 
 def crd() -> dict[str, Any]:

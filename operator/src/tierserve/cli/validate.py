@@ -82,12 +82,12 @@ def _placed(text: str, problems: Sequence[Problem]) -> tuple[Problem, ...]:
 
 
 def _as_text(verdicts: Sequence[Verdict]) -> str:
-    told = [problem.told(verdict.file) for verdict in verdicts for problem in verdict.errors]
-    told += [problem.told(f"warning: {verdict.file}") for verdict in verdicts for problem in verdict.warnings]
+    lines = [problem.format(verdict.file) for verdict in verdicts for problem in verdict.errors]
+    lines += [problem.format(f"warning: {verdict.file}") for verdict in verdicts for problem in verdict.warnings]
     errors, warnings = sum(len(v.errors) for v in verdicts), sum(len(v.warnings) for v in verdicts)
     counts = [_count(errors, "error")] if errors else ["valid"]
     counts += [_count(warnings, "warning")] if warnings else []
-    return "\n".join([*told, ", ".join(counts), ""])
+    return "\n".join([*lines, ", ".join(counts), ""])
 
 
 def _count(number: int, noun: str) -> str:

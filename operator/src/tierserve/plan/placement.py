@@ -19,7 +19,7 @@ WAIT_SHARE = 0.1
 
 
 class PlacementError(ValidationFailed):
-    """A tier can run none of its models as the objective asks; `problems` name field, value and mend."""
+    """A tier can run none of its models as the objective asks; `problems` name field, value and hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,15 +260,15 @@ def _does_not_fit(gaid: GenAIDeployment, tier: Tier, index: int, model: Model) -
             f"model {model.name} ({gib(weights)} of weights, {gib(each)} a request) does not fit a replica of tier "
             f"{tier.name} ({hardware.per_replica} x {hardware.name}: {gib(have)} without the reserve)"
         ),
-        mend=f"set spec.tiers[{index}].accelerator.perReplica: {more}, allow a smaller model, or a larger accelerator",
+        hint=f"set spec.tiers[{index}].accelerator.perReplica: {more}, allow a smaller model, or a larger accelerator",
     )
 
 
 def _network_too_slow(gaid: GenAIDeployment, tier: Tier, index: int, one: Placement) -> PlacementError:
     target = gaid.spec.objective.response_time.target
     message = f"is less than what the network of tier {tier.name} takes alone ({one.network_s * 1e3:.3g} ms)"
-    mend = f"give a longer target, a nearer tier, or another spec.tiers[{index}].network"
-    return PlacementError([Problem("spec.objective.responseTime.target", message, mend, str(target))])
+    hint = f"give a longer target, a nearer tier, or another spec.tiers[{index}].network"
+    return PlacementError([Problem("spec.objective.responseTime.target", message, hint, str(target))])
 
 
 def _too_slow(gaid: GenAIDeployment, tier: Tier, model: Model, one: Placement) -> PlacementError:
@@ -287,8 +287,8 @@ def _too_slow(gaid: GenAIDeployment, tier: Tier, model: Model, one: Placement) -
         f"is less than model {model.name} on tier {tier.name} needs even alone: {alone * 1e3:.4g} ms with the "
         f"network ({one.network_s * 1e3:.3g} ms) and a tenth kept for waiting"
     )
-    mend = f"give at least {alone * 1e3:.4g}ms, fewer output tokens, or a faster model on this tier"
-    return PlacementError([Problem(path, message, mend, str(value))])
+    hint = f"give at least {alone * 1e3:.4g}ms, fewer output tokens, or a faster model on this tier"
+    return PlacementError([Problem(path, message, hint, str(value))])
 
 
 def _alone(one: Placement, percentile: float) -> float:
