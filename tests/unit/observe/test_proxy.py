@@ -35,7 +35,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(json.dumps(body).encode())
 
-            do_CONNECT = do_GET
+            do_CONNECT = do_GET  # noqa: N815 - as http.server names it
 
             def log_message(self, *_: object) -> None:
                 pass
