@@ -60,7 +60,7 @@ def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, 
 
 
 def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
-    found = objects(edge={"replicas": {"min": 0, "max": 2, "idle": "5m"}})
+    found = objects(edge={"replicas": {"min": 0, "max": 2, "scaleToZeroAfter": "5m"}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert group["replicas"] == 0
