@@ -34,7 +34,7 @@ class PoolObserved:
         app: state of the Serve application (RUNNING, DEPLOYING, ...), None when Serve does not answer.
         message: Serve's own words when something is wrong.
         running: replicas that serve.
-        wanted: replicas that Serve wants.
+        desired: replicas that Serve aims at.
         decision: the policy's last decision.
         gateway: the gateway's figures of the pool.
     """
@@ -42,7 +42,7 @@ class PoolObserved:
     app: str | None = None
     message: str = ""
     running: int | None = None
-    wanted: int | None = None
+    desired: int | None = None
     decision: Mapping[str, Any] | None = None
     gateway: Mapping[str, Any] | None = None
 
@@ -172,7 +172,7 @@ def _connections(pools: Sequence[Mapping[str, Any]]) -> int | None:
 
 
 def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[str, Any]:
-    """One pool: wanted and running replicas, the policy's figures, predicted and observed p95, the reason in words."""
+    """One pool: desired and running replicas, the policy's figures, predicted and observed p95, the reason in words."""
     # which gateway has how many requests is for the gateways' agents
     decision = {name: value for name, value in (seen.decision or {}).items() if name != "gateways"}
     fresh = bool(decision) and now - float(decision.get("t", 0.0)) <= STALE_AFTER_S
@@ -190,10 +190,10 @@ def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[st
         "maxReplicas": placement.max_replicas,
         "app": seen.app,
         "message": seen.message,
-        "wanted": seen.wanted,
+        "desired": seen.desired,
         "running": running,
         "ready": seen.app == "RUNNING" and running is not None and running >= floor,
-        "asleep": is_asleep(placement, seen),
+        "scaledToZero": is_scaled_to_zero(placement, seen),
         "decision": decision if fresh else None,
         "gateway": dict(seen.gateway) if seen.gateway else None,
         "modelError": model_error(decision if fresh else {}, seen.gateway or {}),
@@ -203,10 +203,10 @@ def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[st
     }
 
 
-def is_asleep(placement: Placement, seen: PoolObserved) -> bool:
-    """Whether a pool has no replica because none is asked for: all is as it should be, and requests wake it."""
-    may_sleep = placement.min_replicas == 0 < placement.max_replicas
-    return may_sleep and seen.app == "RUNNING" and seen.running == 0 and seen.wanted == 0
+def is_scaled_to_zero(placement: Placement, seen: PoolObserved) -> bool:
+    """Whether a pool has no replica because its floor is 0 and it has no load; the next request starts one."""
+    may_be_zero = placement.min_replicas == 0 < placement.max_replicas
+    return may_be_zero and seen.app == "RUNNING" and seen.running == 0 and seen.desired == 0
 
 
 def is_short(observed: Observed, placements: Sequence[Placement]) -> bool:
@@ -241,23 +241,25 @@ def _ready(placements: Sequence[Placement], observed: Observed, pools: Sequence[
         return Condition("Ready", "False", "PartsMissing", f"not running: {', '.join(dead)}")
     if waiting:
         return Condition("Ready", "False", "PoolsNotReady", f"waiting for {', '.join(waiting)}")
-    asleep = [p["pool"] for p in pools if p["asleep"]]
-    awake = len(placements) - len(asleep)
-    if not awake:
-        return Condition("Ready", "True", "Asleep", f"asleep until a request comes to {observed.endpoint}")
-    words = f"{awake} {'pool serves' if awake == 1 else 'pools serve'} at {observed.endpoint}"
-    if asleep:
-        words += f"; asleep until a request needs them: {', '.join(asleep)}"
+    at_zero = [p["pool"] for p in pools if p["scaledToZero"]]
+    serving = len(placements) - len(at_zero)
+    if not serving:
+        return Condition(
+            "Ready", "True", "ScaledToZero", f"scaled to zero; a request to {observed.endpoint} starts a replica"
+        )
+    words = f"{serving} {'pool serves' if serving == 1 else 'pools serve'} at {observed.endpoint}"
+    if at_zero:
+        words += f"; scaled to zero: {', '.join(at_zero)}"
     return Condition("Ready", "True", "Serving", words)
 
 
 def _progressing(gaid: GenAIDeployment, pools: Sequence[Mapping[str, Any]]) -> Condition:
     if gaid.spec.paused:
         return Condition("Progressing", "False", "Paused", "spec.paused is true: nothing is changed")
-    moving = [p["pool"] for p in pools if p["app"] == "DEPLOYING" or (p["wanted"] or 0) != (p["running"] or 0)]
+    moving = [p["pool"] for p in pools if p["app"] == "DEPLOYING" or (p["desired"] or 0) != (p["running"] or 0)]
     if moving:
         return Condition("Progressing", "True", "Scaling", f"on the way: {', '.join(moving)}")
-    return Condition("Progressing", "False", "Settled", "what runs is what is wanted")
+    return Condition("Progressing", "False", "Settled", "all pools are at their desired replica count")
 
 
 def _degraded(observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:

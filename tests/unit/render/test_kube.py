@@ -51,7 +51,7 @@ def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
     assert spec["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no replica on the head"
 
 
-@pytest.mark.parametrize(("standby", "told"), [("learned", True), ("none", False), (None, None)])
+@pytest.mark.parametrize(("standby", "told"), [("adaptive", True), ("none", False), (None, None)])
 def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, told):
     found = objects(edge={"replicas": {"standby": standby} if standby else {}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
@@ -60,7 +60,7 @@ def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, 
 
 
 def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
-    found = objects(edge={"replicas": {"min": 0, "max": 2, "idle": "5m"}})
+    found = objects(edge={"replicas": {"min": 0, "max": 2, "scaleToZeroAfter": "5m"}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert group["replicas"] == 0

@@ -54,7 +54,7 @@ def test_not_ready_names_the_pool_that_is_waited_for():
     assert PLACEMENTS[0].pool in ready["message"]
 
 
-def asleep(pools: int) -> tuple[list, Observed]:
+def scaled_to_zero(pools: int) -> tuple[list, Observed]:
     """The first so many pools have a floor of 0 and no replica, the policy says why."""
     placements = [replace(p, min_replicas=0) if i < pools else p for i, p in enumerate(PLACEMENTS)]
     observed, seen = well(), decision(replicas=0, reason="0 replicas: asleep, no request for 40 s")
@@ -65,36 +65,36 @@ def asleep(pools: int) -> tuple[list, Observed]:
 
 
 def test_a_pool_that_sleeps_is_as_it_should_be_and_is_named():
-    placements, observed = asleep(1)
+    placements, observed = scaled_to_zero(1)
     document = status(GAID, placements, observed)
     found = {c["type"]: c for c in document["conditions"]}
     assert (document["ready"], found["Ready"]["reason"]) == ("True", "Serving")
-    assert f"asleep until a request needs them: {PLACEMENTS[0].pool}" in found["Ready"]["message"]
+    assert f"scaled to zero: {PLACEMENTS[0].pool}" in found["Ready"]["message"]
     assert (found["Degraded"]["status"], found["Progressing"]["status"]) == ("False", "False")
-    assert [p["asleep"] for p in document["pools"]] == [True] + [False] * (len(placements) - 1)
+    assert [p["scaledToZero"] for p in document["pools"]] == [True] + [False] * (len(placements) - 1)
     assert document["tiers"] == f"{len(placements)}/{len(placements)}"
     assert not is_short(observed, placements)
 
 
 def test_a_service_of_which_every_pool_sleeps_is_ready_and_says_so():
-    placements, observed = asleep(len(PLACEMENTS))
+    placements, observed = scaled_to_zero(len(PLACEMENTS))
     ready = next(c for c in status(GAID, placements, observed)["conditions"] if c["type"] == "Ready")
-    assert (ready["status"], ready["reason"]) == ("True", "Asleep")
+    assert (ready["status"], ready["reason"]) == ("True", "ScaledToZero")
 
 
 @pytest.mark.parametrize(
-    "changes", [{"wanted": 1}, {"running": None}, {"app": "DEPLOY_FAILED"}, {"app": None}, {"wanted": None}]
+    "changes", [{"desired": 1}, {"running": None}, {"app": "DEPLOY_FAILED"}, {"app": None}, {"desired": None}]
 )
 def test_a_pool_that_wakes_or_fails_or_is_not_known_does_not_sleep(changes: dict):
-    placements, observed = asleep(1)
+    placements, observed = scaled_to_zero(1)
     name = placements[0].pool
     observed = replace(observed, pools={**observed.pools, name: replace(observed.pools[name], **changes)})
-    assert status(GAID, placements, observed)["pools"][0]["asleep"] is False
+    assert status(GAID, placements, observed)["pools"][0]["scaledToZero"] is False
 
 
 def test_a_pool_with_a_floor_that_has_no_replica_does_not_sleep():
-    document = status(GAID, PLACEMENTS, with_pool(well(), running=0, wanted=0))
-    assert document["pools"][0]["asleep"] is False
+    document = status(GAID, PLACEMENTS, with_pool(well(), running=0, desired=0))
+    assert document["pools"][0]["scaledToZero"] is False
     assert document["ready"] == "False"
 
 
@@ -124,7 +124,7 @@ def test_a_missed_target_names_pool_and_figures():
 def test_what_serve_does_not_answer_is_unknown_and_not_zero_replicas():
     pool = status(GAID, PLACEMENTS, Observed(NOW, "http://x"))["pools"][0]
     assert pool["running"] is None
-    assert pool["wanted"] is None
+    assert pool["desired"] is None
 
 
 def test_the_time_of_transition_moves_only_with_the_status():
