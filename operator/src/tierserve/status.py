@@ -208,9 +208,11 @@ def is_scaled_to_zero(placement: Placement, seen: PoolObserved) -> bool:
 
 
 def is_short(observed: Observed, placements: Sequence[Placement]) -> bool:
-    """Whether a pool has fewer replicas than its floor, says nothing, or the gateway is away: time to ask why."""
+    """Whether a pool has fewer replicas than it should, says nothing, or the gateway is away: time to ask why."""
     pools = [pool_status(p, observed.pools.get(p.pool, PoolObserved()), observed.now) for p in placements]
-    return not all(observed.parts.values()) or any(not one["ready"] or one["decision"] is None for one in pools)
+    return not all(observed.parts.values()) or any(
+        not one["ready"] or one["decision"] is None or (one["wanted"] or 0) > (one["running"] or 0) for one in pools
+    )
 
 
 def taken(tier: Tier, seen: PoolObserved, now: float) -> dict[str, float | None]:

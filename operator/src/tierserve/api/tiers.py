@@ -36,6 +36,11 @@ class Placement(Part):
     node_selector: dict[str, Label] = Field({}, max_length=32, description="Labels that a node must have.")
     tolerations: tuple[Toleration, ...] = Field((), max_length=16, description="Taints that are tolerated.")
     runtime_class_name: str | None = Field(None, max_length=253, description="RuntimeClass of the pods, e.g. nvidia.")
+    nodes_on_demand: bool = Field(
+        False,
+        description="Whether an autoscaler adds nodes for pending pods; they may then be pending for 15 minutes before "
+        "the service is Degraded.",
+    )
 
 
 class Site(Part):
