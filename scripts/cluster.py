@@ -33,7 +33,7 @@ CONFIG = ROOT / "kind-config.yaml"
 
 
 def up(config: Path = CONFIG) -> Path:
-    """Bring a host cluster up and return its kubeconfig; SystemExit with what is wrong and the mend when it fails."""
+    """Bring a host cluster up and return its kubeconfig; SystemExit with what is wrong and the hint when it fails."""
     spec = kind_config.read(config)
     with _one_at_a_time():
         if any(processes.alive(name) for name in processes.names()):

@@ -70,7 +70,7 @@ KUBERAY = Program(f"kuberay-operator-{KUBERAY_VERSION}", "kuberay", "github.com/
 
 
 def ensure() -> Binaries:
-    """The two programs, built first if need be; SystemExit with the mend when that cannot be done."""
+    """The two programs, built first if need be; SystemExit with the hint when that cannot be done."""
     for given in (os.environ.get("KUBEBUILDER_ASSETS"), *_on_path()):
         if given and (found := _in(Path(given))):
             return found
@@ -85,23 +85,23 @@ def ensure() -> Binaries:
 
 
 def kuberay_operator() -> Path:
-    """KubeRay's operator, built first if need be (4 minutes on 2 cores, once); SystemExit with the mend if not."""
+    """KubeRay's operator, built first if need be (4 minutes on 2 cores, once); SystemExit with the hint if not."""
     return _built(KUBERAY)
 
 
 def kubectl() -> Path:
-    """kubectl: the one on PATH, else built first if need be; SystemExit with the mend if not."""
+    """kubectl: the one on PATH, else built first if need be; SystemExit with the hint if not."""
     found = shutil.which("kubectl")
     return Path(found) if found else _built(KUBECTL)
 
 
 def kubernetes(name: str) -> Path:
-    """One of NODE_PROGRAMS, as new as the API server, built first if need be; SystemExit with the mend if not."""
+    """One of NODE_PROGRAMS, as new as the API server, built first if need be; SystemExit with the hint if not."""
     return _built(Program(name, "apiserver", f"k8s.io/kubernetes/cmd/{name}", KUBE_FLAGS))
 
 
 def coredns() -> Path:
-    """CoreDNS: the one on PATH, else built first if need be (2 minutes, once); SystemExit with the mend if not."""
+    """CoreDNS: the one on PATH, else built first if need be (2 minutes, once); SystemExit with the hint if not."""
     found = shutil.which("coredns")
     return Path(found) if found else _built(COREDNS)
 
@@ -112,7 +112,7 @@ def pause() -> Path:
 
 
 def helm() -> Path:
-    """Helm 3: the one on PATH, else built first if need be (2 minutes, once); SystemExit with the mend if not."""
+    """Helm 3: the one on PATH, else built first if need be (2 minutes, once); SystemExit with the hint if not."""
     found = shutil.which("helm")
     return Path(found) if found else _built(HELM)
 
@@ -120,7 +120,7 @@ def helm() -> Path:
 def promtool() -> Path:
     """Prometheus' own tool: the one on PATH, else out of Debian's package, which is not installed for it.
 
-    SystemExit with the mend when it cannot be had.
+    SystemExit with the hint when it cannot be had.
     """
     found = shutil.which("promtool")
     kept = cache_dir() / "promtool"
@@ -140,13 +140,13 @@ def promtool() -> Path:
 
 
 def kuberay_crds() -> list[Path]:
-    """Files of KubeRay's CRDs, as its Go module at the pinned version has them; SystemExit with the mend if not."""
+    """Files of KubeRay's CRDs, as its Go module at the pinned version has them; SystemExit with the hint if not."""
     bases = kuberay_config() / "crd" / "bases"
     return [bases / f"ray.io_{plural}.yaml" for plural in ("rayclusters", "rayservices")]
 
 
 def kuberay_config() -> Path:
-    """KubeRay's own manifests (for `kubectl apply -k`), of its Go module; SystemExit with the mend if not."""
+    """KubeRay's own manifests (for `kubectl apply -k`), of its Go module; SystemExit with the hint if not."""
     module = "github.com/ray-project/kuberay/ray-operator"
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(PINS / "kuberay", folder, dirs_exist_ok=True)

@@ -27,8 +27,8 @@ IMAGES = {"operator": ("operator",)}
 MIN_PYTHON = (3, 11)
 
 
-def fail(message: str, mend: str) -> None:
-    sys.exit(f"setup: {message}\n    {mend}")
+def fail(message: str, hint: str) -> None:
+    sys.exit(f"setup: {message}\n    {hint}")
 
 
 def check_python() -> None:

@@ -35,7 +35,7 @@ class Binaries:
 
 
 def missing() -> str | None:
-    """What keeps a cluster from coming up on this host, and the mend; None when nothing does."""
+    """What keeps a cluster from coming up on this host, and the hint; None when nothing does."""
     if sys.platform != "linux":
         return "a host cluster needs Linux\n    with Docker: install kind, and `make cluster` uses it"
     if os.geteuid() != 0:
@@ -60,7 +60,7 @@ def install() -> None:
 
 
 def ensure() -> Binaries:
-    """All programs, fetched or built first if need be; SystemExit with the mend when that cannot be done."""
+    """All programs, fetched or built first if need be; SystemExit with the hint when that cannot be done."""
     if reason := missing():
         sys.exit(f"cluster: {reason}")
     install()

@@ -52,7 +52,7 @@ class ClusterSpec:
 
 
 def read(path: Path, name: str | None = None) -> ClusterSpec:
-    """The cluster of a kind configuration; SystemExit with what is wrong and the mend when it cannot be read."""
+    """The cluster of a kind configuration; SystemExit with what is wrong and the hint when it cannot be read."""
     try:
         document = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:

@@ -89,7 +89,7 @@ def put(node: Any, path: Path_, value: Any) -> None:
 @settings(max_examples=150, deadline=None)
 def test_what_the_schema_accepts_the_models_accept_and_give_back(document: dict[str, Any]) -> None:
     gaid, problems = validated(document)
-    assert all("docs/reference.md" not in problem.mend for problem in problems), problems
+    assert all("docs/reference.md" not in problem.hint for problem in problems), problems
     if gaid is not None:
         again, _ = validated(to_document(gaid))
         assert again == gaid

@@ -63,7 +63,7 @@ def test_validate_rejects_at_the_field_and_says_how_to_mend(case: dict[str, Any]
     gaid, problems = validated(document(case["reject"]))
     assert gaid is None
     assert [problem.path for problem in problems] == [case["at"]]
-    assert all(problem.message and problem.mend for problem in problems)
+    assert all(problem.message and problem.hint for problem in problems)
 
 
 @pytest.mark.slow
@@ -82,6 +82,6 @@ def test_the_api_server_rejects_for_the_same_reason(apiserver: Any, case: dict[s
     assert code in {400, 422}, reply
     rule = next((rule for rule in RULES if rule.name == case.get("rule")), None)
     if rule:
-        assert rule.sentence in message_of(reply)
+        assert rule.cel_message in message_of(reply)
     else:
         assert re.split(r"[.\[]", case["at"])[-1].rstrip("]") in message_of(reply)

@@ -106,7 +106,25 @@ def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
 def test_an_unknown_field_suggests_the_one_that_was_meant() -> None:
     with pytest.raises(ValidationFailed) as caught:
         load(SMALLEST.replace("preset: cpu", "presets: cpu"))
-    assert [problem.mend for problem in caught.value.problems] == ["did you mean preset?"]
+    assert [problem.hint for problem in caught.value.problems] == ["did you mean preset?"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("replicas: {min: 0, idle: 30s}", "scaleToZeroAfter"),
+        ("replicas: {standby: learned}", "adaptive"),
+        ("queueOrder: deadline", "adaptiveLIFO"),
+    ],
+)
+def test_a_field_or_value_under_its_old_name_is_refused_with_the_new_one(old: str, new: str) -> None:
+    at = "spec:\n  gateway: {" + old + "}\n" if "queue" in old else "spec:\n"
+    text = SMALLEST.replace("spec:\n", at)
+    if "replicas" in old:
+        text = text.replace("models: [light]", f"models: [light], {old}")
+    with pytest.raises(ValidationFailed) as caught:
+        load(text)
+    assert [problem.hint for problem in caught.value.problems] == [f"write {new}, its new name"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +148,7 @@ def test_an_unknown_field_suggests_the_one_that_was_meant() -> None:
 def test_what_is_no_deployment_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValidationFailed) as caught:
         load(text)
-    assert any(message in f"{problem.message} {problem.mend}" for problem in caught.value.problems)
+    assert any(message in f"{problem.message} {problem.hint}" for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize(

@@ -90,5 +90,5 @@ def test_the_columns_are_those_users_know() -> None:
 def test_rules_have_names_of_their_own_a_sentence_and_a_mend() -> None:
     names = [rule.name for rule in RULES]
     assert len(set(names)) == len(names)
-    assert all(rule.message and rule.mend and rule.field for rule in RULES)
-    assert all(len(rule.sentence) < 2048 and "\n" not in rule.sentence for rule in RULES)
+    assert all(rule.message and rule.hint and rule.field for rule in RULES)
+    assert all(len(rule.cel_message) < 2048 and "\n" not in rule.cel_message for rule in RULES)

@@ -80,7 +80,7 @@ def test_what_only_the_planner_knows_is_an_error_too() -> None:
     text = (ROOT / "examples/assistant.yaml").read_text().replace("target: 1500ms", "target: 500ms")
     verdict = judge_text("service.yaml", text)
     assert verdict.errors
-    assert all(problem.path and problem.mend and problem.line for problem in verdict.errors)
+    assert all(problem.path and problem.hint and problem.line for problem in verdict.errors)
 
 
 def test_a_file_that_is_not_there_is_told() -> None:

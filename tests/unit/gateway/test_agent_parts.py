@@ -207,7 +207,7 @@ def test_a_missing_binary_is_an_error_with_its_mend(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(binary.GatewayError, match="neither") as missing:
         binary.find_haproxy()
-    assert "pip install" in missing.value.mend
+    assert "pip install" in missing.value.hint
 
 
 def test_an_old_binary_on_path_is_refused(monkeypatch, tmp_path):

@@ -133,7 +133,7 @@ async def test_a_model_that_nobody_names_is_asked_for_again_and_never_guessed(ch
         chat.models_refused = 1000
         with pytest.raises(LoadError, match=r"/v1/models names no model: 503") as caught:
             await first_model(session, chat.url, patience_s=0.7)
-        assert "give the model's name" in caught.value.mend
+        assert "give the model's name" in caught.value.hint
 
 
 async def test_classes_run_side_by_side_and_are_told_apart(chat):
@@ -189,7 +189,7 @@ async def test_progress_tells_step_rate_and_percentile(chat):
 async def test_load_does_not_leave_this_machine_unasked(url):
     with pytest.raises(LoadError, match="not this machine") as caught:
         await run_load(plan(url, Step("s", 0.2, (Traffic("u", ClosedLoop(1)),))))
-    assert "--allow-remote" in caught.value.mend
+    assert "--allow-remote" in caught.value.hint
 
 
 async def test_an_address_without_scheme_is_named():
@@ -203,7 +203,7 @@ async def test_too_few_open_files_name_ulimit(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (512, 512))
     with pytest.raises(LoadError, match="open files") as caught:
         await run_load(plan("http://127.0.0.1:9", Step("s", 0.2, (Traffic("u", ClosedLoop(1000)),))))
-    assert "ulimit -n 1128" in caught.value.mend
+    assert "ulimit -n 1128" in caught.value.hint
 
 
 async def test_a_step_is_judged_once_it_has_settled(chat):

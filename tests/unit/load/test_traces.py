@@ -70,7 +70,7 @@ def test_an_empty_piece_says_so(start, length):
 def test_an_unknown_trace_names_the_shipped_ones():
     with pytest.raises(LoadError) as caught:
         load_trace("nothing-such")
-    assert all(name in caught.value.mend for name in trace_names())
+    assert all(name in caught.value.hint for name in trace_names())
 
 
 def test_wrong_columns_name_the_right_ones(tmp_path):
@@ -78,7 +78,7 @@ def test_wrong_columns_name_the_right_ones(tmp_path):
     file.write_text("when,a,b\n1,2,3\n")
     with pytest.raises(LoadError, match="when") as caught:
         load_trace(file)
-    assert "TIMESTAMP,ContextTokens,GeneratedTokens" in caught.value.mend
+    assert "TIMESTAMP,ContextTokens,GeneratedTokens" in caught.value.hint
 
 
 def test_an_own_file_of_the_same_columns_is_read(tmp_path):

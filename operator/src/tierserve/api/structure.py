@@ -34,6 +34,12 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "array": lambda value: isinstance(value, list),
     "object": lambda value: isinstance(value, Mapping),
 }
+# Fields and values under the name of an earlier v1alpha1, each with what to write now.
+RENAMED = {
+    "spec.tiers[].replicas.idle": "scaleToZeroAfter",
+    "spec.tiers[].replicas.standby: learned": "adaptive",
+    "spec.gateway.queueOrder: deadline": "adaptiveLIFO",
+}
 WORDS = {"array": "a list", "object": "a mapping", "integer": "a whole number", "string": "a text"}
 
 
@@ -59,7 +65,7 @@ def check(value: Any, schema: Schema, path: str = "") -> Iterator[Problem]:
     """All departures of `value` from `schema`, unknown fields included."""
     if schema.get("x-kubernetes-int-or-string"):
         if not isinstance(value, str) and not _is_integer(value):
-            yield _wrong(path, value, f"is not {_example(schema)}", _mend(schema))
+            yield _wrong(path, value, f"is not {_example(schema)}", _hint(schema))
             return
     elif "type" in schema and not TYPES[schema["type"]](value):
         word = WORDS.get(schema["type"], f"a {schema['type']}")
@@ -73,24 +79,23 @@ def check(value: Any, schema: Schema, path: str = "") -> Iterator[Problem]:
         yield from _check_list(value, schema, path)
 
 
-def _wrong(path: str, value: object, message: str, mend: str) -> Problem:
-    return Problem(path, message, mend, value)
+def _wrong(path: str, value: object, message: str, hint: str) -> Problem:
+    return Problem(path, message, hint, value)
 
 
 def _example(schema: Schema) -> str:
     return EXAMPLES.get(schema.get("pattern", ""), f"a text that matches {schema.get('pattern', '')}")
 
 
-def _mend(schema: Schema) -> str:
+def _hint(schema: Schema) -> str:
     return f"write {_example(schema)}"
 
 
 def _check_scalar(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
     if "enum" in schema and value not in schema["enum"]:
         known = [str(option) for option in schema["enum"]]
-        close = difflib.get_close_matches(str(value), known, 1, cutoff=0.5)
-        mend = f"did you mean {close[0]}?" if close else f"write {' or '.join(known)}"
-        yield _wrong(path, value, f"is not one of {', '.join(known)}", mend)
+        hint = _renamed(f"{path}: {value}") or _closest(str(value), known) or f"write {' or '.join(known)}"
+        yield _wrong(path, value, f"is not one of {', '.join(known)}", hint)
     if isinstance(value, str):
         yield from _check_text(value, schema, path)
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -101,9 +106,9 @@ def _check_text(value: str, schema: Schema, path: str) -> Iterator[Problem]:
     if len(value) > schema.get("maxLength", len(value)):
         yield _wrong(path, value, f"is longer than {schema['maxLength']} characters", "shorten it")
     elif len(value) < schema.get("minLength", 0):
-        yield _wrong(path, value, "is empty", _mend(schema))
+        yield _wrong(path, value, "is empty", _hint(schema))
     elif "pattern" in schema and not re.fullmatch(schema["pattern"].removeprefix("^").removesuffix("$"), value):
-        yield _wrong(path, value, f"is not {_example(schema)}", _mend(schema))
+        yield _wrong(path, value, f"is not {_example(schema)}", _hint(schema))
 
 
 def _check_number(value: float, schema: Schema, path: str) -> Iterator[Problem]:
@@ -126,9 +131,19 @@ def _check_mapping(value: Mapping[str, Any], schema: Schema, path: str) -> Itera
         if name in known or "additionalProperties" in schema:
             yield from check(child, _child(schema, name), _join(path, name))
         elif known and not schema.get("x-kubernetes-preserve-unknown-fields"):
-            close = difflib.get_close_matches(str(name), known, 1)
-            mend = f"did you mean {close[0]}?" if close else f"the fields here are {', '.join(known)}"
-            yield _wrong(_join(path, str(name)), None, "is not a field", mend)
+            field = _join(path, str(name))
+            hint = _renamed(field) or _closest(str(name), list(known)) or f"the fields here are {', '.join(known)}"
+            yield _wrong(field, None, "is not a field", hint)
+
+
+def _renamed(field: str) -> str | None:
+    name = RENAMED.get(re.sub(r"\[\d+\]", "[]", field))
+    return name and f"write {name}, its new name"
+
+
+def _closest(given: str, known: Sequence[str]) -> str | None:
+    close = difflib.get_close_matches(given, known, 1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else None
 
 
 def _join(path: str, name: str) -> str:

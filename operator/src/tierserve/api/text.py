@@ -52,9 +52,9 @@ def documents(text: str) -> list[tuple[Any, dict[str, int]]]:
         values = [value for value in yaml.load_all(text, Loader) if value is not None]
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise ValidationFailed([Problem("", f"is not YAML: {error.problem}", "mend the line", line=line)]) from error
+        raise ValidationFailed([Problem("", f"is not YAML: {error.problem}", "fix the line", line=line)]) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ValidationFailed([Problem("", f"is not YAML: {error}", "mend the file")]) from error
+        raise ValidationFailed([Problem("", f"is not YAML: {error}", "fix the file")]) from error
     return [(value, dict(_lines(node, ""))) for value, node in zip(values, nodes, strict=False)]
 
 

@@ -28,7 +28,7 @@ class Unused:
 
     path: str
     why: str = "this version does not act on it yet"
-    mend: str = "leave it, or take it out: it changes nothing"
+    hint: str = "leave it, or take it out: it changes nothing"
     plain: tuple[object, ...] = field(default=())
     local: bool = False
 
@@ -80,7 +80,7 @@ def unused_fields(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Probl
     ]
     named = {path for _, path, _ in hits}
     return [
-        Problem(path, f"is set, but {unused.why}", unused.mend, value if isinstance(value, str) else None)
+        Problem(path, f"is set, but {unused.why}", unused.hint, value if isinstance(value, str) else None)
         for unused, path, value in hits
         if not any(path.startswith(f"{other}.") for other in named)  # what it is in is named already
     ]

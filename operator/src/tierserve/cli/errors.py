@@ -1,4 +1,4 @@
-"""Errors a user can mend: what is wrong, and what to do about it."""
+"""Errors a user can correct: what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """Ends a command with a message and its mend instead of a traceback.
+    """Ends a command with a message and its hint instead of a traceback.
 
     Args:
         message: names the field, part or file and the value that is wrong.
-        mend: the next step, as one sentence or one command.
+        hint: the next step, as one sentence or one command.
         code: exit status of the command.
     """
 
-    def __init__(self, message: str, mend: str = "", code: int = 2) -> None:
+    def __init__(self, message: str, hint: str = "", code: int = 2) -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
         self.code = code
 
     def __str__(self) -> str:
-        return f"{self.message}\n    {self.mend}" if self.mend else self.message
+        return f"{self.message}\n    {self.hint}" if self.hint else self.message
 
 
 def invalid(file: Path, problems: Iterable[Problem]) -> UserError:
-    """All mistakes of a file as one error, each with its mend under it; exit status 1."""
-    return UserError("\n".join(problem.told(str(file)) for problem in problems), code=1)
+    """All mistakes of a file as one error, each with its hint under it; exit status 1."""
+    return UserError("\n".join(problem.format(str(file)) for problem in problems), code=1)
 
 
 def run(app: Callable[[], object], name: str) -> None:

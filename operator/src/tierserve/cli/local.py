@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from tierserve.api import ValidationFailed, advice, load, unused_fields
+from tierserve.api import ValidationFailed, hints, load
 from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.service_view import service_view
 
@@ -43,14 +43,14 @@ def up(
     except FileNotFoundError as error:
         raise UserError(f"{file}: no such file", "give the path of a GenAIDeployment") from error
     except PreflightError as error:
-        raise UserError(error.message, error.mend) from error
+        raise UserError(error.message, error.hint) from error
     except StartError as error:
         raise UserError(
             str(error), f"look into {LocalService.named(_name(file)).paths.logs}, then: tierserve down"
         ) from error
     name = service.paths.name
-    for warning in [*unused_fields(load(file)), *advice(load(file))]:
-        console.print(f"[yellow]warning[/]  {warning.told()}", highlight=False)
+    for warning in hints(load(file)):
+        console.print(f"[yellow]warning[/]  {warning.format()}", highlight=False)
     console.print(f"[bold green]{name} serves at {service.endpoint}/v1[/] after {time.monotonic() - began:.0f} s")
     console.print(
         f"  try     curl {service.endpoint}/v1/chat/completions -H 'Content-Type: application/json' "

@@ -111,7 +111,7 @@ def plan(
 
 
 def read(file: Path) -> GenAIDeployment:
-    """Read and validate a file; raises UserError that names file, field and mend."""
+    """Read and validate a file; raises UserError that names file, field and hint."""
     try:
         return load(file)
     except ValidationFailed as error:
@@ -149,7 +149,7 @@ def _best(file: Path, gaid: GenAIDeployment, demand: Demand, output: str) -> Non
         if output == "json":
             write(plan_json.of_infeasible(gaid, demand, found))
             raise typer.Exit(1)
-        raise UserError(f"{file}: {found.reason}", found.mend, code=1)
+        raise UserError(f"{file}: {found.reason}", found.hint, code=1)
     other = beside(gaid, demand, found)
     if output == "json":
         write(plan_json.of_best(gaid, demand, found, other))

@@ -77,7 +77,7 @@ def of_infeasible(gaid: GenAIDeployment, demand: Demand, told: Infeasible) -> Js
                 "before": one.before,
                 "after": one.after,
                 "relative": one.relative,
-                "sentence": one.sentence,
+                "message": one.message,
             }
             for one in told.changes
         ],
@@ -160,7 +160,7 @@ def _pool(gaid: GenAIDeployment, one: PoolPlan, per_connection: float) -> Json:
         "joulesPerRequest": energy.joules_per_request,
         "costPerRequest": energy.cost_per_request,
         "criteria": [
-            {"name": c.name, "connections": finite(c.connections), "sentence": c.sentence}
+            {"name": c.name, "connections": finite(c.connections), "message": c.message}
             for c in criteria_of(gaid, one.placement, per_connection)
         ],
     }
@@ -249,7 +249,7 @@ def _order(order: InOrder | PlacementError) -> Json:
     if isinstance(order, PlacementError):
         return {
             "keepsAll": False,
-            "problems": [{"path": one.path, "message": one.message, "mend": one.mend} for one in order.problems],
+            "problems": [{"path": one.path, "message": one.message, "hint": one.hint} for one in order.problems],
         }
     return {
         "keepsAll": order.keeps,

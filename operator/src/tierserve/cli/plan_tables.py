@@ -187,7 +187,7 @@ def _criteria(gaid: GenAIDeployment, plan: Plan) -> Iterator[str]:
         criteria = criteria_of(gaid, one, each)
         binding = [c for c in criteria if c.binds(plan.connections)]
         if binding:
-            words = "; ".join(f"{c.name} binds from {c.connections + 1:,.0f} on ({c.sentence})" for c in binding)
+            words = "; ".join(f"{c.name} binds from {c.connections + 1:,.0f} on ({c.message})" for c in binding)
             yield f"One {name} site cannot hold {plan.connections:,.6g} connections at once: {words}"
         else:
             first = first_to_bind(criteria)

@@ -71,7 +71,7 @@ def plan_trace(
     try:
         work = recorded(trace, copies)
     except LoadError as error:
-        raise UserError(f"--trace: {error.message}", error.mend) from error
+        raise UserError(f"--trace: {error.message}", error.hint) from error
     if not work.length_s > 0.0:
         raise UserError(f"--trace {trace}: it ends when it begins", "give one of two requests at least")
     way = plan_confirm.way_to(work, confirm)

@@ -60,7 +60,7 @@ def execute(options: Options) -> None:
     except ValidationFailed as error:
         raise invalid(options.file, error.problems) from error
     except LoadError as error:
-        raise UserError(error.message, error.mend) from error
+        raise UserError(error.message, error.hint) from error
     except NumbaMissingError as error:
         raise UserError("the simulator needs numba", "pip install 'tierserve[simulate]'") from error
 

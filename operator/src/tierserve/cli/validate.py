@@ -11,12 +11,11 @@ from typing import Annotated
 import orjson
 import typer
 
-from tierserve.api.advice import advice
+from tierserve.api.advice import hints
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.load import examined, text_of
 from tierserve.api.problems import Problem, ValidationFailed
 from tierserve.api.text import documents, line_of
-from tierserve.api.unused import unused_fields
 from tierserve.cli.errors import UserError
 from tierserve.plan.placement import place
 
@@ -62,7 +61,7 @@ def judge_text(file: str, text: str) -> Verdict:
         return Verdict(file, error.problems, ())
     if gaid is None:
         return Verdict(file, tuple(problems), ())
-    return Verdict(file, _placed(text, _unplaceable(gaid)), _placed(text, [*unused_fields(gaid), *advice(gaid)]))
+    return Verdict(file, _placed(text, _unplaceable(gaid)), _placed(text, hints(gaid)))
 
 
 def _unplaceable(gaid: GenAIDeployment) -> Sequence[Problem]:
@@ -82,12 +81,12 @@ def _placed(text: str, problems: Sequence[Problem]) -> tuple[Problem, ...]:
 
 
 def _as_text(verdicts: Sequence[Verdict]) -> str:
-    told = [problem.told(verdict.file) for verdict in verdicts for problem in verdict.errors]
-    told += [problem.told(f"warning: {verdict.file}") for verdict in verdicts for problem in verdict.warnings]
+    lines = [problem.format(verdict.file) for verdict in verdicts for problem in verdict.errors]
+    lines += [problem.format(f"warning: {verdict.file}") for verdict in verdicts for problem in verdict.warnings]
     errors, warnings = sum(len(v.errors) for v in verdicts), sum(len(v.warnings) for v in verdicts)
     counts = [_count(errors, "error")] if errors else ["valid"]
     counts += [_count(warnings, "warning")] if warnings else []
-    return "\n".join([*told, ", ".join(counts), ""])
+    return "\n".join([*lines, ", ".join(counts), ""])
 
 
 def _count(number: int, noun: str) -> str:

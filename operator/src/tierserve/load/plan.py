@@ -23,12 +23,12 @@ DEFAULT_PROMPT = "Tell me in one sentence why the sky is blue."
 
 
 class LoadError(ValueError):
-    """A load that cannot be made: what is wrong, and the mend."""
+    """A load that cannot be made: what is wrong, and the hint."""
 
-    def __init__(self, message: str, mend: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)

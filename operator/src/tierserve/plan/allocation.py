@@ -118,14 +118,14 @@ class Change:
         path: of the field.
         before, after: its value as the file writes it.
         relative: |after - before| / before.
-        sentence: what to do, such as "raise spec.tiers[0].replicas.max from 4 to 7".
+        message: what to do, such as "raise spec.tiers[0].replicas.max from 4 to 7".
     """
 
     path: str
     before: str
     after: str
     relative: float
-    sentence: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +146,14 @@ class Infeasible:
     changed: GenAIDeployment | None
 
     @property
-    def mend(self) -> str:
+    def hint(self) -> str:
         """What to do about it."""
-        changes = " and ".join(one.sentence for one in self.changes)
+        changes = " and ".join(one.message for one in self.changes)
         return changes or "give a tier that may see the class and a model that is fast enough on it"
 
-    @property
-    def told(self) -> str:
-        """Reason and mend, as people read them."""
-        return f"{self.reason}\n    {self.mend}"
+    def format(self) -> str:
+        """Reason and hint, as people read them."""
+        return f"{self.reason}\n    {self.hint}"
 
 
 def best_allocation(

@@ -27,14 +27,14 @@ class Criterion:
         per_connection: what one connection needs (bytes, bit/s, FLOP/s).
         available: what the site has, in the same unit.
         connections: the largest N that the site can do, `inf` where a connection needs nothing.
-        sentence: the criterion in words, with its figures.
+        message: the criterion in words, with its figures.
     """
 
     name: str
     per_connection: float
     available: float
     connections: float
-    sentence: str
+    message: str
 
     def binds(self, connections: float) -> bool:
         """Tell whether so many connections are more than the site can do."""

@@ -19,7 +19,7 @@ WAIT_SHARE = 0.1
 
 
 class PlacementError(ValidationFailed):
-    """A tier can run none of its models as the objective asks; `problems` name field, value and mend."""
+    """A tier can run none of its models as the objective asks; `problems` name field, value and hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Placement:
         input_tokens, output_tokens: means over the classes that the tier serves, weighted by their shares.
         uplink_s, downlink_s: t_UL and t_DL, half the round trip and the bytes over the bandwidth.
         min_replicas, max_replicas: floor and ceiling at this site.
-        idle_s: how long the last replica stands idle before it goes, where the floor is 0; None: as a start takes.
+        scale_to_zero_after_s: how long the last replica may be idle, floor 0; None: as long as a start-up takes.
         headroom: share of the load that slots are kept for on top of it.
         standby: whether replicas stand ready as experience has it; None: where `startup_s` is a minute or more.
         startup_s: prior of the time to start a replica.
@@ -72,7 +72,7 @@ class Placement:
     meets_target: bool = True
     context_tokens: int = 4096
     headroom: float = 0.0
-    idle_s: float | None = None
+    scale_to_zero_after_s: float | None = None
     standby: bool | None = None
     sizes: Sizes = ()
     spread_known: bool = False
@@ -216,8 +216,10 @@ def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, siz
         meets_target=slots.meets_target,
         context_tokens=model.context_tokens,
         headroom=tier.replicas.headroom,
-        idle_s=tier.replicas.idle.value if tier.replicas.idle is not None else None,
-        standby=None if tier.replicas.standby is None else tier.replicas.standby == "learned",
+        scale_to_zero_after_s=tier.replicas.scale_to_zero_after.value
+        if tier.replicas.scale_to_zero_after is not None
+        else None,
+        standby=None if tier.replicas.standby is None else tier.replicas.standby == "adaptive",
         sizes=tokens.classes,
         spread_known=model.output.spread is not None,
         bounds=slots.bounds,
@@ -260,15 +262,15 @@ def _does_not_fit(gaid: GenAIDeployment, tier: Tier, index: int, model: Model) -
             f"model {model.name} ({gib(weights)} of weights, {gib(each)} a request) does not fit a replica of tier "
             f"{tier.name} ({hardware.per_replica} x {hardware.name}: {gib(have)} without the reserve)"
         ),
-        mend=f"set spec.tiers[{index}].accelerator.perReplica: {more}, allow a smaller model, or a larger accelerator",
+        hint=f"set spec.tiers[{index}].accelerator.perReplica: {more}, allow a smaller model, or a larger accelerator",
     )
 
 
 def _network_too_slow(gaid: GenAIDeployment, tier: Tier, index: int, one: Placement) -> PlacementError:
     target = gaid.spec.objective.response_time.target
     message = f"is less than what the network of tier {tier.name} takes alone ({one.network_s * 1e3:.3g} ms)"
-    mend = f"give a longer target, a nearer tier, or another spec.tiers[{index}].network"
-    return PlacementError([Problem("spec.objective.responseTime.target", message, mend, str(target))])
+    hint = f"give a longer target, a nearer tier, or another spec.tiers[{index}].network"
+    return PlacementError([Problem("spec.objective.responseTime.target", message, hint, str(target))])
 
 
 def _too_slow(gaid: GenAIDeployment, tier: Tier, model: Model, one: Placement) -> PlacementError:
@@ -287,8 +289,8 @@ def _too_slow(gaid: GenAIDeployment, tier: Tier, model: Model, one: Placement) -
         f"is less than model {model.name} on tier {tier.name} needs even alone: {alone * 1e3:.4g} ms with the "
         f"network ({one.network_s * 1e3:.3g} ms) and a tenth kept for waiting"
     )
-    mend = f"give at least {alone * 1e3:.4g}ms, fewer output tokens, or a faster model on this tier"
-    return PlacementError([Problem(path, message, mend, str(value))])
+    hint = f"give at least {alone * 1e3:.4g}ms, fewer output tokens, or a faster model on this tier"
+    return PlacementError([Problem(path, message, hint, str(value))])
 
 
 def _alone(one: Placement, percentile: float) -> float:

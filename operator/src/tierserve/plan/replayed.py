@@ -60,9 +60,9 @@ class Requests:
     sizes: Sizes = ()
 
     def __post_init__(self) -> None:
-        mend = "give the arrivals in each window"
-        if not array_of("counts", self.counts, mend).size:
-            raise complain("counts", self.counts, "of one window at least", mend)
+        hint = "give the arrivals in each window"
+        if not array_of("counts", self.counts, hint).size:
+            raise complain("counts", self.counts, "of one window at least", hint)
         above_zero("window_s", self.window_s, "give the seconds of a window")
 
     @property

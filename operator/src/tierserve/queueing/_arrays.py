@@ -23,11 +23,11 @@ def is_scalar(*values: object) -> bool:
     return all(type(v) in _SCALARS or isinstance(v, np.floating | np.integer) or np.ndim(v) == 0 for v in values)  # type: ignore[arg-type]
 
 
-def array_of(name: str, value: Real, mend: str, *, zero: bool = True) -> Array:
+def array_of(name: str, value: Real, hint: str, *, zero: bool = True) -> Array:
     """Return `value` as an array of finite numbers that are not negative (`zero=False`: positive)."""
     x = np.asarray(value, dtype=np.float64)
     good = np.isfinite(x) & ((x >= 0) if zero else (x > 0))
     if not good.all():
         need = f"finite numbers {'>=' if zero else '>'} 0"
-        raise complain(name, float(x[~good].flat[0]), need, mend)
+        raise complain(name, float(x[~good].flat[0]), need, hint)
     return x

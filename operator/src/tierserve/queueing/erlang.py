@@ -122,13 +122,13 @@ def hayward_c(c: Real, a: Real, z: Real) -> float | Array:
     Raises:
         ValueError: an argument is out of its range.
     """
-    mend = "give 1 for Poisson arrivals, more for bursts"
+    hint = "give 1 for Poisson arrivals, more for bursts"
     if is_scalar(z):
         peak = float(z)  # type: ignore[arg-type]
         if not 0.0 < peak < math.inf:
-            raise complain("z", z, "a finite number > 0", mend)
+            raise complain("z", z, "a finite number > 0", hint)
         return erlang_c(c / peak, a / peak) if is_scalar(c, a) else erlang_c(np.divide(c, peak), np.divide(a, peak))  # type: ignore[operator]
-    peaks = array_of("z", z, mend, zero=False)
+    peaks = array_of("z", z, hint, zero=False)
     return erlang_c(np.divide(c, peaks), np.divide(a, peaks))
 
 

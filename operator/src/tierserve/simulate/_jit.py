@@ -1,4 +1,4 @@
-"""numba's compiler behind a typed door, with the mend where it is not installed."""
+"""numba's compiler behind a typed door, with the hint where it is not installed."""
 
 from __future__ import annotations
 

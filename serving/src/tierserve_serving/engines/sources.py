@@ -11,7 +11,7 @@ _KNOWN_LATER = ("hf", "oci", "pvc")
 
 
 class SourceError(ValueError):
-    """The source cannot be used; the message starts with the field's name and ends with the mend."""
+    """The source cannot be used; the message starts with the field's name and ends with the hint."""
 
 
 def check_source(source: str) -> None:

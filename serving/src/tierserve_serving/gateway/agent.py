@@ -307,7 +307,7 @@ def main() -> None:
     try:
         asyncio.run(serve(path, watch=arguments.watch))
     except (OSError, ValidationError) as error:
-        parser.exit(2, f"gateway agent: {path}: {error}\n    mend the file or free the address, and start it again\n")
+        parser.exit(2, f"gateway agent: {path}: {error}\n    fix the file or free the address, and start it again\n")
 
 
 if __name__ == "__main__":

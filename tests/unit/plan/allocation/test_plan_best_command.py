@@ -143,7 +143,7 @@ def test_where_nothing_fits_the_reason_and_the_smallest_change_end_the_command(r
     assert isinstance(result.exception, UserError)
     assert result.exception.code == 1
     assert "100 requests per second cannot be served within the target" in result.exception.message
-    assert re.fullmatch(r"raise spec.objective.caps.costPerHour from 1 to [\d.]+", result.exception.mend)
+    assert re.fullmatch(r"raise spec.objective.caps.costPerHour from 1 to [\d.]+", result.exception.hint)
 
 
 def test_where_nothing_fits_json_has_reason_and_changes(run: Run) -> None:

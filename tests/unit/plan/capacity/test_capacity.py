@@ -156,8 +156,8 @@ def test_criteria_say_from_which_connections_one_site_cannot_do(service: Service
     assert bandwidth.connections == math.ceil(10e9 / 8192) - 1
     assert compute.connections == math.floor(200 * 312e12 * cloud.target_s / 13.1e12)
     assert first_to_bind((memory, bandwidth, compute)) is compute
-    assert "13.1 TFLOP / 2.96 s x connections > 62.4 PFLOP/s" in compute.sentence
-    assert "250 MiB a request x connections > " in memory.sentence
+    assert "13.1 TFLOP / 2.96 s x connections > 62.4 PFLOP/s" in compute.message
+    assert "250 MiB a request x connections > " in memory.message
 
 
 def test_the_sweep_has_a_curve_for_each_tier_and_sharp_edges(service: Service) -> None:
@@ -198,7 +198,7 @@ def test_a_target_that_the_longest_answers_miss_even_alone_says_how_long_they_ta
     # of 8 ms, 680.7 tokens at 50 us and contexts of 300 + 380.7 (300 + 190.4) at 0.1 us make 3.1064 s; / 0.9 + 40 ms
     with pytest.raises(PlacementError, match="needs even alone: 3492 ms") as told:
         place(service({"spec.models.0.output.spread": 0.5}))
-    given = float(told.value.problems[0].mend.split("give at least ")[1].split("ms")[0])
+    given = float(told.value.problems[0].hint.split("give at least ")[1].split("ms")[0])
     place(service({"spec.models.0.output.spread": 0.5, "spec.objective.responseTime.target": f"{given + 1:.0f}ms"}))
 
 

@@ -1,4 +1,4 @@
-"""Which model runs where, with what times, and the errors that name field and mend."""
+"""Which model runs where, with what times, and the errors that name field and hint."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_a_measured_model_too_slow_even_alone_is_an_error(service: Service) -> N
         place(service({"spec.models.0.profile.alpha": "20ms"}))
     (problem,) = caught.value.problems
     assert problem.path == "spec.objective.responseTime.target"
-    assert "3s is less than model large on tier cloud needs even alone: 4" in problem.sentence
-    assert problem.mend.startswith("give at least 4")
+    assert "3s is less than model large on tier cloud needs even alone: 4" in problem.message_with_value
+    assert problem.hint.startswith("give at least 4")
 
 
 def test_an_estimate_too_slow_is_placed_and_marked(service: Service) -> None:
@@ -78,7 +78,7 @@ def test_a_request_that_does_not_fit_beside_the_weights_is_an_error(service: Ser
     (problem,) = caught.value.problems
     assert problem.path == "spec.models[0].memory"
     assert "16 GiB of weights, 70 GiB a request) does not fit a replica of tier cloud" in problem.message
-    assert "perReplica: 2" in problem.mend
+    assert "perReplica: 2" in problem.hint
 
 
 def test_bounds_and_start_up_come_from_the_tier(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""What must hold before anything starts on this machine; each miss names the part and the mend."""
+"""What must hold before anything starts on this machine; each miss names the part and the hint."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ GIB = 2**30
 class PreflightError(Exception):
     """Something is missing on this machine."""
 
-    def __init__(self, message: str, mend: str) -> None:
+    def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
 
 def check(placements: Sequence[Placement], port: int | None) -> None:
@@ -51,7 +51,7 @@ def check_haproxy(find: Callable[[], object] = binary.find_haproxy) -> None:
     try:
         find()
     except binary.GatewayError as error:
-        raise PreflightError(f"gateway: {error.message}", error.mend) from error
+        raise PreflightError(f"gateway: {error.message}", error.hint) from error
 
 
 def memory_needed(placements: Sequence[Placement]) -> int:
