@@ -112,7 +112,7 @@ def load_trace(name: str | Path, *, seed: int = 0) -> Trace:
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = getattr(error, "strerror", None) or error
         raise LoadError(
-            f"trace {name}: {reason}", f"give the path of a file, or one of {', '.join(_SHIPPED)}"
+            f"no trace {name} ({reason})", f"shipped are {', '.join(_SHIPPED)}; or give the path of a file"
         ) from None
     return _read(path, path.name.split(".")[0] or path.name, path.name, seed)
 
