@@ -10,9 +10,9 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from tierserve.cli.errors import UserError
-from tierserve.cli.load import load
-from tierserve.cli.plan import plan
-from tierserve.cli.simulate import simulate
+from tierserve.cli.loadgen.command import load
+from tierserve.cli.plan.command import plan
+from tierserve.cli.simulate.command import simulate
 
 SERVICE = str(Path(__file__).parents[3] / "examples" / "stores.yaml")
 COMMANDS = {"plan": (plan, SERVICE), "simulate": (simulate, SERVICE), "load": (load, "http://127.0.0.1:9")}
