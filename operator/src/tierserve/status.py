@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from tierserve.api import GenAIDeployment, unused_fields
+from tierserve.api import GenAIDeployment, hints
 from tierserve.api.problems import Problem
 from tierserve.api.tiers import Tier
 from tierserve.plan.energy import energy_of
@@ -102,18 +102,19 @@ def status(
         for p in placements
     ]
     conditions = [
+        _accepted(gaid, cluster=cluster),
         _ready(placements, observed, pools),
         _degraded(observed, pools),
         _scaling_ready(pools),
         _slo_met(pools),
         _profile_fits(pools),
     ]
-    conditions.insert(1, _progressing(gaid, pools))
+    conditions.insert(2, _progressing(gaid, pools))
     generation = gaid.metadata.generation or 0
     return {
         "observedGeneration": generation,
         "endpoint": observed.endpoint,
-        "ready": conditions[0].status,
+        "ready": conditions[1].status,
         "replicas": sum(p["running"] or 0 for p in pools),
         "tiers": f"{sum(1 for p in pools if p['ready'])}/{len(pools)}",
         "p95": _slowest(pools),
@@ -122,7 +123,6 @@ def status(
         "conditions": [_stamped(c, generation, observed.now, previous) for c in conditions],
         "pools": pools,
         "parts": dict(observed.parts),
-        "unused": [problem.path for problem in unused_fields(gaid, cluster=cluster)],
     }
 
 
@@ -145,14 +145,12 @@ def refused(gaid: Mapping[str, Any], problems: Sequence[Problem], now: float, pr
         previous: the status before.
     """
     generation = int(gaid["metadata"].get("generation") or 0)
-    words = "; ".join(
-        f"{p.path}: {p.message_with_value}: {p.hint}" if p.hint else f"{p.path}: {p.message_with_value}"
-        for p in problems
-    )
+    words = _in_words(problems)
     conditions = [
+        Condition("Accepted", "False", "CannotBePlanned", words),
         Condition("Ready", "False", "CannotBePlanned", "the last spec cannot be served; what ran before is left alone"),
         Condition("Progressing", "False", "CannotBePlanned", "nothing is changed until the spec is corrected"),
-        Condition("Degraded", "True", "CannotBePlanned", words[:1000]),
+        Condition("Degraded", "True", "CannotBePlanned", words),
     ]
     stamped = [_stamped(c, generation, now, previous) for c in conditions]
     others = [c for c in (previous or {}).get("conditions", ()) if c["type"] in {"ScalingReady", "SloMet"}]
@@ -232,6 +230,19 @@ def _sum(pools: Sequence[Mapping[str, Any]], name: str) -> float | None:
     """Over all pools; None where one of them is unknown, since a part would look like the whole."""
     values = [p[name] for p in pools]
     return None if None in values else round(sum(values), 2)
+
+
+def _accepted(gaid: GenAIDeployment, *, cluster: bool) -> Condition:
+    """Whether the spec can be served; fields without effect and values that do not go together are listed."""
+    found = hints(gaid, cluster=cluster)
+    if found:
+        return Condition("Accepted", "True", "AcceptedWithHints", _in_words(found))
+    return Condition("Accepted", "True", "Accepted", "every field of the spec is acted on")
+
+
+def _in_words(problems: Sequence[Problem]) -> str:
+    """Field, what about it and hint of each, within the length of a condition's message."""
+    return "; ".join(": ".join(filter(None, (p.path, p.message_with_value, p.hint))) for p in problems)[:1000]
 
 
 def _ready(placements: Sequence[Placement], observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:

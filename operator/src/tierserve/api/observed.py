@@ -90,4 +90,3 @@ class Status(StatusPart):
     endpoint: str | None = Field(None, max_length=512, description="Address of the gateway.")
     pools: tuple[PoolStatus, ...] = Field((), max_length=1024, description="Each tier at each site.")
     parts: dict[str, bool] | None = Field(None, description="Parts of the service and whether they run.")
-    unused: tuple[str, ...] = Field((), max_length=64, description="Fields set that this version does not act on.")
