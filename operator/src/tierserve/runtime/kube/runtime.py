@@ -17,7 +17,7 @@ from tierserve.api import GenAIDeployment
 from tierserve.observe.agents import AgentReader
 from tierserve.observe.kube import observed
 from tierserve.observe.kube_pods import pod_problems
-from tierserve.observe.kube_refusals import gateway_refusals, is_upgrading, pool_refusals
+from tierserve.observe.kube_refusals import gateway_refusals, is_upgrading, pool_refusals, start_failures
 from tierserve.plan.placement import Placement
 from tierserve.render.kube import KINDS, OPTIONAL_KINDS, kube_objects
 from tierserve.render.kube_gateway import agents_url
@@ -146,7 +146,8 @@ class KubeRuntime:
             self.cluster.children("v1", "Pod", namespace, gaid.name), self.cluster.warnings(namespace)
         )
         refusals = pool_refusals(gaid, placements, children, events or (), pods)
-        return [*refusals, *pod_problems(gaid, pods, placements, self.clock())]
+        failures = start_failures(placements, events or (), pods)
+        return [*refusals, *failures, *pod_problems(gaid, pods, placements, self.clock())]
 
     async def _children(self, gaid: GenAIDeployment) -> Sequence[Object]:
         """RayServices and Deployments as the watches saw them, or as they are where a watch shows less than was made.
