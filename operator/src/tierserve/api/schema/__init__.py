@@ -1,1 +1,0 @@
-"""CustomResourceDefinition, CEL rules and validation made from the models."""

@@ -1,1 +1,0 @@
-"""The resource of version v1alpha1 as frozen values."""

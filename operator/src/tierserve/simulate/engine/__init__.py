@@ -1,1 +1,0 @@
-"""Events, slots, token batches and gateway of the simulator."""
