@@ -1,1 +1,0 @@
-"""The scaling decision: (observation, state, settings) -> (decision, state). Pure; imports `queueing` only."""

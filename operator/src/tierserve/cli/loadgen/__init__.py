@@ -1,1 +1,0 @@
-"""`tierserve load`."""

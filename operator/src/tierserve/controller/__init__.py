@@ -1,1 +1,0 @@
-"""The operator: handlers, work queue, reconciler, settings, metrics, events, logs. Only here is kopf imported."""

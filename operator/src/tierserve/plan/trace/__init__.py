@@ -1,1 +1,0 @@
-"""Replicas for a recorded trace: replay of its arrivals, and search by simulation."""

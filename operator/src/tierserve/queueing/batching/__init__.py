@@ -1,1 +1,0 @@
-"""Queues whose servers are batches: profile, response times, bursts, prefill stalls."""

@@ -1,1 +1,0 @@
-"""Gateway: deployment -> HAProxy configuration and its agent's configuration."""

@@ -1,1 +1,0 @@
-"""Status of the resource: conditions, pools, profile. Pure."""

@@ -1,1 +1,0 @@
-"""OpenAI-compatible HTTP layer of a replica."""

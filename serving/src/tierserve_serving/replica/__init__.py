@@ -1,1 +1,0 @@
-"""One replica: slots, worker, counters."""
