@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -17,9 +17,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from tierserve.api.deployment import GROUP, PLURAL
+from tierserve.api.v1alpha1.deployment import GROUP, PLURAL
 from tierserve.cli.errors import UserError, run
-from tierserve.cli.service_view import service_view
+from tierserve.cli.view import service_view
 
 RESOURCE = f"{PLURAL}.{GROUP}"
 INSTALL = "is the CRD installed? kubectl apply -f crds/genaideployments.yaml"
@@ -44,7 +44,7 @@ def status(
     context: Context = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every two seconds until Ctrl-C.")] = False,
-    output: Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="Form of the figures.")] = "table",
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
 ) -> None:
     """Show tiers, replicas, lambda, rho, predicted and observed p95, and why.
 
@@ -135,7 +135,7 @@ def _kubectl(*arguments: str) -> str:
     if done.returncode:
         words = done.stderr.strip() or f"kubectl ended with {done.returncode}"
         missing = "the server doesn't have a resource type" in words
-        raise UserError(words, INSTALL if missing else "see kubectl get gaid -A", code=1)
+        raise UserError(words, INSTALL if missing else "see kubectl get gaid -A")
     return done.stdout
 
 
