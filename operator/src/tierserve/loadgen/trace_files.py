@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tierserve.loadgen.scenario import LoadError
+from tierserve.loadgen.errors import LoadError
 
 _Request = tuple[float, int, int]  # arrival in seconds of any origin, input tokens, output tokens
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tierserve.loadgen.scenario import LoadError
+from tierserve.loadgen.errors import LoadError
 from tierserve.loadgen.trace_files import read_columns
 
 Floats = NDArray[np.float64]
