@@ -6,22 +6,24 @@ One table; whoever makes a field work takes its line away.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from tierserve.api.definition import at, schema
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.document import nodes, to_document
 from tierserve.api.problems import Problem
+from tierserve.api.structure import completed
 
 NO_NODES = "only a cluster acts on it: on this machine there are no nodes to choose from"
 
-ONLY_PLANNED = "only `tierserve plan --best` acts on it"
+ONLY_PLANNED = "only `tierserve plan --best` reads it"
 SEE_PLAN = "see what it would change with tierserve plan FILE --best, which says how to bring the file near that"
 
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """A field at `path`; it counts as set when it holds something other than one of `plain`.
+    """A field at `path`; it counts as set when it holds something other than its default.
 
     What is `local` is acted on by the operator and not by the runtime on one machine.
     """
@@ -29,7 +31,6 @@ class Unused:
     path: str
     why: str = "this version does not act on it yet"
     hint: str = "leave it, or take it out: it changes nothing"
-    plain: tuple[object, ...] = field(default=())
     local: bool = False
 
 
@@ -38,15 +39,8 @@ UNUSED: tuple[Unused, ...] = (
         "spec.objective.optimize",
         f"{ONLY_PLANNED}: what runs is the first model of each tier that meets the objective, in the order of overflow",
         SEE_PLAN,
-        plain=("cost",),
     ),
     Unused("spec.objective.caps", f"{ONLY_PLANNED}: what runs may take more", SEE_PLAN),
-    Unused(
-        "spec.models[].engine",
-        "this version does not start vLLM; it plans for it",
-        "to run the file on this machine use emulated or llamacpp",
-        plain=("emulated", "llamacpp"),
-    ),
     Unused(
         "spec.models[].quality",
         f"{ONLY_PLANNED}, between plans as good otherwise: what runs is the first model that fits and is in time",
@@ -54,16 +48,8 @@ UNUSED: tuple[Unused, ...] = (
     ),
     Unused("spec.tiers[].placement", NO_NODES, local=True),
     Unused("spec.tiers[].sites[].placement", NO_NODES, local=True),
-    Unused("spec.tiers[].accelerator.type", "nodes are chosen by placement alone"),
     Unused("spec.traffic[].origin", f"{ONLY_PLANNED}: requests of a class may come in anywhere", SEE_PLAN),
-    Unused("spec.cache"),
-    Unused("spec.pipeline"),
-    Unused("spec.sync"),
-    Unused("spec.guard"),
     Unused("spec.gateway.tls", "the gateway speaks plain HTTP on loopback", local=True),
-    Unused("spec.gateway.tls.mutual", "gateway and tiers speak plain HTTP to each other", plain=(False,)),
-    Unused("spec.gateway.auth", "the gateway asks nobody who they are", plain=({"mode": "none"},)),
-    Unused("spec.gateway.rateLimits"),
 )
 
 
@@ -87,4 +73,6 @@ def unused_fields(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Probl
 
 
 def _first_set(unused: Unused, whole: Mapping[str, Any]) -> tuple[str, Any] | None:
-    return next((hit for hit in nodes(whole, unused.path) if hit[1] not in unused.plain), None)
+    field = at(schema(), unused.path)
+    default = completed({}, field) if field.get("type") == "object" else field.get("default")
+    return next((hit for hit in nodes(whole, unused.path) if hit[1] != default), None)

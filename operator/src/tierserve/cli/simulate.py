@@ -28,6 +28,7 @@ class Options:
     initial: int | None
     router: str
     failures: tuple[str, ...]
+    answer_cache: str | None
     prompts: int | None
     prefixes: str | None
     prefix_cache: int | None
@@ -62,9 +63,11 @@ def simulate(
         list[str] | None,
         typer.Option(help="Replicas that die, e.g. 10m=2: two after ten minutes, 10m=2@POOL \\[the first], repeatable"),
     ] = None,
-    prompts: Annotated[
-        int | None, typer.Option(help="Different prompts that are asked, for spec.cache \\[all differ]")
+    answer_cache: Annotated[
+        str | None,
+        typer.Option(help="What if a tier cached answers, e.g. edge=10m,2Gi; no gateway does yet \\[none]"),
     ] = None,
+    prompts: Annotated[int | None, typer.Option(help="Number of different prompts, for --answer-cache")] = None,
     prefixes: Annotated[
         str | None, typer.Option(help="Beginnings of prompts and their tokens, e.g. 50=1000 \\[none are shared]")
     ] = None,
@@ -85,7 +88,7 @@ def simulate(
 
       tierserve simulate service.yaml --rate 5,40,5 --policy ours --policy hpa --policy kpa=0.5
 
-      tierserve simulate service.yaml --rate 20 --prompts 10000 --prefixes 50=1000
+      tierserve simulate service.yaml --rate 20 --prefixes 50=1000
 
       tierserve simulate service.yaml --pool cloud-default --rate 20 --duration 1h --fail 10m=2 -o json
     """
@@ -93,7 +96,7 @@ def simulate(
         raise UserError(f"--output {output!r} is unknown", "choose table or json")
     options = Options(
         file, pool, trace, rate, duration, copies, tuple(policy or ("ours",)), startup, startup_spread, ttft, initial,
-        router, tuple(fail or ()), prompts, prefixes, prefix_cache, zipf, seed, out, output,
+        router, tuple(fail or ()), answer_cache, prompts, prefixes, prefix_cache, zipf, seed, out, output,
     )  # fmt: skip
     from tierserve.cli.simulate_run import execute
 
