@@ -1,0 +1,30 @@
+"""`spec.gateway`: the endpoint in front of the tiers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tierserve.api.units import Duration
+from tierserve.api.v1alpha1.base import Part, Subdomain
+
+
+class Tls(Part):
+    """Encryption between clients and gateway."""
+
+    secret_name: Subdomain = Field(description="Secret of type kubernetes.io/tls.")
+
+
+class Gateway(Part):
+    """The one endpoint in front of the tiers."""
+
+    max_queue: int = Field(1024, ge=0, le=1_000_000, description="Most requests that wait in the gateway.")
+    queue_order: Literal["adaptiveLIFO", "arrival"] = Field(
+        "adaptiveLIFO",
+        description="Order of the queue: `arrival`, first in, first out; or `adaptiveLIFO`, the same while all are "
+        "answered within the target, newest first once the oldest would miss it.",
+    )
+    queue_timeout: Duration = Field(Duration("30s"), description="Longest wait before 503 with Retry-After.")
+    response_timeout: Duration = Field(Duration("10m"), description="Longest silence of a tier before 504.")
+    tls: Tls | None = Field(None, description="Encryption; none when left out.")
