@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from tierserve.loadgen.scenario import LoadError
+from tierserve.loadgen.errors import LoadError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

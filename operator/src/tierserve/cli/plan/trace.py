@@ -21,7 +21,7 @@ from tierserve.cli.plan.command import console, write
 from tierserve.cli.plan.confirm import Simulated, number
 from tierserve.cli.plan.table import estimated, fitted, ms, rate_of
 from tierserve.cli.simulate.inputs import recorded
-from tierserve.loadgen.scenario import LoadError
+from tierserve.loadgen.errors import LoadError
 from tierserve.plan.placement import Placement, place
 from tierserve.plan.trace.replay import (
     CLOSE_WINDOWS,
