@@ -8,7 +8,8 @@ import pytest
 
 from tierserve.api import ValidationFailed, parse
 from tierserve.api.schema.definition import at, schema
-from tierserve.api.warnings import ONLY_PLANNED, UNUSED, unused_fields
+from tierserve.api.schema.unused import ONLY_PLANNED, UNUSED
+from tierserve.api.warnings import unused_fields
 
 HEAD = {"apiVersion": "serving.tierserve.io/v1alpha1", "kind": "GenAIDeployment", "metadata": {"name": "assistant"}}
 MODEL: dict[str, Any] = {"name": "large", "engine": "emulated"}

@@ -11,10 +11,10 @@ from typing import Annotated
 import orjson
 import typer
 
-from tierserve.api.advice import hints
 from tierserve.api.errors import Problem, ValidationFailed
 from tierserve.api.loading import examined, text_of
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
+from tierserve.api.warnings import hints
 from tierserve.api.yaml_source import documents, line_of
 from tierserve.cli.errors import UserError
 from tierserve.plan.placement import place

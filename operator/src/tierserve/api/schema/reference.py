@@ -14,8 +14,8 @@ from typing import Any
 from tierserve.api.presets import ACCELERATORS, TIERS, AcceleratorPreset, TierPreset
 from tierserve.api.schema.definition import schema
 from tierserve.api.schema.rules import RULES
+from tierserve.api.schema.unused import UNUSED
 from tierserve.api.schema.validation import EXAMPLES
-from tierserve.api.warnings import UNUSED
 
 INTRODUCTION = """\
 # Reference: the fields of a GenAIDeployment
