@@ -14,6 +14,10 @@ class Tls(Part):
     """Encryption between clients and gateway."""
 
     secret_name: Subdomain = Field(description="Secret of type kubernetes.io/tls.")
+    plain_http: Literal["redirect", "refuse"] = Field(
+        "redirect",
+        description="What a gateway that serves TLS answers to plain HTTP: 308 to the same address with https, or 403.",
+    )
 
 
 class Gateway(Part):
