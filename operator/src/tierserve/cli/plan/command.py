@@ -50,7 +50,7 @@ def plan(
     ] = False,
     trace: Annotated[
         str | None,
-        typer.Option(help="What a trace needs: azure-code, mooncake-conversation or a CSV file of such columns"),
+        typer.Option(help="What a trace needs: azure-code, mooncake-conversation or a file (docs/load.md)"),
     ] = None,
     copies: Annotated[
         int | None, typer.Option(min=1, max=MOST_COPIES, help="Trace: each request as so many, within 5 s [1]")
