@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from tierserve.api import GenAIDeployment
 from tierserve.cli.errors import UserError
+from tierserve.cli.pictures import Picture
 from tierserve.cli.plan.command import console
 from tierserve.cli.simulate import inputs
 from tierserve.cli.simulate.command import Options
@@ -70,7 +70,7 @@ class TiersOutcome:
     aborted: int
 
 
-def execute_tiers(gaid: GenAIDeployment, placements: Sequence[Placement], options: Options) -> None:
+def execute_tiers(gaid: GenAIDeployment, placements: Sequence[Placement], options: Options, picture: Picture) -> None:
     """Run each rule on all pools at once and show it."""
     from tierserve.report.simulated import draw_tiers
 
@@ -83,9 +83,9 @@ def execute_tiers(gaid: GenAIDeployment, placements: Sequence[Placement], option
         for rule, value in chosen
     }
     outcomes = [_outcome(rule, value, found[inputs.label(rule, value)], goal) for rule, value in chosen]
-    picture = options.out or Path("out") / f"simulate-{gaid.name}.png"
-    draw_tiers(found, traffic.work.length_s, picture)
-    _show(outcomes, options, traffic, picture)
+    picture.draw(lambda path: draw_tiers(found, traffic.work.length_s, path))
+    _show(outcomes, options, traffic, picture.written)
+    picture.report()
 
 
 def _goal(gaid: GenAIDeployment, options: Options) -> Objective:
@@ -250,10 +250,10 @@ def _part(name: str, found: TiersResult, goal: Objective, mine: Mask, passed_on:
     )
 
 
-def _show(outcomes: Sequence[TiersOutcome], options: Options, traffic: Traffic, picture: Path) -> None:
+def _show(outcomes: Sequence[TiersOutcome], options: Options, traffic: Traffic, picture: str | None) -> None:
     work = traffic.work
     if options.output == "json":
-        body = {"requests": len(work), "seconds": work.length_s, "picture": str(picture),
+        body = {"requests": len(work), "seconds": work.length_s, "picture": picture,
                 "policies": [_document(one) for one in outcomes]}  # fmt: skip
         print(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
         return
@@ -266,7 +266,8 @@ def _show(outcomes: Sequence[TiersOutcome], options: Options, traffic: Traffic, 
         for part in (*one.parts, one.total):
             table.add_row(f"{one.policy}={one.value:g}" if part is one.parts[0] else "", *_cells(part))
     out.print(table)
-    out.print(f"picture: {picture}")
+    if picture:
+        out.print(f"picture: {picture}")
 
 
 def _document(one: TiersOutcome) -> Mapping[str, object]:
