@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tierserve.api.v1alpha1.base import MODEL_NAME_LENGTH
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
 from tierserve_serving.gateway import haproxy as binary
 
@@ -23,6 +24,11 @@ CLASSES = (
     GatewayClass("chat", ("edge", "cloud")),
     GatewayClass("personal", ("device",)),
     GatewayClass("health", ("edge",)),
+)
+LONGEST = "x" * (MODEL_NAME_LENGTH - 9)
+LONG_NAMES = tuple(  # as many models as a file may have, with the longest names
+    dataclasses.replace(POOLS[k % 4], name=f"{POOLS[k % 4].name}-{k}", models=(f"org/M:{k:02}@{LONGEST}",))
+    for k in range(16)
 )
 SPEC = GatewaySpec(
     service="assistant",
@@ -54,6 +60,7 @@ def test_the_whole_file_is_as_agreed():
         {"pools": tuple(dataclasses.replace(p, models=()) for p in POOLS)},
         {"resolve": True},
         {"pools": tuple(dataclasses.replace(p, sleeps=True) for p in POOLS)},
+        {"pools": LONG_NAMES},
     ],
 )
 def test_haproxy_takes_every_form_of_it(tmp_path, change):
