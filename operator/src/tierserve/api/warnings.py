@@ -52,7 +52,7 @@ UNUSED: tuple[Unused, ...] = (
         f"{ONLY_PLANNED}, between plans as good otherwise: what runs is the first model that fits and is in time",
         SEE_PLAN,
     ),
-    Unused("spec.tiers[].placement", NO_NODES, local=True),
+    Unused("spec.tiers[].placement", NO_NODES, plain=({"nodesOnDemand": False},), local=True),
     Unused("spec.tiers[].sites[].placement", NO_NODES, local=True),
     Unused("spec.tiers[].accelerator.type", "nodes are chosen by placement alone"),
     Unused("spec.traffic[].origin", f"{ONLY_PLANNED}: requests of a class may come in anywhere", SEE_PLAN),
