@@ -29,6 +29,7 @@ from tierserve_serving.gateway.decisions import Decisions, commands
 from tierserve_serving.gateway.holders import Holders
 from tierserve_serving.gateway.logs import LogReceiver, RequestRecord
 from tierserve_serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
+from tierserve_serving.gateway.model_reader import ModelReader
 from tierserve_serving.gateway.offered import OfferedCounter
 from tierserve_serving.gateway.window import Window
 
@@ -48,6 +49,7 @@ class Agent:
         self.decisions = Decisions()
         self.offered = OfferedCounter(config)
         self.holders = Holders(f"{config.admin_socket}.wake")
+        self.reader = ModelReader(config)
         self.receiver = LogReceiver(self._take)
         self.states: dict[str, admin.PoolState] = {}
         self.polled: float | None = None
@@ -76,12 +78,14 @@ class Agent:
             log.error("%s: %s; going on with the old configuration", self.path, error)
             return
         self.offered.configure(self.config)
+        self.reader.configure(self.config)
         self._name()
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """Serves and polls until cancelled."""
         transport = await self._listen_for_logs()
         runner = await self._serve()
+        await self.reader.start()
         if ready is not None:
             ready.set()
         try:
@@ -90,6 +94,7 @@ class Agent:
                 tasks.create_task(self._poll_gateway())
         finally:
             self.holders.close()
+            await self.reader.close()
             await runner.cleanup()
             if transport is not None:
                 transport.close()
