@@ -50,7 +50,7 @@ async def test_what_no_replica_can_answer_is_refused_at_once_and_wakes_no_tier(r
         error = json.loads(text)["error"]
         assert (got, error["code"], error["type"]) == (status, code, "invalid_request_error"), (method, path)
         assert ("Allow" in found) == (status == 405)
-    for body in ({"model": "gpt-4o-mini"}, {}, {"model": None}, {"model": 5}, {"model": ["light"]}, [], "light"):
+    for body in ({"model": "gpt-4o-mini"}, {"model": 5}, {"model": ["light"]}, {"model": {}}, [], "light", None):
         reply = await rig.post(data=json.dumps(body))
         assert reply.status == (404 if body == {"model": "gpt-4o-mini"} else 400), body
         assert reply.error["type"] == "invalid_request_error"

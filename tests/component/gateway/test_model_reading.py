@@ -37,7 +37,7 @@ BODIES = {
     "an escaped letter": '{"model": "\\u006frg/large"}',
     "an escaped key": '{"mod\\u0065l": "org/large"}',
     "blanks": '\n{ "a" : [ ] ,\t"model"\r\n:  "org/large" }\n',
-    "beside a model of a message": '{"messages": [{"model": "light"}], "tools": {"model": "light"}, "model": "org/large"}',
+    "beside a model of a message": '{"messages": [{"model": "light"}], "x": {"model": "light"}, "model": "org/large"}',
     "in a text": json.dumps({"messages": '{"model": "light"}, "model": "light"', "model": "org/large"}),
     "after deep nesting": json.dumps({"tools": nested(60), "model": "org/large"}),
     "beside a quote and a backslash": json.dumps({"messages": '\\"}], "model": "light" \\', "model": "org/large"}),
@@ -56,6 +56,12 @@ async def test_the_model_of_a_request_decides_however_it_is_written(rig, body):
     assert reply.headers["X-Request-ID"] == headers["x-request-id"]
     assert float(headers["x-request-start"].removeprefix("t=")) > 0
     assert "x-tierserve-model" not in headers
+
+
+@pytest.mark.parametrize("body", ['{"n": 1}', '{"model": null}'])
+async def test_without_a_model_any_tier_may_serve_it_as_with_vllm(rig, body):
+    await two_models(rig)
+    assert (await rig.post(data=body)).pool == "edge-a"
 
 
 async def test_a_header_cannot_choose_the_model(rig):

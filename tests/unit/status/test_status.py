@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tierserve.api import Problem, load
-from tierserve.api.models import Profile
+from tierserve.api.v1alpha1.models import Profile
 from tierserve.plan.placement import place
-from tierserve.status import Observed, PoolObserved, is_short, known, refused, status
-from tierserve.status_profile import duration
+from tierserve.status.build import Observed, PoolObserved, is_short, known, refused, status
+from tierserve.status.profile import duration
 
 GAID = load(Path(__file__).parents[3] / "examples" / "assistant.yaml")
 PLACEMENTS = place(GAID)
@@ -39,6 +39,7 @@ def conditions(observed: Observed, previous: dict | None = None) -> dict[str, di
 def test_all_is_well_when_every_pool_serves_within_its_target():
     answer = {kind: c["status"] for kind, c in conditions(well()).items()}
     assert answer == {
+        "Accepted": "True",
         "Ready": "True",
         "Progressing": "False",
         "Degraded": "False",
@@ -194,10 +195,14 @@ def test_a_measured_time_reads_back_as_it_was(seconds):
     assert duration(seconds).value == pytest.approx(seconds, rel=1e-3, abs=1e-15)
 
 
-def test_fields_that_are_not_acted_on_are_named():
+def test_accepted_lists_the_fields_that_nothing_acts_on():
+    (accepted,) = (c for c in status(GAID, PLACEMENTS, well())["conditions"] if c["type"] == "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("True", "Accepted")
     changed = GAID.spec.objective.model_copy(update={"optimize": "energy"})
     gaid = GAID.model_copy(update={"spec": GAID.spec.model_copy(update={"objective": changed})})
-    assert "spec.objective.optimize" in status(gaid, PLACEMENTS, well())["unused"]
+    (accepted,) = (c for c in status(gaid, PLACEMENTS, well())["conditions"] if c["type"] == "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("True", "AcceptedWithHints")
+    assert "spec.objective.optimize" in accepted["message"]
 
 
 def test_what_is_not_known_is_left_out_where_null_is_no_value():
@@ -213,6 +218,7 @@ def test_a_spec_that_cannot_be_served_keeps_what_was_known_and_says_field_and_me
     assert (found["endpoint"], found["pools"], found["observedGeneration"]) == ("http://here", [1], 4)
     by_type = {c["type"]: c for c in found["conditions"]}
     assert by_type["Degraded"]["message"] == ("spec.tiers[0].replicas.max: 0 is less than min (1): give max at least 1")
+    assert by_type["Accepted"] == by_type["Degraded"] | {"type": "Accepted", "status": "False"}
     assert (by_type["Ready"]["status"], by_type["SloMet"]["status"]) == ("False", "True")
 
 

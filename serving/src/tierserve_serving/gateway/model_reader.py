@@ -20,9 +20,9 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from tierserve_serving import errors
-from tierserve_serving.errors import ApiError
 from tierserve_serving.gateway.agent_config import AgentConfig
+from tierserve_serving.openai import errors
+from tierserve_serving.openai.errors import ApiError
 
 MODEL_HEADER = "X-TierServe-Model"
 MOST_HELD_BYTES = 128 * 2**20
@@ -124,13 +124,19 @@ class ModelReader:
 
 
 def find_model(body: bytes, known: tuple[str, ...]) -> str:
-    """The field `model` of a request; `ApiError` (400 or 404) where no replica could serve it."""
+    """The field `model` of a request, the first of `known` (any model) where it has none.
+
+    Raises:
+        ApiError: 400 or 404, no replica could serve it.
+    """
     document = _parse(body)
     if not isinstance(document, dict):
         raise errors.invalid("The body must be a JSON object")
     model = document.get("model")
+    if model is None:
+        return known[0]
     if not isinstance(model, str):
-        raise errors.invalid("'model' is required and must be a string", "model")
+        raise errors.invalid("'model' must be a string", "model")
     if model not in known:
         raise errors.model_not_found(model, known)
     return model

@@ -1,0 +1,113 @@
+"""Errors as OpenAI's API shapes them, so that its clients raise the exception their users expect."""
+
+from __future__ import annotations
+
+import orjson
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class ApiError(Exception):
+    """An answer other than 200.
+
+    Attributes:
+        status: HTTP status.
+        kind: the field `type`, such as `invalid_request_error`.
+        param: the request field that is wrong, if one is.
+        code: a short word for programs, such as `model_not_found`.
+        headers: response headers beyond the usual ones.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Headers = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.headers = headers
+
+    def body(self) -> bytes:
+        """Return the JSON error object."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": error})
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """Return 400: the request is understood and cannot be served as it is."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def unsupported(field: str, engine: str, detail: str = "") -> ApiError:
+    """Return 400: the engine of this replica cannot act on the field."""
+    what = f"'{field}' {detail}".rstrip()
+    return invalid(f"{what} is not supported by the engine {engine}; leave it out", field, "unsupported_parameter")
+
+
+def bad_json(reason: str) -> ApiError:
+    """Return 400: the body is not JSON."""
+    return invalid(f"The body is not valid JSON: {reason}", code="invalid_json")
+
+
+def wrong_content_type(given: str) -> ApiError:
+    """Return 415: the body is said not to be JSON."""
+    return ApiError(
+        415, f"Content-Type is {given!r}; send application/json", param="Content-Type", code="unsupported_media_type"
+    )
+
+
+def body_too_large(limit: int) -> ApiError:
+    """Return 413; the connection is closed since the rest of the body is not read."""
+    return ApiError(
+        413,
+        f"The body is larger than the {limit} bytes this service takes",
+        code="request_too_large",
+        headers=((b"connection", b"close"),),
+    )
+
+
+def model_not_found(name: str, known: tuple[str, ...]) -> ApiError:
+    """Return 404 with the names that exist."""
+    shown = name if len(name) <= 120 else name[:120] + "..."
+    message = f"The model {shown!r} does not exist here; known: {', '.join(known)}"
+    return ApiError(404, message, param="model", code="model_not_found")
+
+
+def unknown_path(path: str) -> ApiError:
+    """Return 404 for a path that is no part of the API."""
+    return ApiError(404, f"Unknown path {path[:200]!r}; the API is under /v1", code="unknown_url")
+
+
+def method_not_allowed(method: str, allowed: str) -> ApiError:
+    """Return 405 with the methods that are."""
+    return ApiError(
+        405,
+        f"{method[:20]} is not allowed here; use {allowed}",
+        code="method_not_allowed",
+        headers=((b"allow", allowed.encode()),),
+    )
+
+
+def queue_full(retry_after_s: int) -> ApiError:
+    """Return 503: all slots are taken and the queue is at its bound."""
+    return ApiError(
+        503,
+        "All slots are busy and the queue is full; try again later",
+        kind="server_error",
+        code="queue_full",
+        headers=((b"retry-after", str(retry_after_s).encode()),),
+    )
+
+
+def engine_failed(reason: str) -> ApiError:
+    """Return 502: the engine broke while at work. Another replica may well serve the same request."""
+    return ApiError(502, f"The engine failed: {reason}", kind="server_error", code="engine_failed")

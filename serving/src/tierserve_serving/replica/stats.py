@@ -1,0 +1,146 @@
+"""What a replica counts, and how it tells: to the autoscaling policy as a dict, to Prometheus through Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tierserve_serving.engines.base import Timing
+
+_TIME_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
+
+
+class Histogram(Protocol):
+    """What is used of `ray.serve.metrics.Histogram`."""
+
+    def observe(self, value: float) -> None:
+        """Take one value."""
+
+
+@dataclass(slots=True)
+class Metrics:
+    """The replica's histograms; None each where no Ray collects them."""
+
+    service_s: Histogram | None = None
+    first_token_s: Histogram | None = None
+    output_tokens: Histogram | None = None
+
+    @classmethod
+    def of_ray(cls, pool: str) -> Metrics:
+        """Return histograms that Ray's agent exports, labelled with pool, deployment and replica."""
+        from ray.serve import metrics
+
+        def histogram(name: str, description: str, boundaries: list[float]) -> Any:
+            made = metrics.Histogram(name, description=description, boundaries=boundaries, tag_keys=("pool",))
+            made.set_default_tags({"pool": pool})
+            return made
+
+        return cls(
+            histogram("tierserve_replica_service_seconds", "Time in a slot of the engine.", _TIME_BUCKETS_S),
+            histogram("tierserve_replica_first_token_seconds", "From arrival to the first token.", _TIME_BUCKETS_S),
+            histogram("tierserve_replica_output_tokens", "Tokens of an answer.", [4.0**k for k in range(1, 9)]),
+        )
+
+
+@dataclass(slots=True)
+class ReplicaStats:
+    """Cumulative counters of one replica. `*_total` only grow; seconds are wall-clock seconds.
+
+    Attributes:
+        arrivals_total: valid requests for an answer, those refused included.
+        completions_total: answers brought to their end; only these are in the service times and tokens.
+        errors_total: arrivals that ended otherwise: refused, failed, or given up by the client.
+        refused_total, cancelled_total: the parts of `errors_total` with 503 and with a client gone.
+        service_seconds_total, service_seconds_sq_total: sum and sum of squares of the time in a slot.
+        replica_wait_seconds_total: time between arrival and a slot, emulated network not included.
+        gateway_wait_seconds_total: time between arrival at the gateway (`X-Request-Start`) and arrival here.
+        prefills_total, prefill_seconds_total, prefill_batch_total: answers whose prefill the engine timed; the sum of
+            its seconds, and of the mean batch that each was in meanwhile.
+        decode_steps_total, decode_seconds_total, decode_batch_total: steps after the prefill, their seconds, and the
+            batch that each step was in, summed. All six stay 0 where the engine does not tell.
+        startup_seconds: from the first line of the constructor to ready.
+    """
+
+    arrivals_total: int = 0
+    completions_total: int = 0
+    errors_total: int = 0
+    refused_total: int = 0
+    cancelled_total: int = 0
+    service_seconds_total: float = 0.0
+    service_seconds_sq_total: float = 0.0
+    replica_wait_seconds_total: float = 0.0
+    gateway_wait_seconds_total: float = 0.0
+    input_tokens_total: int = 0
+    output_tokens_total: int = 0
+    prefills_total: int = 0
+    prefill_seconds_total: float = 0.0
+    prefill_batch_total: float = 0.0
+    decode_steps_total: int = 0
+    decode_seconds_total: float = 0.0
+    decode_batch_total: float = 0.0
+    startup_seconds: float = 0.0
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def arrived(self, gateway_wait_s: float) -> None:
+        """Count a request and what it waited before it came here."""
+        self.arrivals_total += 1
+        self.gateway_wait_seconds_total += gateway_wait_s
+
+    def refused(self) -> None:
+        """Count a request above the queue bound."""
+        self.errors_total += 1
+        self.refused_total += 1
+
+    def cancelled(self) -> None:
+        """Count a request whose client went away."""
+        self.errors_total += 1
+        self.cancelled_total += 1
+
+    def failed(self) -> None:
+        """Count a request that the engine could not bring to its end."""
+        self.errors_total += 1
+
+    def completed(
+        self, service_s: float, input_tokens: int, output_tokens: int, timings: Iterable[Timing | None] = ()
+    ) -> None:
+        """Count an answer brought to its end, all its choices together; `timings` has one of each choice."""
+        self.completions_total += 1
+        self.service_seconds_total += service_s
+        self.service_seconds_sq_total += service_s * service_s
+        self.input_tokens_total += input_tokens
+        self.output_tokens_total += output_tokens
+        for timing in timings:
+            if timing is not None:
+                self._timed(timing)
+        if self.metrics.service_s is not None:
+            self.metrics.service_s.observe(service_s)
+        if self.metrics.output_tokens is not None:
+            self.metrics.output_tokens.observe(float(output_tokens))
+
+    def _timed(self, timing: Timing) -> None:
+        """Count the engine's own times; what is no time (a clock that jumped, a NaN) would spoil the sums for good."""
+        seconds, batch = timing.prefill_s, timing.prefill_batch
+        if seconds is not None and 0.0 < seconds < math.inf and 1.0 <= batch < math.inf:
+            self.prefills_total += 1
+            self.prefill_seconds_total += seconds
+            self.prefill_batch_total += batch
+        seconds, batch = timing.decode_s, timing.decode_batch
+        if timing.steps > 0 and 0.0 < seconds < math.inf and 1.0 <= batch < math.inf:
+            self.decode_steps_total += timing.steps
+            self.decode_seconds_total += seconds
+            self.decode_batch_total += batch * timing.steps
+
+    def first_token(self, since_arrival_s: float) -> None:
+        """Take the time of a first token."""
+        if self.metrics.first_token_s is not None:
+            self.metrics.first_token_s.observe(since_arrival_s)
+
+    def report(self, *, running: int, waiting: int, slots: int) -> dict[str, float]:
+        """Return counters and gauges under the names the autoscaling policy reads."""
+        counters = {name: float(getattr(self, name)) for name in _REPORTED}
+        return counters | {"running": float(running), "waiting": float(waiting), "slots": float(slots)}
+
+
+_REPORTED = (*(name for name in ReplicaStats.__slots__ if name.endswith("_total")), "startup_seconds")
