@@ -19,6 +19,7 @@ from tierserve.render.kubernetes.metadata import (
     common_labels,
     gateway_name,
     kube_object,
+    own_and_inherited,
 )
 from tierserve.render.kubernetes.ray_service import head_host, serve_host
 from tierserve.render.kubernetes.settings import (
@@ -138,7 +139,7 @@ def _deployment(gaid: GenAIDeployment, settings: KubeSettings) -> Object:
         "replicas": settings.gateway_replicas,
         "selector": {"matchLabels": _selector(gaid)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-        "template": {"metadata": {"labels": _labels(gaid)}, "spec": _pod(gaid, settings)},
+        "template": {"metadata": own_and_inherited(gaid, _labels(gaid)), "spec": _pod(gaid, settings)},
     }
     return kube_object(gaid, "apps/v1", "Deployment", gateway_name(gaid.name), _labels(gaid), spec=spec)
 
