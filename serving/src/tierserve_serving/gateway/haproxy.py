@@ -92,7 +92,7 @@ def check_config(binary: Path, config: Path) -> None:
     Raises:
         GatewayError: HAProxy would refuse the file (with its words), or could not read it in time on a slow node.
     """
-    command = [binary, "-c", "-f", config]
+    command = [str(binary), "-c", "-f", str(config)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False)
     except (OSError, subprocess.SubprocessError) as error:
