@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from bench.autoscaling.ablations import PARTS
 from rich.progress import track
 
+from bench.autoscaling.ablations import PARTS
 from tierserve.loadgen.traces import load_rates
 from tierserve.loadgen.workloads import traced
 from tierserve.queueing import BatchProfile

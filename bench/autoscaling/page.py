@@ -12,12 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib
+
 from bench.autoscaling import measure
 from bench.autoscaling.ablations import PARTS
 from bench.autoscaling.measure import ROOT, load, measured, merged, tasks
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
 from bench.autoscaling.bound import least_hours_of_any
 from bench.autoscaling.measure import (
     GOAL,

@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from rich.progress import track
+
 from bench.autoscaling.ablations import PARTS
 from bench.autoscaling.measure import A100_8B, rules
 from bench.autoscaling.measure import told as told_in_batches
-from rich.progress import track
-
 from tierserve.autoscale.sizing import Demand, replicas_for
 from tierserve.autoscale.sizing import Objective as Staffing
 from tierserve.queueing import BatchProfile

@@ -12,12 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib
+
 from bench.growth import measure
 from bench.growth.decision import timings
 from bench.growth.measure import QUICK, ROOT, Scale, load, measured, merged, names_of, told_of
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
 from bench.growth.decision import Timing
 from bench.growth.measure import (
     CASES,

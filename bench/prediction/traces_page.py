@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+from rich.progress import track
+
 from bench.prediction import traces as measured
 from bench.prediction.traces import LOADS, ROOT, cells_of, luck
-from rich.progress import track
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
 from bench.prediction.traces import (
     ABOUT,
     BLOCK_S,

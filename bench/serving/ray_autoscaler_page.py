@@ -15,6 +15,10 @@ from typing import Any
 
 import matplotlib as mpl
 import orjson
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
 from bench.serving import ray_autoscaler
 from bench.serving.ray_autoscaler import (
     DEFAULT,
@@ -33,10 +37,6 @@ from bench.serving.ray_autoscaler import (
     share,
     tune,
 )
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-
 from tierserve.report.figures import INK, MUTED, STYLE, TARGET
 from tierserve.report.record import RunRecord, StepRecord
 
