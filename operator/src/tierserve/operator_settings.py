@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -15,6 +16,8 @@ _DURATIONS = frozenset({"resync_period", "liveness_stale_after"})
 _CHOICES = {"log_format": ("json", "text"), "image_pull_policy": ("Always", "IfNotPresent", "Never")}
 _MAY_BE_ZERO = frozenset({"metrics_port", "idle_timeout_s", "drain_s"})
 _LARGEST_PORT = 65535
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
+"""Variables that Kubernetes sets for each Service of the namespace: TIERSERVE_X_PORT and more for `tierserve-x`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,18 @@ def from_environment(environment: Mapping[str, str] | None = None) -> OperatorSe
     given = {
         name.removeprefix(PREFIX).lower(): value
         for name, value in (os.environ if environment is None else environment).items()
-        if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}OPERATOR_")
+        if name.startswith(PREFIX)
     }
     errors: list[str] = []
     own = _read(OperatorSettings(), given, errors, skip=("kube",))
     kube = _read(KubeSettings(), given, errors)
     settings = (*fields(OperatorSettings), *fields(KubeSettings))
     unknown = given.keys() - {f.name for f in settings if f.name != "kube"}
-    errors += [f"{PREFIX}{name.upper()}: no such setting of the operator" for name in sorted(unknown)]
+    errors += [
+        f"{PREFIX}{name.upper()}: no such setting of the operator"
+        for name in sorted(unknown)
+        if not _SERVICE_LINK.search(name.upper())
+    ]
     if errors:
         raise ValueError("; ".join(errors))
     return OperatorSettings(**own, kube=KubeSettings(**kube))

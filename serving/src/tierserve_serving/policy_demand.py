@@ -17,6 +17,8 @@ logger = logging.getLogger("ray.serve")
 _UNUSED_S = 30.0
 _pollers: dict[str, DemandPoller] = {}
 _lock = threading.Lock()
+# The gateway is a component of the same service: HTTP_PROXY of the pod (or of a laptop) is not for it.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class DemandPoller:
@@ -81,7 +83,7 @@ class DemandPoller:
         self._counts[name, url] = count  # kept when its address is gone for a while
 
     def _ask(self, url: str) -> dict[str, Any]:
-        with urllib.request.urlopen(url, timeout=self.timeout_s) as answer:  # noqa: S310 (scheme checked)
+        with _opener.open(url, timeout=self.timeout_s) as answer:
             body: dict[str, Any] = json.loads(answer.read(65536))
             return body
 

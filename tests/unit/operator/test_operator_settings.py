@@ -63,6 +63,15 @@ def test_a_bad_variable_ends_the_operator_with_a_message_that_names_it():
     assert "Traceback" not in done.stderr
 
 
-def test_variables_of_the_pod_that_kubernetes_makes_for_services_are_no_settings():
-    """A Service called tierserve-operator gives its pods TIERSERVE_OPERATOR_SERVICE_HOST and more."""
-    assert from_environment({"TIERSERVE_OPERATOR_PORT_9090_TCP": "tcp://10.0.0.1:9090"}) == from_environment({})
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TIERSERVE_OPERATOR_PORT_9090_TCP", "tcp://10.0.0.1:9090"),
+        ("TIERSERVE_OPERATOR_PORT_9090_TCP_ADDR", "10.0.0.1"),
+        ("TIERSERVE_OPERATOR_SERVICE_HOST", "10.0.0.1"),
+        ("TIERSERVE_GATEWAY_SERVICE_PORT_HTTP", "80"),
+        ("TIERSERVE_GATEWAY_PORT", "tcp://10.0.0.1:80"),
+    ],
+)
+def test_variables_that_kubernetes_makes_for_services_are_no_settings(name, value):
+    assert from_environment({name: value}) == from_environment({})

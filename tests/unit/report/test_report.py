@@ -59,6 +59,48 @@ def test_the_page_shows_figures_and_text_and_escapes_what_a_model_wrote(record):
         assert shown in text
 
 
+class _Tables(HTMLParser):
+    """Every table of a page as rows of texts."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self._inside = [], False
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self._inside = True
+
+    def handle_endtag(self, tag):
+        self._inside = self._inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._inside:
+            self.tables[-1][-1][-1] += data
+
+
+def test_every_cell_of_the_table_stands_under_its_head(record):
+    parser = _Tables()
+    parser.feed(html(record))
+    (heads, *rows) = parser.tables[0]
+    assert {len(row) for row in rows} == {len(heads)}
+    by_step = {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
+    assert len(by_step) == len(record.steps)
+    for step in record.steps:
+        cells = by_step[step.name]
+        assert cells["connections"] == ("-" if step.connections is None else f"{step.connections}")
+        assert cells["requests"] == f"{step.requests:,}"
+        assert cells["requests/s"] == f"{step.rate:.1f}"
+        assert cells["p95"] == f"{step.p95_s * 1e3:,.0f} ms"
+        assert cells["errors"] == f"{step.errors}"
+    assert by_step["128"]["edge replicas"] == "4"
+    assert by_step["azure-code"]["within"] == "98.5%"
+
+
 def test_the_sentence_holds_the_figures(record):
     sentence = headline(record)
     for figure in ("1 to 128 connections", "1000 and 1140 ms", "1500 ms", "100.0%", "(98.5% in the trace)", "4 edge"):

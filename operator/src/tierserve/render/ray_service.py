@@ -17,11 +17,14 @@ from tierserve.render.kube_names import Object, agents_name, kube_object, pool_l
 from tierserve.render.kube_nodes import accelerators, scheduling
 from tierserve.render.kube_settings import (
     AGENT_PORT,
+    CONTAINER_SECURITY,
     DASHBOARD_PORT,
     DECISIONS_PORT,
+    POD_SECURITY,
     RAY_METRICS_PORT,
     SERVE_PORT,
     KubeSettings,
+    container_resources,
 )
 from tierserve.render.serve_config import RELOADS, ServeTarget, labels, serve_config
 
@@ -32,12 +35,6 @@ MOST_WORKERS = 100_000
 LINGER_S = 5
 """How long a replica that was told to go takes new requests: longer than Ray's HAProxy takes to leave it. Ray's own
 30 s keep the node from the replica that takes its place."""
-_RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "runAsNonRoot": True,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 
 def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings) -> Object:
@@ -96,7 +93,11 @@ def _autoscaler(settings: KubeSettings) -> dict[str, Any]:
         "version": "v2",
         "idleTimeoutSeconds": settings.idle_timeout_s,
         "imagePullPolicy": settings.image_pull_policy,
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "256Mi"},
+            "limits": {"cpu": "500m", "memory": "512Mi"},  # as KubeRay's own default
+        },
+        "securityContext": dict(CONTAINER_SECURITY),
     }
 
 
@@ -120,7 +121,7 @@ def _head(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, m
     container = {
         **_container("ray-head", settings),
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
-        "resources": {"requests": requests, "limits": {"memory": settings.head_memory}},
+        "resources": container_resources(requests, cpu_limit=settings.head_cpu_limit),
     }
     return {
         # No replica runs beside the control of the cluster.
@@ -141,7 +142,7 @@ def _workers(
             {"name": "serve", "containerPort": SERVE_PORT},
             {"name": "metrics", "containerPort": RAY_METRICS_PORT},
         ],
-        "resources": {"requests": requests, "limits": {"memory": settings.worker_memory, **devices}},
+        "resources": container_resources(requests, cpu_limit=settings.worker_cpu_limit),
     }
     return {
         "groupName": WORKERS,
@@ -160,7 +161,7 @@ def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
         "name": name,
         "image": settings.serving_image,
         "imagePullPolicy": settings.image_pull_policy,
-        "securityContext": _RESTRICTED,
+        "securityContext": dict(CONTAINER_SECURITY),
         "env": [
             {"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"},
             {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
@@ -184,6 +185,7 @@ def _pod(
 ) -> dict[str, Any]:
     spec: dict[str, Any] = {
         **scheduling(gaid, placement),
+        "securityContext": dict(POD_SECURITY),
         "containers": [container],
         "restartPolicy": "Never",  # as Ray's autoscaler v2 wants it: it replaces pods, the kubelet does not
         "terminationGracePeriodSeconds": settings.drain_s + 30,

@@ -169,7 +169,7 @@ def _policy_kwargs(service: str, placement: Placement, target: ServeTarget) -> d
         "slots": placement.slots,
         "startup_s": placement.startup_s,
         "headroom": placement.headroom,
-        "idle_window_s": placement.idle_s,
+        "idle_window_s": placement.scale_to_zero_after_s,
         "learn_reserve": placement.standby,
         "demand_url": target.demand_urls.get(placement.pool),
         "decisions_address": target.decisions_address,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -84,34 +84,32 @@ def _tile(value: str, text: str, mark: str) -> str:
 
 
 def _table(record: RunRecord) -> str:
-    columns = (
-        "step",
-        "connections",
-        "requests",
-        "requests/s",
-        "p50",
-        f"p{record.percentile:g}",
-        "p99",
-        "within",
-        "errors",
-    )
-    heads = (*columns, *(f"{pool_label(pool)} replicas" for pool in record.pools))
-    head = "".join(f"<th>{escape(h)}</th>" for h in heads)
-    rows = "".join(_row(record, step) for step in record.steps)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    rows = [_row(record, step) for step in record.steps]
+    head = "".join(f"<th>{escape(name)}</th>" for name in (rows[0] if rows else ()))
+    body = "".join(f"<tr>{''.join(row.values())}</tr>" for row in rows)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f"<section class=card><h2>The steady part of every step</h2><div class=scroll>{table}</div></section>"
 
 
-def _row(record: RunRecord, step: StepRecord) -> str:
-    missed = ' class="bad"' if step.p95_s is None or step.p95_s > record.target_s else ""
-    within = "-" if step.within_slo is None else f"{step.within_slo:.1%}"
-    before = (escape(step.name), f"{step.requests:,}", f"{step.rate:.1f}", _ms(step.p50_s))
-    after = (_ms(step.p99_s), within, f"{step.errors}", *(_replicas(record, pool, step) for pool in record.pools))
-    return f"<tr>{_cells(before)}<td{missed}>{_ms(step.p95_s)}</td>{_cells(after)}</tr>"
+def _row(record: RunRecord, step: StepRecord) -> dict[str, str]:
+    """The cells of a step under the heads of their columns."""
+    missed = step.p95_s is None or step.p95_s > record.target_s
+    return {
+        "step": _cell(escape(step.name)),
+        "connections": _cell("-" if step.connections is None else f"{step.connections:,}"),
+        "requests": _cell(f"{step.requests:,}"),
+        "requests/s": _cell(f"{step.rate:.1f}"),
+        "p50": _cell(_ms(step.p50_s)),
+        f"p{record.percentile:g}": _cell(_ms(step.p95_s), "bad" if missed else ""),
+        "p99": _cell(_ms(step.p99_s)),
+        "within": _cell("-" if step.within_slo is None else f"{step.within_slo:.1%}"),
+        "errors": _cell(f"{step.errors}"),
+        **{f"{pool_label(pool)} replicas": _cell(_replicas(record, pool, step)) for pool in record.pools},
+    }
 
 
-def _cells(values: Iterable[str]) -> str:
-    return "".join(f"<td>{value}</td>" for value in values)
+def _cell(value: str, mark: str = "") -> str:
+    return f'<td class="{mark}">{value}</td>' if mark else f"<td>{value}</td>"
 
 
 def _replicas(record: RunRecord, pool: str, step: StepRecord) -> str:

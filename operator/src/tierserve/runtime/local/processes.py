@@ -16,7 +16,10 @@ from pathlib import Path
 
 import psutil
 
+from tierserve.runtime.local.ports import LOOPBACK, RAY_LOOPBACK
+
 MARKER = "TIERSERVE_INSTANCE"
+_OWN_HOSTS = ("localhost", LOOPBACK, RAY_LOOPBACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,25 @@ class ProcessRef:
 
 def start(command: Sequence[str], *, log: Path, marker: str, env: Mapping[str, str] | None = None) -> ProcessRef:
     """Start a process that outlives this one, its output appended to `log`."""
-    environment = {**os.environ, **(env or {}), MARKER: marker}
+    environment = {**os.environ, **without_proxy_on_loopback(os.environ), **(env or {}), MARKER: marker}
     with log.open("ab") as sink:
         process = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment, start_new_session=True
         )
     return ProcessRef(process.pid, psutil.Process(process.pid).create_time())
+
+
+def without_proxy_on_loopback(environ: Mapping[str, str]) -> dict[str, str]:
+    """NO_PROXY with the addresses of the service's components added; nothing where no proxy is set.
+
+    The proxy itself stays in force for the rest: a replica may fetch its model through it. Of the forms of NO_PROXY
+    only whole host names and addresses are understood by every library (urllib, requests, gRPC, curl).
+    """
+    if not any(name.lower().endswith("_proxy") for name in environ):
+        return {}
+    before = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    hosts = dict.fromkeys([*(host.strip() for host in before.split(",") if host.strip()), *_OWN_HOSTS])
+    return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(hosts))
 
 
 def reap() -> None:
