@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tierserve.api import GenAIDeployment, ValidationFailed, parse
 from tierserve.controller import Key
-from tierserve.reconcile import reconcile_on_cluster
+from tierserve.reconcile import reconcile
 from tierserve.runtime.kube.cluster import NOT_FOUND, Cluster, ClusterError
 from tierserve.runtime.kube.runtime import KubeRuntime
 from tierserve.status import Status, known, refused
@@ -82,7 +82,7 @@ class ServicePass:
         last = last if last is not None and last.uid == uid else None
         previous = last.status if last is not None else resource.get("status") or None
         try:
-            status: Status = known(await reconcile_on_cluster(self._gaid(key, resource), self.runtime, previous))
+            status: Status = known(await reconcile(self._gaid(key, resource), self.runtime, previous))
         except ValidationFailed as error:
             status = known(refused(resource, error.problems, self.clock(), previous))
         self.metrics.show(*key, status)
@@ -102,9 +102,7 @@ class ServicePass:
         """Whether the status is to be written: at once where a condition changed, figures once per resync."""
         if previous is None or significant(previous) != significant(status):
             return True
-        if without_volatile_fields(previous) == without_volatile_fields(status):
-            return False
-        return last is None or now - last.at >= self.resync_s
+        return previous != status and (last is None or now - last.at >= self.resync_s)
 
     async def _post_transitions(
         self, key: Key, resource: Mapping[str, Any], previous: Status | None, status: Status
@@ -154,13 +152,3 @@ def significant(status: Mapping[str, Any]) -> tuple[Any, ...]:
     """What is written at once when it changes: the generation, and each condition with its status and reason."""
     conditions = ((c["type"], c["status"], c.get("reason")) for c in status.get("conditions", ()))
     return status.get("observedGeneration"), tuple(sorted(conditions))
-
-
-def without_volatile_fields(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The status without the times of decisions, which change though nothing happens."""
-    pools = [{**pool, "decision": _without_time(pool.get("decision") or {})} for pool in status.get("pools", ())]
-    return {**status, "pools": pools}
-
-
-def _without_time(decision: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: value for name, value in decision.items() if name != "t"}

@@ -20,7 +20,7 @@ def service_view(document: dict[str, Any]) -> list[Table | Text]:
     ready = conditions.get("Ready", {})
     pools = body.get("pools", [])
     parts: list[Table | Text] = [_headline(document, body, ready), pools_table(pools), *_reasons(pools)]
-    for kind in ("Degraded", "SloMet", "ScalingReady", "ProfileFits"):
+    for kind in ("Degraded", "SLOMet", "ScalingActive", "ProfileFits"):
         condition = conditions.get(kind, {})
         if condition.get("status") == ("True" if kind == "Degraded" else "False"):
             parts.append(Text(f"{kind}: {condition['reason']}: {condition['message']}", style="yellow"))
