@@ -23,7 +23,8 @@ _lock = threading.Lock()
 _GAUGES = {
     "arrival_rate": "Arrivals per second",
     "offered_load_erlangs": "Offered load in erlangs",
-    "utilisation_ratio": "Offered load over servers",
+    "utilisation_ratio": "Carried load over servers, at most 1",
+    "offered_load_ratio": "Offered load over servers; above 1 they cannot carry it",
     "wait_probability": "Probability that a request waits",
     "predicted_response_seconds": "Predicted response time at the percentile of the objective",
     "service_seconds": "Mean service time",
@@ -136,6 +137,7 @@ def set_gauges(pool: str, decision: Decision) -> None:
         "arrival_rate": decision.arrival_rate,
         "offered_load_erlangs": decision.offered_load,
         "utilisation_ratio": decision.rho,
+        "offered_load_ratio": decision.offered_load_ratio,
         "wait_probability": decision.p_wait,
         "predicted_response_seconds": decision.predicted_p95_s,
         "service_seconds": decision.service_s,

@@ -64,7 +64,9 @@ class PoolStatus(StatusPart):
     target_seconds: float | None = Field(None, description="What is left of the target for waiting and inference.")
     percentile: float | None = Field(None, description="Percentile of the objective.")
     decision: dict[str, Any] | None = Field(
-        None, description="Last decision of the autoscaler: lambda, mu, servers, rho, P(wait), predicted p95, reason."
+        None,
+        description="Last decision of the autoscaler: lambda, mu, servers, rho (carried load over servers), "
+        "offered_load_ratio, P(wait), predicted p95, reason.",
     )
     gateway: dict[str, Any] | None = Field(None, description="What the gateway saw: arrivals, queue, percentiles.")
     model_error: float | None = Field(

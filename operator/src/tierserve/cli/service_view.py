@@ -81,6 +81,9 @@ def _reasons(pools: list[dict[str, Any]]) -> list[Text]:
 
 def _reason(pool: dict[str, Any]) -> str:
     decision = pool.get("decision") or {}
+    ratio = decision.get("offered_load_ratio") or 0.0
+    if decision.get("reason") and ratio > 1.0:
+        return f"{decision['reason']}; offered load ratio {ratio:.2f}"
     return decision.get("reason") or pool.get("message") or (pool.get("app") or "Ray Serve does not answer").lower()
 
 
