@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, TypeVar
 from tierserve.api import GenAIDeployment
 from tierserve.plan.placement import Placement, place
 from tierserve.state import Observed, PoolObserved
-from tierserve.status import Status, status
+from tierserve.status.build import Status, status
 
 Desired = TypeVar("Desired")
 

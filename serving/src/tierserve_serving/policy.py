@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tierserve.plan.autoscale import Settings
-from tierserve.queueing.batching import BatchProfile
-from tierserve_serving import policy_decisions, policy_handover
-from tierserve_serving.policy_runner import Outlets, PolicyRunner
+from tierserve.autoscale.decide import Settings
+from tierserve.queueing.batching.profile import BatchProfile
+from tierserve_serving.policy_runtime import decisions as policy_decisions
+from tierserve_serving.policy_runtime import handover as policy_handover
+from tierserve_serving.policy_runtime.runner import Outlets, PolicyRunner
 
 
 class ErlangPolicy:
@@ -35,7 +36,7 @@ class ErlangPolicy:
             times are scaled to a full batch.
         only_version: what the pool's only replica is made from, in a word; with another word it is about to be replaced
             where it is, and gateways are told to leave the pool first. None: others serve meanwhile.
-        settings: any other field of `tierserve.plan.autoscale.Settings`.
+        settings: any other field of `tierserve.autoscale.decide.Settings`.
 
     Raises:
         ValueError, TypeError: a setting is out of range or unknown.

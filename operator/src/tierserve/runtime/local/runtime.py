@@ -25,10 +25,10 @@ from tierserve.observe.gateway_agent import AgentReport, get_gateway
 from tierserve.observe.serve_rest import AppObserved, ServeRest
 from tierserve.plan.placement import Placement
 from tierserve.reconcile import InUse
-from tierserve.render.gateway import render_haproxy
-from tierserve.render.gateway_agent import agent_config
-from tierserve.render.gateway_spec import GatewayAddresses, gateway_spec
-from tierserve.render.serve_config import ServeTarget, labels, serve_config
+from tierserve.render.haproxy.agent_config import agent_config
+from tierserve.render.haproxy.config import render_haproxy
+from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
+from tierserve.render.serve import ServeTarget, labels, serve_config
 from tierserve.runtime.local import ray_cluster
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK
@@ -36,7 +36,7 @@ from tierserve.runtime.local.processes import end_marked, end_tree, reap, start
 from tierserve.runtime.local.ray_cluster import DRAIN_S
 from tierserve.runtime.local.state import LocalState, write_atomic
 from tierserve.state import Observed, PoolObserved
-from tierserve_serving.gateway import binary
+from tierserve_serving.gateway import haproxy as binary
 
 Progress = Callable[[str], None]
 

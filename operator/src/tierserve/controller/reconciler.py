@@ -1,0 +1,154 @@
+"""Reconcile of one GenAIDeployment on a cluster: read it, reconcile, write the status, post events."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from tierserve.api import GenAIDeployment, ValidationFailed, parse
+from tierserve.controller.telemetry import Metrics, transitions
+from tierserve.controller.workqueue import Key
+from tierserve.reconcile import reconcile
+from tierserve.runtime.kubernetes.apply import KubeRuntime
+from tierserve.runtime.kubernetes.client import NOT_FOUND, Cluster, ClusterError
+from tierserve.status.build import Status, known, refused
+
+log = logging.getLogger("tierserve")
+_OWN = ("name", "namespace", "uid", "generation", "labels")
+PROGRESSING_S = 2.0
+"""Seconds to the next reconcile while something is under way: replicas and gateways are polled, not watched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The last status that was written: to the resource with this uid, at this time by the monotonic clock."""
+
+    uid: str
+    status: Status
+    at: float
+
+
+@dataclass(slots=True)
+class ServicePass:
+    """Callable for the work queue: seconds until the next reconcile, None if the resource is gone.
+
+    Attributes:
+        read: the resource as the watch last saw it, None if it is gone.
+        resync_s: seconds between reconciles; figures in the status are written at most this often.
+    """
+
+    read: Callable[[Key], Mapping[str, Any] | None]
+    cluster: Cluster
+    runtime: KubeRuntime
+    metrics: Metrics
+    resync_s: float = 10.0
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    _parsed: dict[Key, tuple[tuple[Any, ...], GenAIDeployment]] = field(default_factory=dict)
+    _written: dict[Key, Written] = field(default_factory=dict)
+
+    async def __call__(self, key: Key) -> float | None:
+        """Reconcile one resource.
+
+        Raises:
+            ClusterError: the cluster does not answer or does not take the status.
+        """
+        began = time.perf_counter()
+        resource = self.read(key)
+        if resource is None or resource["metadata"].get("deletionTimestamp"):
+            self._forget(key)
+            return None
+        try:
+            status = await self._reconcile(key, resource)
+        except Exception as error:
+            self.metrics.passes.labels("error").inc()
+            known = isinstance(error, ClusterError)
+            log.error("%s/%s: %s", *key, error or type(error).__name__, exc_info=None if known else error)
+            raise
+        self.metrics.passes.labels("success").inc()
+        self.metrics.seconds.observe(time.perf_counter() - began)
+        self.metrics.last.set(self.clock())
+        return min(PROGRESSING_S, self.resync_s) if is_progressing(status) else self.resync_s
+
+    async def _reconcile(self, key: Key, resource: Mapping[str, Any]) -> Status:
+        began, uid = self.monotonic(), str(resource["metadata"].get("uid"))
+        last = self._written.get(key)
+        # What was written is newer than what the watch has seen, unless it was written to one that is gone.
+        last = last if last is not None and last.uid == uid else None
+        previous = last.status if last is not None else resource.get("status") or None
+        try:
+            status: Status = known(await reconcile(self._gaid(key, resource), self.runtime, previous))
+        except ValidationFailed as error:
+            status = known(refused(resource, error.problems, self.clock(), previous))
+        self.metrics.show(*key, status)
+        if not self._is_due(last, previous, status, began):
+            return status
+        try:
+            await self.cluster.apply_status(resource, status)
+        except ClusterError as error:
+            if error.code == NOT_FOUND:  # deleted meanwhile
+                return status
+            raise
+        self._written[key] = Written(uid, status, began)
+        await self._post_transitions(key, resource, previous, status)
+        return status
+
+    def _is_due(self, last: Written | None, previous: Status | None, status: Status, now: float) -> bool:
+        """Whether the status is to be written: at once where a condition changed, figures once per resync."""
+        if previous is None or significant(previous) != significant(status):
+            return True
+        return previous != status and (last is None or now - last.at >= self.resync_s)
+
+    async def _post_transitions(
+        self, key: Key, resource: Mapping[str, Any], previous: Status | None, status: Status
+    ) -> None:
+        for event in transitions(resource, previous, status):
+            log.info(event["message"], extra={"fields": {"service": "/".join(key), "reason": event["reason"]}})
+            await self._post(event)
+
+    async def _post(self, event: dict[str, Any]) -> None:
+        try:
+            await self.cluster.post_event(event)
+        except ClusterError as error:
+            log.warning("no event could be posted: %s", error)
+
+    def _gaid(self, key: Key, resource: Mapping[str, Any]) -> GenAIDeployment:
+        """The resource as a value; read again only when its spec or identity has changed."""
+        metadata = resource["metadata"]
+        version = (metadata.get("uid"), metadata.get("generation"), metadata.get("labels"))
+        found = self._parsed.get(key)
+        if found is None or found[0] != version:
+            document = {**resource, "metadata": {k: metadata[k] for k in _OWN if k in metadata}}
+            document.pop("status", None)
+            found = self._parsed[key] = (version, _value(document))
+        return found[1]
+
+    def _forget(self, key: Key) -> None:
+        self._parsed.pop(key, None)
+        self._written.pop(key, None)
+        self.runtime.forget(*key)
+        self.metrics.forget(*key)
+
+
+def _value(document: Mapping[str, Any]) -> GenAIDeployment:
+    """The API server has checked the rules already; only what it let through all the same is checked with words."""
+    try:
+        return GenAIDeployment.model_validate(document)
+    except ValidationError:
+        return parse(document)
+
+
+def is_progressing(status: Mapping[str, Any]) -> bool:
+    """Whether replicas or a new version are on their way."""
+    return any((c["type"], c["status"]) == ("Progressing", "True") for c in status.get("conditions", ()))
+
+
+def significant(status: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What is written at once when it changes: the generation, and each condition with its status and reason."""
+    conditions = ((c["type"], c["status"], c.get("reason")) for c in status.get("conditions", ()))
+    return status.get("observedGeneration"), tuple(sorted(conditions))
