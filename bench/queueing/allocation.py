@@ -24,7 +24,8 @@ import numpy as np
 
 from tierserve.api import GenAIDeployment, parse
 from tierserve.plan.allocation.candidates import Group, groups_of
-from tierserve.plan.allocation.types import Allocation, find
+from tierserve.plan.allocation.optimum import find
+from tierserve.plan.allocation.types import Allocation
 
 BOUND_MS = 50.0
 
@@ -67,7 +68,7 @@ def service(sites: int = 20, optimize: str = "cost") -> GenAIDeployment:
         ],
         "tiers": tiers,
         "traffic": traffic,
-        "routing": {"overflow": ["device", "edge", "cloud"]},
+        "routing": {"overflow": ["device", "edge", "cloud"], "defaultClass": "chat"},
     }
     meta = {"apiVersion": "serving.tierserve.io/v1alpha1", "kind": "GenAIDeployment", "metadata": {"name": "bench"}}
     return parse({**meta, "spec": spec})

@@ -168,7 +168,7 @@ def test_an_operator_killed_in_the_middle_goes_on_where_it_was(operator, served,
     served.edit("GenAIDeployment", "assistant", {"spec": {"tiers": tiers}})
     operator.start()
 
-    eventually(lambda: bounds(served, "assistant-cloud-default") == (1, 33), "the change made while it was down", 20.0)
+    eventually(lambda: bounds(served, "assistant-cloud-default") == (1, 33), "the change made while it was down", 90.0)
     assert {pool: served.get("RayService", pool)["metadata"]["uid"] for pool in POOLS} == before
     assert served.names("RayService") == POOLS, "no duplicates"
 

@@ -84,7 +84,7 @@ async def test_a_pool_that_is_in_use_outlives_its_tier_until_gateways_have_left_
 
     renamed = copy.deepcopy(assistant["spec"])
     renamed["tiers"][1]["name"] = "near"
-    renamed["routing"] = {}
+    renamed["routing"] = {"overflow": ["near", "cloud"]}
     space.edit("GenAIDeployment", "assistant", {"spec": renamed})
     gaid = GenAIDeployment.model_validate(space.get("GenAIDeployment", "assistant"))
     desired, old = runtime.render(gaid, place(gaid)), frozenset({"edge-default"})

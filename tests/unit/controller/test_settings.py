@@ -75,3 +75,13 @@ def test_a_bad_variable_ends_the_operator_with_a_message_that_names_it():
 )
 def test_variables_that_kubernetes_makes_for_services_are_no_settings(name, value):
     assert from_environment({name: value}) == from_environment({})
+
+
+def test_labels_and_peers_are_json_and_anything_else_is_named_with_its_variable():
+    peers = '[{"podSelector": {"matchLabels": {"app": "vmagent"}}}]'
+    found = from_environment({"TIERSERVE_MONITORING_LABELS": '{"release": "m"}', "TIERSERVE_SCRAPE_FROM": peers}).kube
+    assert found.monitoring_labels == {"release": "m"}
+    assert found.scrape_from == [{"podSelector": {"matchLabels": {"app": "vmagent"}}}]
+    for name, text in (("MONITORING_LABELS", '{"a": 1}'), ("MONITORING_LABELS", "a=b"), ("SCRAPE_FROM", '{"a": {}}')):
+        with pytest.raises(ValueError, match=f"TIERSERVE_{name}"):
+            from_environment({f"TIERSERVE_{name}": text})

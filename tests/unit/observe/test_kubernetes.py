@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tierserve.api import parse
+from tierserve.api.document import to_document
 from tierserve.observe.kubernetes import has_caught_up, observed
 
 GAID = parse(yaml.safe_load((Path(__file__).parents[3] / "examples" / "assistant.yaml").read_text()))
@@ -106,3 +107,23 @@ def test_the_gateway_is_alive_when_a_pod_of_it_is_available():
 )
 def test_pools_that_gateways_send_to_are_known_when_every_gateway_reports_them(replicas, agents, routed):
     assert seen([deployment(replicas=replicas)], agents).routed == routed
+
+
+def test_where_tls_is_switched_on_the_gateway_serves_only_when_a_pod_with_tls_is_available():
+    document = to_document(GAID)
+    document["spec"]["gateway"] = {"tls": {"secretName": "cert"}}
+    secured = parse(document)
+
+    def serves(gaid, **status):
+        status = {"observedGeneration": 2, **status}
+        metadata = {"name": "assistant-gateway", "generation": 2}
+        deployment = {"kind": "Deployment", "metadata": metadata, "status": status}
+        return observed(gaid, [deployment], (), now=100.0).components["gateway"]
+
+    waiting = {"replicas": 3, "updatedReplicas": 1, "availableReplicas": 2}
+    assert not serves(secured, **waiting), "the pod with TLS waits for its Secret; those from before serve port 80"
+    assert serves(GAID, **waiting), "any other roll-out is no outage"
+    assert serves(secured, replicas=3, updatedReplicas=1, availableReplicas=3)
+    assert serves(secured, replicas=2, updatedReplicas=2, availableReplicas=1)
+    assert not serves(secured, observedGeneration=1, replicas=2, updatedReplicas=2, availableReplicas=2)
+    assert not serves(secured)

@@ -19,7 +19,7 @@ from tierserve.runtime.kubernetes.client import NOT_FOUND, Cluster, ClusterError
 from tierserve.status.build import Status, known, refused
 
 log = logging.getLogger("tierserve")
-_OWN = ("name", "namespace", "uid", "generation", "labels")
+_OWN = ("name", "namespace", "uid", "generation", "labels", "annotations")
 PROGRESSING_S = 2.0
 """Seconds to the next reconcile while something is under way: replicas and gateways are polled, not watched."""
 
@@ -120,7 +120,8 @@ class ServicePass:
     def _gaid(self, key: Key, resource: Mapping[str, Any]) -> GenAIDeployment:
         """The resource as a value; read again only when its spec or identity has changed."""
         metadata = resource["metadata"]
-        version = (metadata.get("uid"), metadata.get("generation"), metadata.get("labels"))
+        # Labels and annotations have no generation, and are passed on to objects and pods.
+        version = tuple(metadata.get(key) for key in ("uid", "generation", "labels", "annotations"))
         found = self._parsed.get(key)
         if found is None or found[0] != version:
             document = {**resource, "metadata": {k: metadata[k] for k in _OWN if k in metadata}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tierserve.api.units import Duration
-from tierserve.render.kubernetes.settings import KubeSettings
+from tierserve.render.kubernetes.settings import PROMETHEUS, KubeSettings
 
 PREFIX = "TIERSERVE_"
 _DURATIONS = frozenset({"resync_period", "liveness_stale_after"})
@@ -78,12 +79,28 @@ def _read(defaults: Any, given: Mapping[str, str], errors: list[str], skip: tupl
     return values
 
 
+def _json(text: str, default: Any) -> Any:
+    """An object of texts, or a list of objects."""
+    is_object = isinstance(default, Mapping)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if is_object and isinstance(value, dict) and all(isinstance(one, str) for one in value.values()):
+        return value
+    if not is_object and isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        return value
+    raise ValueError("a JSON object of texts" if is_object else "a JSON list of objects")
+
+
 def _value(name: str, text: str, default: Any) -> Any:
     """Parse one value.
 
     Raises:
         ValueError: the message says what the value must be.
     """
+    if isinstance(default, Mapping) or default is PROMETHEUS:
+        return _json(text, default)
     if isinstance(default, tuple):
         return tuple(part for item in text.split(",") if (part := item.strip()))
     if name in _DURATIONS:

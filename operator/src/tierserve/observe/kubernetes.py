@@ -44,9 +44,23 @@ def observed(
     pools = {pool: _pool(pool, ray, agents, settled=_name(ray) in settled) for pool, ray in services.items()}
     name = gateway_name(gaid.name)
     gateway = next((one for one in children if (one["kind"], _name(one)) == ("Deployment", name)), {})
-    pods = gateway.get("status") or {}
-    components = {"gateway": bool(pods.get("availableReplicas"))}
-    return Observed(now, endpoint(gaid), pools, components, tuple(problems), _routed(agents, pods))
+    components = {"gateway": _gateway_serves(gaid, gateway)}
+    routed = _routed(agents, gateway.get("status") or {})
+    return Observed(now, endpoint(gaid), pools, components, tuple(problems), routed)
+
+
+def _gateway_serves(gaid: GenAIDeployment, deployment: Mapping[str, Any]) -> bool:
+    """Whether a pod of the gateway is available; where TLS is switched on, one of those that serve it.
+
+    While TLS is switched on, pods without it go on; without the Secret they do so for ever.
+    """
+    status = deployment.get("status") or {}
+    available, replicas, updated = (int(status.get(f"{n}eplicas") or 0) for n in ("availableR", "r", "updatedR"))
+    if not (gaid.spec.gateway.tls and gaid.spec.gateway.tls.secret_name):
+        return available > 0
+    is_current = (status.get("observedGeneration") or 0) >= (deployment["metadata"].get("generation") or 0)
+    before = replicas - updated  # pods of older templates: with maxUnavailable 0 they stay until the new are available
+    return is_current and available > before
 
 
 def pool_of(one: Mapping[str, Any]) -> str:

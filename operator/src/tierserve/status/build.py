@@ -18,7 +18,7 @@ from tierserve.plan.energy import energy_of
 from tierserve.plan.placement import Placement
 from tierserve.state import Observed, PoolObserved
 from tierserve.status.profile import OFF, profile_status, profiles_off
-from tierserve.status_text import bounded, cause, figures
+from tierserve.status.text import bounded, cause, figures
 
 Truth = Literal["True", "False", "Unknown"]
 Status = dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from tierserve.api import GenAIDeployment
 from tierserve.observe.agents import AgentReader
-from tierserve.observe.kube_refusals import gateway_refusals, is_upgrading, pool_refusals
+from tierserve.observe.kube_refusals import gateway_refusals, is_upgrading, pool_refusals, start_failures
 from tierserve.observe.kubernetes import has_caught_up, observed, pool_of
 from tierserve.observe.pod_failures import pod_problems
 from tierserve.plan.placement import Placement, place
@@ -23,8 +23,10 @@ from tierserve.reconcile import InUse
 from tierserve.render.kubernetes.gateway import agents_url
 from tierserve.render.kubernetes.metadata import DEPLOYMENT, REVISION, Object, gateway_name, with_revision
 from tierserve.render.kubernetes.objects import KINDS, OPTIONAL_KINDS, kube_objects
+from tierserve.render.kubernetes.ray_service import with_pod_metadata_of
 from tierserve.render.kubernetes.settings import KubeSettings
 from tierserve.runtime.kubernetes.client import NOT_FOUND, Cluster, ClusterError, path_of
+from tierserve.runtime.kubernetes.upgrades import UpgradeTurn
 from tierserve.state import Observed
 from tierserve.status.build import is_short
 
@@ -67,6 +69,7 @@ class KubeRuntime:
     _caught_up: dict[str, dict[str, tuple[Any, float]]] = field(default_factory=dict)
     _unused: dict[str, dict[str, float]] = field(default_factory=dict)
     _unserved: dict[str, float] = field(default_factory=dict)
+    _turn: UpgradeTurn = field(default_factory=UpgradeTurn)
 
     def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> tuple[Object, ...]:
         """The objects that shall be."""
@@ -83,7 +86,7 @@ class KubeRuntime:
         problems: list[str] = []
         live = {path_of(one): one for one in await self._children(gaid)}
         routes = ("ConfigMap", gateway_name(gaid.name))
-        for wanted in desired:
+        for wanted in self._admitted(gaid, desired, live):
             if keep.hold_routes and (wanted["kind"], wanted["metadata"]["name"]) == routes:
                 continue
             try:
@@ -97,6 +100,19 @@ class KubeRuntime:
                     problems.append(_words(wanted, error))
         await self._prune(gaid, desired, keep.pools)
         return tuple(dict.fromkeys(problems))
+
+    def _admitted(self, gaid: GenAIDeployment, desired: tuple[Object, ...], live: Mapping[str, Object]) -> list[Object]:
+        """What is applied now: without RayServices whose turn to be upgraded has not come."""
+        ray = [one for one in desired if one["kind"] == "RayService"]
+        there = {one["metadata"]["name"]: one for one in live.values() if one["kind"] == "RayService"}
+        if self._turn.admits(_key(gaid), ray, there):
+            return [
+                with_pod_metadata_of(one, there[name])
+                if one["kind"] == "RayService" and (name := one["metadata"]["name"]) in there
+                else one
+                for one in desired
+            ]
+        return [one for one in desired if one["kind"] != "RayService"]
 
     async def _apply_one(self, gaid: GenAIDeployment, wanted: Object, live: Object | None) -> None:
         if self.clock() - self._unserved.get(wanted["kind"], float("-inf")) < HEAL_EVERY_S:
@@ -185,7 +201,8 @@ class KubeRuntime:
             self.cluster.children("v1", "Pod", namespace, gaid.name), self.cluster.warnings(namespace)
         )
         refusals = pool_refusals(gaid, placements, children, events or (), pods)
-        return [*refusals, *pod_problems(gaid, pods, placements, self.clock())]
+        failures = start_failures(placements, events or (), pods)
+        return [*refusals, *failures, *pod_problems(gaid, pods, placements, self.clock())]
 
     async def _children(self, gaid: GenAIDeployment) -> Sequence[Object]:
         """RayServices and Deployments as the watches saw them, or as they are where a watch shows less than was made.
@@ -212,6 +229,7 @@ class KubeRuntime:
         """Drop what is remembered of a service that is gone."""
         for memory in (self._applied, self._pruned, self._caught_up, self._unused):
             memory.pop(f"{namespace}/{name}", None)
+        self._turn.forget(f"{namespace}/{name}")
 
 
 def _key(gaid: GenAIDeployment) -> str:
