@@ -28,11 +28,11 @@ import httpx
 import numpy as np
 import orjson
 import psutil
+
 from bench.prediction.cells import Cell, Measured, Part, Trial, cells
 from bench.prediction.formulas import Case
 from bench.prediction.page import page, picture, summary
 from bench.serving.ray_autoscaler import OURS, POOL, ROOT, TRAFFIC, Bench, machine, running
-
 from tierserve.api import GenAIDeployment, load
 from tierserve.loadgen import ClosedLoop, LoadPlan, LoadResult, Outcome, Step, Traffic, replay_step, run_load
 from tierserve.loadgen.runner import Progress
