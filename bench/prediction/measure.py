@@ -117,7 +117,7 @@ def until_whole(bench: Bench, case: Case) -> None:
     deadline, want = time.monotonic() + 60.0, case.replicas * case.slots
     while True:
         app = bench.runtime.rest.applications()[POOL]
-        figures, _ = get_gateway(bench.runtime.state.agent_url)
+        figures = get_gateway(bench.runtime.state.agent_url).figures
         open_slots = figures.get(POOL, {}).get("max_in_flight")
         if app.running == case.replicas == sum(app.replicas.values()) and open_slots == want:
             return
