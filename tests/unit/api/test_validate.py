@@ -45,11 +45,11 @@ def test_a_mistake_is_told_with_field_value_and_mend(bad: Path) -> None:
     assert (
         result.output
         == f"""\
-{bad}:14: spec.tiers[1].replicas.max: 0 is less than min (1)
-    give max at least min, or set min to 0 to let the tier scale to zero
-{bad}:10: spec.models[0].memory.weights: 160Gi does not fit accelerator A100-80GB of tier cloud (1 x 80Gi, 4Gi of each \
-in reserve)
-    use more accelerators perReplica (tensor parallel), a quantised variant, or a larger accelerator
+{bad}:14: spec.tiers[1].replicas.max: must be at least min, 1 (got 0)
+    hint: give max at least min, or set min to 0 to let the tier scale to zero
+{bad}:10: spec.models[0].memory.weights: must fit accelerator A100-80GB of tier cloud (1 x 80Gi, 4Gi of each in \
+reserve) (got 160Gi)
+    hint: use more accelerators perReplica (tensor parallel), a quantised variant, or a larger accelerator
 2 errors
 """
     )
