@@ -1,7 +1,9 @@
 """Placements -> the declarative configuration of Ray Serve, the same on a laptop and as serveConfigV2 in a RayService.
 
-What changes lightly stays out of `args`: floors and ceilings may change at any time without a restart; a changed
-model, slot count or profile starts new replicas.
+Ray Serve (2.60) replaces every replica when `args`, `policy_kwargs` or `ray_actor_options` change, so they hold only
+what a replica's process is made from: model, source, engine, slots, context, resources. Everything else is in fields
+that replicas outlive: bounds in `autoscaling_config`, the policy's settings in the `user_config` of the deployment
+`autoscaling`, what a replica emulates in its own `user_config`. docs/decisions/0010-what-restarts-a-replica.md.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from tierserve.plan.placement import Placement
 
 IMPORT_PATH = "tierserve_serving.app:build"
 POLICY = "tierserve_serving.policy:ErlangPolicy"
+SETTINGS_DEPLOYMENT = "autoscaling"
+"""Deployment of `tierserve_serving.app` without replicas, whose `user_config` holds the policy's settings."""
 # What a replica may hold beyond its slots: the gateway queues centrally, this only evens out the moment between two
 # polls of the gateway's agent.
 QUEUE_PER_SLOT = 2
@@ -92,12 +96,15 @@ def application(service: str, placement: Placement, target: ServeTarget) -> dict
         "name": placement.pool,
         "route_prefix": f"/{placement.pool}",
         "import_path": IMPORT_PATH,
-        "args": _args(service, placement, target),
-        "deployments": [_deployment(service, placement, target)],
+        "args": _args(service, placement),
+        "deployments": [
+            _deployment(service, placement, target),
+            {"name": SETTINGS_DEPLOYMENT, "user_config": _policy_settings(placement, target)},
+        ],
     }
 
 
-def _args(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
+def _args(service: str, placement: Placement) -> dict[str, Any]:
     return {
         "service": service,
         "tier": placement.tier,
@@ -107,14 +114,18 @@ def _args(service: str, placement: Placement, target: ServeTarget) -> dict[str, 
         "source": placement.source,
         "slots": placement.slots,
         "max_queue": QUEUE_PER_SLOT * placement.slots,
-        "profile": _profile(placement),
-        "input_tokens": placement.input_tokens,
-        "output_tokens": placement.output_tokens,
         "context_tokens": placement.context_tokens,
-        "uplink_s": placement.uplink_s if target.emulate_network else 0.0,
-        "downlink_s": placement.downlink_s if target.emulate_network else 0.0,
-        "response_target_s": placement.target_s,
     }
+
+
+def _live_config(placement: Placement, target: ServeTarget) -> dict[str, Any]:
+    """What a replica emulates; empty where nothing is, since a replica leaves Ray's proxy while it takes it up."""
+    # Rounded: a mean request that is a few bytes longer is no change of the network.
+    times = {"uplink_s": round(placement.uplink_s, 4), "downlink_s": round(placement.downlink_s, 4)}
+    network = times if target.emulate_network else {}
+    if placement.engine != "emulated":
+        return network
+    return {**network, "profile": _profile(placement), "output_tokens": placement.output_tokens}
 
 
 def _profile(placement: Placement) -> dict[str, float]:
@@ -123,8 +134,10 @@ def _profile(placement: Placement) -> dict[str, float]:
 
 
 def _deployment(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
+    live = _live_config(placement, target)
     return {
         "name": "replica",
+        **({"user_config": live} if live else {}),
         "ray_actor_options": _actor_options(service, placement, target),
         "graceful_shutdown_timeout_s": target.drain_s + 5.0,
         "graceful_shutdown_wait_loop_s": 0.5,
@@ -158,8 +171,19 @@ def _autoscaling(service: str, placement: Placement, target: ServeTarget) -> dic
 
 
 def _policy_kwargs(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
+    """What stays the same as long as the replicas do."""
     return {
         "pool": placement.pool,
+        "settings_deployment": SETTINGS_DEPLOYMENT,
+        "demand_url": target.demand_urls.get(placement.pool),
+        "decisions_address": target.decisions_address,
+        "process_version": _process_version(service, placement, target),
+    }
+
+
+def _policy_settings(placement: Placement, target: ServeTarget) -> dict[str, Any]:
+    """What the policy takes up while replicas run, within about a second; what it has learned stays."""
+    return {
         "response_target_s": placement.target_s,
         "percentile": placement.percentile,
         "service_s": placement.service_s,
@@ -171,14 +195,11 @@ def _policy_kwargs(service: str, placement: Placement, target: ServeTarget) -> d
         "headroom": placement.headroom,
         "idle_window_s": placement.idle_s,
         "learn_reserve": placement.standby,
-        "demand_url": target.demand_urls.get(placement.pool),
-        "decisions_address": target.decisions_address,
-        "only_version": _only_version(service, placement, target),
+        "surge": target.surge,
     }
 
 
-def _only_version(service: str, placement: Placement, target: ServeTarget) -> str | None:
-    """Of a replica that has none beside it while it is replaced; None where there is one."""
-    if target.surge or placement.max_replicas > 1:
-        return None
-    return hashlib.sha256(json.dumps(_args(service, placement, target), sort_keys=True).encode()).hexdigest()[:12]
+def _process_version(service: str, placement: Placement, target: ServeTarget) -> str:
+    """A word that changes when replicas are replaced: the policy then lets gateways leave a pool of one replica."""
+    process = [_args(service, placement), _actor_options(service, placement, target)]
+    return hashlib.sha256(json.dumps(process, sort_keys=True).encode()).hexdigest()[:12]
