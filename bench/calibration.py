@@ -117,7 +117,7 @@ class Run:
                 continue
             job = progress.job
             asked, began = replica.came.pop(id(job))
-            replica.stats.completed(now - began, job.input_tokens, job.output_tokens, job.timing())
+            replica.stats.completed(now - began, job.input_tokens, job.output_tokens, [job.timing()])
             late = now - asked > TARGET_S
             self.answered += 1
             self.late += late

@@ -76,7 +76,7 @@ it is repeated with other seeds ({REPEATS} runs in all), and their requests are 
 - **Target.** 99% of the requests wait no longer than {MARGIN:.0%} of the p95 of service alone; `kept` is the share
   that did. (In the token model: to the first token no longer than that and a prefill in a full batch.)
 - **Rules** run with their knob as published (`tierserve simulate --policy list`), nothing is tuned.
-  "{title("ours")}" has `replicas.standby: learned`, "{title("ours-erlang")}" `none`: the former is what operator and
+  "{title("ours")}" has `replicas.standby: adaptive`, "{title("ours-erlang")}" `none`: the former is what operator and
   Serve policy do by default where a start takes a minute or more, the latter where it takes less.
   Static peak has from the beginning what the end needs. The oracle knows the rate to come and when it ends, not the
   arrivals: Erlang C for the moment at which a replica asked for now serves. Rules are also told a target between

@@ -76,7 +76,7 @@ def operator(server: Any, folder: Path) -> Iterator[psutil.Process]:
         "contexts": [{"name": "here", "context": {"cluster": "here", "user": "admin"}}],
     }  # fmt: skip
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
-    own = {"KUBECONFIG": str(folder / "kubeconfig"), "TIERSERVE_TICK_SECONDS": str(TICK_S)}
+    own = {"KUBECONFIG": str(folder / "kubeconfig"), "TIERSERVE_RESYNC_PERIOD": str(TICK_S)}
     command = [sys.executable, "-m", "kopf", "run", "--standalone", "-A", "-m", "tierserve.handlers"]
     with (folder / "operator.log").open("wb") as log:
         started = subprocess.Popen(

@@ -80,7 +80,7 @@ def install_kuberay(shell: Shell) -> None:
 
 
 def install_tierserve(shell: Shell, options: str = "") -> None:
-    """The chart, with options of helm such as `--set tickSeconds=5`."""
+    """The chart, with options of helm such as `--set resyncPeriod=5s`."""
     words = f"helm install tierserve charts/tierserve --namespace {NAMESPACE} --create-namespace --wait {options}"
     shell.run(words.rstrip())
     shell.run(f"kubectl wait --for condition=established {DEFINITION}", quiet=True)

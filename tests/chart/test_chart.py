@@ -48,7 +48,7 @@ def test_what_is_rendered_is_as_agreed(rendered, form):
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("namespaced=yes", "/namespaced"),
         ("replicas=3", "replicas"),
-        ("tickSeconds=0.1", "/tickSeconds"),
+        ("resyncPeriod=soon", "/resyncPeriod"),
         ("crds.keep=true", "keep"),
     ],
 )

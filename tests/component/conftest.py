@@ -125,6 +125,7 @@ def _environment(marker: str, stats_port: int, folder: Path) -> Iterator[None]:
     wanted = {
         _MARKER: marker,
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "120",  # Ray's own 30 s do not do on a busy machine
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_ray_launcher(folder / "haproxy")),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),

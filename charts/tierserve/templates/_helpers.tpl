@@ -59,7 +59,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [monitoring.coreos.com]  # where the Prometheus operator is
   resources: [servicemonitors, prometheusrules]
   verbs: [get, list, create, patch, delete]
-- apiGroups: [""]  # told when a condition changes
+- apiGroups: [""]  # posted when a condition changes; read for what admission or a quota refuses
   resources: [events]
-  verbs: [create]
+  verbs: [create, list]
 {{- end }}

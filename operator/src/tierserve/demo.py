@@ -232,7 +232,7 @@ class _Run:
         """Whether every pool has had the replicas it wants for a while."""
         since = time.time() - SETTLED_FOR_S
         last = [p for points in self.points.values() for p in points[-20:] if p.t >= since]
-        settled = bool(last) and all(p.wanted in (None, p.replicas) for p in last)
+        settled = bool(last) and all(p.desired in (None, p.replicas) for p in last)
         if settled:
             self.judged_from = time.time()
         return settled
@@ -298,7 +298,7 @@ def pool_point(pool: dict[str, Any], at: float, target_s: float) -> PoolPoint | 
     decision, gateway = pool.get("decision") or {}, pool.get("gateway") or {}
     predicted, network_s = decision.get("predicted_p95_s"), max(0.0, target_s - float(pool["targetSeconds"]))
     return PoolPoint(
-        at, int(pool["running"]), pool.get("wanted"), decision.get("lambda"), decision.get("rho"),
+        at, int(pool["running"]), pool.get("desired"), decision.get("lambda"), decision.get("rho"),
         None if predicted is None else float(predicted) + network_s, gateway.get("p95_s"),
     )  # fmt: skip
 

@@ -41,7 +41,7 @@ class Operator:
         self.agents = AgentReader()
         runtime = KubeRuntime(Cluster(self.client), settings.kube, self.live, self.agents)
         one_pass = ServicePass(self.read, runtime.cluster, runtime, self.metrics)
-        self.controller = Controller(one_pass, tick_s=settings.tick_seconds)
+        self.controller = Controller(one_pass, tick_s=settings.resync_period.value)
         self.task = asyncio.create_task(self.controller.run())
 
     def read(self, key: Key) -> Mapping[str, Any] | None:
@@ -75,7 +75,7 @@ async def start(*, memo: Any, settings: kopf.OperatorSettings, **indexes: Any) -
     memo.operator = operator = Operator(own, indexes["services"], (indexes["ray_services"], indexes["gateways"]))
     if own.metrics_port:
         start_http_server(own.metrics_port, registry=operator.metrics.registry)
-    log.info("started", extra={"fields": {"serving_image": own.kube.serving_image, "tick_seconds": own.tick_seconds}})
+    log.info("started", extra={"fields": {"serving_image": own.kube.serving_image, "resync_period": own.resync_period}})
 
 
 @kopf.on.cleanup()
@@ -123,7 +123,7 @@ def probe(memo: kopf.Memo, **_: Any) -> float:
     if operator.task.done():
         raise kopf.PermanentError("the controller has ended")
     idle_s = operator.controller.idle_s
-    if idle_s > operator.settings.stale_seconds:
+    if idle_s > operator.settings.liveness_stale_after.value:
         raise kopf.PermanentError(f"no pass went through for {idle_s:.0f} s")
     return round(idle_s, 1)
 

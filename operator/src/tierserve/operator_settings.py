@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from tierserve.api.units import Duration
 from tierserve.render.kube_settings import KubeSettings
 
 PREFIX = "TIERSERVE_"
@@ -17,22 +19,24 @@ class OperatorSettings:
     """Settings of the operator itself, and of what it renders.
 
     Attributes:
-        tick_seconds: how often a service is looked at though nothing happens.
-        stale_seconds: age of the last good pass at which the liveness probe fails.
+        resync_period: time between two reconciles of a service of which nothing has changed.
+        liveness_stale_after: time without a successful reconcile after which the liveness probe fails.
         metrics_port: port of /metrics.
         log_format: json or text.
         kube: settings of the objects.
     """
 
-    tick_seconds: float = 10.0
-    stale_seconds: float = 180.0
+    resync_period: Duration = field(default=Duration("10s"))
+    liveness_stale_after: Duration = field(default=Duration("180s"))
     metrics_port: int = 9090
     log_format: str = "json"
     kube: KubeSettings = field(default_factory=KubeSettings)
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> OperatorSettings:
-    """Settings from variables such as TIERSERVE_SERVING_IMAGE and TIERSERVE_TICK_SECONDS.
+    """Settings from variables such as TIERSERVE_SERVING_IMAGE and TIERSERVE_RESYNC_PERIOD.
+
+    Durations are texts such as 10s and 2m30s, or plain seconds.
 
     Raises:
         ValueError: a variable that is not known, or whose value cannot be read; the message names it.
@@ -63,7 +67,9 @@ def _value(name: str, text: str, default: Any) -> Any:
     try:
         if isinstance(default, tuple):
             return tuple(part for part in text.split(",") if part)
+        if isinstance(default, Duration) and re.fullmatch(r"[0-9.]+", text):
+            return Duration(f"{text}s")
         return type(default)(text)
     except ValueError as error:
         kind = type(default).__name__
-        raise ValueError(f"{PREFIX}{name.upper()}: {text!r} is not a {kind} such as {default!r}") from error
+        raise ValueError(f"{PREFIX}{name.upper()}: {text!r} is not a {kind} such as {str(default)!r}") from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from tierserve.api import GenAIDeployment, unused_fields
+from tierserve.api import GenAIDeployment, hints
 from tierserve.api.problems import Problem
 from tierserve.api.tiers import Tier
 from tierserve.plan.energy import energy_of
@@ -34,7 +34,7 @@ class PoolObserved:
         app: state of the Serve application (RUNNING, DEPLOYING, ...), None when Serve does not answer.
         message: Serve's own words when something is wrong.
         running: replicas that serve.
-        wanted: replicas that Serve wants.
+        desired: replicas that Serve aims at.
         decision: the policy's last decision.
         gateway: the gateway's figures of the pool.
     """
@@ -42,7 +42,7 @@ class PoolObserved:
     app: str | None = None
     message: str = ""
     running: int | None = None
-    wanted: int | None = None
+    desired: int | None = None
     decision: Mapping[str, Any] | None = None
     gateway: Mapping[str, Any] | None = None
 
@@ -102,18 +102,19 @@ def status(
         for p in placements
     ]
     conditions = [
+        _accepted(gaid, cluster=cluster),
         _ready(placements, observed, pools),
         _degraded(observed, pools),
         _scaling_ready(pools),
         _slo_met(pools),
         _profile_fits(pools),
     ]
-    conditions.insert(1, _progressing(gaid, pools))
+    conditions.insert(2, _progressing(gaid, pools))
     generation = gaid.metadata.generation or 0
     return {
         "observedGeneration": generation,
         "endpoint": observed.endpoint,
-        "ready": conditions[0].status,
+        "ready": conditions[1].status,
         "replicas": sum(p["running"] or 0 for p in pools),
         "tiers": f"{sum(1 for p in pools if p['ready'])}/{len(pools)}",
         "p95": _slowest(pools),
@@ -122,7 +123,6 @@ def status(
         "conditions": [_stamped(c, generation, observed.now, previous) for c in conditions],
         "pools": pools,
         "parts": dict(observed.parts),
-        "unused": [problem.path for problem in unused_fields(gaid, cluster=cluster)],
     }
 
 
@@ -145,14 +145,12 @@ def refused(gaid: Mapping[str, Any], problems: Sequence[Problem], now: float, pr
         previous: the status before.
     """
     generation = int(gaid["metadata"].get("generation") or 0)
-    words = "; ".join(
-        f"{p.path}: {p.message_with_value}: {p.hint}" if p.hint else f"{p.path}: {p.message_with_value}"
-        for p in problems
-    )
+    words = _in_words(problems)
     conditions = [
+        Condition("Accepted", "False", "CannotBePlanned", words),
         Condition("Ready", "False", "CannotBePlanned", "the last spec cannot be served; what ran before is left alone"),
         Condition("Progressing", "False", "CannotBePlanned", "nothing is changed until the spec is corrected"),
-        Condition("Degraded", "True", "CannotBePlanned", words[:1000]),
+        Condition("Degraded", "True", "CannotBePlanned", words),
     ]
     stamped = [_stamped(c, generation, now, previous) for c in conditions]
     others = [c for c in (previous or {}).get("conditions", ()) if c["type"] in {"ScalingReady", "SloMet"}]
@@ -172,7 +170,7 @@ def _connections(pools: Sequence[Mapping[str, Any]]) -> int | None:
 
 
 def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[str, Any]:
-    """One pool: wanted and running replicas, the policy's figures, predicted and observed p95, the reason in words."""
+    """One pool: desired and running replicas, the policy's figures, predicted and observed p95, the reason in words."""
     # which gateway has how many requests is for the gateways' agents
     decision = {name: value for name, value in (seen.decision or {}).items() if name != "gateways"}
     fresh = bool(decision) and now - float(decision.get("t", 0.0)) <= STALE_AFTER_S
@@ -190,10 +188,10 @@ def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[st
         "maxReplicas": placement.max_replicas,
         "app": seen.app,
         "message": seen.message,
-        "wanted": seen.wanted,
+        "desired": seen.desired,
         "running": running,
         "ready": seen.app == "RUNNING" and running is not None and running >= floor,
-        "asleep": is_asleep(placement, seen),
+        "scaledToZero": is_scaled_to_zero(placement, seen),
         "decision": decision if fresh else None,
         "gateway": dict(seen.gateway) if seen.gateway else None,
         "modelError": model_error(decision if fresh else {}, seen.gateway or {}),
@@ -203,16 +201,18 @@ def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[st
     }
 
 
-def is_asleep(placement: Placement, seen: PoolObserved) -> bool:
-    """Whether a pool has no replica because none is asked for: all is as it should be, and requests wake it."""
-    may_sleep = placement.min_replicas == 0 < placement.max_replicas
-    return may_sleep and seen.app == "RUNNING" and seen.running == 0 and seen.wanted == 0
+def is_scaled_to_zero(placement: Placement, seen: PoolObserved) -> bool:
+    """Whether a pool has no replica because its floor is 0 and it has no load; the next request starts one."""
+    may_be_zero = placement.min_replicas == 0 < placement.max_replicas
+    return may_be_zero and seen.app == "RUNNING" and seen.running == 0 and seen.desired == 0
 
 
 def is_short(observed: Observed, placements: Sequence[Placement]) -> bool:
-    """Whether a pool has fewer replicas than its floor, says nothing, or the gateway is away: time to ask why."""
+    """Whether a pool has fewer replicas than it should, says nothing, or the gateway is away: time to ask why."""
     pools = [pool_status(p, observed.pools.get(p.pool, PoolObserved()), observed.now) for p in placements]
-    return not all(observed.parts.values()) or any(not one["ready"] or one["decision"] is None for one in pools)
+    return not all(observed.parts.values()) or any(
+        not one["ready"] or one["decision"] is None or (one["wanted"] or 0) > (one["running"] or 0) for one in pools
+    )
 
 
 def taken(tier: Tier, seen: PoolObserved, now: float) -> dict[str, float | None]:
@@ -232,6 +232,19 @@ def _sum(pools: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return None if None in values else round(sum(values), 2)
 
 
+def _accepted(gaid: GenAIDeployment, *, cluster: bool) -> Condition:
+    """Whether the spec can be served; fields without effect and values that do not go together are listed."""
+    found = hints(gaid, cluster=cluster)
+    if found:
+        return Condition("Accepted", "True", "AcceptedWithHints", _in_words(found))
+    return Condition("Accepted", "True", "Accepted", "every field of the spec is acted on")
+
+
+def _in_words(problems: Sequence[Problem]) -> str:
+    """Field, what about it and hint of each, within the length of a condition's message."""
+    return "; ".join(": ".join(filter(None, (p.path, p.message_with_value, p.hint))) for p in problems)[:1000]
+
+
 def _ready(placements: Sequence[Placement], observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:
     waiting = [p["pool"] for p in pools if not p["ready"]]
     dead = sorted(name for name, alive in observed.parts.items() if not alive)
@@ -239,23 +252,25 @@ def _ready(placements: Sequence[Placement], observed: Observed, pools: Sequence[
         return Condition("Ready", "False", "PartsMissing", f"not running: {', '.join(dead)}")
     if waiting:
         return Condition("Ready", "False", "PoolsNotReady", f"waiting for {', '.join(waiting)}")
-    asleep = [p["pool"] for p in pools if p["asleep"]]
-    awake = len(placements) - len(asleep)
-    if not awake:
-        return Condition("Ready", "True", "Asleep", f"asleep until a request comes to {observed.endpoint}")
-    words = f"{awake} {'pool serves' if awake == 1 else 'pools serve'} at {observed.endpoint}"
-    if asleep:
-        words += f"; asleep until a request needs them: {', '.join(asleep)}"
+    at_zero = [p["pool"] for p in pools if p["scaledToZero"]]
+    serving = len(placements) - len(at_zero)
+    if not serving:
+        return Condition(
+            "Ready", "True", "ScaledToZero", f"scaled to zero; a request to {observed.endpoint} starts a replica"
+        )
+    words = f"{serving} {'pool serves' if serving == 1 else 'pools serve'} at {observed.endpoint}"
+    if at_zero:
+        words += f"; scaled to zero: {', '.join(at_zero)}"
     return Condition("Ready", "True", "Serving", words)
 
 
 def _progressing(gaid: GenAIDeployment, pools: Sequence[Mapping[str, Any]]) -> Condition:
     if gaid.spec.paused:
         return Condition("Progressing", "False", "Paused", "spec.paused is true: nothing is changed")
-    moving = [p["pool"] for p in pools if p["app"] == "DEPLOYING" or (p["wanted"] or 0) != (p["running"] or 0)]
+    moving = [p["pool"] for p in pools if p["app"] == "DEPLOYING" or (p["desired"] or 0) != (p["running"] or 0)]
     if moving:
         return Condition("Progressing", "True", "Scaling", f"on the way: {', '.join(moving)}")
-    return Condition("Progressing", "False", "Settled", "what runs is what is wanted")
+    return Condition("Progressing", "False", "Settled", "all pools are at their desired replica count")
 
 
 def _degraded(observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:

@@ -32,7 +32,7 @@ class Metrics:
             (*whose, "condition"), **own,
         )  # fmt: skip
         self.replicas = Gauge("tierserve_pool_replicas", "Replicas that serve", (*whose, "pool"), **own)
-        self.wanted = Gauge("tierserve_pool_replicas_wanted", "Replicas wanted", (*whose, "pool"), **own)
+        self.desired = Gauge("tierserve_pool_replicas_desired", "Desired replicas", (*whose, "pool"), **own)
         self._pools: dict[tuple[str, str], set[str]] = {}
 
     def show(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Metrics:
             self._drop(namespace, name, gone)
         for pool, seen in pools.items():
             self.replicas.labels(namespace, name, pool).set(_number(seen.get("running")))
-            self.wanted.labels(namespace, name, pool).set(_number(seen.get("wanted")))
+            self.desired.labels(namespace, name, pool).set(_number(seen.get("desired")))
         self._pools[namespace, name] = set(pools)
 
     def forget(self, namespace: str, name: str) -> None:
@@ -56,7 +56,7 @@ class Metrics:
         self.condition.remove_by_labels({"namespace": namespace, "name": name})
 
     def _drop(self, namespace: str, name: str, pool: str) -> None:
-        for gauge in (self.replicas, self.wanted):
+        for gauge in (self.replicas, self.desired):
             gauge.remove(namespace, name, pool)
 
 

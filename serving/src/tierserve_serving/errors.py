@@ -47,6 +47,12 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
     return ApiError(400, message, param=param, code=code)
 
 
+def unsupported(field: str, engine: str, detail: str = "") -> ApiError:
+    """Return 400: the engine of this replica cannot act on the field."""
+    what = f"'{field}' {detail}".rstrip()
+    return invalid(f"{what} is not supported by the engine {engine}; leave it out", field, "unsupported_parameter")
+
+
 def bad_json(reason: str) -> ApiError:
     """Return 400: the body is not JSON."""
     return invalid(f"The body is not valid JSON: {reason}", code="invalid_json")

@@ -12,13 +12,15 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from importlib import metadata
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 
 from tierserve_serving import errors
-from tierserve_serving.engines import EngineError, PromptError
+from tierserve_serving.engines import Chunk, EngineError, PromptError
+from tierserve_serving.engines.base import FinishReason
 from tierserve_serving.errors import ApiError
 from tierserve_serving.openai_types import DONE, Call, Kind, Writer, error_event, model_card, parse_call
 from tierserve_serving.slots import QueueFullError
@@ -133,8 +135,10 @@ class Exchange:
             await self._complete(kind)
             return
         _allow(method, "GET", path)
-        if path == "/healthz":
+        if path in ("/healthz", "/health"):  # Kubernetes' usual name, and the one of vLLM and llama.cpp
             await self._health()
+        elif path == "/version":
+            await self._reply(200, orjson.dumps({"version": metadata.version("tierserve")}))
         elif path == "/v1/models":
             await self._reply(200, orjson.dumps(self._ingress.models()))
         else:
@@ -165,8 +169,9 @@ class Exchange:
         if content_type != b"application/json" and not content_type.endswith(b"+json"):
             raise errors.wrong_content_type(content_type.decode("latin-1")[:100])
         config = self._worker.config
-        call = parse_call(kind, await self._body(config.max_body_bytes))
-        if call.model not in config.model_names:
+        body = await self._body(config.max_body_bytes)
+        call = parse_call(kind, body, config.engine, self._worker.engine.capabilities)
+        if call.model is not None and call.model not in config.model_names:
             raise errors.model_not_found(call.model, config.model_names)
         return call
 
@@ -190,7 +195,8 @@ class Exchange:
     async def _answer(self, call: Call) -> None:
         writer = Writer(call.kind, self._completion_id(call.kind), self._worker.config.model, int(self._begin))
         try:
-            self._worker.engine.check(call.generation)
+            for generation in call.generations:
+                self._worker.engine.check(generation)
             await (self._stream(call, writer) if call.stream else self._whole(call, writer))
         except QueueFullError:
             raise errors.queue_full(self._worker.retry_after_s()) from None
@@ -200,32 +206,39 @@ class Exchange:
             raise errors.engine_failed(str(error)) from None
 
     async def _whole(self, call: Call, writer: Writer) -> None:
-        text, tokens = "", 0
-        async with contextlib.aclosing(self._worker.serve(call.generation, self._gateway_wait())) as chunks:
+        texts = list(call.echo) or [""] * len(call.generations)
+        choices: list[tuple[str, FinishReason]] = []
+        input_tokens = tokens = 0
+        async with contextlib.aclosing(self._worker.serve(call.generations, self._gateway_wait())) as chunks:
             async for chunk in chunks:
-                text += chunk.text
+                texts[chunk.index] += chunk.text
                 tokens += chunk.tokens
                 if chunk.finish is not None:
-                    await self._reply(200, writer.whole(text, chunk.finish, chunk.input_tokens, tokens))
+                    choices.append((texts[chunk.index], chunk.finish))
+                    input_tokens += _prompt_tokens(call, chunk)
+                if len(choices) == len(call.generations):
+                    await self._reply(200, writer.whole(choices, input_tokens, tokens))
 
     async def _stream(self, call: Call, writer: Writer) -> None:
-        tokens = 0
-        async with contextlib.aclosing(self._worker.serve(call.generation, self._gateway_wait())) as chunks:
+        input_tokens = tokens = opened = 0
+        async with contextlib.aclosing(self._worker.serve(call.generations, self._gateway_wait())) as chunks:
             async for chunk in chunks:
                 # The status goes out with the first token: what fails before it still gets its own.
-                event = b"" if self._started else await self._open(writer)
+                if not self._started:
+                    await self._start(200, _SSE)
+                event = b""
+                if chunk.index == opened:
+                    event, opened = writer.opening(chunk.index, call.echo[opened] if call.echo else ""), opened + 1
                 tokens += chunk.tokens
                 event += writer.piece(chunk)
-                if chunk.finish is None:
+                if chunk.finish is not None:
+                    input_tokens += _prompt_tokens(call, chunk)
+                if chunk.finish is None or opened < len(call.generations):
                     await self._send({"type": "http.response.body", "body": event, "more_body": True})
                     continue
                 if call.include_usage:
-                    event += writer.usage_event(chunk.input_tokens, tokens)
+                    event += writer.usage_event(input_tokens, tokens)
                 await self._send({"type": "http.response.body", "body": event + DONE})
-
-    async def _open(self, writer: Writer) -> bytes:
-        await self._start(200, _SSE)
-        return writer.opening()
 
     async def _fail(self, error: ApiError) -> None:
         if self._started:
@@ -271,6 +284,11 @@ class _Watch:
         self._task.cancel()
 
 
+def _prompt_tokens(call: Call, end: Chunk) -> int:
+    """Return what the end of a choice adds to the usage: OpenAI counts a prompt once for its n choices."""
+    return end.input_tokens if end.index % call.n == 0 else 0
+
+
 def _path(scope: Scope) -> str:
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
     return str(path[len(root) :] if root and path.startswith(root + "/") else path)
@@ -278,7 +296,7 @@ def _path(scope: Scope) -> str:
 
 def _allow(method: str, allowed: str, path: str | None = None) -> None:
     """Raise `ApiError`: 404 if the path is none of ours, 405 if only the method is wrong."""
-    known = path is None or path in ("/healthz", "/v1/models") or path.startswith("/v1/models/")
+    known = path is None or path in ("/healthz", "/health", "/version", "/v1/models") or path.startswith("/v1/models/")
     if not known:
         raise errors.unknown_path(path or "")
     if method != allowed:

@@ -1,24 +1,56 @@
-"""Requests and answers of OpenAI's API: what is read, what is written, and nothing taken on trust.
+"""Requests and answers of OpenAI's API: what is read and what is written.
 
-Read: a request body becomes a `Generation` or an `ApiError` that names the field. Fields that are not known are passed
-over, as OpenAI's clients expect of compatible services; fields that would change the answer's shape and are not served
-(`n`, `logprobs`, tools) are refused in clear words rather than ignored.
+Read: a request body becomes a `Call` or an `ApiError` that names the field. What vLLM, llama.cpp or OpenAI accepts is
+accepted, numbers in the lax form of pydantic as vLLM reads them; unknown fields are ignored as vLLM ignores them. A
+field that changes the answer and that the replica's engine cannot act on is refused with the names of field and
+engine. See docs/decisions/0019-request-bodies.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from tierserve_serving.engines.base import Chunk, FinishReason, Generation, Message
-from tierserve_serving.errors import ApiError, bad_json, invalid
+from tierserve_serving.engines.base import Capabilities, Chunk, FinishReason, Generation, Message, Prompt, prompt_text
+from tierserve_serving.errors import ApiError, bad_json, invalid, unsupported
 
 Kind = Literal["chat", "text"]
-_MAX_STOPS, _MAX_STOP_CHARS = 4, 256
+_MAX_CHOICES = 2048  # prompts x n of one request; OpenAI's own bound on the prompts of a batch
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_TEXT_PARTS = {  # the text field of each part of a message's content that carries text, as vLLM reads them
+    "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "refusal": "refusal",
+    "thinking": "thinking",
+}
+_MESSAGE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")  # read by chat templates
+_NO_SHAPE: tuple[object, ...] = (
+    None,
+    False,
+    0,
+    "",
+    "none",
+    "auto",
+    [],
+    {},
+)  # values of a field below that leave the answer as it is
+
+
+def _no_limit(value: int | None) -> int | None:
+    """Return None for -1, which llama.cpp and its clients write for "no limit"."""
+    if value is not None and value < -1:
+        raise ValueError("must be at least 0, or -1 for no limit")
+    return None if value == -1 else value
+
+
+MaxTokens = Annotated[int | None, AfterValidator(_no_limit)]
 
 
 class StreamOptions(BaseModel):
@@ -29,59 +61,90 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class Common(BaseModel):
-    """Fields of both calls. Strict: "5" is no integer and 5.0 neither."""
+class Fields(BaseModel):
+    """Fields of both calls, but for messages and prompt. `seed` is signed (vLLM) or unsigned (llama.cpp), of 64 bit."""
 
-    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    model: str
-    max_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
-    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
-    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    n: int | None = None
+    model: str | None = None
+    max_tokens: MaxTokens = None
+    max_completion_tokens: MaxTokens = None
+    temperature: float | None = Field(default=None, ge=0.0)
+    top_p: float | None = Field(default=None, ge=0.0, le=1.0)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    n: int | None = Field(default=None, ge=1, le=_MAX_CHOICES)
+    best_of: int | None = None
+    echo: bool | None = None
+    stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
 
-class ChatRequest(Common):
-    """`POST /v1/chat/completions`."""
-
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
-
-
-class TextRequest(Common):
-    """`POST /v1/completions`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A validated request."""
+    """A validated request.
+
+    Attributes:
+        kind: chat or text completion.
+        model: the name asked for; None where the request names none.
+        stream, include_usage: form of the answer.
+        generations: one per choice, in the order of their index: n for the first prompt, then n for the next.
+        n: choices per prompt.
+        echo: for each choice the text that comes before it.
+    """
 
     kind: Kind
-    model: str
+    model: str | None
     stream: bool
     include_usage: bool
-    generation: Generation
+    generations: tuple[Generation, ...]
+    n: int = 1
+    echo: tuple[str, ...] = ()
 
 
-def parse_call(kind: Kind, body: bytes) -> Call:
-    """Return the request in `body`. Raises `ApiError` (400) that names the field."""
+def parse_call(kind: Kind, body: bytes, engine: str, capabilities: Capabilities) -> Call:
+    """Return the request in `body`.
+
+    Args:
+        kind: chat or text completion.
+        body: the request's body.
+        engine: name of the replica's engine, for errors.
+        capabilities: what that engine acts on.
+
+    Raises:
+        ApiError: 400 that names the field.
+    """
     document = _document(body)
-    fields = _fields(ChatRequest if kind == "chat" else TextRequest, document)
-    _refuse_unsupported(document, fields)
-    stream = bool(fields.stream)
-    generation = Generation(
-        prompt=_messages(document.get("messages")) if kind == "chat" else _prompt(document.get("prompt")),
+    fields = _fields(document)
+    _refuse_unsupported(document, fields, engine, capabilities)
+    if kind == "chat":
+        prompts: tuple[Prompt, ...] = (_messages(document.get("messages"), engine),)
+    else:
+        prompts = _prompts(document.get("prompt"))
+    n = fields.n or 1
+    if n * len(prompts) > _MAX_CHOICES:
+        raise invalid(
+            f"'n' times the number of prompts must be at most {_MAX_CHOICES} ({n * len(prompts)})", "n", "invalid_value"
+        )
+    common = Generation(
+        prompt="",
         max_tokens=_max_tokens(fields),
         temperature=fields.temperature,
         top_p=fields.top_p,
-        seed=fields.seed,
-        stop=_stop(document.get("stop")),
-        streamed=stream,
+        stop=_stop(fields.stop),
+        streamed=bool(fields.stream),
+        extra={name: document[name] for name in capabilities.extra if document.get(name) is not None},
     )
     return Call(
-        kind, fields.model, stream, bool(fields.stream_options and fields.stream_options.include_usage), generation
+        kind,
+        fields.model or None,
+        bool(fields.stream),
+        bool(fields.stream_options and fields.stream_options.include_usage),
+        tuple(
+            replace(common, prompt=prompt, seed=_choice_seed(fields.seed, k)) for prompt in prompts for k in range(n)
+        ),
+        n,
+        _echo(prompts, n, engine) if kind == "text" and fields.echo else (),
     )
 
 
@@ -91,93 +154,143 @@ def _document(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise bad_json(str(error)) from None
+        document = _lenient(body, error)
     if not isinstance(document, dict):
-        raise bad_json("an object is wanted")
+        raise bad_json("it must be an object")
     return document
 
 
-def _fields(model: type[Common], document: dict[str, Any]) -> Common:
+def _lenient(body: bytes, strict: orjson.JSONDecodeError) -> Any:
+    """Return what Python's own parser, which vLLM uses, takes beyond orjson: a lone surrogate, a byte order mark.
+
+    Engines and answers are UTF-8, which has no lone surrogates: each becomes the replacement character. The second
+    pass refuses NaN and Infinity again.
+    """
     try:
-        return model.model_validate(document)
+        text = json.dumps(json.loads(body), ensure_ascii=False)
+        return orjson.loads(_SURROGATE.sub("\ufffd", text))
+    except (ValueError, RecursionError):
+        raise bad_json(str(strict)) from None
+
+
+def _fields(document: dict[str, Any]) -> Fields:
+    try:
+        return Fields.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        param = ".".join(str(part) for part in first["loc"])
-        raise invalid(f"{param}: {first['msg']}", param, "invalid_value") from None
+        names = first["loc"]
+        # Below a union ("stop") pydantic adds the branch that failed, which is no field of the request.
+        param = ".".join(map(str, names)) if names[0] == "stream_options" else str(names[0])
+        raise invalid(f"'{param}': {first['msg']}", param, "invalid_value") from None
 
 
-def _max_tokens(fields: Common) -> int | None:
-    newer = fields.max_completion_tokens if isinstance(fields, ChatRequest) else None
+def _max_tokens(fields: Fields) -> int | None:
+    newer = fields.max_completion_tokens
     return fields.max_tokens if newer is None else newer
 
 
-def _refuse_unsupported(document: Mapping[str, Any], fields: Common) -> None:
-    if fields.n not in (None, 1):
-        raise invalid(
-            f"n is {fields.n}: only one answer per request is supported; send n requests", "n", "unsupported_value"
-        )
-    for name in ("logprobs", "top_logprobs", "tools", "functions", "suffix", "echo"):
-        if document.get(name):
-            raise invalid(f"{name} is not supported here; leave it out", name, "unsupported_parameter")
-    if document.get("best_of") not in (None, 1):
-        raise invalid("best_of is not supported here; leave it out", "best_of", "unsupported_parameter")
-    wanted = document.get("response_format")
-    if wanted is not None and not (isinstance(wanted, dict) and wanted.get("type") == "text"):
-        raise invalid("response_format: only text is supported", "response_format", "unsupported_value")
+def _choice_seed(seed: int | None, k: int) -> int | None:
+    """Return the seed of the k-th choice of a prompt: with one seed for all they would be the same, as vLLM has it."""
+    return None if seed is None else seed + k
 
 
-def _messages(value: object) -> tuple[Message, ...]:
+def _refuse_unsupported(document: Mapping[str, Any], fields: Fields, engine: str, capabilities: Capabilities) -> None:
+    """Refuse what changes the answer and cannot be done. Tools that the model need not call change nothing."""
+    for name in ("logprobs", "top_logprobs", "prompt_logprobs", "suffix", "tool_choice", "function_call", "audio"):
+        if document.get(name) not in _NO_SHAPE:
+            raise unsupported(name, engine)
+    if fields.best_of not in (None, 1, fields.n):
+        raise unsupported("best_of", engine, "above 'n'")
+    if document.get("modalities") not in (None, [], ["text"]):
+        raise unsupported("modalities", engine, "other than text")
+    form = document.get("response_format")
+    plain = form is None or (isinstance(form, dict) and form.get("type") in (None, "text"))
+    if not plain and "response_format" not in capabilities.extra:
+        raise unsupported("response_format", engine, "other than text")
+
+
+def _messages(value: object, engine: str) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
-        raise invalid("messages: a list with at least one message is wanted", "messages", "invalid_value")
-    return tuple(_message(position, item) for position, item in enumerate(value))
+        raise invalid("'messages' must be a non-empty array", "messages", "invalid_value")
+    return tuple(_message(f"messages.{position}", item, engine) for position, item in enumerate(value))
 
 
-def _message(position: int, item: object) -> Message:
-    where = f"messages.{position}"
+def _message(where: str, item: object, engine: str) -> Message:
     if not isinstance(item, dict):
-        raise invalid(f"{where}: an object with role and content is wanted", where, "invalid_value")
+        raise invalid(f"'{where}' must be an object with 'role' and 'content'", where, "invalid_value")
     role = item.get("role")
-    if role not in ("system", "developer", "user", "assistant"):
-        raise invalid(f"{where}.role: system, developer, user or assistant is wanted", f"{where}.role", "invalid_value")
-    return Message("system" if role == "developer" else role, _content(f"{where}.content", item.get("content"), role))
+    if not isinstance(role, str) or not role:
+        raise invalid(f"'{where}.role' must be a non-empty string", f"{where}.role", "invalid_value")
+    for name in ("name", "tool_call_id"):
+        if not isinstance(item.get(name), str | None):
+            raise invalid(f"'{where}.{name}' must be a string", f"{where}.{name}", "invalid_value")
+    extra = {name: item[name] for name in _MESSAGE_FIELDS if item.get(name) is not None}
+    # Templates of open models know "system"; "developer" is the name that newer OpenAI models give the same role.
+    return Message(
+        "system" if role == "developer" else role, _content(f"{where}.content", item.get("content"), engine), extra
+    )
 
 
-def _content(where: str, value: object, role: str) -> str:
+def _content(where: str, value: object, engine: str) -> str:
+    if value is None:
+        return ""
     if isinstance(value, str):
         return value
-    if value is None and role == "assistant":
-        return ""
-    if isinstance(value, list) and value:
-        return "".join(_part(f"{where}.{position}", part) for position, part in enumerate(value))
-    raise invalid(f"{where}: a string or a list of text parts is wanted", where, "invalid_value")
+    if isinstance(value, list):
+        return "".join(_part(f"{where}.{position}", part, engine) for position, part in enumerate(value))
+    raise invalid(f"'{where}' must be a string or an array of parts", where, "invalid_value")
 
 
-def _part(where: str, part: object) -> str:
-    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+def _part(where: str, part: object, engine: str) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        raise invalid(f"'{where}' must be a part such as {{'type': 'text', 'text': '...'}}", where, "invalid_value")
+    kind = part.get("type", "text")
+    if not isinstance(kind, str) or kind not in _TEXT_PARTS:
+        raise unsupported(where, engine, f"of type {str(kind)[:40]!r}")
+    text = part.get(_TEXT_PARTS[kind])
     if not isinstance(text, str):
-        raise invalid(
-            f'{where}: only parts {{"type": "text", "text": "..."}} are supported', where, "unsupported_value"
-        )
+        raise invalid(f"'{where}.{_TEXT_PARTS[kind]}' must be a string", where, "invalid_value")
     return text
 
 
-def _prompt(value: object) -> str:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
+def _prompts(value: object) -> tuple[Prompt, ...]:
+    """Return the prompts: a text or token ids, or an array of texts or of arrays of token ids."""
+    ids = _token_ids(value)
     if isinstance(value, str):
-        return value
-    raise invalid("prompt: one string is wanted", "prompt", "invalid_value")
+        return (value,)
+    if ids is not None:
+        return (ids,)
+    many = [item if isinstance(item, str) else _token_ids(item) for item in value] if isinstance(value, list) else []
+    prompts = tuple(prompt for prompt in many if prompt is not None)
+    if not prompts or len(prompts) < len(many):
+        raise invalid(
+            "'prompt' must be a string, an array of strings, or token ids (an array, or an array of arrays)",
+            "prompt",
+            "invalid_value",
+        )
+    return prompts
 
 
-def _stop(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or len(stops) > _MAX_STOPS:
-        raise invalid(f"stop: a string or a list of at most {_MAX_STOPS} is wanted", "stop", "invalid_value")
-    if not all(isinstance(stop, str) and 0 < len(stop) <= _MAX_STOP_CHARS for stop in stops):
-        raise invalid(f"stop: strings of 1 to {_MAX_STOP_CHARS} characters are wanted", "stop", "invalid_value")
-    return tuple(stops)
+def _token_ids(value: object) -> tuple[int, ...] | None:
+    """Return `value` if it is a non-empty array of token ids, else None. Ids beyond 32 bit are in no vocabulary."""
+    if not isinstance(value, list) or not value:
+        return None
+    if not all(type(item) in (int, float) and 0 <= item < 2**31 and item == int(item) for item in value):
+        return None
+    return tuple(map(int, value))
+
+
+def _stop(value: str | list[str] | None) -> tuple[str, ...]:
+    """Return the texts that end the answer. An empty one ends nothing, as in llama.cpp."""
+    return tuple(stop for stop in ([value] if isinstance(value, str) else value or ()) if stop)
+
+
+def _echo(prompts: Sequence[Prompt], n: int, engine: str) -> tuple[str, ...]:
+    if not all(isinstance(prompt, str) for prompt in prompts):
+        raise unsupported("echo", engine, "of token ids")
+    return tuple(prompt_text(prompt) for prompt in prompts for _ in range(n))
 
 
 def usage(input_tokens: int, output_tokens: int) -> dict[str, int]:
@@ -198,26 +311,32 @@ class Writer:
     model: str
     created: int
 
-    def whole(self, text: str, finish: FinishReason, input_tokens: int, output_tokens: int) -> bytes:
-        """Return the body of an answer that is not streamed."""
-        choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
+    def whole(self, choices: Sequence[tuple[str, FinishReason]], input_tokens: int, output_tokens: int) -> bytes:
+        """Return the body of an answer that is not streamed, from text and finish reason of each choice."""
+        name = "chat.completion" if self.kind == "chat" else "text_completion"
+        written = [self._choice(index, text, finish) for index, (text, finish) in enumerate(choices)]
+        return orjson.dumps(self._head(name, written) | {"usage": usage(input_tokens, output_tokens)})
+
+    def _choice(self, index: int, text: str, finish: FinishReason) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}
         if self.kind == "chat":
             choice["message"] = {"role": "assistant", "content": text, "refusal": None}
         else:
             choice["text"] = text
-        name = "chat.completion" if self.kind == "chat" else "text_completion"
-        return orjson.dumps(self._head(name, [choice]) | {"usage": usage(input_tokens, output_tokens)})
+        return choice
 
-    def opening(self) -> bytes:
-        """Return the first event: the role for a chat, nothing for a completion."""
-        return self._event({"role": "assistant", "content": ""}, None) if self.kind == "chat" else b""
+    def opening(self, index: int, echo: str = "") -> bytes:
+        """Return the first event of a choice: the role for a chat, the text to repeat for a completion."""
+        if self.kind == "chat":
+            return self._event(index, {"role": "assistant", "content": ""}, None)
+        return self._event(index, echo, None) if echo else b""
 
     def piece(self, chunk: Chunk) -> bytes:
-        """Return the event of one chunk, and the closing one after the last."""
+        """Return the event of one chunk, and the closing one after the last of its choice."""
         text = {"content": chunk.text} if self.kind == "chat" else chunk.text
-        event = self._event(text, None) if chunk.text else b""
+        event = self._event(chunk.index, text, None) if chunk.text else b""
         if chunk.finish is not None:
-            event += self._event({} if self.kind == "chat" else "", chunk.finish)
+            event += self._event(chunk.index, {} if self.kind == "chat" else "", chunk.finish)
         return event
 
     def usage_event(self, input_tokens: int, output_tokens: int) -> bytes:
@@ -225,9 +344,9 @@ class Writer:
         document = self._head(self._chunk_name(), []) | {"usage": usage(input_tokens, output_tokens)}
         return _sse(document)
 
-    def _event(self, piece: dict[str, str] | str, finish: FinishReason | None) -> bytes:
+    def _event(self, index: int, piece: dict[str, str] | str, finish: FinishReason | None) -> bytes:
         key = "delta" if self.kind == "chat" else "text"
-        choice = {"index": 0, key: piece, "logprobs": None, "finish_reason": finish}
+        choice = {"index": index, key: piece, "logprobs": None, "finish_reason": finish}
         return _sse(self._head(self._chunk_name(), [choice]))
 
     def _chunk_name(self) -> str:

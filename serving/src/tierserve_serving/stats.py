@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -101,15 +102,18 @@ class ReplicaStats:
         """Count a request that the engine could not bring to its end."""
         self.errors_total += 1
 
-    def completed(self, service_s: float, input_tokens: int, output_tokens: int, timing: Timing | None = None) -> None:
-        """Count an answer brought to its end."""
+    def completed(
+        self, service_s: float, input_tokens: int, output_tokens: int, timings: Iterable[Timing | None] = ()
+    ) -> None:
+        """Count an answer brought to its end, all its choices together; `timings` has one of each choice."""
         self.completions_total += 1
         self.service_seconds_total += service_s
         self.service_seconds_sq_total += service_s * service_s
         self.input_tokens_total += input_tokens
         self.output_tokens_total += output_tokens
-        if timing is not None:
-            self._timed(timing)
+        for timing in timings:
+            if timing is not None:
+                self._timed(timing)
         if self.metrics.service_s is not None:
             self.metrics.service_s.observe(service_s)
         if self.metrics.output_tokens is not None:

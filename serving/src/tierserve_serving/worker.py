@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines import Chunk, Engine, EngineError, Generation, PromptError
@@ -38,23 +39,25 @@ class Worker:
         service_s = self.stats.service_seconds_total / done if done else 1.0
         return max(1, min(60, math.ceil(service_s * (self.slots.waiting + 1) / self.slots.slots)))
 
-    def serve(self, generation: Generation, gateway_wait_s: float = 0.0) -> AsyncGenerator[Chunk, None]:
+    def serve(self, generations: Sequence[Generation], gateway_wait_s: float = 0.0) -> AsyncGenerator[Chunk, None]:
         """Yield the answer to a checked request, as it arrives at the far end of the (emulated) network.
+
+        A request has one slot, as the gateway and the policy count it: its choices are made one after another.
 
         Raises `QueueFullError` above the queue bound, `EngineError` if the engine breaks. Close or cancel to give up.
         """
-        chunks = self._counted(generation, gateway_wait_s)
+        chunks = self._counted(generations, gateway_wait_s)
         return delayed(chunks, self.config.downlink_s) if self.config.downlink_s > 0.0 else chunks
 
-    async def _counted(self, generation: Generation, gateway_wait_s: float) -> AsyncGenerator[Chunk, None]:
+    async def _counted(self, generations: Sequence[Generation], gateway_wait_s: float) -> AsyncGenerator[Chunk, None]:
         begin = time.perf_counter()
         self.stats.arrived(gateway_wait_s)
         complete = False
         try:
             await self._enter()
-            async with aclosing(self._run(generation, begin)) as chunks:
+            async with aclosing(self._run(generations, begin)) as chunks:
                 async for chunk in chunks:
-                    complete = chunk.finish is not None
+                    complete = chunk.finish is not None and chunk.index == len(generations) - 1
                     yield chunk
             if not complete:
                 raise EngineError("it ended without an answer")
@@ -78,26 +81,37 @@ class Worker:
         await self.slots.acquire()
         self.stats.replica_wait_seconds_total += time.perf_counter() - asked
 
-    async def _run(self, generation: Generation, begin: float) -> AsyncGenerator[Chunk, None]:
+    async def _run(self, generations: Sequence[Generation], begin: float) -> AsyncGenerator[Chunk, None]:
         """Yield from the engine. The slot is given back before the last chunk goes out: its reader may be slow."""
         start = time.perf_counter()
         tokens = 0
-        last: Chunk | None = None
+        ends: list[Chunk] = []
         try:
-            async with aclosing(self.engine.generate(generation)) as chunks:
+            async with aclosing(self._choices(generations)) as chunks:
                 async for chunk in chunks:
-                    if generation.streamed and not tokens and chunk.tokens:
+                    if generations[0].streamed and not tokens and chunk.tokens:
                         self.stats.first_token(time.perf_counter() - begin)
                     tokens += chunk.tokens
                     if chunk.finish is not None:
-                        last = chunk
+                        ends.append(chunk)
+                    if len(ends) == len(generations):
                         break
                     yield chunk
         finally:
             self.slots.release()
-        if last is not None:
-            self.stats.completed(time.perf_counter() - start, last.input_tokens, tokens, last.timing)
-            yield last
+        if len(ends) == len(generations):
+            input_tokens = sum(end.input_tokens for end in ends)
+            self.stats.completed(time.perf_counter() - start, input_tokens, tokens, [end.timing for end in ends])
+            yield ends[-1]
+
+    async def _choices(self, generations: Sequence[Generation]) -> AsyncGenerator[Chunk, None]:
+        """Yield the choices one after another, each chunk with the index of its choice."""
+        for index, generation in enumerate(generations):
+            async with aclosing(self.engine.generate(generation)) as chunks:
+                async for chunk in chunks:
+                    yield replace(chunk, index=index) if index else chunk
+                    if chunk.finish is not None:
+                        break
 
 
 async def delayed(chunks: AsyncGenerator[Chunk, None], delay_s: float) -> AsyncGenerator[Chunk, None]:

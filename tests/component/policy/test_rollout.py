@@ -79,8 +79,9 @@ class Rollout:
 
         gaid = parse(document)
         target = ServeTarget(
-            http_host="127.0.0.1", http_port=1, decisions_address=self.address, demand_urls={}, emulate_network=True
-        )
+            http_host="127.0.0.1", http_port=1, decisions_address=self.address, demand_urls={},
+            response_timeout_s=gaid.spec.gateway.response_timeout.value, emulate_network=True,
+        )  # fmt: skip
         (application,) = serve_config(gaid.name, place(gaid), target)["applications"]
         # The test cluster has one node, without the tier's labels.
         application["deployments"][0]["ray_actor_options"] = {"num_cpus": 0}
@@ -93,6 +94,9 @@ class Rollout:
     def replicas(self) -> set[str]:
         """Ids of the replicas, in whatever state."""
         return {one["replica_id"] for one in self.app()["deployments"]["replica"]["replicas"]}
+
+    def states(self) -> list[str]:
+        return [one["state"] for one in self.app()["deployments"]["replica"]["replicas"]]
 
     def is_settled(self) -> bool:
         deployments = self.app().get("deployments", {}).values()
@@ -148,6 +152,27 @@ def traffic(rollout) -> Iterator[Callable[[], list[Any]]]:
         thread.join(timeout=60.0)
 
 
+class Stream:
+    """A streamed answer that is read to its end in a thread."""
+
+    def __init__(self, url: str, body: dict[str, Any]) -> None:
+        self.events: list[str] = []
+        self.fault: Exception | None = None
+        self.ended = False
+        self.thread = threading.Thread(target=self._read, args=(url, body), daemon=True)
+        self.thread.start()
+
+    def _read(self, url: str, body: dict[str, Any]) -> None:
+        try:
+            with httpx.stream("POST", url, json=body, timeout=60.0) as answer:
+                for line in answer.iter_lines():
+                    if line:
+                        self.events.append(line)
+        except httpx.HTTPError as error:
+            self.fault = error
+        self.ended = True
+
+
 LIVE = [
     ("objective.responseTime.target", "31s", lambda s: 30.9 < s["target_s"] < 31.0),
     ("objective.responseTime.percentile", 90, lambda s: s["percentile"] == 90),
@@ -189,3 +214,20 @@ def test_bounds_change_without_a_restart(rollout, wait):
     rollout.apply(changed("tiers.0.replicas", {"min": 2, "max": 4}))
     wait(lambda: len(rollout.replicas()) == 2 and rollout.is_settled(), 40.0)
     assert before < rollout.replicas()
+
+
+def test_a_replica_that_stops_serves_what_it_has_begun_to_the_end(rollout, wait):
+    """Three replicas with two streams each; two of the three stop at once, long before the streams end."""
+    rollout.apply(changed("tiers.0.replicas", {"min": 3, "max": 3}))
+    wait(lambda: len(rollout.replicas()) == 3 and rollout.is_settled(), 60.0)
+    # Some 25 s: more than Ray gave a replica that stops when 10 s were the bound.
+    body = {"model": "live", "prompt": "a long story", "max_tokens": 200, "stream": True}
+    streams = [Stream(f"{rollout.url}/{POOL}/v1/completions", body) for _ in range(6)]
+    wait(lambda: all(stream.events for stream in streams), 20.0)
+    rollout.apply(changed("tiers.0.replicas", {"min": 1, "max": 1}))
+    wait(lambda: sorted(rollout.states()) == ["RUNNING", "STOPPING", "STOPPING"], 20.0)
+    assert not any(stream.ended for stream in streams)
+    for stream in streams:
+        stream.thread.join(120.0)
+    assert [(stream.fault, stream.events[-1]) for stream in streams] == [(None, "data: [DONE]")] * 6
+    wait(lambda: rollout.states() == ["RUNNING"], 30.0)

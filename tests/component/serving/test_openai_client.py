@@ -85,9 +85,9 @@ def test_models_are_listed_by_name_and_by_service(client):
     ("changes", "error", "param"),
     [
         ({"model": "gpt-17"}, openai.NotFoundError, "model"),
-        ({"max_tokens": -1}, openai.BadRequestError, "max_tokens"),
+        ({"max_tokens": -2}, openai.BadRequestError, "max_tokens"),
         ({"messages": []}, openai.BadRequestError, "messages"),
-        ({"n": 2}, openai.BadRequestError, "n"),
+        ({"logprobs": True}, openai.BadRequestError, "logprobs"),
     ],
 )
 def test_a_wrong_request_raises_the_clients_own_exception_and_names_the_field(client, changes, error, param):

@@ -48,7 +48,7 @@ class OperatorProcess:
         self.health = f"http://127.0.0.1:{free_port()}/healthz"
         command = [sys.executable, "-m", "kopf", "run", "--standalone", *where, "-m", "tierserve.handlers",
                    f"--liveness={self.health}"]  # fmt: skip
-        own = {"KUBECONFIG": str(self.kubeconfig), "TIERSERVE_TICK_SECONDS": "1", "TIERSERVE_METRICS_PORT": "0"}
+        own = {"KUBECONFIG": str(self.kubeconfig), "TIERSERVE_RESYNC_PERIOD": "1", "TIERSERVE_METRICS_PORT": "0"}
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
                 command, env={**os.environ, **own, **self.environment}, stdout=sink, stderr=subprocess.STDOUT

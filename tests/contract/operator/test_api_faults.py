@@ -131,7 +131,7 @@ def behind(proxy: Proxy, make_operator: Any, tmp_path_factory: pytest.TempPathFa
         "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "behind"}}
     )
     assert code == 201, reply
-    process.environment["TIERSERVE_STALE_SECONDS"] = "5"
+    process.environment["TIERSERVE_LIVENESS_STALE_AFTER"] = "5"
     process.start()
     yield process
     process.stop()

@@ -112,3 +112,55 @@ def test_kuberay_s_own_words_reach_the_status(clusters, eventually):
 
     assert eventually(told, "a message")
     assert "is its operator running?" not in eventually(told, "a message")
+
+
+def set_quota(space: Any, hard: dict[str, str]) -> None:
+    """A ResourceQuota with the status that the controller manager, which does not run here, would write."""
+    path = f"/api/v1/namespaces/{space.name}/resourcequotas"
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": hard}}
+    code, created = space.server.create(path, quota)
+    assert code == 201, created
+    created["status"] = {"hard": hard, "used": dict.fromkeys(hard, "0")}
+    code, reply = space.server.replace_status(f"{path}/team", created)
+    assert code == 200, reply
+
+
+def gateway_pod(space: Any) -> dict[str, Any]:
+    """The pod that the ReplicaSet controller, which does not run here, would create."""
+    template = space.get("Deployment", "assistant-gateway")["spec"]["template"]
+    return {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {**template["metadata"], "name": "gateway"}}
+
+
+def has_pods(space: Any) -> bool:
+    return {p["metadata"]["labels"]["ray.io/node-type"] for p in pods(space, EDGE)} == {"head", "worker"}
+
+
+def test_a_namespace_with_the_restricted_standard_admits_every_pod(kuberay_operator, space, assistant, eventually):
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    code, reply = space.server.patch(f"/api/v1/namespaces/{space.name}", {"metadata": {"labels": labels}})
+    assert code == 200, reply
+    space.create(assistant)
+    eventually(lambda: has_pods(space), "head and worker are admitted", 60.0)
+    code, reply = space.server.create(f"/api/v1/namespaces/{space.name}/pods", gateway_pod(space), dry_run=True)
+    assert code == 201, reply
+
+
+def test_a_namespace_with_a_quota_of_cpu_and_memory_admits_every_pod(kuberay_operator, space, assistant, eventually):
+    hard = {"requests.cpu": "20", "requests.memory": "40Gi", "limits.cpu": "40", "limits.memory": "40Gi"}
+    set_quota(space, hard)
+    space.create(assistant)
+    eventually(lambda: has_pods(space), "head and worker are admitted", 60.0)
+    code, reply = space.server.create(f"/api/v1/namespaces/{space.name}/pods", gateway_pod(space), dry_run=True)
+    assert code == 201, reply
+
+
+def test_what_a_quota_refuses_is_in_the_condition_degraded(kuberay_operator, space, assistant, eventually):
+    set_quota(space, {"pods": "0"})
+    space.create(assistant)
+
+    def message() -> str:
+        text: str = space.condition("assistant", "Degraded").get("message", "")
+        return text
+
+    eventually(lambda: "exceeded quota: team" in message(), "Degraded names the quota", 30.0)
+    assert space.condition("assistant", "Degraded")["status"] == "True"

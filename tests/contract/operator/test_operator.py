@@ -61,13 +61,6 @@ def test_what_kuberay_tells_is_in_the_status(served, eventually):
     assert degraded["status"] == "True"
 
 
-def test_a_node_pool_that_does_not_exist_is_named_by_its_labels(served, eventually):
-    eventually(
-        lambda: "no node has the labels tierserve.io/tier=edge" in served.condition("assistant", "Degraded")["message"],
-        "the labels that no node has",
-    )
-
-
 def test_floors_and_ceilings_change_without_a_new_ray_cluster(served, eventually):
     before = served.get("RayService", "assistant-cloud-default")["spec"]["rayClusterConfig"]
     tiers = copy.deepcopy(served.get("GenAIDeployment", "assistant")["spec"]["tiers"])

@@ -32,9 +32,8 @@ SETTINGS = {
     "TIERSERVE_IDLE_TIMEOUT_S": "30",
     "TIERSERVE_HEAD_CPU": "200m",
     "TIERSERVE_WORKER_CPU": "200m",
-    "TIERSERVE_DRAIN_S": "10",
 }
-OPTIONS = "--set tickSeconds=3,logFormat=text,resources.requests.cpu=1200m " + " ".join(
+OPTIONS = "--set resyncPeriod=3s,logFormat=text,resources.requests.cpu=1200m " + " ".join(
     f"--set 'extraEnv[{i}].name={name}' --set-string 'extraEnv[{i}].value={value}'"
     for i, (name, value) in enumerate(SETTINGS.items())
 )

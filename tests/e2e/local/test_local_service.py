@@ -94,7 +94,7 @@ def test_load_overflows_from_edge_to_cloud_and_raises_replicas_and_quiet_lowers_
     result = load(service, connections=14, seconds=25)
     assert result.total().errors == 0
     assert {"edge-default", "cloud-default"} <= set(result.samples.pools)
-    assert pool_of("cloud-default")["wanted"] >= 3
+    assert pool_of("cloud-default")["desired"] >= 3
     wait_until(lambda: pool_of("cloud-default")["running"] == 1, "the cloud back at its floor", 150)
 
 

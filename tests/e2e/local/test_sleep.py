@@ -32,7 +32,7 @@ spec:
     - name: cloud
       kind: cloud
       accelerator: {preset: A100-80GB}
-      replicas: {min: 0, max: 2, idle: 4s}
+      replicas: {min: 0, max: 2, scaleToZeroAfter: 4s}
       models: [large]
 """
 STILL_S = 4.0
@@ -55,11 +55,11 @@ def test_a_tier_sleeps_when_nothing_is_asked_and_answers_who_asks_then(
             return bool(client.chat.completions.create(model="sleeper", messages=messages, max_tokens=8).choices)
 
         for _ in range(2):
-            wait_until(lambda: pool()["asleep"] and pool()["gateway"]["start_s"], "a pool that sleeps")
+            wait_until(lambda: pool()["scaledToZero"] and pool()["gateway"]["start_s"], "a pool that sleeps")
             assert service.status()["status"]["ready"] == "True"
             assert {"sleeper", "large"} <= {m.id for m in client.models.list()}
             time.sleep(STILL_S)
-            assert pool()["asleep"], "nothing but a request wakes it"
+            assert pool()["scaledToZero"], "nothing but a request wakes it"
             assert "asleep" in pool()["decision"]["reason"] or "no traffic" in pool()["decision"]["reason"]
             assert asks()
             wait_until(lambda: pool()["running"] == 1, "a replica")

@@ -38,6 +38,9 @@ KNOWN = [
     "best_of",
     "echo",
     "suffix",
+    "tool_choice",
+    "modalities",
+    "logit_bias",
 ]
 contents = st.text(max_size=30) | st.lists(
     st.fixed_dictionaries({"type": st.just("text"), "text": st.text(max_size=9)}), max_size=3
@@ -47,11 +50,15 @@ messages = st.lists(st.fixed_dictionaries({"role": roles, "content": contents | 
 likely = {
     "model": st.sampled_from(["m", "s", "other"]),
     "messages": messages,
-    "prompt": st.text(max_size=20),
+    "prompt": st.text(max_size=20)
+    | st.lists(st.integers(-1, 2**40), max_size=4)
+    | st.lists(st.text(max_size=5) | st.lists(st.integers(0, 9), max_size=3), max_size=3),
+    "n": st.integers(-1, 3),
+    "echo": st.booleans(),
     "max_tokens": st.integers(-1, 40),
     "stream": st.booleans(),
     "stop": st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=5),
-    "seed": st.integers(),
+    "seed": st.integers(-(2**63), 2**64),
 }
 bodies = st.fixed_dictionaries({}, optional={name: likely.get(name, anything) | anything for name in KNOWN})
 
@@ -101,6 +108,13 @@ paths = st.sampled_from(["/v1/chat/completions", "/v1/completions"])
 @settings(max_examples=150, deadline=None)
 @given(paths, bodies)
 def test_no_json_object_makes_a_500(path, body):
+    check(path, json.dumps(body).encode())
+
+
+@settings(max_examples=50, deadline=None)
+@given(paths, st.characters(categories=["Cs"]) | st.text(max_size=5))
+def test_no_lone_surrogate_makes_a_500(path, text):
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], "prompt": text, "stop": text, "user": text}
     check(path, json.dumps(body).encode())
 
 

@@ -110,6 +110,24 @@ def test_an_unknown_field_suggests_the_one_that_was_meant() -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("replicas: {min: 0, idle: 30s}", "scaleToZeroAfter"),
+        ("replicas: {standby: learned}", "adaptive"),
+        ("queueOrder: deadline", "adaptiveLIFO"),
+    ],
+)
+def test_a_field_or_value_under_its_old_name_is_refused_with_the_new_one(old: str, new: str) -> None:
+    at = "spec:\n  gateway: {" + old + "}\n" if "queue" in old else "spec:\n"
+    text = SMALLEST.replace("spec:\n", at)
+    if "replicas" in old:
+        text = text.replace("models: [light]", f"models: [light], {old}")
+    with pytest.raises(ValidationFailed) as caught:
+        load(text)
+    assert [problem.hint for problem in caught.value.problems] == [f"write {new}, its new name"]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: [\n", "is not YAML"),

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tierserve.cli.service_view import service_view
 
-POOL = {"pool": "edge-default", "model": "large", "maxReplicas": 3, "running": 1, "wanted": 1, "asleep": False}
+POOL = {"pool": "edge-default", "model": "large", "maxReplicas": 3, "running": 1, "desired": 1, "scaledToZero": False}
 
 
 def shown(reason: str, *pools: dict[str, Any]) -> str:
@@ -22,17 +22,17 @@ def shown(reason: str, *pools: dict[str, Any]) -> str:
 
 def test_a_pool_that_sleeps_is_shown_with_0_replicas_and_the_reason():
     decision = {"reason": "0 replicas: asleep, no request for 95 s; a start takes about 12 s"}
-    text = shown("Serving", POOL | {"running": 0, "wanted": 0, "asleep": True, "decision": decision})
-    assert "asleep, 0 of 3" in text
+    text = shown("Serving", POOL | {"running": 0, "desired": 0, "scaledToZero": True, "decision": decision})
+    assert "0 of 3" in text
     assert "edge: 0 replicas: asleep, no request for 95 s; a start takes about 12 s" in text
     assert "Ready" in text
 
 
 def test_one_that_wakes_is_shown_on_its_way():
-    text = shown("Serving", POOL | {"running": 0, "wanted": 1})
+    text = shown("Serving", POOL | {"running": 0, "desired": 1})
     assert "0 to 1 of 3" in text
-    assert "asleep" not in text
+    assert "scaled to zero" not in text
 
 
 def test_a_service_that_sleeps_as_a_whole_says_so_in_its_headline():
-    assert "Ready, asleep" in shown("Asleep", POOL)
+    assert "Ready, scaled to zero" in shown("ScaledToZero", POOL)

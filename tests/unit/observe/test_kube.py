@@ -29,7 +29,7 @@ def seen(children=(), agents=()):
 
 def test_what_nobody_tells_is_unknown_and_not_zero():
     pool = seen().pools[POOL]
-    assert (pool.app, pool.running, pool.wanted, pool.gateway, pool.decision) == (None, None, None, None, None)
+    assert (pool.app, pool.running, pool.desired, pool.gateway, pool.decision) == (None, None, None, None, None)
     assert pool.message == "its RayService is not there yet"
     assert seen().parts == {"gateway": False}
 
@@ -53,7 +53,7 @@ def test_several_gateways_are_added_up_and_the_worst_percentile_counts():
         agent(in_flight=4, queued=0, p95_s=None, within_target=0.9, decision=older),
     ]).pools[POOL]  # fmt: skip
     assert pool.gateway == {"in_flight": 7, "queued": 1, "p95_s": 0.8, "within_target": 0.9}
-    assert (pool.running, pool.wanted, pool.decision) == (2, 3, newer)
+    assert (pool.running, pool.desired, pool.decision) == (2, 3, newer)
 
 
 def test_the_gateway_is_alive_when_a_pod_of_it_is_available():

@@ -50,7 +50,7 @@ def shown(metrics, name, **labels):
 
 def test_what_is_unknown_is_not_a_number_and_what_is_gone_has_no_series():
     metrics = Metrics()
-    pools = [{"pool": "edge", "running": 2, "wanted": 3}, {"pool": "cloud"}]
+    pools = [{"pool": "edge", "running": 2, "desired": 3}, {"pool": "cloud"}]
     metrics.show("chat", "assistant", {**status(Ready=("True", "x"), SloMet=("Unknown", "x")), "pools": pools})
     assert shown(metrics, "tierserve_pool_replicas", pool="edge") == 2
     assert math.isnan(shown(metrics, "tierserve_pool_replicas", pool="cloud"))

@@ -15,7 +15,7 @@ from tierserve.api import parse
 from tierserve.plan.placement import place
 from tierserve.render.kube import KINDS, kube_objects
 from tierserve.render.kube_names import child_name
-from tierserve.render.kube_settings import KubeSettings
+from tierserve.render.kube_settings import KubeSettings, cores
 
 EXAMPLE = yaml.safe_load((Path(__file__).parents[3] / "examples" / "assistant.yaml").read_text())
 METADATA = {"name": "assistant", "namespace": "chat", "uid": "0a1b"}
@@ -51,7 +51,7 @@ def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
     assert spec["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no replica on the head"
 
 
-@pytest.mark.parametrize(("standby", "told"), [("learned", True), ("none", False), (None, None)])
+@pytest.mark.parametrize(("standby", "told"), [("adaptive", True), ("none", False), (None, None)])
 def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, told):
     found = objects(edge={"replicas": {"standby": standby} if standby else {}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
@@ -60,7 +60,7 @@ def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, 
 
 
 def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
-    found = objects(edge={"replicas": {"min": 0, "max": 2, "idle": "5m"}})
+    found = objects(edge={"replicas": {"min": 0, "max": 2, "scaleToZeroAfter": "5m"}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert group["replicas"] == 0
@@ -102,16 +102,52 @@ def test_each_gateway_lets_in_its_share_and_asks_the_policy_of_the_pool():
     assert " init-addr last,libc,none" in server, "a pool that is not there yet keeps no gateway from starting"
 
 
-def test_the_pods_of_the_gateway_keep_to_the_restricted_standard():
-    pod = objects()["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]
-    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+def pods(found: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Spec of each pod by name, with the autoscaler that KubeRay adds to a head."""
+    specs = {"gateway": found["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]}
+    for (kind, name), one in found.items():
+        if kind == "RayService":
+            cluster = one["spec"]["rayClusterConfig"]
+            head = cluster["headGroupSpec"]["template"]["spec"]
+            sidecar = {"name": "autoscaler", **cluster["autoscalerOptions"]}
+            specs[f"{name} head"] = {**head, "containers": [*head["containers"], sidecar]}
+            specs[f"{name} worker"] = cluster["workerGroupSpecs"][0]["template"]["spec"]
+    return specs
+
+
+def test_every_container_keeps_to_the_restricted_standard():
+    for name, pod in pods(objects()).items():
+        assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}, name
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert not context["allowPrivilegeEscalation"], name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert context["runAsNonRoot"], name
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
+
+
+def test_the_gateway_writes_nowhere_and_has_no_token():
+    pod = pods(objects())["gateway"]
     assert pod["automountServiceAccountToken"] is False
-    for container in pod["containers"]:
-        context = container["securityContext"]
-        assert context["readOnlyRootFilesystem"]
-        assert not context["allowPrivilegeEscalation"]
-        assert context["capabilities"] == {"drop": ["ALL"]}
-        assert container["resources"]["limits"]["memory"]
+    assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in pod["containers"])
+
+
+def test_every_container_has_the_requests_and_limits_that_a_quota_asks_for():
+    for name, pod in pods(objects()).items():
+        for container in pod["containers"]:
+            for kind in ("requests", "limits"):
+                assert set(container["resources"][kind]) >= {"cpu", "memory"}, f"{name} {container['name']}"
+            requests, limits = (container["resources"][kind]["cpu"] for kind in ("requests", "limits"))
+            assert cores(limits) >= cores(requests), f"{name} {container['name']}"
+
+
+def test_cpu_limits_may_be_left_out_and_may_not_be_below_the_requests():
+    pod = pods(objects(KubeSettings(head_cpu_limit="", worker_cpu_limit="")))["assistant-cloud-default worker"]
+    assert "cpu" not in pod["containers"][0]["resources"]["limits"]
+    with pytest.raises(ValueError, match=r"TIERSERVE_WORKER_CPU_LIMIT.*TIERSERVE_WORKER_CPU="):
+        KubeSettings(worker_cpu="8", worker_cpu_limit="4000m")
+    with pytest.raises(ValueError, match="not a CPU quantity"):
+        KubeSettings(worker_cpu_limit="four")
 
 
 @pytest.mark.parametrize("change", [{"replicas": {"min": 2, "max": 9}}, {"replicas": {"min": 1, "headroom": 0.5}}])

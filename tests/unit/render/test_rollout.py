@@ -42,7 +42,7 @@ SERVICE: dict[str, Any] = {
     },
 }
 
-POLICY, BOUNDS, DRAIN, REPLICAS, NOTHING = "policy settings", "bounds", "drain", "replicas", "nothing"
+POLICY, BOUNDS, DRAIN, REPLICAS = "policy settings", "bounds", "drain", "replicas"
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -75,6 +75,7 @@ def parts(spec: dict[str, Any]) -> dict[str, Any]:
         POLICY: settings,
         # KubeRay makes a new cluster, Ray Serve new proxies.
         "cluster": [spec["rayClusterConfig"] | {"workerGroupSpecs": _without_bounds(spec)}, config],
+        "old cluster": spec["rayClusterDeletionDelaySeconds"],
         "rest": replica | {"max_surge_percent": None},
     }
 
@@ -99,10 +100,10 @@ def _without_bounds(spec: dict[str, Any]) -> list[dict[str, Any]]:
         ("tiers.0.startup", "40s", {POLICY}),
         ("tiers.0.replicas.headroom", 0.5, {POLICY}),
         ("tiers.0.replicas.standby", "none", {POLICY}),
-        ("tiers.0.replicas.idle", "5m", {POLICY}),
+        ("tiers.0.replicas.scaleToZeroAfter", "5m", {POLICY}),
         ("tiers.0.price", 3, set()),
         ("gateway.maxQueue", 7, set()),
-        ("gateway.responseTimeout", "20m", {DRAIN}),
+        ("gateway.responseTimeout", "20m", {DRAIN, "old cluster"}),
         ("tiers.0.replicas", {"min": 2, "max": 5}, {BOUNDS}),
         ("tiers.0.replicas", {"min": 1, "max": 1}, {BOUNDS, POLICY}),
         ("models.0.source", "file:///new.gguf", {REPLICAS}),
@@ -122,6 +123,13 @@ def test_only_a_change_of_the_process_replaces_replicas_and_only_one_of_the_pods
 def test_a_model_server_takes_no_live_values_for_each_replica_leaves_the_proxy_while_it_does():
     replica = json.loads(rendered(SERVICE)["serveConfigV2"])["applications"][0]["deployments"][0]
     assert "user_config" not in replica
+
+
+def test_a_replica_and_an_old_cluster_may_end_what_they_have_begun_for_as_long_as_a_response_may_take():
+    spec = rendered(changed("gateway.responseTimeout", "30m"))
+    replica = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][0]
+    assert replica["graceful_shutdown_timeout_s"] >= 1800
+    assert spec["rayClusterDeletionDelaySeconds"] == 1800
 
 
 def test_a_pool_of_one_is_handed_over_only_for_another_process():

@@ -90,7 +90,7 @@ def test_without_a_screen_each_step_is_one_line_even_when_steps_are_skipped():
 
 def test_a_prediction_without_the_network_gets_it_added():
     decision = {"lambda": 4.0, "rho": 0.5, "predicted_p95_s": 1.2}
-    pool = {"running": 2, "wanted": 3, "targetSeconds": 1.46, "decision": decision, "gateway": {"p95_s": 1.3}}
+    pool = {"running": 2, "desired": 3, "targetSeconds": 1.46, "decision": decision, "gateway": {"p95_s": 1.3}}
     point = pool_point(pool, 7.0, 1.5)
     assert point == PoolPoint(7.0, 2, 3, 4.0, 0.5, pytest.approx(1.24), 1.3)
     assert pool_point(pool | {"decision": None, "gateway": None}, 7.0, 1.5).predicted_p95_s is None

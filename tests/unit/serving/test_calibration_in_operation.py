@@ -82,7 +82,7 @@ class Pool:
         i, o = INPUT, OUTPUT
         if self.spread:
             i, o = (max(1, round(self.chance.gammavariate(self.spread**-2, m * self.spread**2))) for m in (i, o))
-        async for _ in worker.serve(Generation("w " * i, max_tokens=o)):
+        async for _ in worker.serve([Generation("w " * i, max_tokens=o)]):
             pass
 
     def _seen(self, now: float) -> Observation:
@@ -140,7 +140,7 @@ async def test_an_engine_tells_in_the_last_chunk_where_the_time_went(worker):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
 def test_a_time_that_is_none_does_not_spoil_the_sums(bad):
     stats = ReplicaStats()
-    stats.completed(1.0, 3, 5, Timing(0.2, 1.5, 0.8, 5, 2.0))
+    stats.completed(1.0, 3, 5, [Timing(0.2, 1.5, 0.8, 5, 2.0)])
     before = stats.report(running=0, waiting=0, slots=1)
     stats._timed(Timing(bad, 1.0, bad, 5, 1.0))
     stats._timed(Timing(None, bad, 0.5, 5, bad))

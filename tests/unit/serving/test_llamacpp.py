@@ -102,9 +102,85 @@ async def test_a_prompt_longer_than_the_context_is_the_clients_fault(engine):
     engine.check_health()
 
 
+async def test_token_ids_and_a_tools_answer_are_prompts(engine):
+    text, chunks = await answer(engine, (1, 2, 3, 4), max_tokens=4, temperature=0.0)
+    assert text
+    assert chunks[-1].input_tokens == 4
+    call = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+    chat = (*ASK, Message("assistant", "", {"tool_calls": [call]}), Message("tool", "noon", {"tool_call_id": "c1"}))
+    assert (await answer(engine, chat, max_tokens=4))[1][-1].tokens
+
+
+async def test_json_mode_is_llama_cpps_own(engine):
+    text, _ = await answer(engine, max_tokens=40, temperature=0.0, extra={"response_format": {"type": "json_object"}})
+    assert text.lstrip().startswith("{")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": (1, 2**31 - 1)},
+        {"prompt": (Message("assistant", "", {"tool_calls": 5}),)},
+        {"extra": {"response_format": {"type": "zzz"}}},
+        {"extra": {"top_k": "x"}},
+        {"extra": {"top_k": 2**70}},
+        {"extra": {"grammar": "root ::= ("}},
+    ],
+)
+async def test_what_llama_cpp_refuses_is_the_clients_fault(engine, fields):
+    for _ in range(4):
+        with pytest.raises(PromptError):
+            await answer(engine, **({"prompt": ASK, "max_tokens": 2} | fields))
+    engine.check_health()
+
+
 def test_a_file_that_is_no_model_is_named(tmp_path):
     file = tmp_path / "broken.gguf"
     file.write_bytes(b"GGUF nonsense")
     broken = LlamaCppEngine(f"file://{file}", slots=1, threads=1, context=64, max_output_tokens=4)
     with pytest.raises(ValueError, match=r"source: .*broken\.gguf"):
         broken.load()
+
+
+class FailingServer:
+    """In the place of llama.cpp, which cannot be made to fail on demand: reports each failure as it does."""
+
+    def __init__(self, *codes: int | None) -> None:
+        self.codes = list(codes)
+
+    def handle_chat_completions(self, request, on_event) -> None:
+        code = self.codes.pop(0)
+        if code is None:
+            raise RuntimeError("llama_decode failed")
+        if code == 200:
+            on_event({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]})
+        else:
+            on_event({"error": {"code": code, "message": "m", "type": "server_error"}})
+
+
+@pytest.mark.parametrize(
+    ("codes", "healthy"),
+    [
+        ((500, 500, 500), False),
+        ((None, None, None), False),
+        ((500, None, 500), False),
+        ((500, 400, 500, 400, 500), False),  # a refusal in between shows nothing
+        ((500, 500, 200, 500), True),
+        ((400, 400, 400, 400), True),
+    ],
+)
+async def test_failures_in_a_row_make_the_engine_unhealthy_however_they_are_reported(codes, healthy):
+    failing = LlamaCppEngine("file:///none.gguf", slots=1, threads=1, context=64, max_output_tokens=4)
+    failing._server = FailingServer(*codes)
+    for code in codes:
+        if code == 200:
+            await answer(failing)
+        else:
+            with pytest.raises(PromptError if code == 400 else EngineError):
+                await answer(failing)
+    if healthy:
+        failing.check_health()
+    else:
+        with pytest.raises(EngineError):
+            failing.check_health()
+    failing.close()

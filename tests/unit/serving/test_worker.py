@@ -13,7 +13,7 @@ from tierserve_serving.worker import Worker
 
 
 async def answer(worker: Worker, **fields) -> list[Chunk]:
-    async with aclosing(worker.serve(Generation("a b c", **fields))) as chunks:
+    async with aclosing(worker.serve([Generation("a b c", **fields)])) as chunks:
         return [chunk async for chunk in chunks]
 
 

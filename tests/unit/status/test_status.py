@@ -39,6 +39,7 @@ def conditions(observed: Observed, previous: dict | None = None) -> dict[str, di
 def test_all_is_well_when_every_pool_serves_within_its_target():
     answer = {kind: c["status"] for kind, c in conditions(well()).items()}
     assert answer == {
+        "Accepted": "True",
         "Ready": "True",
         "Progressing": "False",
         "Degraded": "False",
@@ -54,7 +55,7 @@ def test_not_ready_names_the_pool_that_is_waited_for():
     assert PLACEMENTS[0].pool in ready["message"]
 
 
-def asleep(pools: int) -> tuple[list, Observed]:
+def scaled_to_zero(pools: int) -> tuple[list, Observed]:
     """The first so many pools have a floor of 0 and no replica, the policy says why."""
     placements = [replace(p, min_replicas=0) if i < pools else p for i, p in enumerate(PLACEMENTS)]
     observed, seen = well(), decision(replicas=0, reason="0 replicas: asleep, no request for 40 s")
@@ -65,36 +66,36 @@ def asleep(pools: int) -> tuple[list, Observed]:
 
 
 def test_a_pool_that_sleeps_is_as_it_should_be_and_is_named():
-    placements, observed = asleep(1)
+    placements, observed = scaled_to_zero(1)
     document = status(GAID, placements, observed)
     found = {c["type"]: c for c in document["conditions"]}
     assert (document["ready"], found["Ready"]["reason"]) == ("True", "Serving")
-    assert f"asleep until a request needs them: {PLACEMENTS[0].pool}" in found["Ready"]["message"]
+    assert f"scaled to zero: {PLACEMENTS[0].pool}" in found["Ready"]["message"]
     assert (found["Degraded"]["status"], found["Progressing"]["status"]) == ("False", "False")
-    assert [p["asleep"] for p in document["pools"]] == [True] + [False] * (len(placements) - 1)
+    assert [p["scaledToZero"] for p in document["pools"]] == [True] + [False] * (len(placements) - 1)
     assert document["tiers"] == f"{len(placements)}/{len(placements)}"
     assert not is_short(observed, placements)
 
 
 def test_a_service_of_which_every_pool_sleeps_is_ready_and_says_so():
-    placements, observed = asleep(len(PLACEMENTS))
+    placements, observed = scaled_to_zero(len(PLACEMENTS))
     ready = next(c for c in status(GAID, placements, observed)["conditions"] if c["type"] == "Ready")
-    assert (ready["status"], ready["reason"]) == ("True", "Asleep")
+    assert (ready["status"], ready["reason"]) == ("True", "ScaledToZero")
 
 
 @pytest.mark.parametrize(
-    "changes", [{"wanted": 1}, {"running": None}, {"app": "DEPLOY_FAILED"}, {"app": None}, {"wanted": None}]
+    "changes", [{"desired": 1}, {"running": None}, {"app": "DEPLOY_FAILED"}, {"app": None}, {"desired": None}]
 )
 def test_a_pool_that_wakes_or_fails_or_is_not_known_does_not_sleep(changes: dict):
-    placements, observed = asleep(1)
+    placements, observed = scaled_to_zero(1)
     name = placements[0].pool
     observed = replace(observed, pools={**observed.pools, name: replace(observed.pools[name], **changes)})
-    assert status(GAID, placements, observed)["pools"][0]["asleep"] is False
+    assert status(GAID, placements, observed)["pools"][0]["scaledToZero"] is False
 
 
 def test_a_pool_with_a_floor_that_has_no_replica_does_not_sleep():
-    document = status(GAID, PLACEMENTS, with_pool(well(), running=0, wanted=0))
-    assert document["pools"][0]["asleep"] is False
+    document = status(GAID, PLACEMENTS, with_pool(well(), running=0, desired=0))
+    assert document["pools"][0]["scaledToZero"] is False
     assert document["ready"] == "False"
 
 
@@ -124,7 +125,7 @@ def test_a_missed_target_names_pool_and_figures():
 def test_what_serve_does_not_answer_is_unknown_and_not_zero_replicas():
     pool = status(GAID, PLACEMENTS, Observed(NOW, "http://x"))["pools"][0]
     assert pool["running"] is None
-    assert pool["wanted"] is None
+    assert pool["desired"] is None
 
 
 def test_the_time_of_transition_moves_only_with_the_status():
@@ -194,10 +195,14 @@ def test_a_measured_time_reads_back_as_it_was(seconds):
     assert duration(seconds).value == pytest.approx(seconds, rel=1e-3, abs=1e-15)
 
 
-def test_fields_that_are_not_acted_on_are_named():
+def test_accepted_lists_the_fields_that_nothing_acts_on():
+    (accepted,) = (c for c in status(GAID, PLACEMENTS, well())["conditions"] if c["type"] == "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("True", "Accepted")
     changed = GAID.spec.objective.model_copy(update={"optimize": "energy"})
     gaid = GAID.model_copy(update={"spec": GAID.spec.model_copy(update={"objective": changed})})
-    assert "spec.objective.optimize" in status(gaid, PLACEMENTS, well())["unused"]
+    (accepted,) = (c for c in status(gaid, PLACEMENTS, well())["conditions"] if c["type"] == "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("True", "AcceptedWithHints")
+    assert "spec.objective.optimize" in accepted["message"]
 
 
 def test_what_is_not_known_is_left_out_where_null_is_no_value():
@@ -213,6 +218,7 @@ def test_a_spec_that_cannot_be_served_keeps_what_was_known_and_says_field_and_me
     assert (found["endpoint"], found["pools"], found["observedGeneration"]) == ("http://here", [1], 4)
     by_type = {c["type"]: c for c in found["conditions"]}
     assert by_type["Degraded"]["message"] == ("spec.tiers[0].replicas.max: 0 is less than min (1): give max at least 1")
+    assert by_type["Accepted"] == by_type["Degraded"] | {"type": "Accepted", "status": "False"}
     assert (by_type["Ready"]["status"], by_type["SloMet"]["status"]) == ("False", "True")
 
 

@@ -1,6 +1,6 @@
 """The custom resource `GenAIDeployment` as frozen values, its units, presets and rules."""
 
-from tierserve.api.advice import advice
+from tierserve.api.advice import hints
 from tierserve.api.deployment import API_VERSION, GROUP, KIND, PLURAL, VERSION, GenAIDeployment, Metadata, Spec
 from tierserve.api.document import to_document
 from tierserve.api.load import load, parse
@@ -10,7 +10,6 @@ from tierserve.api.problems import Problem, ValidationFailed
 from tierserve.api.tiers import Accelerator, Hardware, Tier
 from tierserve.api.traffic import Routing, TrafficClass
 from tierserve.api.units import Amount, BitRate, Duration, Mass, Power, Quantity
-from tierserve.api.unused import unused_fields
 
 __all__ = [
     "API_VERSION",
@@ -37,9 +36,8 @@ __all__ = [
     "Tier",
     "TrafficClass",
     "ValidationFailed",
-    "advice",
+    "hints",
     "load",
     "parse",
     "to_document",
-    "unused_fields",
 ]

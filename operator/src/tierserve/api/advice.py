@@ -1,4 +1,4 @@
-"""What a file says that will work and surprise: not an error, and no field that is ignored."""
+"""Hints on a valid deployment: fields that nothing acts on, and values that do not go together."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import math
 
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.problems import Problem
+from tierserve.api.unused import unused_fields
 
 
-def advice(gaid: GenAIDeployment) -> list[Problem]:
-    """Warnings about values that do not go together; none where all is well."""
-    return _who_wakes_a_tier_is_refused(gaid)
+def hints(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Problem]:
+    """Warnings of `tierserve validate` and of the condition Accepted; none where every field is acted on.
+
+    Args:
+        gaid: the service.
+        cluster: it runs on Kubernetes, where more fields are acted on.
+    """
+    return [*unused_fields(gaid, cluster=cluster), *_queue_timeout_below_startup(gaid)]
 
 
-def _who_wakes_a_tier_is_refused(gaid: GenAIDeployment) -> list[Problem]:
-    """Where every tier may sleep, the first to come waits for a start: longer than the gateway lets it?"""
+def _queue_timeout_below_startup(gaid: GenAIDeployment) -> list[Problem]:
+    """Where every tier may be scaled to zero, a request may wait for a start-up, longer than `queueTimeout` allows."""
     if any(tier.min_replicas > 0 for tier in gaid.spec.tiers):
-        return []  # it goes there at once
+        return []  # requests go to that tier meanwhile
     models = {model.name: model for model in gaid.spec.models}
     starts = [tier.startup_s(models[name].engine) for tier in gaid.spec.tiers for name in tier.models or models]
     soonest, timeout = min(starts, default=0.0), gaid.spec.gateway.queue_timeout
@@ -25,8 +31,8 @@ def _who_wakes_a_tier_is_refused(gaid: GenAIDeployment) -> list[Problem]:
     return [
         Problem(
             "spec.gateway.queueTimeout",
-            f"is shorter than the {soonest:.0f} s that a replica takes to start, and every tier may have none",
-            f"give {math.ceil(1.5 * soonest)}s, or a tier replicas.min of 1: else whoever wakes a tier gets a 503",
+            f"is shorter than a start-up ({soonest:.0f} s), and every tier may be scaled to zero",
+            f"set it to {math.ceil(1.5 * soonest)}s, or replicas.min of a tier to 1; else the first request gets a 503",
             str(timeout),
         )
     ]

@@ -16,7 +16,7 @@ from tierserve.api.structural import Schema, structural
 NOTE = "# Made by `make crds` from operator/src/tierserve/api. Change it there.\n"
 COLUMNS = (
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether the service answers."),
-    ("Tiers", "string", ".status.tiers", "Pools ready of pools wanted."),
+    ("Tiers", "string", ".status.tiers", "Pools ready of all pools."),
     ("Replicas", "integer", ".status.replicas", "Replicas that serve."),
     ("P95", "string", ".status.p95", "Response time seen at the percentile."),
     ("Target", "string", ".spec.objective.responseTime.target", "Response time promised."),

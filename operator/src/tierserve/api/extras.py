@@ -84,9 +84,10 @@ class Gateway(Part):
     """The one endpoint in front of the tiers."""
 
     max_queue: int = Field(1024, ge=0, le=1_000_000, description="Most requests that wait in the gateway.")
-    queue_order: Literal["deadline", "arrival"] = Field(
-        "deadline",
-        description="Who is answered first when not all can be in time: those who still can, or who came first.",
+    queue_order: Literal["adaptiveLIFO", "arrival"] = Field(
+        "adaptiveLIFO",
+        description="Order of the queue: `arrival`, first in, first out; or `adaptiveLIFO`, the same while all are "
+        "answered within the target, newest first once the oldest would miss it.",
     )
     queue_timeout: Duration = Field(Duration("30s"), description="Longest wait before 503 with Retry-After.")
     response_timeout: Duration = Field(Duration("10m"), description="Longest silence of a tier before 504.")

@@ -34,6 +34,12 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "array": lambda value: isinstance(value, list),
     "object": lambda value: isinstance(value, Mapping),
 }
+# Fields and values under the name of an earlier v1alpha1, each with what to write now.
+RENAMED = {
+    "spec.tiers[].replicas.idle": "scaleToZeroAfter",
+    "spec.tiers[].replicas.standby: learned": "adaptive",
+    "spec.gateway.queueOrder: deadline": "adaptiveLIFO",
+}
 WORDS = {"array": "a list", "object": "a mapping", "integer": "a whole number", "string": "a text"}
 
 
@@ -88,8 +94,7 @@ def _hint(schema: Schema) -> str:
 def _check_scalar(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
     if "enum" in schema and value not in schema["enum"]:
         known = [str(option) for option in schema["enum"]]
-        close = difflib.get_close_matches(str(value), known, 1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"write {' or '.join(known)}"
+        hint = _renamed(f"{path}: {value}") or _closest(str(value), known) or f"write {' or '.join(known)}"
         yield _wrong(path, value, f"is not one of {', '.join(known)}", hint)
     if isinstance(value, str):
         yield from _check_text(value, schema, path)
@@ -126,9 +131,19 @@ def _check_mapping(value: Mapping[str, Any], schema: Schema, path: str) -> Itera
         if name in known or "additionalProperties" in schema:
             yield from check(child, _child(schema, name), _join(path, name))
         elif known and not schema.get("x-kubernetes-preserve-unknown-fields"):
-            close = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"the fields here are {', '.join(known)}"
-            yield _wrong(_join(path, str(name)), None, "is not a field", hint)
+            field = _join(path, str(name))
+            hint = _renamed(field) or _closest(str(name), list(known)) or f"the fields here are {', '.join(known)}"
+            yield _wrong(field, None, "is not a field", hint)
+
+
+def _renamed(field: str) -> str | None:
+    name = RENAMED.get(re.sub(r"\[\d+\]", "[]", field))
+    return name and f"write {name}, its new name"
+
+
+def _closest(given: str, known: Sequence[str]) -> str | None:
+    close = difflib.get_close_matches(given, known, 1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else None
 
 
 def _join(path: str, name: str) -> str:

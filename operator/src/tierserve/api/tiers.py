@@ -36,6 +36,11 @@ class Placement(Part):
     node_selector: dict[str, Label] = Field({}, max_length=32, description="Labels that a node must have.")
     tolerations: tuple[Toleration, ...] = Field((), max_length=16, description="Taints that are tolerated.")
     runtime_class_name: str | None = Field(None, max_length=253, description="RuntimeClass of the pods, e.g. nvidia.")
+    nodes_on_demand: bool = Field(
+        False,
+        description="Whether an autoscaler adds nodes for pending pods; they may then be pending for 15 minutes before "
+        "the service is Degraded.",
+    )
 
 
 class Site(Part):
@@ -84,14 +89,16 @@ class Network(Part):
 class Replicas(Part):
     """Floor and ceiling of the number of replicas, per site."""
 
-    min: int = Field(1, ge=0, le=100_000, description="Fewest replicas; with 0 an idle tier sleeps until asked.")
+    min: int = Field(
+        1, ge=0, le=100_000, description="Fewest replicas; with 0 an idle tier scales to zero until the next request."
+    )
     max: int | None = Field(
         None, ge=0, le=100_000, description="Most replicas; cloud 100, edge 8, device 1 if left out."
     )
-    idle: Duration | None = Field(
+    scale_to_zero_after: Duration | None = Field(
         None,
-        description="How long the last replica stands idle before a tier with min 0 sleeps; if left out, as long as a "
-        "start takes, at least 30s.",
+        description="How long the last replica of a tier with min 0 may be idle before it is removed; as long as a "
+        "start-up takes, at least 30s, when left out.",
     )
     headroom: float = Field(
         0.0,
@@ -99,10 +106,10 @@ class Replicas(Part):
         le=10,
         description="Share by which the load may grow at once, before replicas can start; slots are kept for it.",
     )
-    standby: Literal["learned", "none"] | None = Field(
+    standby: Literal["adaptive", "none"] | None = Field(
         None,
-        description="Replicas that stand ready beyond the load of now: `learned` from what has come before, or `none`; "
-        "if left out, learned where `startup`, or that of the engine, is a minute or more (vllm).",
+        description="Replicas kept ready beyond the current load: `adaptive`, as many as past arrivals needed, or "
+        "`none`; adaptive where a start-up takes a minute or more, when left out.",
     )
 
 

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from tierserve.api import ValidationFailed, advice, load, unused_fields
+from tierserve.api import ValidationFailed, hints, load
 from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.service_view import service_view
 
@@ -49,7 +49,7 @@ def up(
             str(error), f"look into {LocalService.named(_name(file)).paths.logs}, then: tierserve down"
         ) from error
     name = service.paths.name
-    for warning in [*unused_fields(load(file)), *advice(load(file))]:
+    for warning in hints(load(file)):
         console.print(f"[yellow]warning[/]  {warning.format()}", highlight=False)
     console.print(f"[bold green]{name} serves at {service.endpoint}/v1[/] after {time.monotonic() - began:.0f} s")
     console.print(

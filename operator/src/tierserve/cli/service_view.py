@@ -41,7 +41,7 @@ def _headline(document: dict[str, Any], body: dict[str, Any], ready: dict[str, A
 
 
 def _ready_word(ready: dict[str, Any]) -> str:
-    return "Ready, asleep" if ready.get("reason") == "Asleep" else "Ready"
+    return "Ready, scaled to zero" if ready.get("reason") == "ScaledToZero" else "Ready"
 
 
 def pools_table(pools: list[dict[str, Any]]) -> Table:
@@ -58,10 +58,8 @@ def pools_table(pools: list[dict[str, Any]]) -> Table:
 
 def _pool_row(pool: dict[str, Any]) -> list[str]:
     decision, gateway = pool.get("decision") or {}, pool.get("gateway") or {}
-    running, wanted = pool.get("running"), pool.get("wanted")
-    replicas = "-" if running is None else f"{running}" if running == wanted else f"{running} to {wanted}"
-    if pool.get("asleep"):
-        replicas = "asleep, 0"
+    running, desired = pool.get("running"), pool.get("desired")
+    replicas = "-" if running is None else f"{running}" if running == desired else f"{running} to {desired}"
     return [
         _short(pool),
         pool["model"],

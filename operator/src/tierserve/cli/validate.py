@@ -11,12 +11,11 @@ from typing import Annotated
 import orjson
 import typer
 
-from tierserve.api.advice import advice
+from tierserve.api.advice import hints
 from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.load import examined, text_of
 from tierserve.api.problems import Problem, ValidationFailed
 from tierserve.api.text import documents, line_of
-from tierserve.api.unused import unused_fields
 from tierserve.cli.errors import UserError
 from tierserve.plan.placement import place
 
@@ -62,7 +61,7 @@ def judge_text(file: str, text: str) -> Verdict:
         return Verdict(file, error.problems, ())
     if gaid is None:
         return Verdict(file, tuple(problems), ())
-    return Verdict(file, _placed(text, _unplaceable(gaid)), _placed(text, [*unused_fields(gaid), *advice(gaid)]))
+    return Verdict(file, _placed(text, _unplaceable(gaid)), _placed(text, hints(gaid)))
 
 
 def _unplaceable(gaid: GenAIDeployment) -> Sequence[Problem]:

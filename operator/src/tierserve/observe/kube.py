@@ -59,7 +59,7 @@ def _pool(
         app=app.get("status"),
         message=_message(ray, app),
         running=None if running is None else int(running),
-        wanted=None if decision is None else int(decision.get("target", 0)),
+        desired=None if decision is None else int(decision.get("target", 0)),
         decision=decision,
         gateway=together(seen) if seen else None,
     )

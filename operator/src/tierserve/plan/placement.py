@@ -34,7 +34,7 @@ class Placement:
         input_tokens, output_tokens: means over the classes that the tier serves, weighted by their shares.
         uplink_s, downlink_s: t_UL and t_DL, half the round trip and the bytes over the bandwidth.
         min_replicas, max_replicas: floor and ceiling at this site.
-        idle_s: how long the last replica stands idle before it goes, where the floor is 0; None: as a start takes.
+        scale_to_zero_after_s: how long the last replica may be idle, floor 0; None: as long as a start-up takes.
         headroom: share of the load that slots are kept for on top of it.
         standby: whether replicas stand ready as experience has it; None: where `startup_s` is a minute or more.
         startup_s: prior of the time to start a replica.
@@ -72,7 +72,7 @@ class Placement:
     meets_target: bool = True
     context_tokens: int = 4096
     headroom: float = 0.0
-    idle_s: float | None = None
+    scale_to_zero_after_s: float | None = None
     standby: bool | None = None
     sizes: Sizes = ()
     spread_known: bool = False
@@ -216,8 +216,10 @@ def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, siz
         meets_target=slots.meets_target,
         context_tokens=model.context_tokens,
         headroom=tier.replicas.headroom,
-        idle_s=tier.replicas.idle.value if tier.replicas.idle is not None else None,
-        standby=None if tier.replicas.standby is None else tier.replicas.standby == "learned",
+        scale_to_zero_after_s=tier.replicas.scale_to_zero_after.value
+        if tier.replicas.scale_to_zero_after is not None
+        else None,
+        standby=None if tier.replicas.standby is None else tier.replicas.standby == "adaptive",
         sizes=tokens.classes,
         spread_known=model.output.spread is not None,
         bounds=slots.bounds,

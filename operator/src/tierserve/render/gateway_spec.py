@@ -40,7 +40,9 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
         service=gaid.name,
         bind=at.bind,
         port=at.port,
-        pools=tuple(_pool(placement, at, by_deadline=gateway.queue_order == "deadline") for placement in placements),
+        pools=tuple(
+            _pool(placement, at, adaptive_lifo=gateway.queue_order == "adaptiveLIFO") for placement in placements
+        ),
         classes=gateway_classes(gaid),
         default_class=gaid.default_class.name,
         admin_socket=at.admin_socket,
@@ -51,6 +53,7 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
         max_queue=gateway.max_queue,
         queue_timeout_s=gateway.queue_timeout.value,
         response_timeout_s=gateway.response_timeout.value,
+        drain_timeout_s=gateway.response_timeout.value,
     )
 
 
@@ -60,7 +63,7 @@ def gateway_classes(gaid: GenAIDeployment) -> tuple[GatewayClass, ...]:
     return tuple(GatewayClass(c.name, tuple(t.name for t in gaid.tiers_for(c))[:keep]) for c in gaid.spec.traffic)
 
 
-def _pool(placement: Placement, at: GatewayAddresses, *, by_deadline: bool) -> GatewayPool:
+def _pool(placement: Placement, at: GatewayAddresses, *, adaptive_lifo: bool) -> GatewayPool:
     slack_s = placement.target_s - placement.service_quantile_s
     host, port = at.upstreams[placement.pool]
     return GatewayPool(
@@ -76,5 +79,5 @@ def _pool(placement: Placement, at: GatewayAddresses, *, by_deadline: bool) -> G
         service_s=placement.service_s,
         sleeps=placement.min_replicas == 0 < placement.max_replicas,
         # Where the service alone takes longer than the target, nobody can be in time.
-        slack_s=slack_s if by_deadline and slack_s > 0.0 else None,
+        slack_s=slack_s if adaptive_lifo and slack_s > 0.0 else None,
     )

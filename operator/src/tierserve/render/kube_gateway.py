@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,10 +16,12 @@ from tierserve.render.gateway_spec import GatewayAddresses, gateway_spec
 from tierserve.render.kube_names import DEPLOYMENT, Object, agents_name, common_labels, gateway_name, kube_object
 from tierserve.render.kube_settings import (
     AGENT_PORT,
+    CONTAINER_SECURITY,
     DECISIONS_PORT,
     HAPROXY_METRICS_PORT,
     HTTP_PORT,
     LOG_PORT,
+    POD_SECURITY,
     SERVE_PORT,
     KubeSettings,
 )
@@ -29,11 +32,6 @@ CERTIFICATE = f"{TLS}/tls.pem"
 LINGER_S = 5
 RETRIES = 3
 """A pool is a Service with several pods behind it: one that goes or comes is met by chance, twice in a row too."""
-_RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-}
 
 
 def gateway_objects(
@@ -97,7 +95,6 @@ def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Kube
     return replace(
         spec,
         pools=pools,
-        drain_timeout_s=float(settings.drain_s),
         tls_certificate=certificate,
         retries=RETRIES,
         states_file=f"{RUN}/servers.state",
@@ -137,8 +134,9 @@ def _pod(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
     }
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": settings.drain_s + LINGER_S + 5,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        # An upper bound: HAProxy ends with its last stream.
+        "terminationGracePeriodSeconds": math.ceil(gaid.spec.gateway.response_timeout.value) + LINGER_S + 5,
+        "securityContext": dict(POD_SECURITY),
         "topologySpreadConstraints": [spread],
         "containers": [_haproxy(gaid, settings), _agent(settings)],
         "volumes": [
@@ -175,7 +173,7 @@ def _haproxy(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
             {"name": "http", "containerPort": HTTP_PORT},
             {"name": "metrics", "containerPort": HAPROXY_METRICS_PORT},
         ],
-        "resources": {"requests": {"cpu": "200m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "resources": {"requests": {"cpu": "200m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
         # Ready when it can take requests: with every tier down it still says so to clients, in their words.
         "readinessProbe": {"httpGet": probe, "periodSeconds": 2},
         "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "failureThreshold": 6},
@@ -187,7 +185,7 @@ def _agent(settings: KubeSettings) -> dict[str, Any]:
     return {
         **_container("agent", settings, command),
         "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
-        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
+        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "500m", "memory": "256Mi"}},
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "agent"}, "periodSeconds": 10},
     }
 
@@ -198,7 +196,7 @@ def _container(name: str, settings: KubeSettings, command: list[str]) -> dict[st
         "image": settings.serving_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": command,
-        "securityContext": _RESTRICTED,
+        "securityContext": {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
         "volumeMounts": [{"name": "config", "mountPath": CONFIG, "readOnly": True}, {"name": "run", "mountPath": RUN}],
     }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
 
 HTTP_PORT = 8080
 AGENT_PORT = 8391
@@ -12,6 +15,16 @@ SERVE_PORT = 8000
 DASHBOARD_PORT = 8265
 DECISIONS_PORT = 8390
 RAY_METRICS_PORT = 8080
+
+POD_SECURITY: Mapping[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+CONTAINER_SECURITY: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""What the Pod Security Standard `restricted` asks for. Containers repeat what the pod says: KubeRay copies the
+context of a container, not that of the pod, into the init containers that it adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +40,12 @@ class KubeSettings:
         idle_timeout_s: how long Ray's autoscaler keeps a worker pod without a replica.
         head_cpu, head_memory: requests of the head pod of a pool's Ray cluster.
         worker_cpu, worker_memory: requests of a worker pod, which holds one replica.
+        head_cpu_limit, worker_cpu_limit: CPU limits of these pods; empty for none, which a ResourceQuota with
+            `limits.cpu` refuses. Memory is limited to what is requested.
         cluster_domain: the cluster's domain of names.
         gcs_redis_address: HOST:PORT of a Redis that keeps the state of Ray's control, so that a head may be replaced
             while its replicas go on; empty keeps it in the head alone.
         gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
-        drain_s: how long a pod of the gateway may finish its streams, and a replica what it serves.
     """
 
     serving_image: str = "ghcr.io/tierserve/serving:latest"
@@ -44,7 +58,35 @@ class KubeSettings:
     head_memory: str = "2Gi"
     worker_cpu: str = "500m"
     worker_memory: str = "1Gi"
-    drain_s: int = 60
+    # Several times the requests: a limit that throttles the start of Ray's processes makes pods late.
+    head_cpu_limit: str = "2"
+    worker_cpu_limit: str = "4"
     cluster_domain: str = "cluster.local"
     gcs_redis_address: str = ""
     gcs_redis_secret: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuses a limit below its request, which the API server would refuse in every pod.
+
+        Raises:
+            ValueError: the message names the variables.
+        """
+        for pod in ("head", "worker"):
+            request, limit = getattr(self, f"{pod}_cpu"), getattr(self, f"{pod}_cpu_limit")
+            if limit and cores(limit) < cores(request):
+                name = f"TIERSERVE_{pod.upper()}_CPU"
+                raise ValueError(f"{name}_LIMIT: {limit!r} is below {name}={request!r}; raise it, or leave it empty")
+
+
+def cores(quantity: str) -> Decimal:
+    """CPU quantity of Kubernetes (`500m`, `2`, `0.5`) in cores; ValueError if it is none."""
+    number, milli = quantity.removesuffix("m"), quantity.endswith("m")
+    if not number.replace(".", "", 1).isdecimal():
+        raise ValueError(f"{quantity!r} is not a CPU quantity such as 500m or 2")
+    return Decimal(number) / (1000 if milli else 1)
+
+
+def container_resources(requests: Mapping[str, str], *, cpu_limit: str) -> dict[str, dict[str, str]]:
+    """Requests, and limits of the same names: CPU may burst up to its limit, all else is limited to the request."""
+    limits = {name: value for name, value in requests.items() if name != "cpu"}
+    return {"requests": dict(requests), "limits": {**({"cpu": cpu_limit} if cpu_limit else {}), **limits}}

@@ -9,6 +9,7 @@ business: it makes a pod for each replica that the policy wants.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from tierserve.api import GenAIDeployment
@@ -17,11 +18,14 @@ from tierserve.render.kube_names import Object, agents_name, kube_object, pool_l
 from tierserve.render.kube_nodes import accelerators, scheduling
 from tierserve.render.kube_settings import (
     AGENT_PORT,
+    CONTAINER_SECURITY,
     DASHBOARD_PORT,
     DECISIONS_PORT,
+    POD_SECURITY,
     RAY_METRICS_PORT,
     SERVE_PORT,
     KubeSettings,
+    container_resources,
 )
 from tierserve.render.serve_config import RELOADS, ServeTarget, labels, serve_config
 
@@ -29,15 +33,6 @@ REPLICA = "tierserve_replica"
 """Ray's resource of which a worker pod has one and a replica takes one: a pod for each replica."""
 WORKERS = "replicas"
 MOST_WORKERS = 100_000
-LINGER_S = 5
-"""How long a replica that was told to go takes new requests: longer than Ray's HAProxy takes to leave it. Ray's own
-30 s keep the node from the replica that takes its place."""
-_RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "runAsNonRoot": True,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 
 def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings) -> Object:
@@ -58,6 +53,8 @@ def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSetti
             # JSON is YAML, and the same configuration must always be the same text.
             "serveConfigV2": json.dumps(config, sort_keys=True, indent=1),
             "upgradeStrategy": {"type": "NewCluster"},
+            # The old cluster answers what it has begun; new requests go to the new one as soon as that serves.
+            "rayClusterDeletionDelaySeconds": math.ceil(gaid.spec.gateway.response_timeout.value),
             "rayClusterConfig": cluster,
         },
     )  # fmt: skip
@@ -81,7 +78,7 @@ def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings)
         http_port=SERVE_PORT,
         decisions_address=f"0.0.0.0:{DECISIONS_PORT}",
         demand_urls={placement.pool: f"http://{agents}:{AGENT_PORT}/pools/{placement.pool}"},
-        drain_s=settings.drain_s,
+        response_timeout_s=gaid.spec.gateway.response_timeout.value,
         proxy_location="EveryNode",
         replica_resources={REPLICA: 1},
         replica_gpus=needs[1] if needs else 0,
@@ -96,7 +93,11 @@ def _autoscaler(settings: KubeSettings) -> dict[str, Any]:
         "version": "v2",
         "idleTimeoutSeconds": settings.idle_timeout_s,
         "imagePullPolicy": settings.image_pull_policy,
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "256Mi"},
+            "limits": {"cpu": "500m", "memory": "512Mi"},  # as KubeRay's own default
+        },
+        "securityContext": dict(CONTAINER_SECURITY),
     }
 
 
@@ -120,7 +121,7 @@ def _head(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, m
     container = {
         **_container("ray-head", settings),
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
-        "resources": {"requests": requests, "limits": {"memory": settings.head_memory}},
+        "resources": container_resources(requests, cpu_limit=settings.head_cpu_limit),
     }
     return {
         # No replica runs beside the control of the cluster.
@@ -141,7 +142,7 @@ def _workers(
             {"name": "serve", "containerPort": SERVE_PORT},
             {"name": "metrics", "containerPort": RAY_METRICS_PORT},
         ],
-        "resources": {"requests": requests, "limits": {"memory": settings.worker_memory, **devices}},
+        "resources": container_resources(requests, cpu_limit=settings.worker_cpu_limit),
     }
     return {
         "groupName": WORKERS,
@@ -160,7 +161,7 @@ def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
         "name": name,
         "image": settings.serving_image,
         "imagePullPolicy": settings.image_pull_policy,
-        "securityContext": _RESTRICTED,
+        "securityContext": dict(CONTAINER_SECURITY),
         "env": [
             {"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"},
             {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
@@ -169,7 +170,6 @@ def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
             # What a replica says of itself at its start is 108 KB in Serve 2.60 (its router's class by value). Above
             # Ray's 100 KB it lies in the node's object store for good, and the autoscaler never finds the node idle.
             {"name": "RAY_max_direct_call_object_size", "value": "1048576"},
-            {"name": "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "value": str(LINGER_S)},
             *({"name": name, "value": value} for name, value in RELOADS.items()),
         ],
     }
@@ -184,9 +184,9 @@ def _pod(
 ) -> dict[str, Any]:
     spec: dict[str, Any] = {
         **scheduling(gaid, placement),
+        "securityContext": dict(POD_SECURITY),
         "containers": [container],
         "restartPolicy": "Never",  # as Ray's autoscaler v2 wants it: it replaces pods, the kubelet does not
-        "terminationGracePeriodSeconds": settings.drain_s + 30,
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]

@@ -27,13 +27,21 @@ METRICS_INTERVAL_S = 0.5
 IDLE_S = 15
 """How long Ray's HAProxy keeps a connection that nobody uses. At each change of replicas it goes on as a new process,
 and the old one stays until its last connection ends: a node is not given back while one of a gateway's idles there."""
+LINGER_S = 5
+"""How long a replica that stops takes new requests: longer than Ray's HAProxy takes to leave it."""
+STOP_MARGIN_S = 5
+"""Beyond linger and responseTimeout, for a replica to end by itself before Ray kills it."""
 RELOADS = {
-    # Ray's own 120 s would cut off an answer that takes longer, whenever replicas come or go meanwhile.
-    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
+    # Ray's own 120 s would cut off an answer that takes longer, whenever replicas come or go meanwhile. A day, since it
+    # cannot follow `gateway.responseTimeout`: another value here would make a new Ray cluster.
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "86400",
     # Else so long as that and 30 s. An old process takes no new request after IDLE_S without one.
     "RAY_SERVE_PORT_QUARANTINE_S": "150",
+    # Ray's own 30 s keep the node from the replica that takes its place.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(LINGER_S),
 }
-"""Environment of Ray's processes: what becomes of the old process, and of the ports of replicas that it knew."""
+"""Environment of Ray's processes: what becomes of the old process, of the ports of replicas that it knew, and of a
+replica that stops."""
 
 
 SURGE_PERCENT = 20
@@ -49,7 +57,7 @@ class ServeTarget:
         decisions_address: where the policies publish their decisions, host:port.
         demand_urls: the gateway agent's demand feed per pool.
         emulate_network: delay requests by t_UL and t_DL, where no real network lies between gateway and tier.
-        drain_s: how long a replica that was told to go may finish what it serves.
+        response_timeout_s: how long a replica that stops may go on with what it has begun.
         proxy_location: on which nodes Serve's proxies run.
         replica_resources: Ray's custom resources that a replica takes of its node, by name.
         replica_gpus: accelerators that Ray hands to a replica.
@@ -60,8 +68,8 @@ class ServeTarget:
     http_port: int
     decisions_address: str
     demand_urls: Mapping[str, str]
+    response_timeout_s: float
     emulate_network: bool = False
-    drain_s: float = 30.0
     proxy_location: str = "HeadOnly"
     replica_resources: Mapping[str, float] = field(default_factory=dict)
     replica_gpus: int = 0
@@ -139,7 +147,8 @@ def _deployment(service: str, placement: Placement, target: ServeTarget) -> dict
         "name": "replica",
         **({"user_config": live} if live else {}),
         "ray_actor_options": _actor_options(service, placement, target),
-        "graceful_shutdown_timeout_s": target.drain_s + 5.0,
+        # An upper bound: Ray ends the replica when its last request has.
+        "graceful_shutdown_timeout_s": LINGER_S + target.response_timeout_s + STOP_MARGIN_S,
         "graceful_shutdown_wait_loop_s": 0.5,
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
@@ -193,7 +202,7 @@ def _policy_settings(placement: Placement, target: ServeTarget) -> dict[str, Any
         "slots": placement.slots,
         "startup_s": placement.startup_s,
         "headroom": placement.headroom,
-        "idle_window_s": placement.idle_s,
+        "idle_window_s": placement.scale_to_zero_after_s,
         "learn_reserve": placement.standby,
         "surge": target.surge,
     }

@@ -150,7 +150,7 @@ def step_line(now: Progress, traffic: str, target_s: float, pools: Mapping[str, 
         predicted_s=mixed_prediction(pools, {row.pool for row in mine}),
         within=sum(value <= target_s for value in good) / len(mine) if mine else math.nan,
         errors=len(mine) - len(good),
-        replicas=tuple((p[-1].replicas, p[-1].wanted or p[-1].replicas) if p else (0, 0) for p in pools.values()),
+        replicas=tuple((p[-1].replicas, p[-1].desired or p[-1].replicas) if p else (0, 0) for p in pools.values()),
     )
 
 

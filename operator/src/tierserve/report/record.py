@@ -24,7 +24,7 @@ class PoolPoint:
 
     Attributes:
         t: seconds since the run began.
-        replicas, wanted: replicas that serve, and that the policy wants.
+        replicas, desired: replicas that serve, and the policy's desired number.
         rate, rho: arrivals per second and utilisation, as the policy saw them; None when it gave no fresh decision.
         predicted_p95_s: the policy's prediction, network included.
         observed_p95_s: of the gateway's last window.
@@ -32,7 +32,7 @@ class PoolPoint:
 
     t: float
     replicas: int
-    wanted: int | None = None
+    desired: int | None = None
     rate: float | None = None
     rho: float | None = None
     predicted_p95_s: float | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from tierserve_serving.config import PoolConfig
@@ -27,36 +27,57 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat; parts of text are already joined."""
+    """One turn of a chat.
+
+    Attributes:
+        role: as the request has it; "developer" is "system".
+        content: its text, parts already joined.
+        extra: fields beyond these that chat templates read, such as `tool_calls`.
+    """
 
     role: str
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+Prompt = str | tuple[int, ...] | tuple[Message, ...]
+"""A text to complete, its token ids, or the messages of a chat."""
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """Return the prompt's text without any template; for token ids their numbers."""
+    if isinstance(prompt, str):
+        return prompt
+    if prompt and isinstance(prompt[0], Message):
+        return "\n".join(message.content for message in prompt if isinstance(message, Message))
+    return " ".join(map(str, prompt))
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One request, validated.
+    """One choice of a request, validated.
 
     Attributes:
-        prompt: the chat's messages, or the plain text to go on with.
-        max_tokens: bound asked for, None if the client left it to the service.
+        prompt: what to answer or to complete.
+        max_tokens: bound in the request, None for the service's own; 0 counts as 1, for an engine makes one at least.
         temperature, top_p, seed: sampling, None for the engine's own.
         stop: texts at which the answer ends; they are not part of it.
         streamed: whether the client sees every piece as it comes; else one chunk at the end is enough.
+        extra: fields of the request that the engine declares in `Capabilities.extra`, as they came.
     """
 
-    prompt: str | tuple[Message, ...]
+    prompt: Prompt
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
     streamed: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def text(self) -> str:
-        """The prompt's text without any template."""
-        return self.prompt if isinstance(self.prompt, str) else "\n".join(m.content for m in self.prompt)
+    def output_limit(self, default: int, most: int) -> int:
+        """Return the most tokens to make, from the bounds of request (else `default`) and service."""
+        return min(default if self.max_tokens is None else max(self.max_tokens, 1), most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +108,7 @@ class Chunk:
         finish: why the answer ended; set in the last chunk and only there.
         input_tokens: length of the prompt, at the latest in the last chunk.
         timing: in the last chunk, of engines that know it.
+        index: which choice of the request it belongs to.
     """
 
     text: str
@@ -94,6 +116,7 @@ class Chunk:
     finish: FinishReason | None = None
     input_tokens: int = 0
     timing: Timing | None = None
+    index: int = 0
 
 
 class Crowd:
@@ -117,11 +140,17 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Which request fields the engine acts on; the others are taken and have no effect."""
+    """What an engine acts on. Sampling fields that it does not act on are accepted and have no effect.
+
+    Attributes:
+        temperature, top_p, seed: whether the field has an effect.
+        extra: further request fields that the engine reads itself, as they came.
+    """
 
     temperature: bool
     top_p: bool
     seed: bool
+    extra: frozenset[str] = frozenset()
 
 
 class Engine(Protocol):

@@ -17,7 +17,15 @@ from typing import Self
 
 from tierserve.queueing.batching import BatchProfile
 from tierserve_serving.config import PoolConfig
-from tierserve_serving.engines.base import Capabilities, Chunk, FinishReason, Generation, PromptError
+from tierserve_serving.engines.base import (
+    Capabilities,
+    Chunk,
+    FinishReason,
+    Generation,
+    Prompt,
+    PromptError,
+    prompt_text,
+)
 from tierserve_serving.engines.batch import Batch, Job, Progress
 
 # Timers of uvloop tick in milliseconds: an event this near is delivered now instead of a tick late.
@@ -37,6 +45,13 @@ _VOCABULARY = tuple(f" {word}" for word in _WORDS.split())
 def count_tokens(text: str) -> int:
     """Return the tokens of a text: one a word, and one for every eight letters where words are longer than that."""
     return max(len(text.split()), len(text) // _CHARS_PER_TOKEN)
+
+
+def prompt_tokens(prompt: Prompt) -> int:
+    """Return the tokens of a prompt: of its text, or as many as there are ids."""
+    if not isinstance(prompt, str) and prompt and isinstance(prompt[0], int):
+        return len(prompt)
+    return count_tokens(prompt_text(prompt))
 
 
 def words(text: str, seed: int | None, count: int) -> list[str]:
@@ -126,7 +141,7 @@ class EmulatedEngine:
 
     def check(self, generation: Generation) -> None:
         """Refuse a prompt that fills the context."""
-        tokens = count_tokens(generation.text)
+        tokens = prompt_tokens(generation.prompt)
         if tokens >= self._context:
             raise PromptError(
                 f"The prompt has {tokens} tokens; the context holds {self._context}, the answer's included",
@@ -143,9 +158,8 @@ class EmulatedEngine:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """Yield the tokens when they are due: as they come if streamed, else all at the end."""
-        prompt = generation.text
-        input_tokens = count_tokens(prompt)
-        answer = self._answer(generation, prompt, input_tokens)
+        input_tokens = prompt_tokens(generation.prompt)
+        answer = self._answer(generation, prompt_text(generation.prompt), input_tokens)
         request = self._join(Job(input_tokens, answer.tokens, streamed=generation.streamed))
         try:
             while answer.sent < answer.tokens:
@@ -154,10 +168,10 @@ class EmulatedEngine:
             self._leave(request.job)
 
     def _answer(self, generation: Generation, prompt: str, input_tokens: int) -> _Answer:
-        asked = generation.max_tokens or self._default_output
         bound = min(self._max_output, max(1, self._context - input_tokens))
-        count = min(asked, bound)
-        finish: FinishReason = "length" if generation.max_tokens is not None or count < asked else "stop"
+        count = generation.output_limit(self._default_output, bound)
+        cut_short = generation.max_tokens is not None or count < self._default_output
+        finish: FinishReason = "length" if cut_short else "stop"
         drawn = words(prompt, generation.seed, count)
         text = "".join(drawn)
         cut = min((at for at in map(text.find, generation.stop) if at >= 0), default=-1)

@@ -23,6 +23,7 @@ from tierserve_serving.engines.base import (
     EngineError,
     FinishReason,
     Generation,
+    Message,
     PromptError,
     Timing,
 )
@@ -31,6 +32,11 @@ from tierserve_serving.engines.sources import model_path
 _UNHEALTHY_AFTER = 3  # failures one after another, none of them the client's fault
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's word for "choose one"
 _QUIET = -1
+_REQUEST_ERRORS = (ValueError, TypeError)  # std::invalid_argument, and what no JSON of llama.cpp can hold
+_EXTRA = frozenset(  # llama.cpp's server reads these itself
+    {"response_format", "json_schema", "grammar", "logit_bias", "presence_penalty", "frequency_penalty"}
+    | {"repeat_penalty", "top_k", "min_p", "typical_p", "ignore_eos", "chat_template_kwargs"}
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -64,10 +70,7 @@ class _Work:
         return self.cancelled
 
     def end(self) -> None:
-        """Tell the event loop that llama.cpp has finished."""
-        if self.error is not None:
-            self.post(_as_error(self.error))
-            return
+        """Hand the end of a complete answer to the event loop."""
         made = int(self.usage.get("completion_tokens", self.tokens))
         rest = max(0, made - self.tokens) if self.streamed else made
         prompt = int(self.usage.get("prompt_tokens", 0))
@@ -110,7 +113,7 @@ class _Work:
 class LlamaCppEngine:
     """llama.cpp with `slots` parallel sequences of `context` tokens each."""
 
-    capabilities = Capabilities(temperature=True, top_p=True, seed=True)
+    capabilities = Capabilities(temperature=True, top_p=True, seed=True, extra=_EXTRA)
 
     def __init__(self, source: str, *, slots: int, threads: int, context: int, max_output_tokens: int) -> None:
         self._source = source
@@ -177,7 +180,7 @@ class LlamaCppEngine:
         now = time.perf_counter()
         work.entered = (now, self._crowd.area(now))
         self._crowd.change(1, now)
-        future = self._pool.submit(self._run, self._request(generation), isinstance(generation.prompt, str), work)
+        future = self._pool.submit(self._run, self._request(generation), work)
         try:
             finish = None
             while finish is None:
@@ -191,34 +194,49 @@ class LlamaCppEngine:
             future.cancel()
             self._crowd.change(-1, time.perf_counter())
 
-    def _run(self, request: dict[str, Any], plain: bool, work: _Work) -> None:
+    def _run(self, request: dict[str, Any], work: _Work) -> None:
         """Drive llama.cpp, in a thread of the pool."""
-        handle: Callable[..., None] = self._server.handle_completions if plain else self._server.handle_chat_completions
+        chat = "messages" in request
+        handle: Callable[..., None] = self._server.handle_chat_completions if chat else self._server.handle_completions
         try:
             handle(request, work.on_piece)
-            work.end()
+            outcome = None if work.error is None else _as_error(work.error)
         except Exception as error:
-            work.post(EngineError(str(error)))
-            self._failures += 1
+            outcome = _as_request_error(error) or EngineError(str(error))
+        self._count(outcome)
+        if outcome is None:
+            work.end()
         else:
+            work.post(outcome)
+
+    def _count(self, outcome: Exception | None) -> None:
+        """Count failures in a row. A request that llama.cpp refuses shows neither that it works nor that it fails."""
+        if isinstance(outcome, EngineError):
+            self._failures += 1
+        elif outcome is None:
             self._failures = 0
 
     def _request(self, generation: Generation) -> dict[str, Any]:
-        request: dict[str, Any] = {
+        request: dict[str, Any] = dict(generation.extra) | {
             "stream": True,
             "stream_options": {"include_usage": True},
-            "max_tokens": min(generation.max_tokens or self._max_output, self._max_output),
+            "max_tokens": generation.output_limit(self._max_output, self._max_output),
             # A prompt found in the cache is computed in other portions and may round differently: what is asked to be
             # repeatable is computed anew.
             "cache_prompt": generation.temperature != 0.0 and generation.seed is None,
         }
-        if isinstance(generation.prompt, str):
-            request["prompt"] = generation.prompt
+        prompt = generation.prompt
+        if not isinstance(prompt, str) and prompt and isinstance(prompt[0], Message):
+            request["messages"] = [_message(message) for message in prompt if isinstance(message, Message)]
         else:
-            request["messages"] = [{"role": m.role, "content": m.content} for m in generation.prompt]
+            request["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
         if generation.stop:
             request["stop"] = list(generation.stop)
         return request | _sampling(generation)
+
+
+def _message(message: Message) -> dict[str, Any]:
+    return dict(message.extra) | {"role": message.role, "content": message.content}
 
 
 def _sampling(generation: Generation) -> dict[str, Any]:
@@ -244,3 +262,11 @@ def _as_error(error: dict[str, Any]) -> Exception:
         code = "context_length_exceeded" if error.get("type") == "exceed_context_size_error" else "invalid_value"
         return PromptError(message, code=code)
     return EngineError(message)
+
+
+def _as_request_error(error: Exception) -> PromptError | None:
+    """Return the refusal that an exception of llama.cpp stands for, None if the fault is the engine's."""
+    # A message that the chat template cannot take is a std::runtime_error, as a broken engine is: its text decides.
+    if isinstance(error, _REQUEST_ERRORS) or str(error).startswith("Failed to parse messages"):
+        return PromptError(str(error), code="invalid_value")
+    return None

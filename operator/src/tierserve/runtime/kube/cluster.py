@@ -21,7 +21,6 @@ _PLURALS = {
     "Deployment": "deployments",
     "Event": "events",
     "NetworkPolicy": "networkpolicies",
-    "Node": "nodes",
     "Pod": "pods",
     "PodDisruptionBudget": "poddisruptionbudgets",
     "PrometheusRule": "prometheusrules",
@@ -83,15 +82,17 @@ class Cluster:
             raise
         return [{"apiVersion": api_version, "kind": kind, **item} for item in found.get("items", ())]
 
-    async def node_labels(self) -> list[Mapping[str, str]] | None:
-        """Labels of every node; None where the operator may not list nodes (an installation for one namespace)."""
+    async def warnings(self, namespace: str) -> list[Object] | None:
+        """Warning events of a namespace; None where the operator may not list them."""
+        query = [("fieldSelector", "type=Warning"), ("resourceVersion", "0")]
         try:
-            found = await self._request("GET", collection("v1", "Node", None), [("resourceVersion", "0")])
+            found = await self._request("GET", collection("v1", "Event", namespace), query)
         except ClusterError as error:
             if error.code == FORBIDDEN:
                 return None
             raise
-        return [item["metadata"].get("labels") or {} for item in found.get("items", ())]
+        events: list[Object] = found.get("items", [])
+        return events
 
     async def delete(self, gone: Object) -> None:
         """Delete an object with what it owns; one that is not there is deleted already."""

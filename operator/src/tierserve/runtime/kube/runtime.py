@@ -17,17 +17,16 @@ from tierserve.api import GenAIDeployment
 from tierserve.observe.agents import AgentReader
 from tierserve.observe.kube import observed
 from tierserve.observe.kube_pods import pod_problems
+from tierserve.observe.kube_refusals import gateway_refusals, is_upgrading, pool_refusals
 from tierserve.plan.placement import Placement
 from tierserve.render.kube import KINDS, OPTIONAL_KINDS, kube_objects
 from tierserve.render.kube_gateway import agents_url
 from tierserve.render.kube_names import DEPLOYMENT, Object
-from tierserve.render.kube_nodes import node_placement
 from tierserve.render.kube_settings import KubeSettings
 from tierserve.runtime.kube.cluster import NOT_FOUND, Cluster, ClusterError, path_of
 from tierserve.status import Observed, is_short
 
 HEAL_EVERY_S = 60.0
-NODES_EVERY_S = 30.0
 SEEN_AFTER_S = 5.0  # a watched object that is not seen by then has been deleted
 WATCHED = {"RayService": "ray.io/v1", "Deployment": "apps/v1"}
 INSTALL_KUBERAY = (
@@ -62,7 +61,6 @@ class KubeRuntime:
     _pruned: dict[str, tuple[frozenset[str], float]] = field(default_factory=dict)
     _problems: dict[str, list[str]] = field(default_factory=dict)
     _unserved: dict[str, float] = field(default_factory=dict)
-    _nodes: tuple[float, list[Mapping[str, str]] | None] = (float("-inf"), None)
 
     def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> tuple[Object, ...]:
         """The objects that shall be."""
@@ -131,15 +129,24 @@ class KubeRuntime:
 
     async def observe(self, gaid: GenAIDeployment, placements: Sequence[Placement]) -> Observed:
         """What is, as watches and agents tell it."""
-        agents, missing, children = await asyncio.gather(
-            self.agents.read(agents_url(gaid)), self._missing_nodes(gaid, placements), self._children(gaid)
-        )
-        problems = [*self._problems.get(_key(gaid), ()), *missing]
+        agents, children = await asyncio.gather(self.agents.read(agents_url(gaid)), self._children(gaid))
+        problems = [*self._problems.get(_key(gaid), ()), *gateway_refusals(children)]
         found = observed(gaid, placements, children, agents, now=self.clock(), problems=problems)
-        if not is_short(found, placements):
+        if not is_short(found, placements) and not is_upgrading(children):
             return found
-        pods = await self.cluster.children("v1", "Pod", gaid.metadata.namespace or "default", gaid.name)
-        return replace(found, problems=(*found.problems, *pod_problems(pods, placements, found.now)))
+        causes = await self._causes(gaid, placements, children)
+        return replace(found, problems=(*found.problems, *causes))
+
+    async def _causes(
+        self, gaid: GenAIDeployment, placements: Sequence[Placement], children: Sequence[Object]
+    ) -> list[str]:
+        """Why replicas are missing: pods that do not run, and pods that may not be created."""
+        namespace = gaid.metadata.namespace or "default"
+        pods, events = await asyncio.gather(
+            self.cluster.children("v1", "Pod", namespace, gaid.name), self.cluster.warnings(namespace)
+        )
+        refusals = pool_refusals(gaid, placements, children, events or (), pods)
+        return [*refusals, *pod_problems(gaid, pods, placements, self.clock())]
 
     async def _children(self, gaid: GenAIDeployment) -> Sequence[Object]:
         """RayServices and Deployments as the watches saw them, or as they are where a watch shows less than was made.
@@ -162,25 +169,6 @@ class KubeRuntime:
         ]
         return [*seen, *(one for one in found if path_of(one) not in paths)]
 
-    async def _missing_nodes(self, gaid: GenAIDeployment, placements: Sequence[Placement]) -> list[str]:
-        nodes = await self._node_labels()
-        if nodes is None:
-            return []
-        return [
-            f"no node has the labels {_text(wanted)} of tier {p.tier}, site {p.site}: label one, or give "
-            "placement.nodeSelector"
-            for p in placements
-            if (wanted := node_placement(gaid, p).node_selector)
-            and not any(wanted.items() <= labels.items() for labels in nodes)
-        ]
-
-    async def _node_labels(self) -> list[Mapping[str, str]] | None:
-        asked, nodes = self._nodes
-        if self.clock() - asked > NODES_EVERY_S:
-            nodes = await self.cluster.node_labels()
-            self._nodes = self.clock(), nodes
-        return nodes
-
     def forget(self, namespace: str, name: str) -> None:
         """Drop what is remembered of a service that is gone."""
         for memory in (self._applied, self._pruned, self._problems):
@@ -201,7 +189,3 @@ def _words(wanted: Object, error: ClusterError) -> str:
     if error.code == NOT_FOUND and wanted["kind"] == "RayService":
         return INSTALL_KUBERAY
     return f"{wanted['kind']} {wanted['metadata']['name']}: {error}"
-
-
-def _text(labels: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in labels.items())

@@ -30,7 +30,6 @@ from tierserve.runtime.local import ray_cluster
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK
 from tierserve.runtime.local.processes import end_marked, end_tree, reap, start
-from tierserve.runtime.local.ray_cluster import DRAIN_S
 from tierserve.runtime.local.state import LocalState, write_atomic
 from tierserve.status import Observed, PoolObserved
 from tierserve_serving.gateway import binary
@@ -84,8 +83,8 @@ class LocalRuntime:
             http_port=ray.http,
             decisions_address=f"{LOOPBACK}:{state.decisions_port}",
             demand_urls={p.pool: f"{state.agent_url}/pools/{p.pool}" for p in placements},
+            response_timeout_s=gaid.spec.gateway.response_timeout.value,
             emulate_network=self.emulate_network,
-            drain_s=DRAIN_S,
         )
         decisions = {p.pool: f"http://{LOOPBACK}:{state.decisions_port}/decisions" for p in placements}
         return LocalDesired(
@@ -184,9 +183,14 @@ class LocalRuntime:
                 self.say(f"Ray node started, labelled {node_labels['tierserve.io/tier']}")
 
     def _drop_nodes(self, desired: LocalDesired) -> None:
-        """A node goes only after Serve was told that its pool is no longer wanted."""
+        """A node ends only after the last replica of its pool has: Serve keeps the application as long as one stops."""
         unwanted = [p for p in self.state.processes if p.startswith("node-") and p[5:] not in desired.nodes]
-        for part in unwanted if "serve" in self._applied else []:
+        if not unwanted or "serve" not in self._applied:
+            return
+        applications = self.rest.applications()
+        for part in unwanted:
+            if part[5:] in applications:
+                continue
             self._stop(part)
             self.say(f"{part} ended: its pool is gone from the file")
 
