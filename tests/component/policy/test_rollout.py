@@ -92,11 +92,15 @@ class Rollout:
         return found
 
     def replicas(self) -> set[str]:
-        """Ids of the replicas, in whatever state."""
-        return {one["replica_id"] for one in self.app()["deployments"]["replica"]["replicas"]}
+        """Ids of the replicas, in whatever state; none while the application is being built."""
+        return {one["replica_id"] for one in self._details()}
 
     def states(self) -> list[str]:
-        return [one["state"] for one in self.app()["deployments"]["replica"]["replicas"]]
+        return [one["state"] for one in self._details()]
+
+    def _details(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.app().get("deployments", {}).get("replica", {}).get("replicas", [])
+        return found
 
     def is_settled(self) -> bool:
         deployments = self.app().get("deployments", {}).values()
