@@ -12,7 +12,7 @@ help:  ## say what each command does
 
 demo:  ## the main job: three tiers on this machine, connections grow, p95 stays flat
 	@$(SETUP) runtime
-	@$(BIN)/python -m tierserve.demo
+	@$(BIN)/python -m tierserve.cli.demo
 
 test:  ## set everything up and run every check and test
 	@$(SETUP) dev --browser
@@ -32,53 +32,53 @@ check:  ## ruff, mypy, import-linter, and whether the generated CRD and referenc
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m tierserve.api.crd --check crds/genaideployments.yaml
-	@$(BIN)/python -m tierserve.api.crd --check charts/tierserve/files/genaideployments.yaml
-	@$(BIN)/python -m tierserve.api.reference --check docs/reference.md
+	@$(BIN)/python -m tierserve.api.schema.crd --check crds/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.schema.crd --check charts/tierserve/files/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.schema.reference --check docs/reference.md
 
 crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
 	@$(SETUP) dev
-	@$(BIN)/python -m tierserve.api.crd --write crds/genaideployments.yaml
-	@$(BIN)/python -m tierserve.api.crd --write charts/tierserve/files/genaideployments.yaml
-	@$(BIN)/python -m tierserve.api.reference --write docs/reference.md
+	@$(BIN)/python -m tierserve.api.schema.crd --write crds/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.schema.crd --write charts/tierserve/files/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.schema.reference --write docs/reference.md
 
 bench:  ## figures of the queueing mathematics beside the peers, and deployments planned per second
 	@$(SETUP) bench
-	@$(BIN)/python bench/queueing.py
-	@$(BIN)/python bench/plans_per_second.py
+	@$(BIN)/python -m bench.queueing.measure
+	@$(BIN)/python -m bench.queueing.plans_per_second
 
 bench-truth:  ## every formula of queueing beside exact chains and the simulator (a minute or two)
 	@$(SETUP) dev
-	@$(BIN)/python bench/queueing_truth.py
+	@$(BIN)/python -m bench.queueing.truth
 
 bench-traces:  ## predicted response times on real traces beside the simulator, with bursts and long prompts (8 minutes)
 	@$(SETUP) dev
-	@$(BIN)/python bench/trace_prediction.py
-	@$(BIN)/python bench/long_prompts.py
+	@$(BIN)/python -m bench.prediction.traces
+	@$(BIN)/python -m bench.prediction.long_prompts
 
 bench-ray:  ## our policy beside Ray Serve's own autoscaler, the same load (about 50 minutes)
 	@$(SETUP) runtime
-	@$(BIN)/python bench/ray_autoscaler.py
+	@$(BIN)/python -m bench.serving.ray_autoscaler
 
 bench-constant:  ## five minutes of constant load: how often the policy changes its mind
 	@$(SETUP) runtime
-	@$(BIN)/python bench/constant_load.py
+	@$(BIN)/python -m bench.serving.constant_load
 
 bench-prediction:  ## predicted beside measured response times of real Ray Serve (about 18 minutes)
 	@$(SETUP) runtime
-	@$(BIN)/python bench/prediction.py
+	@$(BIN)/python -m bench.prediction.measure
 
 bench-autoscalers:  ## scaling rules of ours and of the peers on real traces and made-up load, simulated
 	@$(SETUP) dev
-	@$(BIN)/python bench/autoscalers.py
+	@$(BIN)/python -m bench.autoscaling.measure
 
 bench-schedules:  ## what knowing all arrivals would be worth on five of these loads: a search, simulated (half an hour)
 	@$(SETUP) dev
-	@$(BIN)/python bench/autoscalers_schedule.py
+	@$(BIN)/python -m bench.autoscaling.schedule
 
 bench-growth:  ## p95 from 10 to 500,000 connections that grow by 10% a minute, ours and the peers, simulated (6 minutes)
 	@$(SETUP) dev
-	@$(BIN)/python bench/growth.py
+	@$(BIN)/python -m bench.growth.measure
 
 cluster:  ## a cluster to try it on, from kind-config.yaml: kind where Docker is, else processes of this host
 	@$(SETUP) dev

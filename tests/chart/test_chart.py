@@ -101,7 +101,7 @@ def test_the_pod_keeps_to_the_restricted_standard(rendered, form):
 
 
 def test_every_variable_of_the_pod_is_a_setting_of_the_operator(rendered):
-    from tierserve.operator_settings import from_environment
+    from tierserve.controller.settings import from_environment
 
     (deployment,) = [one for one in rendered(*FORMS["everything"]) if one["kind"] == "Deployment"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]

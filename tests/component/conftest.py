@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tierserve.runtime.local.ports import free_port
-from tierserve_serving.gateway.binary import write_ray_launcher
+from tierserve_serving.gateway.haproxy import write_ray_launcher
 
 _MARKER = "TIERSERVE_TEST_CLUSTER"
 _PATIENCE = 3.0  # machines are shared: a wait ends as soon as it can, and fails late

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from tierserve.api import GenAIDeployment, load, parse
-from tierserve.api.checks import completed
-from tierserve.api.text import documents
+from tierserve.api.schema.checks import completed
+from tierserve.api.yaml_source import documents
 
 pytestmark = [pytest.mark.slow, pytest.mark.apiserver]
 ROOT = Path(__file__).resolve().parents[2]

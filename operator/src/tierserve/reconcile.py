@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from tierserve.api import GenAIDeployment
 from tierserve.plan.placement import Placement, place
-from tierserve.status import Observed, Status, status
+from tierserve.status.build import Observed, Status, status
 
 Desired = TypeVar("Desired")
 

@@ -12,9 +12,9 @@ from ray import serve
 
 from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines import make_engine
-from tierserve_serving.ingress import Ingress
-from tierserve_serving.stats import Metrics, ReplicaStats
-from tierserve_serving.worker import Worker
+from tierserve_serving.openai.app import Ingress
+from tierserve_serving.replica.stats import Metrics, ReplicaStats
+from tierserve_serving.replica.worker import Worker
 
 # Above slots and queue, so that our own bound refuses first: it answers in OpenAI's shape and is counted.
 _HEADROOM = 64

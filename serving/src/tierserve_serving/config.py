@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tierserve.queueing.batching import BatchProfile
-from tierserve_serving.engines.sources import SUPPORTED, check_source
+from tierserve.queueing.batching.profile import BatchProfile
+from tierserve_serving.sources import SUPPORTED, check_source
 
 Seconds = Annotated[float, Field(ge=0.0, le=3600.0, allow_inf_nan=False)]
 
 
 class Profile(BaseModel):
-    """Step times of the emulated engine, in seconds; see `tierserve.queueing.batching`."""
+    """Step times of the emulated engine, in seconds; see `tierserve.queueing.batching.profile`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

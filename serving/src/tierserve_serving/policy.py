@@ -9,9 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tierserve.plan.autoscale import Settings
-from tierserve_serving import policy_decisions, policy_handover, policy_settings
-from tierserve_serving.policy_runner import Outlets, PolicyRunner
+from tierserve.autoscale.decide import Settings
+from tierserve_serving import policy_settings
+from tierserve_serving.policy_runtime import decisions as policy_decisions
+from tierserve_serving.policy_runtime import handover as policy_handover
+from tierserve_serving.policy_runtime.runner import Outlets, PolicyRunner
 
 
 class ErlangPolicy:
@@ -38,7 +40,7 @@ class ErlangPolicy:
             startup_s: prior of the time from a raised target to a running replica; learned in operation.
             profile: {alpha, beta, gamma} of the engine's batches; with the mean `input_tokens` and `output_tokens`
             observed service times are scaled to a full batch.
-            And any other field of `tierserve.plan.autoscale.Settings`.
+            And any other field of `tierserve.autoscale.decide.Settings`.
 
     Raises:
         ValueError, TypeError: a setting is out of range, missing or unknown.

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tierserve.plan.autoscale import Settings
-from tierserve.queueing.batching import BatchProfile
+from tierserve.autoscale.decide import Settings
+from tierserve.queueing.batching.profile import BatchProfile
 
 logger = logging.getLogger("ray.serve")
 INTERVAL_S = 1.0

@@ -19,9 +19,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tierserve.render.gateway import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
+from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
 from tierserve.runtime.local.ports import free_port
-from tierserve_serving.gateway import binary
+from tierserve_serving.gateway import haproxy as binary
 from tierserve_serving.gateway.agent import Agent
 from tierserve_serving.gateway.agent_config import AgentClass, AgentConfig, AgentPool
 

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tierserve.render.gateway import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
+from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
 from tierserve.runtime.local.ports import free_port
 
 pytestmark = pytest.mark.haproxy
@@ -107,7 +107,7 @@ def test_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:
         default_class="chat", admin_socket=str(run / "admin.sock"), tls_certificate=str(pem),
     )  # fmt: skip
     config.write_text(render_haproxy(spec))
-    command = [sys.executable, "-m", "tierserve_serving.gateway.pod", "--config", str(config), "--run", str(run)]
+    command = [sys.executable, "-m", "tierserve_serving.gateway.entrypoint", "--config", str(config), "--run", str(run)]
     process = subprocess.Popen([*command, "--linger", "0", "--follow", str(pem)])
     try:
         until(lambda: served_name(spec.port) == "first", "the gateway speaks TLS")
@@ -130,7 +130,7 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
     )  # fmt: skip
     config, log = tmp_path / "haproxy.cfg", tmp_path / "log"
     config.write_text(render_haproxy(spec))
-    command = [sys.executable, "-m", "tierserve_serving.gateway.pod", "--config", str(config), "--run", str(run)]
+    command = [sys.executable, "-m", "tierserve_serving.gateway.entrypoint", "--config", str(config), "--run", str(run)]
     with log.open("wb") as sink:
         process = subprocess.Popen([*command, "--linger", "1"], stdout=sink, stderr=subprocess.STDOUT)
     found = Pod(config, spec, log, process)
@@ -201,7 +201,15 @@ def test_a_gateway_that_dies_ends_its_container(pod: Pod) -> None:
 
 
 def test_without_a_file_it_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tierserve_serving.gateway.pod", "--config", str(tmp_path / "none"), "--run", "."]
+    command = [
+        sys.executable,
+        "-m",
+        "tierserve_serving.gateway.entrypoint",
+        "--config",
+        str(tmp_path / "none"),
+        "--run",
+        ".",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
     assert "none" in done.stderr

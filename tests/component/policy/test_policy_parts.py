@@ -17,14 +17,16 @@ pytest.importorskip("ray.serve")
 from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
-from tierserve.plan.autoscale import Observation, Settings, State, decide
-from tierserve.plan.autoscale_model import Calibrated, StepCounts
+from tierserve.autoscale.decide import Observation, Settings, State, decide
+from tierserve.autoscale.types import Calibrated, StepCounts
 from tierserve.runtime.local.ports import free_port
-from tierserve_serving import policy_demand, policy_handover, policy_settings
+from tierserve_serving import policy_settings
 from tierserve_serving.policy import ErlangPolicy
-from tierserve_serving.policy_context import observation
-from tierserve_serving.policy_decisions import _GAUGES, DecisionBoard, _calibration, as_json, board
-from tierserve_serving.policy_demand import DemandPoller
+from tierserve_serving.policy_runtime import demand as policy_demand
+from tierserve_serving.policy_runtime import handover as policy_handover
+from tierserve_serving.policy_runtime.context import observation
+from tierserve_serving.policy_runtime.decisions import _GAUGES, DecisionBoard, _calibration, as_json, board
+from tierserve_serving.policy_runtime.demand import DemandPoller
 
 DEPLOYMENT = DeploymentID(name="replica", app_name="edge")
 

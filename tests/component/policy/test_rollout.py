@@ -12,7 +12,7 @@ import pytest
 
 from tierserve.api import parse
 from tierserve.plan.placement import place
-from tierserve.render.serve_config import ServeTarget, serve_config
+from tierserve.render.serve import ServeTarget, serve_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.haproxy]
 

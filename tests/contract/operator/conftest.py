@@ -46,7 +46,7 @@ class OperatorProcess:
     def start(self) -> None:
         where = ["-n", self.namespace] if self.namespace else ["-A"]
         self.health = f"http://127.0.0.1:{free_port()}/healthz"
-        command = [sys.executable, "-m", "kopf", "run", "--standalone", *where, "-m", "tierserve.handlers",
+        command = [sys.executable, "-m", "kopf", "run", "--standalone", *where, "-m", "tierserve.controller.handlers",
                    f"--liveness={self.health}"]  # fmt: skip
         own = {"KUBECONFIG": str(self.kubeconfig), "TIERSERVE_RESYNC_PERIOD": "1", "TIERSERVE_METRICS_PORT": "0"}
         with self.log.open("ab") as sink:

@@ -13,9 +13,9 @@ from kubernetes.aio.client import ApiClient
 from tierserve.api import GenAIDeployment
 from tierserve.observe.agents import AgentReader
 from tierserve.plan.placement import place
-from tierserve.render.kube_settings import KubeSettings
-from tierserve.runtime.kube.cluster import Cluster
-from tierserve.runtime.kube.runtime import KubeRuntime
+from tierserve.render.kubernetes.settings import KubeSettings
+from tierserve.runtime.kubernetes.apply import KubeRuntime
+from tierserve.runtime.kubernetes.client import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.apiserver]
 

@@ -19,7 +19,7 @@ import openai
 import psutil
 import pytest
 
-from tierserve.load import ClosedLoop, LoadPlan, LoadResult, Traffic, connection_steps, run_load
+from tierserve.loadgen import ClosedLoop, LoadPlan, LoadResult, Traffic, connection_steps, run_load
 from tierserve.runtime.local.paths import known_services
 from tierserve.runtime.local.processes import marked
 from tierserve.runtime.local.service import LocalService

@@ -47,7 +47,7 @@ async def test_reload_under_load_loses_no_request_and_the_limit_is_set_again(rig
 
 async def test_a_reload_with_a_bad_file_changes_nothing(rig):
     await rig.start((rig.pool("edge-a", 1),))
-    from tierserve_serving.gateway import binary
+    from tierserve_serving.gateway import haproxy as binary
 
     config = rig.folder / "haproxy.cfg"
     before = config.read_text()

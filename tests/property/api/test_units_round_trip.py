@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierserve.api import cel
+from tierserve.api.schema import cel
 from tierserve.api.units import Amount, BitRate, Duration, Mass, Power, Quantity, Unit
 
 KINDS = [Quantity, Amount, Duration, BitRate, Power, Mass]

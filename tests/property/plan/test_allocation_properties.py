@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tierserve.api import GenAIDeployment, parse
-from tierserve.api.traffic import KINDS_ALLOWED
-from tierserve.plan.allocation import find
+from tierserve.api.v1alpha1.traffic import KINDS_ALLOWED
+from tierserve.plan.allocation.types import find
 
 FEW = settings(max_examples=25, deadline=None)
 RATES = st.floats(0.1, 120.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tierserve.api import GenAIDeployment, parse
 from tierserve.plan.capacity import Demand, make_plan, pool_plan
 from tierserve.plan.placement import Placement, place
-from tierserve.plan.pool import most_rate, replicas_for
+from tierserve.plan.pool_sizing import most_rate, replicas_for
 from tierserve.queueing import BatchProfile
 
 EXAMPLES = settings(max_examples=60, deadline=None)

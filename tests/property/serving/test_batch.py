@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierserve.queueing.batching import BatchProfile
+from tierserve.queueing.batching.profile import BatchProfile
 from tierserve_serving.engines.batch import Batch, Job
 
 profiles = st.builds(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines.emulated import EmulatedEngine
-from tierserve_serving.ingress import Ingress
-from tierserve_serving.worker import Worker
+from tierserve_serving.openai.app import Ingress
+from tierserve_serving.replica.worker import Worker
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 anything = st.recursive(

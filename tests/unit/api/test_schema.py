@@ -9,12 +9,12 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from tierserve.api import crd, reference
-from tierserve.api.definition import COLUMNS, schema
-from tierserve.api.definition import crd as definition
 from tierserve.api.presets import ACCELERATORS
-from tierserve.api.rules import RULES
-from tierserve.api.tiers import Preset
+from tierserve.api.schema import crd, reference
+from tierserve.api.schema.definition import COLUMNS, schema
+from tierserve.api.schema.definition import crd as definition
+from tierserve.api.schema.rules import RULES
+from tierserve.api.v1alpha1.tiers import Preset
 
 ROOT = Path(__file__).resolve().parents[3]
 SPEC = schema()["properties"]["spec"]

@@ -17,7 +17,7 @@ from tierserve.observe.client import client
 from tierserve.observe.gateway_agent import get_gateway
 from tierserve.observe.serve_rest import ServeRest
 from tierserve.runtime.local.processes import end_tree, start
-from tierserve_serving.policy_demand import DemandPoller
+from tierserve_serving.policy_runtime.demand import DemandPoller
 
 FIGURES = {"arrivals_total": 3, "queued": 1, "in_flight": 2}
 

@@ -10,8 +10,8 @@ import pytest
 
 from tierserve.api import parse
 from tierserve.plan.placement import place
-from tierserve.render.kube_settings import KubeSettings
-from tierserve.render.ray_service import ray_service
+from tierserve.render.kubernetes.ray_service import ray_service
+from tierserve.render.kubernetes.settings import KubeSettings
 
 SERVICE: dict[str, Any] = {
     "apiVersion": "serving.tierserve.io/v1alpha1",

@@ -6,10 +6,10 @@ import math
 import pytest
 from rich.console import Console
 
-from tierserve.demo import pool_point
-from tierserve.load import ClosedLoop, Outcome, Step, Traffic
-from tierserve.load.run import Progress
-from tierserve.load.samples import Row
+from tierserve.cli.demo import pool_point
+from tierserve.loadgen import ClosedLoop, Outcome, Step, Traffic
+from tierserve.loadgen.runner import Progress
+from tierserve.loadgen.samples import Row
 from tierserve.report import PoolPoint
 from tierserve.report.live import LiveView, mixed_prediction, step_line
 

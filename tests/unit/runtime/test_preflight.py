@@ -12,7 +12,7 @@ from tierserve.api import load
 from tierserve.plan.placement import place
 from tierserve.runtime.local import preflight
 from tierserve.runtime.local.preflight import PreflightError
-from tierserve_serving.gateway import binary
+from tierserve_serving.gateway import haproxy as binary
 
 PLACEMENTS = place(load(Path(__file__).parents[3] / "examples" / "assistant.yaml"))
 

@@ -9,8 +9,8 @@ import pytest
 
 from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines.emulated import EmulatedEngine
-from tierserve_serving.ingress import Ingress
-from tierserve_serving.worker import Worker
+from tierserve_serving.openai.app import Ingress
+from tierserve_serving.replica.worker import Worker
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tierserve_serving.engines.sources import SourceError, model_path
+from tierserve_serving.sources import SourceError, model_path
 
 
 def test_the_model_in_a_wheel_is_found_without_importing_the_wheel():

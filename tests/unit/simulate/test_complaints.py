@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from tierserve.queueing import BatchProfile
-from tierserve.simulate.arrivals import Sizes, poisson, steps
 from tierserve.simulate.cluster import Setup
-from tierserve.simulate.model import Objective, Pool
 from tierserve.simulate.policies.ours import OURS
 from tierserve.simulate.policies.registry import RULES
 from tierserve.simulate.run import Result, simulate
+from tierserve.simulate.types import Objective, Pool
+from tierserve.simulate.workload import Sizes, poisson, steps
 
 SIZES = Sizes(500, 200, 0.5)
 GOAL = Objective(ttft_s=3.0, itl_s=1.0)

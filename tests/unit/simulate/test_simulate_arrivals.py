@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tierserve.queueing import peakedness
-from tierserve.simulate.arrivals import Sizes, bursts, daily, growing, poisson, steps, thickened
+from tierserve.simulate.workload import Sizes, bursts, daily, growing, poisson, steps, thickened
 
 SIZES = Sizes(100.0, 20.0)
 

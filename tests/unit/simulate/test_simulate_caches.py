@@ -7,14 +7,14 @@ import pytest
 from scipy.optimize import brentq
 
 from tierserve.queueing import BatchProfile
-from tierserve.simulate._cache import Lru, find, holds, lru, put
-from tierserve.simulate._front import of_pool
-from tierserve.simulate.arrivals import zipf
 from tierserve.simulate.cluster import Setup
-from tierserve.simulate.model import Objective, Pool, Workload
+from tierserve.simulate.engine.cache import Lru, find, holds, lru, put
+from tierserve.simulate.engine.router import of_pool
+from tierserve.simulate.multi_tier import AnswerCache, Gateway, Site, Traffic, simulate_tiers
 from tierserve.simulate.policies.static import Static
-from tierserve.simulate.tiers import AnswerCache, Gateway, Site, Traffic, simulate_tiers
-from tierserve.simulate.tiers_result import TiersResult
+from tierserve.simulate.results import TiersResult
+from tierserve.simulate.types import Objective, Pool, Workload
+from tierserve.simulate.workload import zipf
 
 KEYS = 2_000
 PROFILE = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tierserve.queueing import BatchProfile, batch_queue, erlang_c, mean_wait
-from tierserve.simulate.arrivals import Sizes, poisson
 from tierserve.simulate.cluster import ROUTERS, Cluster, Setup
-from tierserve.simulate.model import Objective, Pool, Snapshot, Workload
 from tierserve.simulate.run import Result, simulate
+from tierserve.simulate.types import Objective, Pool, Snapshot, Workload
+from tierserve.simulate.workload import Sizes, poisson
 
 PROFILE = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)
 

@@ -11,7 +11,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from tierserve.cli.errors import UserError
-from tierserve.cli.simulate import simulate
+from tierserve.cli.simulate.command import simulate
 
 EXAMPLE = str(Path(__file__).parents[3] / "examples" / "assistant.yaml")
 APP = Typer()

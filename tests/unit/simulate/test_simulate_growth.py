@@ -9,11 +9,11 @@ from types import ModuleType
 import pytest
 
 from tierserve.queueing import BatchProfile
-from tierserve.simulate.arrivals import Sizes, growing, poisson
 from tierserve.simulate.cluster import Setup
-from tierserve.simulate.model import Objective, Pool, Workload
 from tierserve.simulate.policies.ours import Ours
 from tierserve.simulate.run import Result, simulate
+from tierserve.simulate.types import Objective, Pool, Workload
+from tierserve.simulate.workload import Sizes, growing, poisson
 
 SIZES = Sizes(1000, 300, 0.5)
 STEP_S = 0.03

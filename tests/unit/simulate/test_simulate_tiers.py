@@ -7,16 +7,16 @@ from functools import cache
 import numpy as np
 import pytest
 
-from tierserve.plan.allocation_overflow import wilkinson
+from tierserve.plan.allocation.overflow import wilkinson
 from tierserve.queueing import BatchProfile, erlang_b
-from tierserve.simulate.arrivals import Sizes, among, poisson
 from tierserve.simulate.cluster import Setup
-from tierserve.simulate.model import Objective, Pool, Snapshot, Workload
+from tierserve.simulate.multi_tier import AnswerCache, Gateway, Site, Traffic, simulate_tiers
 from tierserve.simulate.policies.ours import OURS
 from tierserve.simulate.policies.static import Static
+from tierserve.simulate.results import TiersResult
 from tierserve.simulate.run import simulate
-from tierserve.simulate.tiers import AnswerCache, Gateway, Site, Traffic, simulate_tiers
-from tierserve.simulate.tiers_result import TiersResult
+from tierserve.simulate.types import Objective, Pool, Snapshot, Workload
+from tierserve.simulate.workload import Sizes, among, poisson
 
 PROFILE = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)
 BOTH = {"all": ("edge", "cloud")}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tierserve.queueing import BatchProfile
-from tierserve.simulate.arrivals import Sizes, bursts
 from tierserve.simulate.cluster import Setup
-from tierserve.simulate.model import Objective, Pool, Snapshot, Workload
 from tierserve.simulate.run import Result, simulate
+from tierserve.simulate.types import Objective, Pool, Snapshot, Workload
+from tierserve.simulate.workload import Sizes, bursts
 
 SEEDS = range(16)
 STUDENT, STUDENT_OF_TWO = 4.07, 3.65  # standard errors that 1 in 1,000 lies beyond: of one mean and of two

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tierserve.api import Problem, load
-from tierserve.api.models import Profile
+from tierserve.api.v1alpha1.models import Profile
 from tierserve.plan.placement import place
-from tierserve.status import Observed, PoolObserved, is_short, known, refused, status
-from tierserve.status_profile import duration
+from tierserve.status.build import Observed, PoolObserved, is_short, known, refused, status
+from tierserve.status.profile import duration
 
 GAID = load(Path(__file__).parents[3] / "examples" / "assistant.yaml")
 PLACEMENTS = place(GAID)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from tierserve.api.deployment import GenAIDeployment
-from tierserve.api.problems import Problem
-from tierserve.api.unused import unused_fields
+from tierserve.api.errors import Problem
+from tierserve.api.v1alpha1.deployment import GenAIDeployment
+from tierserve.api.warnings import unused_fields
 
 
 def hints(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Problem]:

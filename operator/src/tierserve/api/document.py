@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tierserve.api.deployment import GenAIDeployment
 from tierserve.api.units import Unit
+from tierserve.api.v1alpha1.deployment import GenAIDeployment
 
 
 def nodes(whole: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:

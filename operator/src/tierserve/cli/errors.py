@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tierserve.api.problems import Problem
+    from tierserve.api.errors import Problem
 
 
 class UserError(Exception):

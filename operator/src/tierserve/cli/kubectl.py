@@ -17,9 +17,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from tierserve.api.deployment import GROUP, PLURAL
+from tierserve.api.v1alpha1.deployment import GROUP, PLURAL
 from tierserve.cli.errors import UserError, run
-from tierserve.cli.service_view import service_view
+from tierserve.cli.view import service_view
 
 RESOURCE = f"{PLURAL}.{GROUP}"
 INSTALL = "is the CRD installed? kubectl apply -f crds/genaideployments.yaml"

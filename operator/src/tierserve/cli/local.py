@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tierserve.api import ValidationFailed, hints, load
 from tierserve.cli.errors import UserError, invalid
-from tierserve.cli.service_view import service_view
+from tierserve.cli.view import service_view
 
 console = Console()
 

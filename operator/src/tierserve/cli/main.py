@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from tierserve.cli.errors import run
-from tierserve.cli.load import load
+from tierserve.cli.loadgen.command import load
 from tierserve.cli.local import down, status, up
-from tierserve.cli.plan import plan
-from tierserve.cli.simulate import simulate
+from tierserve.cli.plan.command import plan
+from tierserve.cli.simulate.command import simulate
 from tierserve.cli.validate import validate
 
 app = typer.Typer(

@@ -12,10 +12,10 @@ import orjson
 import typer
 
 from tierserve.api.advice import hints
-from tierserve.api.deployment import GenAIDeployment
-from tierserve.api.load import examined, text_of
-from tierserve.api.problems import Problem, ValidationFailed
-from tierserve.api.text import documents, line_of
+from tierserve.api.errors import Problem, ValidationFailed
+from tierserve.api.loading import examined, text_of
+from tierserve.api.v1alpha1.deployment import GenAIDeployment
+from tierserve.api.yaml_source import documents, line_of
 from tierserve.cli.errors import UserError
 from tierserve.plan.placement import place
 

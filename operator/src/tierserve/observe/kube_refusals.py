@@ -11,7 +11,7 @@ from typing import Any
 
 from tierserve.api import GenAIDeployment
 from tierserve.plan.placement import Placement
-from tierserve.render.kube_names import SITE, TIER, ray_service_name
+from tierserve.render.kubernetes.metadata import SITE, TIER, ray_service_name
 
 LONGEST = 400
 """Characters of one message: Pod Security lists every violation of every container."""

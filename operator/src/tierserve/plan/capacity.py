@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tierserve.api.deployment import GenAIDeployment
+from tierserve.api.v1alpha1.deployment import GenAIDeployment
 from tierserve.plan.energy import Energy, energy_of
-from tierserve.plan.filling import Filling
 from tierserve.plan.placement import Placement, place
-from tierserve.plan.pool import even_replicas_for, held_up, may_miss, most_rate
-from tierserve.plan.pool_many import plan_many, replicas_many, times_many
+from tierserve.plan.pool_sizing import even_replicas_for, held_up, may_miss, most_rate
+from tierserve.plan.pool_sizing_batch import plan_many, replicas_many, times_many
+from tierserve.plan.tier_fill import Filling
 
 
 @dataclass(frozen=True, slots=True)

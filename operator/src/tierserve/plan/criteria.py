@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tierserve.api.deployment import GenAIDeployment
+from tierserve.api.v1alpha1.deployment import GenAIDeployment
 from tierserve.plan import hardware as hw
 from tierserve.plan.placement import Placement, gib, tokens_on
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tierserve.api.tiers import Tier
+from tierserve.api.v1alpha1.tiers import Tier
 
 FLOPS_PER_WATT = 1e10
 """FLOP/s for one watt, the paper's figure for inference."""

@@ -15,9 +15,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tierserve.api.models import Model
-from tierserve.api.tiers import Hardware
-from tierserve.queueing.batching import BatchProfile, Sizes
+from tierserve.api.v1alpha1.models import Model
+from tierserve.api.v1alpha1.tiers import Hardware
+from tierserve.queueing.batching.profile import BatchProfile, Sizes
 
 COMPUTE_EFFICIENCY = 0.5
 """Share of the peak FLOP/s that a serving engine reaches in matrix products."""
@@ -235,7 +235,7 @@ def spread_out(classes: Sequence[tuple[float, float, float]], spread: float | No
     """Return (weight, input, output) with the answers of each class spread as a lognormal; None: all as the mean."""
     if not spread:
         return list(classes)
-    from tierserve.queueing.batch_times import lognormal_points  # brings scipy, which takes half a second
+    from tierserve.queueing.batching.response import lognormal_points  # brings scipy, which takes half a second
 
     return [(w * share, i, tokens) for w, i, o in classes for share, tokens in lognormal_points(o, spread)]
 

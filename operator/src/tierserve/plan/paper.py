@@ -16,12 +16,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tierserve.api.deployment import GenAIDeployment
-from tierserve.api.tiers import Tier
+from tierserve.api.v1alpha1.deployment import GenAIDeployment
+from tierserve.api.v1alpha1.tiers import Tier
 from tierserve.plan import hardware as hw
 from tierserve.plan.placement import tokens_on
 from tierserve.queueing.erlang import log_erlang_c
-from tierserve.queueing.response import mean_response
+from tierserve.queueing.mmc import mean_response
 
 CONNECTIONS = {"cloud": 1000, "edge": 20, "device": 1}
 """Connections of the paper's examples, by kind of tier (a device serves its owner)."""

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from tierserve.api.deployment import GenAIDeployment
-from tierserve.api.models import BYTES_PER_TOKEN, Model
-from tierserve.api.problems import Problem, ValidationFailed
-from tierserve.api.tiers import Tier
-from tierserve.api.traffic import KINDS_ALLOWED, TrafficClass
+from tierserve.api.errors import Problem, ValidationFailed
+from tierserve.api.v1alpha1.deployment import GenAIDeployment
+from tierserve.api.v1alpha1.models import BYTES_PER_TOKEN, Model
+from tierserve.api.v1alpha1.tiers import Tier
+from tierserve.api.v1alpha1.traffic import KINDS_ALLOWED, TrafficClass
 from tierserve.plan import hardware as hw
-from tierserve.queueing.batching import BatchProfile, Sizes
+from tierserve.queueing.batching.profile import BatchProfile, Sizes
 
 WAIT_SHARE = 0.1
 """Share of the time left on a tier that is kept for waiting when the slots of a replica are chosen."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tierserve.api.deployment import GenAIDeployment
+from tierserve.api.v1alpha1.deployment import GenAIDeployment
 from tierserve.plan.capacity import Demand, Limits, Plan, PoolPlan, limits_of, make_plans
 from tierserve.plan.placement import place
 

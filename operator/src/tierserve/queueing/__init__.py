@@ -7,17 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tierserve.queueing.batch_bursts import BurstResponse, Bursts, burst_response, bursts_of
-    from tierserve.queueing.batch_prompts import PromptResponse, prompt_response
-    from tierserve.queueing.batch_replay import replay_response
-    from tierserve.queueing.batch_steps import StepNoise, sizes_of, step_noise
-    from tierserve.queueing.batch_times import BatchResponse, BatchWork, batch_response, lognormal_points
-    from tierserve.queueing.batching import BatchProfile
-    from tierserve.queueing.birth_death import BatchQueue, LossQueue, batch_queue, loss_queue
+    from tierserve.queueing.batching.birth_death import BatchQueue, LossQueue, batch_queue, loss_queue
+    from tierserve.queueing.batching.bursts import BurstResponse, Bursts, burst_response, bursts_of
+    from tierserve.queueing.batching.prefill_stalls import PromptResponse, prompt_response
+    from tierserve.queueing.batching.profile import BatchProfile
+    from tierserve.queueing.batching.replay import replay_response
+    from tierserve.queueing.batching.response import BatchResponse, BatchWork, batch_response, lognormal_points
+    from tierserve.queueing.batching.steps import StepNoise, sizes_of, step_noise
     from tierserve.queueing.closed import closed_rate, fixed_point
     from tierserve.queueing.erlang import erlang_b, erlang_c, hayward_c, log_erlang_c
-    from tierserve.queueing.general import mean_wait_general, peakedness, wait_ratio
-    from tierserve.queueing.response import (
+    from tierserve.queueing.mgc import mean_wait_general, peakedness, wait_ratio
+    from tierserve.queueing.mmc import (
         mean_response,
         mean_wait,
         response_quantile,
@@ -67,34 +67,34 @@ __all__ = [
     "wait_ratio",
 ]
 _MODULES = {
-    "BurstResponse": "batch_bursts",
-    "Bursts": "batch_bursts",
-    "burst_response": "batch_bursts",
-    "bursts_of": "batch_bursts",
-    "PromptResponse": "batch_prompts",
-    "prompt_response": "batch_prompts",
-    "replay_response": "batch_replay",
-    "StepNoise": "batch_steps",
-    "sizes_of": "batch_steps",
-    "step_noise": "batch_steps",
-    "BatchProfile": "batching",
-    "BatchQueue": "birth_death",
-    "BatchResponse": "batch_times",
-    "BatchWork": "batch_times",
-    "batch_response": "batch_times",
-    "lognormal_points": "batch_times",
-    "LossQueue": "birth_death",
-    "batch_queue": "birth_death",
-    "loss_queue": "birth_death",
+    "BurstResponse": "batching.bursts",
+    "Bursts": "batching.bursts",
+    "burst_response": "batching.bursts",
+    "bursts_of": "batching.bursts",
+    "PromptResponse": "batching.prefill_stalls",
+    "prompt_response": "batching.prefill_stalls",
+    "replay_response": "batching.replay",
+    "StepNoise": "batching.steps",
+    "sizes_of": "batching.steps",
+    "step_noise": "batching.steps",
+    "BatchProfile": "batching.profile",
+    "BatchQueue": "batching.birth_death",
+    "BatchResponse": "batching.response",
+    "BatchWork": "batching.response",
+    "batch_response": "batching.response",
+    "lognormal_points": "batching.response",
+    "LossQueue": "batching.birth_death",
+    "batch_queue": "batching.birth_death",
+    "loss_queue": "batching.birth_death",
     "closed_rate": "closed",
     "fixed_point": "closed",
     "erlang_b": "erlang",
     "erlang_c": "erlang",
     "hayward_c": "erlang",
     "log_erlang_c": "erlang",
-    "mean_wait_general": "general",
-    "peakedness": "general",
-    "wait_ratio": "general",
+    "mean_wait_general": "mgc",
+    "peakedness": "mgc",
+    "wait_ratio": "mgc",
     "Routed": "routers",
     "power_of_choices": "routers",
     "halfin_whitt": "staffing",
@@ -105,4 +105,4 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'response')}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'mmc')}"), name)

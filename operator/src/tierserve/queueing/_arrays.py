@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tierserve.queueing._check import complain
+from tierserve.queueing._validation import complain
 
 Array: TypeAlias = npt.NDArray[np.float64]
 """What the array forms return."""

@@ -16,8 +16,8 @@ from typing import overload
 import numpy as np
 
 from tierserve.queueing._arrays import Array, Real, array_of, is_scalar
-from tierserve.queueing._check import above_zero, at_least_zero, complain
-from tierserve.queueing.response import mean_response
+from tierserve.queueing._validation import above_zero, at_least_zero, complain
+from tierserve.queueing.mmc import mean_response
 
 _N = "give the number of connections"
 

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import gammaincc, gammaln
 
 from tierserve.queueing._arrays import Array, Real, array_of, is_scalar
-from tierserve.queueing._check import complain
+from tierserve.queueing._validation import complain
 
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 _SERVERS = "give the number of servers, 0 or more (it may be a fraction)"

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tierserve.queueing._arrays import Array
-from tierserve.queueing._check import at_least_zero, complain
-from tierserve.queueing.birth_death import levels_of
+from tierserve.queueing._validation import at_least_zero, complain
+from tierserve.queueing.batching.birth_death import levels_of
 
 _ROUNDS = 100_000
 _CLOSE = 1e-12

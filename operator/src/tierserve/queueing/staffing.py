@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tierserve.queueing._arrays import Real, array_of, is_scalar
-from tierserve.queueing._check import above_zero, at_least_zero, complain, fraction
+from tierserve.queueing._validation import above_zero, at_least_zero, complain, fraction
 from tierserve.queueing.erlang import erlang_c
-from tierserve.queueing.response import response_survival
+from tierserve.queueing.mmc import response_survival
 
 _LOAD = "give the offered load in erlangs: arrival rate x mean service time"
 _S = "give seconds"

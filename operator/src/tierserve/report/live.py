@@ -17,9 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tierserve.load.run import Progress
-from tierserve.load.samples import Outcome, Row
-from tierserve.load.summary import quantile
+from tierserve.loadgen.runner import Progress
+from tierserve.loadgen.samples import Outcome, Row
+from tierserve.loadgen.summary import quantile
 from tierserve.report.figures import pool_label
 from tierserve.report.record import PoolPoint
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from tierserve.load.samples import Outcome
-from tierserve.load.summary import LoadResult, StepResult, Summary
+from tierserve.loadgen.samples import Outcome
+from tierserve.loadgen.summary import LoadResult, StepResult, Summary
 
 FLAT_WITHIN = 0.15
 """The curve counts as flat when every step stays within this share of the median over the steps."""
@@ -163,7 +163,7 @@ def from_load(
 
 
 def _step(result: LoadResult, step: StepResult, traffic: str, pools: Mapping[str, Sequence[PoolPoint]]) -> StepRecord:
-    from tierserve.load.plan import ClosedLoop
+    from tierserve.loadgen.scenario import ClosedLoop
 
     planned = {s.name: s for s in result.plan.steps}[step.name]
     loop = next((t.loop for t in planned.traffic if t.name == traffic), None)
@@ -197,7 +197,7 @@ def _predicted(points: Sequence[PoolPoint], step: StepResult) -> float | None:
 
 
 def _whole_run(result: LoadResult, traffic: str) -> dict[str, float | None]:
-    from tierserve.load.summary import slos, summarise
+    from tierserve.loadgen.summary import slos, summarise
 
     summary: Summary = summarise(result.samples.of_traffic(traffic), result.steps[-1].end_s, slos(result.plan))
     return {"requests": summary.requests, "p50_s": _number(summary.p50_s), "p95_s": _number(summary.p95_s),

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tierserve.simulate.model import Pool, Workload
+from tierserve.simulate.types import Pool, Workload
 
 if TYPE_CHECKING:
+    from tierserve.simulate.results import TiersResult
     from tierserve.simulate.run import Result
-    from tierserve.simulate.tiers_result import TiersResult
 
 _BINS = 240
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tierserve.simulate import _gateway as g
-from tierserve.simulate._engine import advance, begin, join
-from tierserve.simulate.model import Floats, Ints, Pool, Snapshot, Workload
+from tierserve.simulate.engine import gateway as g
+from tierserve.simulate.engine.events import advance, begin, join
+from tierserve.simulate.types import Floats, Ints, Pool, Snapshot, Workload
 
 ROUTERS = {
     "central": g.CENTRAL,

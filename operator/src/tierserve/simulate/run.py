@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierserve.simulate.cluster import Cluster, Setup
-from tierserve.simulate.model import Floats, Ints, Objective, Policy, Pool, Workload
+from tierserve.simulate.types import Floats, Ints, Objective, Policy, Pool, Workload
 
 GRACE_S = 3600.0
 """After the last arrival the run goes on until all are answered, and so long at most."""

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Self
 
-from tierserve.queueing.batching import BatchProfile
+from tierserve.queueing.batching.profile import BatchProfile
 from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines.base import (
     Capabilities,
@@ -106,7 +106,7 @@ class _Request:
 
 
 class EmulatedEngine:
-    """Continuous batching in real time with the rates r(n) of `tierserve.queueing.batching`."""
+    """Continuous batching in real time with the rates r(n) of `tierserve.queueing.batching.profile`."""
 
     capabilities = Capabilities(temperature=False, top_p=False, seed=True)
 

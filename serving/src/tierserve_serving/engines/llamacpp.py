@@ -27,7 +27,7 @@ from tierserve_serving.engines.base import (
     PromptError,
     Timing,
 )
-from tierserve_serving.engines.sources import model_path
+from tierserve_serving.sources import model_path
 
 _UNHEALTHY_AFTER = 3  # failures one after another, none of them the client's fault
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's word for "choose one"

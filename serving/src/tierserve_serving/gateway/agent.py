@@ -24,13 +24,13 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from tierserve_serving.gateway import admin
+from tierserve_serving.gateway.access_log import LogReceiver, RequestRecord
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool, load_config
-from tierserve_serving.gateway.decisions import Decisions, commands
-from tierserve_serving.gateway.holders import Holders
-from tierserve_serving.gateway.logs import LogReceiver, RequestRecord
+from tierserve_serving.gateway.demand import OfferedCounter
+from tierserve_serving.gateway.hold import Holders
+from tierserve_serving.gateway.limits import Decisions, commands
 from tierserve_serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
-from tierserve_serving.gateway.offered import OfferedCounter
-from tierserve_serving.gateway.window import Window
+from tierserve_serving.gateway.percentiles import Window
 
 log = logging.getLogger("tierserve.gateway")
 _WATCH_EVERY_S = 1.0

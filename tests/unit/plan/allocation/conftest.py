@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tierserve.api import GenAIDeployment, parse
-from tierserve.plan.allocation_options import Group, Option, groups_of
+from tierserve.plan.allocation.candidates import Group, Option, groups_of
 from tierserve.plan.energy import energy_of
 
 Made = Callable[..., GenAIDeployment]

@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from tierserve.plan.allocation import Allocation, best_allocation, find
-from tierserve.plan.allocation_milp import _tangents
-from tierserve.plan.allocation_options import groups_of
-from tierserve.queueing.batch_times import batch_response
-from tierserve.queueing.birth_death import batch_queue
+from tierserve.plan.allocation.candidates import groups_of
+from tierserve.plan.allocation.program import _tangents
+from tierserve.plan.allocation.types import Allocation, best_allocation, find
+from tierserve.queueing.batching.birth_death import batch_queue
+from tierserve.queueing.batching.response import batch_response
 
 SITES = [{"name": f"s{k}"} for k in range(20)]
 

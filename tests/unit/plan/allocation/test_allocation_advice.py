@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tierserve.plan.allocation import Infeasible, best_allocation, find
-from tierserve.plan.allocation_advice import soft_bounds
+from tierserve.plan.allocation.relaxation import soft_bounds
+from tierserve.plan.allocation.types import Infeasible, best_allocation, find
 
 
 def refused(gaid, rate, **more):

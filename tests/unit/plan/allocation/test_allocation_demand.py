@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tierserve.plan.allocation import Allocation, Infeasible, find
-from tierserve.plan.allocation_demand import at_rate, best_for
+from tierserve.plan.allocation.closed_loop import at_rate, best_for
+from tierserve.plan.allocation.types import Allocation, Infeasible, find
 from tierserve.plan.capacity import Demand
 
 

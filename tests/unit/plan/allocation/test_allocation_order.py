@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tierserve.api import load
-from tierserve.plan.allocation import Allocation, find
-from tierserve.plan.allocation_demand import best_for
-from tierserve.plan.allocation_order import InOrder, beside, in_order
+from tierserve.plan.allocation.baseline import InOrder, beside, in_order
+from tierserve.plan.allocation.closed_loop import best_for
+from tierserve.plan.allocation.types import Allocation, find
 from tierserve.plan.capacity import Demand, make_plan
 from tierserve.plan.placement import PlacementError
 

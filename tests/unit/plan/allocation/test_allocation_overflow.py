@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tierserve.plan.allocation import find
-from tierserve.plan.allocation_options import groups_of
-from tierserve.plan.allocation_overflow import derate, split, wilkinson
+from tierserve.plan.allocation.candidates import groups_of
+from tierserve.plan.allocation.overflow import derate, split, wilkinson
+from tierserve.plan.allocation.types import find
 from tierserve.queueing.erlang import erlang_b
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from tierserve.api import GenAIDeployment
-from tierserve.plan import allocation_milp
-from tierserve.plan.allocation import overflow_of
-from tierserve.plan.allocation_milp import Overflow, programme
-from tierserve.plan.allocation_options import Group, groups_of
-from tierserve.plan.allocation_solve import GAP, Solution, _asks_more, _outdone, solve
+from tierserve.plan.allocation import program as allocation_milp
+from tierserve.plan.allocation.candidates import Group, groups_of
+from tierserve.plan.allocation.program import Overflow, programme
+from tierserve.plan.allocation.solver import GAP, Solution, _asks_more, _outdone, solve
+from tierserve.plan.allocation.types import overflow_of
 
 BENCH = Path(__file__).parents[4] / "bench"
-DEMANDS = [float(rate) for rate in np.geomspace(1.0, 1500.0, 30)]  # those of bench/allocation.py
+DEMANDS = [float(rate) for rate in np.geomspace(1.0, 1500.0, 30)]  # those of bench/queueing/allocation.py
 _ROWS = 1e-6
 KINDS = ["cost", "energy", "carbon", "latency"]
 

@@ -14,7 +14,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from tierserve.cli.errors import UserError
-from tierserve.cli.plan import plan
+from tierserve.cli.plan.command import plan
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "stores.yaml"
 APP = Typer()
@@ -174,7 +174,7 @@ def test_best_goes_with_neither_the_paper_s_form_nor_a_sweep(run: Run, other: tu
 def test_what_the_solver_prints_from_c_does_not_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:
     import ctypes
 
-    from tierserve.cli.plan import quiet
+    from tierserve.cli.plan.command import quiet
 
     with quiet():
         ctypes.CDLL(None).printf(b"from C\n")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tierserve.queueing.batching import BatchProfile
-from tierserve.simulate.model import Objective, Pool, Snapshot
+from tierserve.queueing.batching.profile import BatchProfile
+from tierserve.simulate.types import Objective, Pool, Snapshot
 
 COUNTERS = (
     "arrivals", "completions", "late", "first_tokens", "ttft_sum_s", "itl_sum_s", "response_sum_s", "service_sum_s",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.aibrix import Apa
+from tierserve.simulate.types import Pool, Snapshot
 
 Snap = Callable[..., Snapshot]
 Pools = Callable[..., Pool]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.ray_serve import RayServe
+from tierserve.simulate.types import Pool, Snapshot
 
 Snap = Callable[..., Snapshot]
 Pools = Callable[..., Pool]

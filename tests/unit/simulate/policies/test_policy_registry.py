@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.registry import RULES
+from tierserve.simulate.types import Pool, Snapshot
 
 Snap = Callable[..., Snapshot]
 Pools = Callable[..., Pool]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tierserve.queueing.erlang import erlang_c
-from tierserve.queueing.response import mean_response, response_survival
-from tierserve.simulate.model import Pool, Snapshot
+from tierserve.queueing.mmc import mean_response, response_survival
 from tierserve.simulate.policies.paper import Paper
 from tierserve.simulate.policies.static import Static
+from tierserve.simulate.types import Pool, Snapshot
 
 Snap = Callable[..., Snapshot]
 Pools = Callable[..., Pool]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.windows import (
     Highest,
     Window,
@@ -15,6 +14,7 @@ from tierserve.simulate.policies.windows import (
     round_up,
     waiting_per_replica,
 )
+from tierserve.simulate.types import Pool, Snapshot
 
 Snap = Callable[..., Snapshot]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tierserve.queueing.birth_death import loss_queue
-from tierserve.simulate.model import Pool, Snapshot
+from tierserve.queueing.batching.birth_death import loss_queue
 from tierserve.simulate.policies.wva import WvaQueue, WvaSaturation, largest_rate
+from tierserve.simulate.types import Pool, Snapshot
 
 Snap = Callable[..., Snapshot]
 Pools = Callable[..., Pool]

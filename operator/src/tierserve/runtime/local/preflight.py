@@ -8,7 +8,7 @@ import psutil
 
 from tierserve.plan.placement import Placement
 from tierserve.runtime.local.ports import LOOPBACK, holder, is_free
-from tierserve_serving.gateway import binary
+from tierserve_serving.gateway import haproxy as binary
 
 # Estimates from resident sets seen after a start: head with dashboard and Serve, one more node, one replica.
 HEAD_BYTES = 1_300_000_000

@@ -31,7 +31,7 @@ LIBRARIES = (
     "numpy", "scipy.special", "pydantic", "orjson", "yaml", "aiohttp", "requests", "click", "psutil", "filelock",
     "jsonschema", "msgpack", "grpc", "google.protobuf.descriptor_pb2", "opentelemetry.sdk.metrics",
     "opentelemetry.exporter.prometheus", "prometheus_client", "uvloop", "uvicorn.main", "starlette.applications",
-    "fastapi", "fastapi.openapi.models", "watchfiles", "tierserve.plan.autoscale", "tierserve_serving.ingress",
+    "fastapi", "fastapi.openapi.models", "watchfiles", "tierserve.autoscale.decide", "tierserve_serving.openai.app",
     "tierserve_serving.engines.emulated",
 )  # fmt: skip
 WORKER_NICENESS = 15  # Ray's own default

@@ -17,11 +17,11 @@ from pathlib import Path
 import httpx
 
 from tierserve.observe.serve_rest import ServeRest
-from tierserve.render.serve_config import RELOADS
+from tierserve.render.serve import RELOADS
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import RAY_LOOPBACK
 from tierserve.runtime.local.processes import ProcessRef, start
-from tierserve_serving.gateway.binary import write_ray_launcher
+from tierserve_serving.gateway.haproxy import write_ray_launcher
 
 OBJECT_STORE_BYTES = 80_000_000
 PREFORK_HOOK = Path(__file__).parent / "prefork_hook"

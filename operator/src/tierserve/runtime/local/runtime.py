@@ -22,17 +22,17 @@ from tierserve.api import GenAIDeployment
 from tierserve.observe.gateway_agent import get_gateway
 from tierserve.observe.serve_rest import AppObserved, ServeRest
 from tierserve.plan.placement import Placement
-from tierserve.render.gateway import render_haproxy
-from tierserve.render.gateway_agent import agent_config
-from tierserve.render.gateway_spec import GatewayAddresses, gateway_spec
-from tierserve.render.serve_config import ServeTarget, labels, serve_config
+from tierserve.render.haproxy.agent_config import agent_config
+from tierserve.render.haproxy.config import render_haproxy
+from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
+from tierserve.render.serve import ServeTarget, labels, serve_config
 from tierserve.runtime.local import ray_cluster
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK
 from tierserve.runtime.local.processes import end_marked, end_tree, reap, start
 from tierserve.runtime.local.state import LocalState, write_atomic
-from tierserve.status import Observed, PoolObserved
-from tierserve_serving.gateway import binary
+from tierserve.status.build import Observed, PoolObserved
+from tierserve_serving.gateway import haproxy as binary
 
 Progress = Callable[[str], None]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.windows import Highest, in_flight, round_up
+from tierserve.simulate.types import Pool, Snapshot
 
 _TOLERANCE = 0.1
 _STEP = 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tierserve.simulate.model import Policy, Pool
+from tierserve.simulate.types import Policy, Pool
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from tierserve.simulate.model import Floats, Pool, Snapshot
 from tierserve.simulate.policies.windows import Window, mean_tokens, round_up, waiting_per_replica
+from tierserve.simulate.types import Floats, Pool, Snapshot
 
 Mode = Literal["throughput", "load", "both"]
 _Number = TypeVar("_Number", float, Floats)

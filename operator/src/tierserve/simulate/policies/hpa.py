@@ -6,8 +6,8 @@ highest recommendation of 300 s governs going down, up by at most the larger of 
 
 from __future__ import annotations
 
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.windows import Highest, in_flight, round_up
+from tierserve.simulate.types import Pool, Snapshot
 
 _TOLERANCE = 0.1
 _STABLE_S = 300.0

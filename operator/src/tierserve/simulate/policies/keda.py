@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.hpa import Hpa, within
 from tierserve.simulate.policies.windows import in_flight, round_up
+from tierserve.simulate.types import Pool, Snapshot
 
 _POLL_S = 30.0
 _COOLDOWN_S = 300.0

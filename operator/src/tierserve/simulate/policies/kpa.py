@@ -7,8 +7,8 @@ times the ready pods, tick 2 s.
 
 from __future__ import annotations
 
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.windows import Window, round_up
+from tierserve.simulate.types import Pool, Snapshot
 
 _STABLE_S = 60.0
 _PANIC_S = 6.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tierserve.plan.autoscale import GatewaySample, Observation, ReplicaSample, Settings, State, decide
-from tierserve.simulate.model import Pool, Snapshot
+from tierserve.autoscale.decide import GatewaySample, Observation, ReplicaSample, Settings, State, decide
 from tierserve.simulate.policies.base import Rule
+from tierserve.simulate.types import Pool, Snapshot
 
 _TICKS_A_STARTUP = 60
 

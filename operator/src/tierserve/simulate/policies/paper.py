@@ -11,8 +11,8 @@ import math
 from typing import Literal
 
 from tierserve.queueing.staffing import servers_for
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.windows import Window, mean_tokens, round_up
+from tierserve.simulate.types import Pool, Snapshot
 
 
 class Paper:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.windows import Window
+from tierserve.simulate.types import Pool, Snapshot
 
 _PUBLISHED_REQUESTS = 2.0
 

@@ -6,7 +6,6 @@ holds or does is taken, Knative's figure.
 
 from __future__ import annotations
 
-from tierserve.simulate.model import Policy, Pool
 from tierserve.simulate.policies.aibrix import Apa
 from tierserve.simulate.policies.base import Rule
 from tierserve.simulate.policies.dynamo import Dynamo, Mode
@@ -18,6 +17,7 @@ from tierserve.simulate.policies.ray_serve import RayServe
 from tierserve.simulate.policies.skyserve import SkyServe
 from tierserve.simulate.policies.static import Static
 from tierserve.simulate.policies.wva import WvaQueue, WvaSaturation
+from tierserve.simulate.types import Policy, Pool
 
 _SHARES = (1.2, 1.0, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2)
 _FACTORS = (0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0)

@@ -6,8 +6,8 @@ Rules: SkyPilot documentation, "Autoscaling" of SkyServe, and its defaults: requ
 
 from __future__ import annotations
 
-from tierserve.simulate.model import Pool, Snapshot
 from tierserve.simulate.policies.windows import Window, round_up
+from tierserve.simulate.types import Pool, Snapshot
 
 _WINDOW_S = 60.0
 _TICK_S = 20.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tierserve.simulate.model import Pool, Snapshot
+from tierserve.simulate.types import Pool, Snapshot
 
 
 class Static:

@@ -8,7 +8,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from tierserve.simulate.model import Floats, Pool, Snapshot
+from tierserve.simulate.types import Floats, Pool, Snapshot
 
 _NOISE = 1e-9
 """What a quotient of floats may be above a whole number without being meant to."""

@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tierserve.queueing.batching import BatchProfile
-from tierserve.queueing.birth_death import loss_queue
-from tierserve.simulate.model import Floats, Pool, Snapshot
+from tierserve.queueing.batching.birth_death import loss_queue
+from tierserve.queueing.batching.profile import BatchProfile
 from tierserve.simulate.policies.windows import Window, mean_tokens, round_up, waiting_per_replica
+from tierserve.simulate.types import Floats, Pool, Snapshot
 
 _INTERVAL_S = 60.0
 _ROOM = 10

@@ -1,0 +1,263 @@
+"""The page of bench/autoscaling/measure.py: tables and pictures from the runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from bench.autoscaling.ablations import PARTS
+from bench.autoscaling.bound import least_hours_of_any
+from bench.autoscaling.measure import (
+    GOAL,
+    SCENARIOS,
+    SLOW_STARTUP_S,
+    STARTUP_S,
+    Run,
+    chosen,
+    in_hindsight,
+    least_hours,
+    pool_of,
+    rules,
+)
+
+ABLATIONS = tuple(one.name for one in PARTS)
+COLOURS = plt.get_cmap("tab20").colors
+
+
+def write(runs: Sequence[Run], made_by: str, out: Path) -> Path:
+    """Write autoscalers.md and its pictures; return the page."""
+    scenarios = [name for name in SCENARIOS if any(r.scenario == name for r in runs)]
+    names = [name for name in rules() if any(r.rule == name for r in runs)]
+    whole, taken = [n for n in names if n not in ABLATIONS], [n for n in names if n in ABLATIONS]
+    parts = [
+        head(made_by),
+        "## GPU-hours over the oracle's, and the share within the target\n",
+        summary(runs, scenarios, whole, chosen),
+        f"Tuned on the first part, judged on the rest; bold: {GOAL:.0%} or more within the target.\n",
+        limits(runs, scenarios, whole),
+        f"## What each part of the decision is for\n\n{_parts(taken)}\n",
+        summary(runs, scenarios, ["ours", *taken], published),
+    ]
+    for name in scenarios:
+        mine = [r for r in runs if r.scenario == name]
+        picture = out / f"autoscalers-{name}.png"
+        pareto(mine, name, whole, picture)
+        parts.append(section(mine, name, whole, picture.name))
+    path = out / "autoscalers.md"
+    path.write_text("\n".join(parts))
+    return path
+
+
+def head(made_by: str) -> str:
+    return f"""# Scaling rules side by side
+
+Made by {made_by}; all dice have seed 1, so the figures are the same on any machine.
+
+Simulated: continuous batching step by step (an 8B model on an A100, by its roofline), one queue at the gateway for
+every rule, {STARTUP_S:.0f} s ({SLOW_STARTUP_S:.0f} s in `daily`) from a raised target to a replica that serves, stops
+that drain.
+
+Each rule has one knob. `tuned` is the value chosen on the first part of a trace (the fewest GPU-hours with {GOAL:.0%}
+of the requests within the target there, or else the most within it), judged on the rest. `in hindsight` is what the
+cheapest value with {GOAL:.0%} within the target on the rest would have cost, `-` where none holds it. The oracle knows
+all arrivals to come and has its settings chosen in hindsight; it is no lower bound (it holds a load through its next
+start-up time, and a queue may do without). Rules and sources: `simulate/policies/registry.py`.
+
+Rules are also told a target between tokens, that of a batch of 80% of the slots, without which those of Dynamo and WVA
+would fill replicas up; nobody is judged by it.
+"""
+
+
+def _parts(taken: Sequence[str]) -> str:
+    told = [f"- *{title(rule)}*: {rules()[rule].source}." for rule in taken]
+    rest = f"All with the knob as published, judged on the same part; bold: {GOAL:.0%} or more within the target."
+    return "\n".join([*told, "", rest])
+
+
+def title(rule: str) -> str:
+    return "Oracle" if rule == "oracle" else rules()[rule].title
+
+
+def by_rule(runs: Sequence[Run], rule: str) -> list[Run]:
+    return [r for r in runs if r.rule == rule]
+
+
+def published(runs: Sequence[Run]) -> Run:
+    """The run with the knob as published."""
+    default = rules()[runs[0].rule].default
+    return next(r for r in runs if r.value == default)
+
+
+def summary(
+    runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str], pick: Callable[[Sequence[Run]], Run]
+) -> str:
+    """GPU-hours over the oracle's, with the share within the target, per rule and scenario; `pick` has the knob."""
+    lines = ["| rule | " + " | ".join(scenarios) + " |", "|---|" + "---|" * len(scenarios)]
+    for rule in names:
+        cells = []
+        for name in scenarios:
+            mine = [r for r in runs if r.scenario == name]
+            if not by_rule(mine, rule):
+                cells.append("-")
+                continue
+            best, oracle = pick(by_rule(mine, rule)), in_hindsight(by_rule(mine, "oracle"))
+            ratio = f"{best.hours / oracle.hours:.2f} x" if oracle else f"{best.hours:.1f} h"
+            held = f"{best.share:.2%}"
+            cells.append(f"**{ratio}, {held}**" if best.share >= GOAL else f"{ratio}, {held}")
+        lines.append(f"| {title(rule)} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def limits(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str]) -> str:
+    """A fifth under the best peer, beside what nobody can undercut."""
+    lines = [
+        "## A fifth under the best peer, and what bounds it",
+        "",
+        f"GPU-hours on the judged part. The best peer is the cheapest with {GOAL:.0%} within the target, static pools",
+        "counted. *Work* is what arrives, each request as one of a full batch, nothing idle and nothing starting.",
+        "",
+        "*Any rule* is a bound, by proof: no rule that keeps the goal takes fewer, though it knew all arrivals. It",
+        "is the least that a pool takes, by dynamic programming, that has it easier than the simulated one: work",
+        "flows at the full speed of whole replicas, each start is paid, as much work may wait as target and slots",
+        f"allow, and the heaviest {1.0 - GOAL:.0%} of the requests may miss (`bench/autoscaling/bound.py`). It can be",
+        "under the work, as what is unfinished at the end is served after it, for which no rule is charged here. *With",
+        "what it leaves* is the same bound for the GPU-hours of a rule and those that full replicas need for what it",
+        "left unfinished at the end, together: who takes fewer has put off work, not saved it.",
+        "",
+        "The least that a rule could really take lies above both, nobody knows how far, since batches are seldom full:",
+        "a fifth less than the best peer may be out of reach even where it is over the bounds.",
+        "",
+        "| | best peer | a fifth less | TierServe | less by | oracle | work | any rule | with what it leaves |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in scenarios:
+        mine = [r for r in runs if r.scenario == name]
+        peers = [chosen(by_rule(mine, rule)) for rule in names if not rule.startswith("ours") and by_rule(mine, rule)]
+        good = [r for r in peers if r.share >= GOAL]
+        ours, oracle = by_rule(mine, "ours"), in_hindsight(by_rule(mine, "oracle"))
+        if not good or not ours:
+            continue
+        best, held = min(good, key=lambda r: r.hours), chosen(ours)
+        scenario, work = SCENARIOS[name], SCENARIOS[name].make()
+        pool = pool_of(scenario, work)
+        least, whole = (least_hours_of_any(work, pool, scenario.tune_s, GOAL, left) for left in (False, True))
+        aim, known = 0.8 * best.hours, f"{oracle.hours:.2f}" if oracle else "-"
+        cells = [
+            name,
+            f"{best.hours:.2f} ({title(best.rule)})",
+            f"{aim:.2f}{_reach(aim, least, whole)}",
+            f"{held.hours:.2f}",
+            f"{1.0 - held.hours / best.hours:.0%}",
+            known,
+            f"{least_hours(scenario, work, pool):.2f}",
+            f"{least:.2f}",
+            f"{whole:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_standing(runs), *_FORESIGHT])
+
+
+def _reach(aim: float, least: float, whole: float) -> str:
+    """What keeps anybody from so few GPU-hours, if anything is known to."""
+    if aim < least:
+        return " (under what anybody needs)"
+    return " (only by leaving work)" if aim < whole else ""
+
+
+_FORESIGHT = (
+    "",
+    "What knowing all arrivals would be worth is told in [autoscalers-schedules.md](autoscalers-schedules.md), where a",
+    "search has tried. *wva-bursty* repeats every 900 s, but that it does shows after two rounds at the earliest, and",
+    "then the judged part begins.",
+    "",
+)
+
+
+def _standing(runs: Sequence[Run]) -> list[str]:
+    """Why nobody without foresight can do with fewer replicas on bursts that begin at any moment."""
+    held = sorted(by_rule([r for r in runs if r.scenario == "bursts"], "static"), key=lambda r: r.hours)
+    enough = next((k for k, r in enumerate(held) if r.share >= GOAL), 0)
+    if not enough:
+        return []
+    few, good = held[enough - 1], held[enough]
+    return [
+        "*bursts* begin at any moment, and most are over before a replica that starts then serves. So a rule without",
+        "foresight meets them with what stands ready, and cannot choose which ones it meets with more:",
+        f"{few.value:g} replicas hold {few.share:.2%}, {good.value:g} hold {good.share:.2%}, and a mix of both that",
+        f"keeps {GOAL:.0%} takes {_mixed(few, good):.2f} GPU-hours. The oracle starts replicas ahead of each burst.",
+    ]
+
+
+def _mixed(few: Run, good: Run) -> float:
+    part = (GOAL - few.share) / (good.share - few.share)
+    return few.hours + part * (good.hours - few.hours)
+
+
+def section(runs: Sequence[Run], name: str, names: Sequence[str], picture: str) -> str:
+    scenario = SCENARIOS[name]
+    lines = [
+        f"## {name}",
+        "",
+        f"{scenario.about}. Target: {target(name)}. Judged from {scenario.tune_s:,.0f} s on.",
+        "",
+    ]
+    lines += [f"![GPU-hours and requests that missed, {name}]({picture})", ""]
+    lines += [
+        "| rule | within target | GPU-hours | in hindsight | TTFT p95, p99 (s) | ITL p95, p99 (ms)"
+        " | response p95, p99 (s) | turns/h | aborted | MJ |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for rule in (*names, "oracle"):
+        mine = by_rule(runs, rule)
+        if not mine:
+            continue
+        hind = in_hindsight(mine)
+        best = (hind or chosen(mine)) if rule == "oracle" else chosen(mine)
+        seen = f"{hind.hours:.2f} h" if hind else "-"
+        lines.append(
+            f"| {title(rule)} | {best.share:.2%} | {best.hours:.2f} | {seen}"
+            f" | {number(best.ttft_p95)}, {number(best.ttft_p99)}"
+            f" | {number(best.itl_p95 * 1e3)}, {number(best.itl_p99 * 1e3)}"
+            f" | {number(best.response_p95)}, {number(best.response_p99)}"
+            f" | {best.reversals:.1f} | {best.aborted} | {best.megajoules:.1f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def number(value: float) -> str:
+    return "never" if math.isinf(value) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def target(name: str) -> str:
+    goal = SCENARIOS[name].objective
+    parts = [("first token", goal.ttft_s), ("between tokens", goal.itl_s), ("response", goal.response_s)]
+    return ", ".join(f"{what} within {value:g} s" for what, value in parts if math.isfinite(value))
+
+
+def pareto(runs: Sequence[Run], name: str, names: Sequence[str], path: Path) -> None:
+    """Each rule's curve over its knob: GPU-hours against the share that missed."""
+    figure, axes = plt.subplots(figsize=(9, 5.5))
+    for k, rule in enumerate((*names, "oracle")):
+        mine = sorted(by_rule(runs, rule), key=lambda r: r.hours)
+        if not mine:
+            continue
+        style = {"lw": 2.5, "zorder": 3} if rule in ("ours", "oracle") else {"lw": 1.0, "alpha": 0.8}
+        colour = "black" if rule == "ours" else "grey" if rule == "oracle" else COLOURS[k % len(COLOURS)]
+        kind = ":" if rule == "oracle" else "-"
+        axes.plot([r.hours for r in mine], [max(1 - r.share, 1e-5) for r in mine], kind, marker=".", color=colour,
+                  label=title(rule), **style)  # fmt: skip
+    oracle = in_hindsight(by_rule(runs, "oracle"))
+    if oracle:
+        axes.set_xlim(0.5 * oracle.hours, 8 * oracle.hours)
+    axes.axhline(1 - GOAL, color="grey", lw=0.8)
+    axes.set(
+        xscale="log", yscale="log", xlabel="GPU-hours", ylabel="share of requests that missed the target", title=name
+    )
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)

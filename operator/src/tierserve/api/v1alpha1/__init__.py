@@ -1,0 +1,1 @@
+"""The resource of version v1alpha1 as frozen values."""

@@ -1,0 +1,45 @@
+"""`spec.traffic[]` and `spec.routing`: who asks, what may see it, and where it goes when a tier is full or down."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tierserve.api.v1alpha1.base import Name, Part
+
+Privacy = Literal["public", "site", "device"]
+# Kinds of tier that may see a request of each privacy.
+KINDS_ALLOWED: dict[str, frozenset[str]] = {
+    "public": frozenset({"cloud", "edge", "device"}),
+    "site": frozenset({"edge", "device"}),
+    "device": frozenset({"device"}),
+}
+
+
+class TrafficClass(Part):
+    """A class of requests; clients name it in the header X-TierServe-Class."""
+
+    name: Name = Field(description="Name, unique in the list.")
+    share: float = Field(1, ge=0, le=1, description="Share of all requests; the shares sum to 1.")
+    privacy: Privacy = Field(
+        "public", description="Who may see a request: public any tier, site edge and device, device only devices."
+    )
+    input: int = Field(256, ge=1, le=10_000_000, description="Mean number of input tokens.")
+    output: int | None = Field(
+        None, ge=1, le=1_000_000, description="Mean number of output tokens; that of the model when left out."
+    )
+    origin: Name | None = Field(None, description="Tier or site where the requests come in; anywhere when left out.")
+
+
+class Routing(Part):
+    """Order of the tiers, and what happens when one is full or down."""
+
+    overflow: tuple[Name, ...] = Field(
+        (), max_length=16, description="Tiers in the order in which they are filled; nearest first when left out."
+    )
+    failover: bool = Field(True, description="Whether requests go to the next tier when one is down.")
+    privacy: Literal["failClosed"] = Field(
+        "failClosed", description="A private request is refused rather than sent to a tier that may not see it."
+    )
+    default_class: Name | None = Field(None, description="Class of a request that names none; the first public one.")

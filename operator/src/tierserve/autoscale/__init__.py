@@ -1,0 +1,1 @@
+"""The scaling decision: (observation, state, settings) -> (decision, state). Pure; imports `queueing` only."""

@@ -1,0 +1,1 @@
+"""Batching profile estimated from what replicas report (recursive least squares)."""

@@ -1,0 +1,222 @@
+"""The scaling decision of one pool as a pure function: (Observation, State, Settings) -> (Decision, State).
+
+Up at once, to the replicas that hold P(response > target) <= 1 - percentile / 100 by Erlang C (autoscale_staffing), or
+to what a backlog needs that no chance explains (autoscale_need). Down only to what the highest load of the last hold
+window needs, with a margin; to none, where the floor is 0, only after a quiet as long as a restart costs
+(autoscale_sleep). Estimates stay still while the load does (autoscale_load), so a constant load does not move the
+target. Missing data is not zero traffic: it holds the last target and says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from statistics import median
+
+import numpy as np
+
+from tierserve.autoscale.calibration.profile import Steps, effective, told, watch_steps
+from tierserve.autoscale.demand import Need, View, need, smooth
+from tierserve.autoscale.forecast.lookahead import UNKNOWN, Ahead, Outlook, look_ahead, with_forecast
+from tierserve.autoscale.history import History, extend
+from tierserve.autoscale.load import Load, batch_factor, estimate
+from tierserve.autoscale.replica_metrics import STARTUP, Samples
+from tierserve.autoscale.scale_to_zero import Quiet, watch, with_sleep
+from tierserve.autoscale.sizing import Demand, response_quantile, wait_probability
+from tierserve.autoscale.standby.policy import reserve_need, with_experience
+from tierserve.autoscale.standby.rules import Reserve
+from tierserve.autoscale.types import Decision, GatewaySample, Observation, ReplicaSample, Settings
+
+__all__ = ["Decision", "GatewaySample", "Observation", "ReplicaSample", "Samples", "Settings", "State", "decide"]
+
+LEARNED = 5
+"""Start-ups remembered."""
+_BATCH_WINDOW_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a pool's autoscaler remembers between decisions. Start with `State()`."""
+
+    history: History = field(default_factory=History)
+    load: Load | None = None
+    needs: tuple[tuple[float, int], ...] = ()  # (t, replicas needed), falling: the first is the largest of the window
+    raised: tuple[float, int] | None = None  # when the target was raised above what runs, and to what
+    startups: tuple[float, ...] = ()
+    backlog_since: float | None = None
+    last: Decision | None = None
+    first_t: float | None = None
+    reserve: Reserve | None = None  # what was learned of the replicas that must stand ready
+    quiet: Quiet | None = None  # of a pool that may have no replica: since when nothing was asked of it
+    steps: Steps | None = None  # what replicas showed of their step times
+    ahead: Ahead | None = None  # of the arrivals to come
+
+
+def _startup(state: State, seen: Samples, settings: Settings) -> float:
+    """Return the start-up time: the longer of what replicas tell of themselves and what raised targets took."""
+    told = seen.columns[STARTUP]
+    told = np.sort(told[(told > 0.0) & (told < math.inf)])
+    known = [median(state.startups)] if state.startups else []
+    if told.size:  # its median
+        known.append(float(told[(told.size - 1) // 2] + told[told.size // 2]) / 2.0)
+    return max(known) if known else settings.startup_s
+
+
+def _remember(needs: tuple[tuple[float, int], ...], t: float, n: int, window_s: float) -> tuple[tuple[float, int], ...]:
+    """Add a need; keep those that could yet be the largest of the window."""
+    kept = [x for x in needs if x[0] >= t - window_s and x[1] > n]
+    return (*kept, (t, n))
+
+
+def _bounded(n: int, obs: Observation, settings: Settings) -> int:
+    most = max(math.ceil(max(obs.running, 1) * settings.scale_up_factor), obs.target)
+    return max(obs.floor, min(n, most, max(obs.ceiling, obs.floor)))
+
+
+def _target(found: Need, highest: int, obs: Observation, settings: Settings) -> tuple[int, str]:
+    """Return the target and the reason: up to what is needed, down to the highest need of the window, else as it is."""
+    wanted = found.up if found.up > obs.target else min(obs.target, max(highest, found.up))
+    n = _bounded(wanted, obs, settings)
+    replicas = f"{n} replica{'' if n == 1 else 's'}"
+    if n > wanted:
+        return n, f"{replicas}: the floor ({found.why})"
+    if n < wanted:
+        limit = (
+            "the ceiling" if n == max(obs.ceiling, obs.floor) else f"{settings.scale_up_factor:g} times those running"
+        )
+        return n, f"{replicas}: {limit}; {wanted} wanted ({found.why})"
+    if found.up < n:
+        return n, f"{replicas} held for the highest load of the last window; {found.up} would do now ({found.why})"
+    return n, f"{replicas}: {found.why}"
+
+
+def _seen(v: View, servers: int) -> Demand:
+    """Return the demand as it is met in operation: in the batches seen, and without waits where each has its slot."""
+    factor = batch_factor(v.history, v.obs.t - _BATCH_WINDOW_S, v.settings) if v.history.marks else 1.0
+    connections, demand = v.connections(), v.demand
+    load = 0.0 if connections is not None and servers >= connections else demand.load * factor
+    return Demand(load, demand.service_s * factor, demand.service_sd_s * factor, demand.peakedness)
+
+
+def _decision(n: int, why: str, v: View, outlook: Outlook = UNKNOWN) -> Decision:
+    obs, load, settings, servers = v.obs, v.load, v.settings, n * v.settings.slots
+    demand = v.demand
+    seen = _seen(v, servers)
+    p95 = response_quantile(servers, seen, settings.percentile) if servers else math.inf
+    return Decision(
+        t=obs.t,
+        replicas=n,
+        target=n,
+        running=obs.running,
+        pending=max(n - obs.running, 0),
+        slots=settings.slots,
+        servers=servers,
+        arrival_rate=load.mean_rate,
+        service_rate=1.0 / load.service_s,
+        service_s=load.service_s,
+        service_sd_s=load.service_sd_s,
+        offered_load=demand.load,
+        in_system=v.history.in_system,
+        backlog=max(v.history.in_system - v.slots_running, 0.0),
+        peakedness=load.peakedness,
+        rho=demand.load / servers if servers else 0.0,
+        p_wait=wait_probability(servers, seen) if servers else float(demand.load > 0),
+        predicted_p95_s=p95 if math.isfinite(p95) else None,
+        percentile=settings.percentile,
+        target_s=settings.target_s,
+        startup_s=v.startup_s,
+        reason=why,
+        forecast_rate=outlook.rate,
+        forecast_model=outlook.model,
+        forecast_error=outlook.error,
+    )
+
+
+def _held(obs: Observation, state: State, settings: Settings) -> tuple[Decision, State]:
+    """Hold the target: nothing is known about the load, which is not to say that there is none."""
+    n = max(obs.floor, min(obs.target, max(obs.ceiling, obs.floor)))
+    first = state.first_t if state.first_t is not None else obs.t
+    if state.last is None:
+        load = state.load or Load(obs.t, settings.service_s)
+        why = f"held at {n}: no metrics yet"
+        decision = _decision(n, why, View(state.history, load, obs, settings, settings.startup_s))
+        return replace(decision, stale=True), replace(state, first_t=first)
+    decision = replace(
+        state.last,
+        t=obs.t,
+        replicas=n,
+        target=n,
+        running=obs.running,
+        pending=max(n - obs.running, 0),
+        servers=n * settings.slots,
+        reason=f"held at {n}: no metrics for {obs.t - state.last.t:.0f} s",
+        stale=True,
+    )
+    return decision, state
+
+
+def _learn_startup(state: State, n: int, obs: Observation) -> tuple[tuple[float, int] | None, tuple[float, ...]]:
+    """Return the raise of the target that is waited for, and the start-up times seen."""
+    raised, startups = state.raised, state.startups
+    if raised is not None and obs.running >= raised[1]:
+        if obs.t > raised[0]:  # at the same time by the clock it tells nothing
+            startups = (*startups, obs.t - raised[0])[-LEARNED:]
+        raised = None
+    elif raised is not None and n < raised[1]:
+        raised = None
+    if raised is None and n > max(obs.target, obs.running):
+        raised = (obs.t, n)
+    return raised, startups
+
+
+def _backlog_since(h: History, obs: Observation, state: State, settings: Settings) -> float | None:
+    if smooth(h) - obs.running * settings.slots < 1.0:
+        return None
+    return state.backlog_since if state.backlog_since is not None else obs.t
+
+
+def _window_s(found: Need, learned: Reserve | None, v: View) -> float:
+    """Return for how long the highest need is held; sleep and what is learned know how long a load is remembered."""
+    if v.obs.floor == 0 and found.down == 0:
+        return 0.0
+    return max(v.settings.scale_down_window_s, v.startup_s if learned is None else 0.0)
+
+
+def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision, State]:
+    """Return how many replicas the pool is to have, and the state for the next call.
+
+    Call it about every half second; it takes some tenths of a millisecond, whatever the load.
+
+    Args:
+        obs: what is known now; `obs.target` is the target in force, whoever set it.
+        state: what the last call returned, `State()` at first.
+        settings: the settings of the pool; they may change between calls.
+    """
+    prior = state.load or Load(obs.t, settings.service_s)
+    seen = Samples.of(obs.replicas, state.history.replicas)
+    history = extend(state.history, seen, obs, settings, prior.service_s)
+    if history is None:
+        return _held(obs, state, settings)
+    steps = watch_steps(state.steps, obs, settings)
+    settings = effective(settings, steps)
+    load = estimate(history, prior, obs, settings)
+    since = _backlog_since(history, obs, state, settings)
+    startup_s = _startup(state, seen, settings)
+    view = View(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
+    ahead = look_ahead(state.ahead, view) if settings.forecast else None
+    rate = (ahead.outlook.rate or 0.0) if ahead is not None else 0.0
+    learned = with_experience(state.reserve or Reserve(), state.history, view, rate) if settings.learns else None
+    found = need(view) if learned is None else reserve_need(learned, view)
+    if ahead is not None:
+        found = with_forecast(found, ahead, view)
+    quiet = watch(state.quiet, state.history, view) if obs.floor == 0 else None
+    if quiet is not None:
+        found = with_sleep(found, quiet, view)
+    needs = _remember(state.needs or ((obs.t, obs.target),), obs.t, found.down, _window_s(found, learned, view))
+    n, why = _target(found, needs[0][1], obs, settings)
+    decision = _decision(n, why, view, UNKNOWN if ahead is None else ahead.outlook)
+    decision = replace(decision, calibration=told(steps, settings))
+    raised, startups = _learn_startup(state, n, obs)
+    first_t = state.first_t if state.first_t is not None else obs.t
+    known = State(history, load, needs, raised, startups, since, decision, first_t, learned, quiet, steps, ahead)
+    return decision, known

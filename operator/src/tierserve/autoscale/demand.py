@@ -1,0 +1,193 @@
+"""How many replicas a pool needs now, by each of three views, and the reason in words.
+
+Steady: Erlang C for the objective at the load believed, or a slot for each of a constant number of connections. Surge:
+what is in the system and cannot be chance. Ahead: the load at which a steady climb arrives within the start-up time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from tierserve.autoscale.history import History, Span
+from tierserve.autoscale.load import Load
+from tierserve.autoscale.sizing import Demand, reachable, replicas_for, response_quantile, wait_probability
+from tierserve.autoscale.trend import ramp_rate
+from tierserve.autoscale.types import Observation, Settings
+
+_CHANCE = 1e-6  # a queue that is rarer than this at the load believed is not chance
+_LEVEL_WINDOW_S, _LEVEL_SERVICES, _LEVEL_VARIANCE = 5.0, 5.0, 0.2  # variance to mean
+_SMOOTH_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that the need is read from: history, estimates, the observation, what was learned."""
+
+    history: History
+    load: Load
+    obs: Observation
+    settings: Settings
+    startup_s: float
+    backlog_age_s: float = 0.0
+
+    @property
+    def demand(self) -> Demand:
+        """What the servers must bear at the load believed."""
+        load = self.load
+        return Demand(load.rate * load.service_s, load.service_s, load.service_sd_s, load.peakedness)
+
+    @property
+    def slots_running(self) -> int:
+        """Slots of the replicas that serve now."""
+        return self.obs.running * self.settings.slots
+
+    @property
+    def tick_s(self) -> float:
+        """Seconds until the next decision can want more, as long as since the last one."""
+        marks = self.history.marks
+        return max(marks[-1].t - marks[-2].t, 1.0) if len(marks) > 1 else 1.0
+
+    @property
+    def backlog(self) -> float:
+        """Requests in the system beyond those slots."""
+        return max(smooth(self.history) - self.slots_running, 0.0)
+
+    @property
+    def slot_for_each(self) -> int:
+        """Replicas that have a slot for each request in the system, and the headroom."""
+        return max(self.hold(smooth(self.history)), 1)
+
+    def connections(self) -> float | None:
+        """Return the constant number of connections that use the pool; None if it is not used that way.
+
+        One more is counted where a full pool could hide its queue.
+        """
+        h = self.history
+        if not self.load.closed or not h.marks or not self.is_level():
+            return None
+        return round(self._recent().in_system) + (1 if h.source == "in system" else 0)
+
+    def is_level(self) -> bool:
+        """Tell whether the number in the system stands still, as that of connections that wait for answers does."""
+        seen = self._recent()
+        return seen.in_system_variance <= _LEVEL_VARIANCE * (seen.in_system + 1.0)
+
+    def _recent(self) -> Span:
+        # in less than some service times the number in the system of any stream stands still
+        window_s = max(_LEVEL_WINDOW_S, _LEVEL_SERVICES * self.load.service_s)
+        return self.history.since(max(self.load.began, self.history.now - window_s))
+
+    def replicas(self, load: float) -> int:
+        """Return the replicas that hold the objective at an offered load that grows by the headroom."""
+        grown = self.demand.at(load * (1.0 + self.settings.headroom))
+        return replicas_for(grown, self.settings.objective, self.settings.slots)
+
+    def hold(self, requests: float) -> int:
+        """Return the replicas with a slot for each of so many requests, and for the headroom on top."""
+        return math.ceil(round(requests * (1.0 + self.settings.headroom), 9) / self.settings.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Replicas needed now (`up`), as counted for going down (`down`), and why."""
+
+    up: int
+    down: int
+    why: str
+
+    def or_more(self, n: int, why: str) -> Need:
+        """Return the larger of this need and another."""
+        return Need(n, max(n, self.down), why) if n > self.up else self
+
+
+def smooth(h: History) -> float:
+    """Return the requests in the system; smoothed where replicas are sampled one by one."""
+    if h.exact or len(h.marks) < 2:
+        return h.in_system
+    return max(h.since(h.now - _SMOOTH_S).in_system, min(h.in_system, h.in_system_before))
+
+
+def _drain_s(v: View) -> float:
+    """Return the seconds in which a backlog is to be gone: no less than it took to grow.
+
+    So the target cannot run away while replicas start. (Connections that wait for their answers do not make a backlog
+    grow; each of them gets its slot by `_steady`.)
+    """
+    service_s = v.load.service_s
+    base = v.settings.drain_s or max(service_s, v.settings.target_s - service_s)
+    return max(base, v.backlog_age_s)
+
+
+def _by_chance(backlog: float, servers: float, demand: Demand) -> bool:
+    """Tell whether so many waiting requests are plausible at the load believed."""
+    if backlog < 1.0:
+        return True
+    if servers <= demand.load or demand.load <= 0.0:
+        return False
+    decay = math.exp(math.log(demand.load / servers) * backlog / demand.peakedness)
+    return wait_probability(servers, demand) * decay > _CHANCE
+
+
+def _surge(v: View) -> float:
+    """Return the servers that what is in the system needs, 0 while chance or the rate explains it."""
+    level, demand = smooth(v.history), v.demand
+    servers = max(v.obs.target, v.obs.running) * v.settings.slots
+    if not v.load.young(v.history.now) and _by_chance(v.backlog, servers, demand):
+        return 0.0
+    if demand.load <= 0.0:
+        return level
+    # replicas that came for the queue are no sign of load; while nothing better is known, that all are busy is
+    busy = v.slots_running if v.load.young(v.history.now) else 0
+    return min(level, max(demand.load, busy) + v.backlog * v.load.service_s / _drain_s(v))
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
+
+
+def _why_steady(n: int, v: View) -> str:
+    demand, settings = v.demand, v.settings
+    if n <= 0:
+        return "no traffic"
+    if not reachable(demand, settings.objective):
+        alone = response_quantile(1.0, demand.at(0.0), settings.percentile)
+        return f"service alone takes {_ms(alone)} against a target of {_ms(settings.target_s)}, so waits are kept rare"
+    if n == 1:
+        return f"one replica meets the target at {demand.load:.1f} erlangs"
+    fewer = response_quantile((n - 1) * settings.slots, demand, settings.percentile)
+    if not math.isfinite(fewer):
+        return f"{n - 1} could not bear {demand.load:.1f} erlangs"
+    return f"{n - 1} would miss the target by {_ms(max(fewer - settings.target_s, 0.0))}"
+
+
+def _steady(v: View) -> Need:
+    load = v.demand.load
+    n = v.replicas(load)
+    connections = v.connections()
+    if connections is not None:
+        level = v.hold(connections)
+        return Need(level, level, f"{connections:.0f} connections, a slot for each" if level else "no traffic")
+    if v.load.closed:  # it has just changed: no connection wants more than one slot
+        n = min(n, v.slot_for_each)
+        return Need(n, n, "")
+    if v.load.mean_rate > v.load.rate and v.replicas(v.load.mean_rate * v.load.service_s) > n:
+        n = v.replicas(v.load.guarded_rate * v.load.service_s)  # what was settled on has turned out too low
+    down = max(n, v.replicas(load * (1.0 + v.settings.scale_down_margin)))
+    # Connections that march in step make the rate jump; while their number stands still, a slot for each will do.
+    return Need(min(n, v.slot_for_each) if v.is_level() else n, down, "")
+
+
+def need(v: View) -> Need:
+    """Return the replicas needed by the largest of the three views."""
+    found = _steady(v)
+    surge = _surge(v)
+    n = math.ceil(round(surge, 3) / v.settings.slots)
+    found = found.or_more(n, f"{smooth(v.history):.0f} requests in the pool want {surge:.0f} slots")
+    # Waiting connections ask more as replicas come; no more of them are coming.
+    still = v.load.closed or v.is_level()
+    ahead = None if still else ramp_rate(v.history, v.startup_s + v.tick_s, v.settings.confidence)
+    if ahead is not None:
+        why = f"arrivals climb to {ahead:.1f}/s within the start-up time of {v.startup_s:.0f} s"
+        found = found.or_more(v.replicas(ahead * v.load.service_s), why)
+    return found if found.why else replace(found, why=_why_steady(found.up, v))

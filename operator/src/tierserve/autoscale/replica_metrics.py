@@ -1,0 +1,167 @@
+"""The figures of many replicas as columns, so that a decision over thousands of them is a few array operations.
+
+`Samples` is a mapping of `ReplicaSample` by name like any other, and that is how it is read one by one. Who observes a
+large pool fills the columns and keeps the names: `later` gives the same replicas with their next figures, and a
+decision then sees at once that they are the same.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, fields
+from functools import cached_property
+from itertools import chain
+from math import isnan
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tierserve.autoscale.types import ReplicaSample
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+FIELDS = tuple(f.name for f in fields(ReplicaSample))
+"""What the rows of `Samples.columns` are."""
+TIME, STARTUP = FIELDS.index("t"), FIELDS.index("startup_s")
+STARTED_AND_DONE = slice(FIELDS.index("arrivals"), FIELDS.index("completions") + 1)
+COUNTERS = slice(FIELDS.index("arrivals"), FIELDS.index("gateway_wait_s") + 1)
+GAUGES = slice(FIELDS.index("running"), FIELDS.index("waiting") + 1)
+NOTHING = np.array([[-1e18 if name == "t" else 0.0] for name in FIELDS])
+"""The column of a replica of which nothing was believed yet: at no time it had counted nothing."""
+_NAN = float("nan")
+_figures = attrgetter(*FIELDS)
+
+
+class Roster:
+    """Names of replicas in an order, and where each is in it."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The place of each name."""
+        return {name: k for k, name in enumerate(self.names)}
+
+    def same(self, other: Roster) -> bool:
+        """Tell whether the same replicas stand in the same order."""
+        return self is other or self.names == other.names
+
+
+def _block(columns: ArrayLike, replicas: int) -> Floats:
+    block = np.array(columns, dtype=np.float64, order="C")
+    if block.shape != (len(FIELDS), replicas):
+        raise ValueError(
+            f"columns must have the shape ({len(FIELDS)}, {replicas}), got {block.shape}; give a row for each of "
+            f"{', '.join(FIELDS)} and a column for each replica"
+        )
+    return block
+
+
+def _told(sample: ReplicaSample) -> tuple[float, ...]:
+    figures: tuple[float, ...] = _figures(sample)
+    return figures if figures[STARTUP] is not None else (*figures[:STARTUP], _NAN)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(array("d", (value,))[0])  # the array refuses texts, which float() takes
+    except (TypeError, OverflowError):
+        return _NAN
+
+
+class Samples(Mapping[str, ReplicaSample]):
+    """Samples of replicas, one column each.
+
+    Args:
+        names: of the replicas, each once.
+        columns: shape (9, replicas): a row for each field of `ReplicaSample` in its order, with its units. NaN is a
+            start-up time that was not told; with any other NaN a replica is not believed. They are copied.
+
+    Raises:
+        ValueError: the shape is another one, or a name comes twice.
+    """
+
+    __slots__ = ("columns", "roster")
+
+    def __init__(self, names: Sequence[str], columns: ArrayLike) -> None:
+        roster = Roster(names)
+        if len(roster.index) != len(roster.names):
+            twice = next(name for k, name in enumerate(roster.names) if roster.index[name] != k)
+            raise ValueError(f"names must differ, got {twice!r} twice; give each replica one column")
+        self.roster, self.columns = roster, _block(columns, len(roster.names))
+        self.columns.setflags(write=False)
+
+    @classmethod
+    def owning(cls, roster: Roster, columns: Floats) -> Samples:
+        """Return samples that take `columns` as they are, which nobody writes to from then on."""
+        new = cls.__new__(cls)
+        columns.setflags(write=False)
+        new.roster, new.columns = roster, columns
+        return new
+
+    @classmethod
+    def of(cls, samples: Mapping[str, ReplicaSample], like: Samples | None = None) -> Samples:
+        """Return `samples` as columns, with the names of `like` where they are the same; what is no number is NaN."""
+        if isinstance(samples, Samples):
+            return samples
+        roster = Roster(samples)
+        if like is not None and roster.same(like.roster):
+            roster = like.roster
+        try:
+            flat = array("d", chain.from_iterable(map(_told, samples.values())))
+        except (TypeError, OverflowError):
+            flat = array("d", (_number(v) for s in samples.values() for v in astuple(s)))
+        return cls.owning(roster, np.array(flat).reshape(-1, len(FIELDS)).T.copy())
+
+    def later(self, columns: ArrayLike) -> Samples:
+        """Return samples of the same replicas with other figures, of the same shape. Raises `ValueError`."""
+        return self.owning(self.roster, _block(columns, len(self)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The replicas, in the order of the columns."""
+        return self.roster.names
+
+    def __getitem__(self, name: str) -> ReplicaSample:
+        figures = self.columns[:, self.roster.index[name]].tolist()
+        if isnan(figures[STARTUP]):
+            figures[STARTUP] = None
+        return ReplicaSample(*figures)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.roster.index
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.roster.names)
+
+    def __len__(self) -> int:
+        return len(self.roster.names)
+
+
+NONE = Samples((), np.empty((len(FIELDS), 0)))
+
+
+def aligned(before: Samples, left: Mapping[str, Floats], roster: Roster) -> tuple[Floats, dict[str, Floats]]:
+    """Return the columns of `before` and `left` in the order of `roster`, and those of replicas that are not in it.
+
+    A column is `NOTHING` where nothing is known of a replica.
+    """
+    index = before.roster.index
+    place = np.array([index.get(name, -1) for name in roster.names], dtype=np.intp)
+    stays = place >= 0
+    values = NOTHING.repeat(len(roster.names), axis=1)
+    values[:, stays] = before.columns[:, place[stays]]
+    goes = np.ones(len(before), dtype=bool)
+    goes[place[stays]] = False
+    gone = dict(left)
+    gone |= {before.names[k]: before.columns[:, k].copy() for k in np.flatnonzero(goes)}
+    for k in np.flatnonzero(~stays):
+        back = gone.pop(roster.names[k], None)
+        if back is not None:
+            values[:, k] = back
+    return values, gone

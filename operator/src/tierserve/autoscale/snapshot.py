@@ -1,0 +1,283 @@
+"""What a pool's autoscaler has learned, as bytes that outlive its process, and back.
+
+Kept are the start-up times, the calibration of step times, the day's shape with what forecasts were worth, and the
+experience with standing replicas: days and hours of observation. Not kept is what is of the moment and comes back by
+itself within a minute: history, load, needs, the last decision, reports of single replicas, and what the rules on paper
+asked for in the last start-up time (two arrays per step of it, most of the state).
+
+The bytes are JSON in zlib, whose checksum tells broken ones; pydantic reads the fields of the classes named here and of
+no others, so nothing that is read can run. A value is for one pool and for the settings that what is learned hangs on.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tierserve.autoscale.calibration.profile import Steps
+from tierserve.autoscale.decide import LEARNED, Settings, State
+from tierserve.autoscale.forecast.intervals import WINDOW, Residuals
+from tierserve.autoscale.forecast.lookahead import LOOKING_AHEAD, Ahead
+from tierserve.autoscale.forecast.state import MODELS
+from tierserve.autoscale.standby.rules import HOLD_S, Floats, Paper, Peak, Reserve
+from tierserve.queueing.batching.profile import BatchProfile
+
+FORMAT = 2
+"""Raise it with every change of a field, or of what a field means, in a class that is kept."""
+OLDEST_S = 7 * 86400.0
+"""Age from which what was learned is no longer believed."""
+MOST_PEAKS = 128
+"""Loads kept of each window; more are joined, to the higher load and the later time."""
+_HEAD = b"tierserve-autoscale-memory-%d\n" % FORMAT
+_MOST_BYTES = 2**20  # of the JSON; some 200 KB are usual
+_EARLIEST_S = -60.0  # clocks of two machines may differ by this
+_RULES = Paper().missed.size
+
+
+class UnusableError(ValueError):
+    """What was saved is not for here, or not sound; says why."""
+
+
+class _Owner(NamedTuple):
+    """Whose memory it is."""
+
+    pool: str
+    slots: int
+    period_s: float
+    profile: BatchProfile | None
+
+
+class _Experience(BaseModel):
+    """`Reserve` without the last start-up time of its paper; arrays as bytes of float32, first bytes first."""
+
+    model_config = ConfigDict(allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64")
+    t: float
+    fast: float
+    slow: float
+    peaks: tuple[Peak, ...]
+    seen: float
+    answered: float
+    late: float
+    trust: float | None
+    rule: int | None
+    asked: bytes
+    missed: bytes
+    cost: bytes
+    drops: bytes
+
+
+class _Memory(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+    owner: _Owner
+    t: float
+    startups: tuple[float, ...]
+    steps: Steps | None
+    ahead: Ahead | None
+    reserve: _Experience | None
+
+
+def saved(state: State, pool: str, settings: Settings, t: float) -> bytes:
+    """Return what was learned as bytes: under 100 KB, in a few milliseconds.
+
+    Args:
+        state: as `decide` returned it.
+        pool: whose it is.
+        settings: as given to `decide`.
+        t: Unix seconds now.
+    """
+    memory = _Memory.model_construct(
+        owner=_owner(pool, settings),
+        t=t,
+        startups=state.startups,
+        steps=replace(state.steps, followed={}, cursor=0) if state.steps else None,
+        ahead=_each_residuals(state.ahead, lambda r: Residuals(r.recent)) if state.ahead else None,
+        reserve=_experience(state.reserve) if state.reserve else None,
+    )
+    return _HEAD + zlib.compress(memory.model_dump_json().encode(), 1)
+
+
+def recalled(data: bytes, pool: str, settings: Settings, t: float) -> State:
+    """Return a state that knows what was saved, and nothing else.
+
+    Args:
+        data: from `saved`.
+        pool: must be that of `saved`.
+        settings: their slots, profile and forecast period must be those of `saved`.
+        t: Unix seconds now.
+
+    Raises:
+        UnusableError: broken, of another version, pool or settings, or older than `OLDEST_S`.
+    """
+    memory = _parsed(data)
+    _check_owner(memory.owner, _owner(pool, settings))
+    age_s = t - memory.t
+    if not _EARLIEST_S <= age_s <= OLDEST_S:
+        raise UnusableError(f"it was saved {age_s / 86400.0:.1f} days ago")
+    _check_fit(memory)
+    return State(
+        startups=memory.startups[-LEARNED:],
+        steps=memory.steps,
+        ahead=_ahead(memory.ahead, t) if memory.ahead else None,
+        reserve=_reserve(memory.reserve, max(age_s, 0.0)) if memory.reserve else None,
+    )
+
+
+def resumed(state: State, known: State) -> State:
+    """Return a state of the last moments that goes on from what was known before.
+
+    Args:
+        state: what `decide` returned since the process began.
+        known: from `recalled`.
+    """
+    return replace(
+        state,
+        startups=(*known.startups, *state.startups)[-LEARNED:],
+        steps=known.steps or state.steps,
+        ahead=known.ahead or state.ahead,
+        reserve=known.reserve or state.reserve,
+    )
+
+
+def _owner(pool: str, settings: Settings) -> _Owner:
+    return _Owner(pool, settings.slots, settings.forecast_period_s, settings.profile)
+
+
+def _parsed(data: bytes) -> _Memory:
+    if not data.startswith(_HEAD):
+        raise UnusableError("it is of another version")
+    try:
+        inflater = zlib.decompressobj()
+        text = inflater.decompress(data[len(_HEAD) :], _MOST_BYTES)
+        if not inflater.eof:
+            raise UnusableError("it is cut off or too long")
+        return _Memory.model_validate_json(text)
+    except zlib.error as error:
+        raise UnusableError(f"it is broken ({error})") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise UnusableError(f"it is broken ({'.'.join(map(str, first['loc']))}: {first['msg']})") from error
+
+
+def _check_owner(saved_for: _Owner, here: _Owner) -> None:
+    for name, before, now in zip(_Owner._fields, saved_for, here, strict=True):
+        if before != now:
+            raise UnusableError(f"{name} was {before!r} and is {now!r}")
+
+
+def _check_fit(memory: _Memory) -> None:
+    """Raise if lengths or indices are not those that the code counts on: it would fail at every decision."""
+    if memory.ahead and not _is_sound_ahead(memory.ahead):
+        raise UnusableError("it is broken (ahead)")
+    if memory.reserve and not _is_sound_reserve(memory.reserve):
+        raise UnusableError("it is broken (reserve)")
+
+
+def _is_sound_ahead(ahead: Ahead) -> bool:
+    state, settings, models = ahead.state, ahead.settings, len(MODELS)
+    windows = (state.rates, state.peaks, *(one.ratios for one in ahead.rises))
+    season = state.season
+    return (
+        len(ahead.rises) == len(LOOKING_AHEAD)
+        and len(state.scores) == models
+        and 0 <= state.chosen < models
+        and max(len(state.said), len(state.blocks)) <= settings.blocks
+        and all(len(one.models) == models for one in state.said)
+        and all(len(one.recent) <= WINDOW for one in windows)
+        and (season is None or len(season.bins) == len(season.visits) == settings.bins)
+    )
+
+
+def _is_sound_reserve(reserve: _Experience) -> bool:
+    arrays = (reserve.asked, reserve.missed, reserve.cost, reserve.drops)
+    return (
+        len(reserve.peaks) == len(HOLD_S)
+        and (reserve.rule is None or 0 <= reserve.rule < _RULES)
+        and all(len(one) == 4 * _RULES for one in arrays)
+        and all(bool(np.all((a := _floats(one)) >= 0.0) and np.all(np.isfinite(a))) for one in arrays)
+    )
+
+
+def _each_residuals(ahead: Ahead, change: Callable[[Residuals], Residuals]) -> Ahead:
+    """Return it with every window of ratios changed."""
+    state = ahead.state
+    return replace(
+        ahead,
+        state=state._replace(rates=change(state.rates), peaks=change(state.peaks)),
+        rises=tuple(one._replace(ratios=change(one.ratios)) for one in ahead.rises),
+    )
+
+
+def _ahead(ahead: Ahead, t: float) -> Ahead:
+    """Return it as saved, without orders that have had their time.
+
+    Steps are counted from the Unix epoch, so `look_ahead` sees by itself what was missed: steps without a count where
+    the gap is shorter than a horizon, a new beginning with the season kept where it is longer.
+    """
+    whole = _each_residuals(ahead, lambda r: Residuals(r.recent, tuple(sorted(r.recent))))
+    horizon_s = ahead.settings.horizon_s
+    return replace(whole, orders=tuple(x for x in ahead.orders if t - horizon_s <= x.t <= t))
+
+
+def _experience(reserve: Reserve) -> _Experience:
+    paper = reserve.paper
+    return _Experience.model_construct(
+        t=reserve.t,
+        fast=reserve.fast,
+        slow=reserve.slow,
+        peaks=tuple(_thinned(peak) for peak in reserve.peaks),
+        seen=reserve.seen,
+        answered=reserve.answered,
+        late=reserve.late,
+        trust=reserve.trust,
+        rule=reserve.rule,
+        asked=_bytes(paper.asked),
+        missed=_bytes(paper.missed),
+        cost=_bytes(paper.cost),
+        drops=_bytes(paper.drops),
+    )
+
+
+def _reserve(kept: _Experience, age_s: float) -> Reserve:
+    """Return it with nothing waiting on paper, no blame before its replicas are seen, and peaks as old as they are."""
+    peaks = (Peak(tuple((t - age_s, load) for t, load in peak.seen)) for peak in kept.peaks)
+    return Reserve(
+        t=kept.t,
+        fast=kept.fast,
+        slow=kept.slow,
+        peaks=tuple(peaks),
+        paper=Paper(
+            asked=_floats(kept.asked),
+            with_margin=_floats(kept.asked),
+            missed=_floats(kept.missed),
+            cost=_floats(kept.cost),
+            drops=_floats(kept.drops),
+        ),
+        seen=kept.seen,
+        answered=kept.answered,
+        late=kept.late,
+        trust=kept.trust,
+        rule=kept.rule,
+    )
+
+
+def _thinned(peak: Peak) -> Peak:
+    size = -(-len(peak.seen) // MOST_PEAKS)
+    if size <= 1:
+        return peak
+    groups = (peak.seen[k : k + size] for k in range(0, len(peak.seen), size))
+    return Peak(tuple((group[-1][0], group[0][1]) for group in groups))
+
+
+def _bytes(values: Floats) -> bytes:
+    """Return seven digits of each value; signs and exponents side by side, for they are alike and zlib sees it."""
+    short = np.minimum(values, np.finfo("<f4").max).astype("<f4")
+    return short.view(np.uint8).reshape(-1, 4).T.tobytes()
+
+
+def _floats(data: bytes) -> Floats:
+    return np.frombuffer(data, np.uint8).reshape(4, -1).T.copy().view("<f4").ravel().astype(np.float64)

@@ -1,0 +1,1 @@
+"""Standby replicas: rules and the policy that chooses among them."""

@@ -1,0 +1,286 @@
+"""What goes into a scaling decision and what comes out: frozen values, no behaviour beyond derived figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from tierserve.autoscale.sizing import Objective
+from tierserve.queueing.batching.profile import BatchProfile
+
+SLOW_START_S = 60.0
+"""Seconds from which on replicas are taken to start too slowly to follow a load that changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one pool's autoscaler; times in seconds.
+
+    Attributes:
+        target_s: the response time that `percentile` % of requests must stay under (without the network's share).
+        percentile: in (0, 100).
+        service_s: prior of the mean service time at a full batch, used until `prior_completions` requests finished.
+        slots: requests that a replica can hold at once.
+        startup_s: prior of the time from a raised target to a running replica.
+        scale_down_window_s: the load of this many last seconds (or of the start-up time, if longer) governs going down.
+        idle_window_s: how long the last replica of a pool with a floor of 0 stands idle before it goes; None: as long
+            as a restart costs (plan/autoscale_sleep.py).
+        scale_down_margin: share by which the load is enlarged when the pool is asked whether fewer replicas would do.
+        headroom: share by which the load may grow at once: slots are kept for it.
+        stale_after_s: age at which a replica's or the gateway's figures are no longer believed.
+        settle_s: time after a change of load until which its estimate may move; then it stays until the next change.
+        confidence: standard errors of the arrival rate that are staffed for on top of its estimate.
+        scale_up_factor: the largest ratio of one decision's target to the replicas that run.
+        drain_s: time in which a backlog is to be worked off; None: the larger of one service time and the target's
+            slack.
+        prior_completions: finished requests from which the observed service time replaces the prior.
+        sampling_jitter_s: spread of the times at which replicas are sampled (no matter with the gateway's figures).
+        learn_reserve: whether those replicas stand ready that experience shows to suffice (plan/reserve.py), in place
+            of those that Erlang C gives for the load of now. It pays where a start takes long beside the time that a
+            request may wait; None: where `startup_s` is `SLOW_START_S` or more.
+        reserve_gain: by how much requests that were late in truth move what is trusted on paper.
+        forecast: whether replicas are ordered ahead of a rise that is forecast for the time when they will be ready, by
+            a model that has earned it (plan/autoscale_forecast.py).
+        forecast_quantile: of the rate at that time, which is staffed for; in (0, 1).
+        forecast_period_s: length of the shape that comes again, a day.
+        profile: batching profile; with `input_tokens` and `output_tokens` the prior is scaled by observed over
+            modelled.
+    """
+
+    target_s: float
+    percentile: float = 95.0
+    service_s: float = 1.0
+    slots: int = 1
+    startup_s: float = 10.0
+    scale_down_window_s: float = 30.0
+    idle_window_s: float | None = None
+    scale_down_margin: float = 0.03
+    headroom: float = 0.0
+    stale_after_s: float = 5.0
+    settle_s: float = 20.0
+    confidence: float = 1.5
+    scale_up_factor: float = 16.0
+    drain_s: float | None = None
+    prior_completions: int = 20
+    sampling_jitter_s: float = 0.3
+    learn_reserve: bool | None = None
+    reserve_gain: float = 2.0
+    forecast: bool = True
+    forecast_quantile: float = 0.9
+    forecast_period_s: float = 86400.0
+    profile: BatchProfile | None = None
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "target_s",
+            "service_s",
+            "slots",
+            "stale_after_s",
+            "settle_s",
+            "scale_up_factor",
+            "forecast_period_s",
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
+        for name in (
+            "startup_s", "scale_down_window_s", "scale_down_margin", "headroom", "confidence", "sampling_jitter_s",
+            "reserve_gain",
+        ):  # fmt: skip
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
+        if not 0 < self.percentile < 100:
+            raise ValueError(f"percentile must be between 0 and 100, got {self.percentile!r}")
+        if not 0 < self.forecast_quantile < 1:
+            raise ValueError(f"forecast_quantile must be between 0 and 1, got {self.forecast_quantile!r}")
+        if self.idle_window_s is not None and not self.idle_window_s >= 0:
+            raise ValueError(f"idle_window_s must be at least 0, got {self.idle_window_s!r}")
+        if self.drain_s is not None and not self.drain_s > 0:
+            raise ValueError(f"drain_s must be above 0, got {self.drain_s!r}")
+
+    @property
+    def objective(self) -> Objective:
+        """The response-time objective."""
+        return Objective(self.target_s, self.percentile)
+
+    @property
+    def learns(self) -> bool:
+        """Whether experience decides which replicas stand ready; what is seen of starts later does not change it."""
+        return self.startup_s >= SLOW_START_S if self.learn_reserve is None else self.learn_reserve
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSample:
+    """The last figures of one replica: counters since its start, gauges now; `t`: Unix seconds when they were taken."""
+
+    t: float
+    arrivals: float
+    completions: float = 0.0
+    service_s: float = 0.0
+    service_sq_s2: float = 0.0
+    gateway_wait_s: float = 0.0
+    running: float = 0.0
+    waiting: float = 0.0
+    startup_s: float | None = None
+
+
+class StepCounts(NamedTuple):
+    """What one replica counts of its steps since its start: sums over finished requests, from entering the engine on.
+
+    Attributes:
+        completions, input_tokens, output_tokens: requests and their tokens.
+        prefills, prefill_seconds, prefill_batch: requests whose prefill was timed, its seconds, and the mean batch that
+            each was in meanwhile, itself among them.
+        decode_steps, decode_seconds, decode_batch: steps after the prefill, their seconds, and the batch of each.
+    """
+
+    completions: float
+    input_tokens: float
+    output_tokens: float
+    prefills: float
+    prefill_seconds: float
+    prefill_batch: float
+    decode_steps: float
+    decode_seconds: float
+    decode_batch: float
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySample:
+    """What the gateway saw of the pool.
+
+    Attributes:
+        t: Unix seconds.
+        arrivals: requests offered to the pool, a counter since the gateway's start.
+        queued, in_flight: in its queue and in the replicas now.
+        answered, late: counters of answers, and of those that missed the objective; 0 where it does not tell.
+        passed: of those that came to the pool while it slept and were served elsewhere at once, a counter; they are not
+            among the arrivals.
+    """
+
+    t: float
+    arrivals: float
+    queued: float
+    in_flight: float
+    answered: float = 0.0
+    late: float = 0.0
+    passed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All that is known at time `t` (Unix seconds).
+
+    Attributes:
+        running: replicas that serve now.
+        target: replicas wanted by the last decision.
+        floor, ceiling: bounds of the target.
+        replicas: samples by replica name, of running replicas; as columns (`autoscale_samples.Samples`) they cost a
+            decision over thousands of replicas least.
+        gateway: the gateway's figures, if it is there.
+        ongoing: requests in the pool as Ray counts them (running and queued), None if unknown.
+        queued: requests that wait outside the replicas as Ray counts them, None if unknown.
+        steps: step counters by replica name, of replicas that tell them; a few are looked up in each decision.
+    """
+
+    t: float
+    running: int
+    target: int
+    floor: int
+    ceiling: int
+    replicas: Mapping[str, ReplicaSample] = field(default_factory=dict)
+    gateway: GatewaySample | None = None
+    ongoing: float | None = None
+    queued: float | None = None
+    steps: Mapping[str, StepCounts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The batching profile as measured in operation.
+
+    Attributes:
+        alpha, beta, gamma: seconds, as in `BatchProfile`.
+        samples: mean times that it was learned from; times held for outliers are not among them.
+        error: smoothed relative error of the predictions of these times.
+        doubt: relative standard deviation of the service time in a full batch, as far as batches seen tell of it.
+        drift: the machine became slower or faster lately.
+        used: the decision was made with it, not with the profile given.
+        profile_error: service time of a full batch by the profile given over that as measured, less 1.
+    """
+
+    alpha: float
+    beta: float
+    gamma: float
+    samples: int
+    error: float
+    doubt: float
+    drift: bool
+    used: bool
+    profile_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The replicas wanted and why.
+
+    Attributes:
+        t: Unix seconds of the decision.
+        replicas, target: replicas wanted now. (`target` is the name that Ray gives it.)
+        running, pending: replicas that serve now; wanted and not yet serving.
+        slots, servers: requests at once per replica; c = replicas x slots.
+        arrival_rate: lambda, requests per second (offered, if the gateway tells).
+        service_rate: mu = 1 / service_s of one slot.
+        service_s, service_sd_s: mean and standard deviation of the service time that was planned with.
+        offered_load: a = lambda S in erlangs, with the share that guards against its own error.
+        in_system, backlog: requests in the pool now; those beyond the slots of running replicas.
+        peakedness: z of the arrivals.
+        rho: a / c.
+        p_wait: P(a request waits) with `replicas`.
+        predicted_p95_s: response time that `percentile` % stay under with `replicas`; None if they cannot bear the
+            load.
+        percentile, target_s: the objective.
+        startup_s: learned time from a raised target to running replicas.
+        reason: one sentence.
+        stale: no data was there, the last decision is held.
+        calibration: the profile as measured; None where none was given, or replicas do not tell.
+        forecast_rate: arrivals per second expected when a replica ordered now is ready; None while nothing is known.
+        forecast_model: the model that says so, one of `plan.forecast.MODELS`.
+        forecast_error: its mean absolute error so far ahead over the mean rate.
+    """
+
+    t: float
+    replicas: int
+    target: int
+    running: int
+    pending: int
+    slots: int
+    servers: int
+    arrival_rate: float
+    service_rate: float
+    service_s: float
+    service_sd_s: float
+    offered_load: float
+    in_system: float
+    backlog: float
+    peakedness: float
+    rho: float
+    p_wait: float
+    predicted_p95_s: float | None
+    percentile: float
+    target_s: float
+    startup_s: float
+    reason: str
+    stale: bool = False
+    calibration: Calibrated | None = None
+    forecast_rate: float | None = None
+    forecast_model: str | None = None
+    forecast_error: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the decision with the names of the field: lambda and mu for the two rates."""
+        out = asdict(self)
+        out["lambda"], out["mu"] = out.pop("arrival_rate"), out.pop("service_rate")
+        return out

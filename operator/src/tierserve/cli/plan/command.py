@@ -1,0 +1,262 @@
+"""`tierserve plan`: what so many connections need on each tier, what binds, and where it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from tierserve.api import Duration, GenAIDeployment, ValidationFailed, load
+from tierserve.cli.errors import UserError, invalid
+
+# What is imported inside the functions brings numpy, scipy or matplotlib, which take a second or more.
+if TYPE_CHECKING:
+    from tierserve.plan.capacity import Demand
+
+PIPED_WIDTH = 160
+MOST_CONNECTIONS = 1e12
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(help="A GenAIDeployment, the file that `kubectl apply` takes")],
+    *,
+    connections: Annotated[
+        str | None, typer.Option("--connections", "-n", help="Connections N, for example 500,000 (1,000 if left out)")
+    ] = None,
+    rate: Annotated[str | None, typer.Option(help="Requests per second, in place of connections")] = None,
+    think: Annotated[
+        str | None,
+        typer.Option(help="Pause of a user between answer and next request, e.g. 20s: lambda = N/(Z+W)"),
+    ] = None,
+    pooled: Annotated[
+        bool, typer.Option("--pooled", help="The paper's form: memory pooled over all accelerators, lambda = N")
+    ] = False,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Which model runs where and who is sent there, at the least of objective.optimize"),
+    ] = False,
+    trace: Annotated[
+        str | None,
+        typer.Option(help="What a trace needs: azure-code, mooncake-conversation or a CSV file of such columns"),
+    ] = None,
+    copies: Annotated[int | None, typer.Option(help="Trace: each request as so many, within 5 s [1]")] = None,
+    tier: Annotated[str | None, typer.Option(help="Trace: the tier that gets it \\[the first that may]")] = None,
+    confirm: Annotated[
+        bool | None,
+        typer.Option(
+            "--confirm/--no-confirm",
+            help="Trace: simulate it token by token to find the least replicas \\[where that takes seconds]",
+            show_default=False,
+        ),
+    ] = None,
+    sweep: Annotated[str | None, typer.Option(help="Draw a picture over connections, for example 1..500000")] = None,
+    out: Annotated[Path | None, typer.Option(help="Picture of --sweep (out/plan-NAME.png if left out)")] = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="table or json")] = "table",
+) -> None:
+    """Say what so many connections need on each tier: slots, replicas, response time, cost, and what binds.
+
+    Without --think every connection asks once a second (lambda = N, as in the paper). With it users wait for the
+    answer, think, and ask again. With --trace the arrivals of a recorded trace come second by second as they did, to
+    replicas whose number stays the same: how many are needed comes from a formula, and then from simulations.
+
+    [bold]Examples[/bold]
+
+      tierserve plan service.yaml --connections 5000 --think 20s
+
+      tierserve plan service.yaml --rate 40 -o json
+
+      tierserve plan examples/stores.yaml --connections 2000 --think 20s --best
+
+      tierserve plan service.yaml --sweep 1..500000 --out plan.png
+
+      tierserve plan examples/stores.yaml --trace azure-code --copies 10 --tier cloud
+
+      tierserve plan service.yaml --trace week.csv --confirm
+
+      tierserve plan examples/llama7b-paper.yaml --pooled
+    """
+    if output not in ("table", "json"):
+        raise UserError(f"--output {output!r} is unknown", "choose table or json")
+    _one_of({"--connections": connections, "--rate": rate, "--sweep": sweep, "--trace": trace})
+    _one_of({"--best": best or None, "--pooled": pooled or None, "--sweep": sweep, "--trace": trace})
+    _one_of({"--think": think, "--trace": trace})
+    simulated = "--no-confirm" if confirm is False else "--confirm"
+    _only_with_trace(trace, {"--copies": copies, "--tier": tier, simulated: confirm})
+    gaid = read(file)
+    try:
+        if trace is not None:
+            from tierserve.cli.plan.trace import plan_trace
+
+            many = 1 if copies is None else copies
+            plan_trace(file, gaid, trace, copies=many, tier=tier, confirm=confirm, output=output)
+        elif pooled:
+            _pooled(gaid, connections, output)
+        elif best:
+            _best(file, gaid, _demand(connections, rate, think), output)
+        elif sweep is not None:
+            _sweep(gaid, _range(sweep), _think(think), out or Path("out") / f"plan-{gaid.name}.png", output)
+        else:
+            _plan(gaid, _demand(connections, rate, think), output)
+    except ValidationFailed as error:
+        raise invalid(file, error.problems) from error
+
+
+def read(file: Path) -> GenAIDeployment:
+    """Read and validate a file; raises UserError that names file, field and hint."""
+    try:
+        return load(file)
+    except ValidationFailed as error:
+        raise invalid(file, error.problems) from error
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}", "give the path of a GenAIDeployment file") from error
+
+
+def console() -> Console:
+    """A console as wide as the terminal, or wide enough for the tables where the output is piped."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+
+
+def _plan(gaid: GenAIDeployment, demand: Demand, output: str) -> None:
+    from tierserve.cli.plan import json_output as plan_json
+    from tierserve.cli.plan import table as plan_tables
+    from tierserve.plan.capacity import make_plan
+    from tierserve.plan.placement import place
+
+    result = make_plan(gaid, demand, place(gaid))
+    if output == "json":
+        write(plan_json.of_plan(gaid, result))
+    else:
+        plan_tables.show_plan(console(), gaid, result)
+
+
+def _best(file: Path, gaid: GenAIDeployment, demand: Demand, output: str) -> None:
+    from tierserve.cli.plan import best as plan_best
+    from tierserve.cli.plan import json_output as plan_json
+    from tierserve.plan.allocation.baseline import beside
+    from tierserve.plan.allocation.closed_loop import best_for
+    from tierserve.plan.allocation.types import Infeasible
+
+    with quiet():
+        found = best_for(gaid, demand)
+    if isinstance(found, Infeasible):
+        if output == "json":
+            write(plan_json.of_infeasible(gaid, demand, found))
+            raise typer.Exit(1)
+        raise UserError(f"{file}: {found.reason}", found.hint, code=1)
+    other = beside(gaid, demand, found)
+    if output == "json":
+        write(plan_json.of_best(gaid, demand, found, other))
+    else:
+        plan_best.show_best(console(), gaid, demand, found, other)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep off stdout what HiGHS at times writes there from C++, whatever it is asked: JSON must stay JSON."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # it may lie in the buffer of C's stdio until the end
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _pooled(gaid: GenAIDeployment, connections: str | None, output: str) -> None:
+    from tierserve.cli.plan import json_output as plan_json
+    from tierserve.cli.plan import table as plan_tables
+    from tierserve.plan.paper import pooled
+
+    tiers = pooled(gaid, None if connections is None else _number("--connections", connections))
+    if output == "json":
+        write(plan_json.of_pooled(gaid, tiers))
+    else:
+        plan_tables.show_pooled(console(), gaid, tiers)
+
+
+def _sweep(gaid: GenAIDeployment, span: tuple[float, float], think_s: float | None, out: Path, output: str) -> None:
+    from tierserve.cli.plan import json_output as plan_json
+    from tierserve.cli.plan import table as plan_tables
+    from tierserve.cli.plan.picture import draw
+    from tierserve.plan.sweep import sweep
+
+    result = sweep(gaid, *span, think_s=think_s)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw(gaid, result, out)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--out {out}: {error}", "give a path that can be written and ends in .png, .svg or .pdf"
+        ) from error
+    if output == "json":
+        write(plan_json.of_sweep(gaid, result, out))
+    else:
+        plan_tables.show_sweep(console(), gaid, result, out)
+
+
+def write(document: dict[str, object]) -> None:
+    """Print a document as JSON."""
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def _demand(connections: str | None, rate: str | None, think: str | None) -> Demand:
+    from tierserve.plan.capacity import Demand
+
+    if rate is not None:
+        if think is not None:
+            raise UserError("--think goes with --connections, not with --rate", "leave one of them out")
+        return Demand(rate=_number("--rate", rate))
+    return Demand(connections=_number("--connections", connections or "1000"), think_s=_think(think))
+
+
+def _one_of(given: dict[str, str | bool | None]) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise UserError(f"{' and '.join(names)} exclude each other", f"give only {names[0]}")
+
+
+def _only_with_trace(trace: str | None, given: dict[str, str | int | bool | None]) -> None:
+    for name, value in given.items():
+        if trace is None and value is not None:
+            raise UserError(f"{name} goes with --trace", f"give --trace, or leave {name} out")
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        value = float(text.replace(",", "").replace("_", ""))
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= MOST_CONNECTIONS:
+        raise UserError(f"{option} {text!r} is not a number from 0 to 1e12", f"for example {option} 5000")
+    return value
+
+
+def _think(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return Duration(text).value
+    except ValueError as error:
+        raise UserError(f"--think {text!r} is not a duration", "for example --think 20s, 500ms or 2m") from error
+
+
+def _range(text: str) -> tuple[float, float]:
+    first, dots, last = text.partition("..")
+    if not dots:
+        raise UserError(f"--sweep {text!r} is not a range", "for example --sweep 1..500000")
+    span = _number("--sweep", first), _number("--sweep", last)
+    if not 0.0 < span[0] < span[1]:
+        raise UserError(f"--sweep {text!r} does not rise from above 0", "for example --sweep 1..500000")
+    return span

@@ -1,0 +1,61 @@
+"""Checks before a load starts: whose machine it would hit, and whether this one allows so many sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import resource
+import socket
+from urllib.parse import urlsplit
+
+from tierserve.loadgen.scenario import LoadError, LoadPlan
+
+SPARE_FILES = 128
+"""Descriptors left for all else in the process."""
+
+
+async def check_target(plan: LoadPlan) -> None:
+    """Refuse a target off this machine unless the plan allows it.
+
+    Raises:
+        LoadError: the address is no HTTP URL, is unknown, or is remote.
+    """
+    parts = urlsplit(plan.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise LoadError(f"{plan.url} is no HTTP address", "give for example http://127.0.0.1:8080")
+    if plan.allow_remote or await _is_loopback(parts.hostname):
+        return
+    raise LoadError(
+        f"{parts.hostname} is not this machine, and load can take a service of others down",
+        "if the service is yours to load, add --allow-remote",
+    )
+
+
+async def _is_loopback(host: str) -> bool:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise LoadError(f"host {host} is unknown: {error}", "check the address") from error
+    return all(ipaddress.ip_address(str(info[4][0]).partition("%")[0]).is_loopback for info in found)
+
+
+def allow_sockets(plan: LoadPlan) -> int:
+    """Raise the soft limit of open files as far as needed and allowed; most requests in flight that fit.
+
+    Raises:
+        LoadError: the closed loops alone need more sockets than the limit allows.
+    """
+    wanted = plan.max_in_flight if plan.is_open else max(1, plan.peak_connections)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft - SPARE_FILES)
+    if room < plan.peak_connections:
+        raise LoadError(
+            f"{plan.peak_connections:,} connections need {plan.peak_connections + SPARE_FILES:,} open files; "
+            f"this process may have {soft:,}",
+            f"run `ulimit -n {plan.peak_connections + SPARE_FILES}` first (as root above the hard limit of {hard:,})",
+        )
+    return room

@@ -1,0 +1,1 @@
+"""Replicas for a recorded trace: replay of its arrivals, and search by simulation."""

@@ -1,0 +1,1 @@
+"""Queues whose servers are batches: profile, response times, bursts, prefill stalls."""

@@ -1,0 +1,1 @@
+"""Gateway: deployment -> HAProxy configuration and its agent's configuration."""

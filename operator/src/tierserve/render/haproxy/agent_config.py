@@ -1,0 +1,51 @@
+"""The gateway agent's configuration (JSON), from the gateway's own (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tierserve.plan.placement import Placement
+from tierserve.render.haproxy.model import GatewaySpec
+
+
+def agent_config(
+    spec: GatewaySpec,
+    placements: Sequence[Placement],
+    decisions_urls: Mapping[str, str],
+    *,
+    listen: str,
+    port: int,
+    gateways: int = 1,
+) -> dict[str, Any]:
+    """The agent's file.
+
+    Args:
+        spec: the gateway beside it.
+        placements: its pools.
+        decisions_urls: where the policy of each pool publishes its decisions.
+        listen, port: where the agent answers.
+        gateways: how many gateways share the slots of the pools.
+    """
+    targets = {p.pool: p.target_s + p.network_s for p in placements}
+    return {
+        "service": spec.service,
+        "listen": listen,
+        "port": port,
+        "log_address": spec.log_address,
+        "admin_socket": spec.admin_socket,
+        "gateways": gateways,
+        "classes": [{"name": c.name, "tiers": c.tiers} for c in spec.classes],
+        "pools": [
+            {
+                "name": p.name,
+                "tier": p.tier,
+                "slots": p.slots,
+                "models": p.models,
+                "decisions_url": decisions_urls[p.name],
+                "target_s": targets[p.name],
+                "sleeps": p.sleeps,
+            }
+            for p in spec.pools
+        ],
+    }

@@ -1,0 +1,257 @@
+"""The gateway's configuration: from pools and classes to one HAProxy file (pure text, no I/O).
+
+One frontend, one backend per pool. A pool's server carries ``maxconn`` = replicas x slots, so HAProxy lets in exactly
+what the replicas can hold and keeps the rest in the backend's own FIFO queue: the slots of all replicas pool, as the
+c servers of one M/M/c queue do. Which pool a request goes to is decided when it arrives, see ``docs/gateway.md``.
+
+Checked against HAProxy 2.8 (configuration manual, sections 4.2 and 7.3); needs 2.6 or newer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from tierserve.render.haproxy.model import (
+    CLASS_HEADER,
+    MODEL_HEADER,
+    OFFERED_TABLE,
+    POOL_HEADER,
+    REQUEST_ID_HEADER,
+    REQUEST_START_HEADER,
+    GatewayClass,
+    GatewayPool,
+    GatewaySpec,
+    error_body,
+)
+from tierserve.render.haproxy.routing import reply, routing_rules
+from tierserve.render.haproxy.scale_to_zero import sleep_lines, sleep_sections
+from tierserve.render.haproxy.validation import check_spec
+
+__all__ = ["GatewayClass", "GatewayPool", "GatewaySpec", "render_haproxy"]
+
+
+def render_haproxy(spec: GatewaySpec) -> str:
+    """The whole HAProxy file for `spec`.
+
+    Raises:
+        ValueError: a name that is not safe in the file, a class without a tier that has a pool, a default class or
+            port that does not exist; the message names the field and the value.
+    """
+    check_spec(spec)
+    sections = [_global(spec), _defaults(spec), *_resolvers(spec), _table(), *_metrics(spec), _frontend(spec)]
+    sections += sleep_sections(spec)
+    sections += [_backend(spec, pool) for pool in spec.pools]
+    return "\n\n".join("\n".join(s) for s in sections) + "\n"
+
+
+def _section(head: str, lines: Iterable[str]) -> list[str]:
+    return [head, *(f"    {line}" for line in lines)]
+
+
+def _ms(seconds: float) -> str:
+    return f"{max(1, round(seconds * 1000))}ms"
+
+
+def _global(spec: GatewaySpec) -> list[str]:
+    lines = [
+        f"nbthread {spec.threads}",
+        f"stats socket {spec.admin_socket} mode 600 level admin expose-fd listeners",
+        "stats timeout 30s",
+        f"tune.bufsize {spec.buffer_bytes}",
+        f"hard-stop-after {_ms(spec.drain_timeout_s)}",
+    ]
+    if spec.states_file is not None:
+        lines.append(f"server-state-file {spec.states_file}")
+    if spec.max_connections is not None:
+        lines.append(f"maxconn {spec.max_connections}")
+    if spec.log_address is not None:
+        lines.append(f"log {spec.log_address} len 2048 format raw local0 info")
+    return _section("global", lines)
+
+
+def _defaults(spec: GatewaySpec) -> list[str]:
+    return _section(
+        "defaults",
+        [
+            "mode http",
+            "option dontlognull",
+            "option abortonclose",
+            "option forwardfor",
+            "timeout http-request 30s",
+            "timeout http-keep-alive 60s",
+            f"timeout client {_ms(spec.client_timeout_s)}",
+            f"timeout connect {_ms(spec.connect_timeout_s)}",
+            f"timeout server {_ms(spec.response_timeout_s)}",
+            f"timeout queue {_ms(spec.queue_timeout_s)}",
+            "timeout check 5s",
+            *(["load-server-state-from-file global"] if spec.states_file is not None else []),
+            *_own_errors(spec),
+        ],
+    )
+
+
+def _own_errors(spec: GatewaySpec) -> list[str]:
+    """What HAProxy answers by itself, as JSON in place of its HTML pages."""
+    retry = f" hdr Retry-After {spec.retry_after_s}"
+    table = [
+        (400, "the request is not valid HTTP", "invalid_request_error", "bad_request", ""),
+        (403, "this request is not allowed", "invalid_request_error", "forbidden", ""),
+        (408, "the request took too long to arrive", "invalid_request_error", "request_timeout", ""),
+        (413, "the request is too large", "invalid_request_error", "request_too_large", ""),
+        (500, "the gateway failed", "server_error", "internal_error", ""),
+        (502, "the tier closed the connection without a valid answer", "server_error", "bad_gateway", ""),
+        (503, "no slot came free in time, or the tier cannot be reached", "server_error", "overloaded", retry),
+        (504, "the tier gave no answer in time", "server_error", "gateway_timeout", ""),
+    ]
+    return [
+        f"http-error status {status} content-type application/json string '{error_body(text, kind, code)}'{extra}"
+        for status, text, kind, code, extra in table
+    ]
+
+
+def _resolvers(spec: GatewaySpec) -> list[list[str]]:
+    if not spec.resolve:
+        return []
+    lines = ["parse-resolv-conf", "accepted_payload_size 8192", "hold valid 5s", "hold nx 2s", "timeout retry 1s"]
+    return [_section("resolvers names", lines)]
+
+
+def _table() -> list[str]:
+    # Without expiry, and never purged: the agent reads differences of these counters.
+    return _section(f"backend {OFFERED_TABLE}", ["stick-table type string len 256 size 64k nopurge store gpc0"])
+
+
+def _metrics(spec: GatewaySpec) -> list[list[str]]:
+    if spec.metrics_port is None:
+        return []
+    lines = [
+        f"bind {spec.metrics_bind}:{spec.metrics_port}",
+        "http-request use-service prometheus-exporter if { path /metrics }",
+        "http-request return status 404 content-type text/plain string 'see /metrics'",
+    ]
+    return [_section("frontend metrics", lines)]
+
+
+def _frontend(spec: GatewaySpec) -> list[str]:
+    tls = f" ssl crt {spec.tls_certificate} alpn h2,http/1.1" if spec.tls_certificate else ""
+    lines = [f"bind {spec.bind}:{spec.port}{tls}", "option http-buffer-request"]
+    # At a reload an idle client keeps its connection until its next answer: else its next request meets a closed one.
+    lines.append("option idle-close-on-response")
+    if spec.log_address is not None:
+        # Not in the defaults: backends would add notices about their servers, which are not requests.
+        lines += ["log global", f"log-format '{LOG_FORMAT}'"]
+    groups = (_identity(), _own_endpoints(spec), _limits(spec), *routing_rules(spec), _send())
+    for group in groups:
+        lines += ["", *group]
+    return [line.rstrip() for line in _section("frontend gateway", lines)]
+
+
+# Times in ms as HAProxy defines them: TR to receive the request, Tw in queue, Tc to connect, Tr to the first byte of
+# the answer, Ta from the first byte of the request to the last of the answer; -1 where a phase was not reached.
+LOG_FORMAT = (
+    '{"t":"%[var(txn.us)]","class":"%[var(txn.class)]","model":"%[var(txn.m)]","pool":"%[var(txn.pool)]",'
+    '"how":"%[var(txn.how)]","code":%ST,"TR":%TR,"Tw":%Tw,"Tc":%Tc,"Tr":%Tr,"Ta":%Ta,"bytes":%B,"end":"%ts",'
+    '"retries":"%rc","id":"%[var(txn.rid)]"}'
+)
+
+
+def _ok(body: object, condition: str) -> str:
+    text = json.dumps(body, ensure_ascii=True)
+    return f"http-request return status 200 content-type application/json string '{text}' {condition}"
+
+
+def _identity() -> list[str]:
+    rid = f"req.hdr({REQUEST_ID_HEADER})"
+    return [
+        "http-request set-var-fmt(txn.us) %[date(0,us)]",
+        f"http-request set-var(txn.rid) {rid} if {{ {rid} -m reg ^[A-Za-z0-9._:-]{{1,128}}$ }}",
+        "http-request set-var(txn.rid) uuid() unless { var(txn.rid) -m found }",
+        f"http-after-response set-header {REQUEST_ID_HEADER} %[var(txn.rid)]",
+    ]
+
+
+def _own_endpoints(spec: GatewaySpec) -> list[str]:
+    models = [{"id": m, "object": "model", "created": 0, "owned_by": "tierserve"} for m in (spec.service, *spec.models)]
+    up = " || ".join(f"{{ path /readyz }} {{ nbsrv({p.backend}) gt 0 }}" for p in spec.pools)
+    return [
+        "http-request set-log-level silent if { path /healthz /readyz }",
+        _ok({"status": "ok"}, "if { path /healthz }"),
+        _ok({"status": "ready"}, f"if {up}"),
+        reply(503, "no tier is ready", "unavailable", "if { path /readyz }"),
+        _ok({"object": "list", "data": models}, "if METH_GET { path /v1/models }"),
+        *(_ok(m, f"if METH_GET {{ path /v1/models/{m['id']} }}") for m in models),
+        reply(404, "there is no such model", "model_not_found", "if METH_GET { path_beg /v1/models/ }"),
+        reply(404, "the gateway serves paths under /v1/", "not_found", "unless { path_beg /v1/ }"),
+        # The prefix chooses the pool: nothing may climb out of it.
+        reply(
+            400,
+            "the path must not contain .. or an encoded dot",
+            "bad_path",
+            "if { path_sub .. } || { path_sub -i %2e }",
+        ),
+    ]
+
+
+def _limits(spec: GatewaySpec) -> list[str]:
+    message = f"the body is larger than {spec.max_body_bytes} bytes"
+    return [reply(413, message, "request_too_large", f"if {{ req.body_size gt {spec.max_body_bytes} }}")]
+
+
+def _send() -> list[str]:
+    start = "t=%[var(txn.us),bytes(0,10)].%[var(txn.us),bytes(10)]"
+    return [
+        f"http-request del-header {POOL_HEADER}",
+        f"http-request del-header {MODEL_HEADER}",
+        "http-request del-header X-Forwarded-For",
+        f"http-request set-header {CLASS_HEADER} %[var(txn.class)]",
+        f"http-request set-header {REQUEST_ID_HEADER} %[var(txn.rid)]",
+        f"http-request set-header {REQUEST_START_HEADER} {start}",
+        "use_backend pool_%[var(txn.pool)]",
+    ]
+
+
+def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
+    health = pool.path_prefix + pool.health_path
+    # Sent again only while no byte of the answer has arrived. 500 is what Ray Serve makes of a replica that died, 404
+    # what it says on a node that has just come and does not know the application yet.
+    retry = "retry-on conn-failure empty-response 404 500 502 503" if spec.retries else "retry-on none"
+    checks = f"inter {_ms(spec.health_interval_s)} fastinter 250ms downinter 500ms fall 3 rise 1"
+    start = f"maxconn {pool.max_in_flight}" if pool.max_in_flight else "maxconn 1 weight 0"
+    if pool.sleeps:  # no health check reaches it, for it would wake it, until the agent says that a replica runs
+        start = f"maxconn {max(pool.max_in_flight, 1)} disabled"
+    start += " resolvers names init-addr last,libc,none resolve-prefer ipv4" if spec.resolve else ""
+    lines = [
+        f"retries {spec.retries}",
+        retry,
+        "http-reuse always",
+        f"option httpchk GET {health}",
+        "http-check expect rstatus ^[23]",
+        *([f"http-request set-path {pool.path_prefix}%[path]"] if pool.path_prefix else []),
+        f"http-response set-header {POOL_HEADER} {pool.name}",
+        *_plain_errors(spec),
+        *sleep_lines(spec, pool),
+        f"server s {pool.host}:{pool.port} check {checks} observe layer4 error-limit 1 on-error sudden-death {start}",
+    ]
+    return _section(f"backend {pool.backend}", lines)
+
+
+def _plain_errors(spec: GatewaySpec) -> list[str]:
+    """Proxies between here and the replica answer in plain text: clients get the API's error shape instead."""
+    not_json = "!{ res.hdr(Content-Type) -m beg application/json }"
+    rows = (
+        (404, 503, "this tier does not serve the application at present", "tier_unavailable"),
+        (500, 502, "the tier failed", "bad_gateway"),
+        (502, 502, "the tier failed", "bad_gateway"),
+        (503, 503, "the tier is not available", "tier_unavailable"),
+        (504, 504, "the tier gave no answer in time", "gateway_timeout"),
+    )
+    lines = []
+    for seen, status, message, code in rows:
+        retry = f" hdr Retry-After {spec.retry_after_s}" if status == 503 else ""
+        body = error_body(message, "server_error", code)
+        lines.append(
+            f"http-response return status {status} content-type application/json string '{body}'{retry} "
+            f"if {{ status {seen} }} {not_json}"
+        )
+    return lines

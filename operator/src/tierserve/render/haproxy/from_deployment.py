@@ -1,0 +1,83 @@
+"""GenAIDeployment and placements -> what the gateway must know (pure); the runtime adds addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tierserve.api import GenAIDeployment
+from tierserve.plan.placement import Placement
+from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayAddresses:
+    """Where the gateway listens, where its tiers are, and where its own sockets go.
+
+    Attributes:
+        bind, port: for clients.
+        upstreams: host and port of Ray Serve's proxy of each pool, which serves it under a prefix of its name.
+        admin_socket: HAProxy's admin socket.
+        log_address: UDP address of the agent, host:port.
+        metrics_bind, metrics_port: HAProxy's own Prometheus exporter.
+        resolve: whether upstreams are names that may come and go, asked for while the gateway runs.
+    """
+
+    bind: str
+    port: int
+    upstreams: Mapping[str, tuple[str, int]]
+    admin_socket: str
+    log_address: str
+    metrics_bind: str
+    metrics_port: int
+    resolve: bool = False
+
+
+def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: GatewayAddresses) -> GatewaySpec:
+    """The gateway of one service: a pool per placement, a class per traffic class, each with its own tiers."""
+    gateway = gaid.spec.gateway
+    return GatewaySpec(
+        service=gaid.name,
+        bind=at.bind,
+        port=at.port,
+        pools=tuple(
+            _pool(placement, at, adaptive_lifo=gateway.queue_order == "adaptiveLIFO") for placement in placements
+        ),
+        classes=gateway_classes(gaid),
+        default_class=gaid.default_class.name,
+        admin_socket=at.admin_socket,
+        log_address=at.log_address,
+        metrics_bind=at.metrics_bind,
+        metrics_port=at.metrics_port,
+        resolve=at.resolve,
+        max_queue=gateway.max_queue,
+        queue_timeout_s=gateway.queue_timeout.value,
+        response_timeout_s=gateway.response_timeout.value,
+        drain_timeout_s=gateway.response_timeout.value,
+    )
+
+
+def gateway_classes(gaid: GenAIDeployment) -> tuple[GatewayClass, ...]:
+    """Each class with the tiers that may see it; without failover only the first of them."""
+    keep = None if gaid.spec.routing.failover else 1
+    return tuple(GatewayClass(c.name, tuple(t.name for t in gaid.tiers_for(c))[:keep]) for c in gaid.spec.traffic)
+
+
+def _pool(placement: Placement, at: GatewayAddresses, *, adaptive_lifo: bool) -> GatewayPool:
+    slack_s = placement.target_s - placement.service_quantile_s
+    host, port = at.upstreams[placement.pool]
+    return GatewayPool(
+        name=placement.pool,
+        tier=placement.tier,
+        host=host,
+        port=port,
+        path_prefix=f"/{placement.pool}",
+        # No replica runs yet: the agent opens the pool when the first one does.
+        max_in_flight=placement.min_replicas * placement.slots,
+        slots=placement.slots,
+        models=(placement.model,),
+        service_s=placement.service_s,
+        sleeps=placement.min_replicas == 0 < placement.max_replicas,
+        # Where the service alone takes longer than the target, nobody can be in time.
+        slack_s=slack_s if adaptive_lifo and slack_s > 0.0 else None,
+    )

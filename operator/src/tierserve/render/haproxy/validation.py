@@ -1,0 +1,68 @@
+"""Checks what goes into the gateway's file: nothing a user writes may change the meaning of a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tierserve.render.haproxy.model import GatewaySpec
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:@+-]{0,127}")
+_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)*")
+_HOST = re.compile(r"[A-Za-z0-9_.:\[\]*-]+")
+_FILE = re.compile(r"[A-Za-z0-9_./@:+-]+")
+
+
+def check_spec(spec: GatewaySpec) -> None:
+    """Raises ValueError on the first field that HAProxy would read otherwise than meant."""
+    if not spec.pools:
+        raise ValueError("pools: the gateway needs at least one pool")
+    if not spec.classes:
+        raise ValueError("classes: the gateway needs at least one class")
+    _check_names(spec)
+    _check_classes(spec)
+    for field, path in (("admin_socket", spec.admin_socket), ("log_address", spec.log_address or "x")):
+        _match(_FILE, field, [path])
+    _match(_FILE, "tls_certificate", [spec.tls_certificate or "x"])
+    _match(_FILE, "states_file", [spec.states_file or "x"])
+
+
+def _check_names(spec: GatewaySpec) -> None:
+    _match(_MODEL, "service", [spec.service])
+    _match(_NAME, "pools.name", [p.name for p in spec.pools])
+    _match(_NAME, "pools.tier", [p.tier for p in spec.pools])
+    _match(_MODEL, "pools.models", [m for p in spec.pools for m in p.models])
+    _match(_PATH, "pools.path_prefix", [p.path_prefix for p in spec.pools])
+    _match(_PATH, "pools.health_path", [p.health_path for p in spec.pools])
+    _match(_HOST, "pools.host", [p.host for p in spec.pools])
+    _match(_HOST, "bind", [spec.bind])
+    _match(_HOST, "metrics_bind", [spec.metrics_bind])
+    _match(_NAME, "classes.name", [c.name for c in spec.classes])
+    _unique("pools.name", [p.name for p in spec.pools])
+    _unique("classes.name", [c.name for c in spec.classes])
+    for pool in spec.pools:
+        if pool.max_in_flight < 0 or not 0 < pool.port < 65536:
+            raise ValueError(f"pools[{pool.name}]: max_in_flight must be at least 0 and port between 1 and 65535")
+
+
+def _check_classes(spec: GatewaySpec) -> None:
+    if spec.default_class not in {c.name for c in spec.classes}:
+        raise ValueError(f"default_class: {spec.default_class!r} is not one of the classes")
+    for cls in spec.classes:
+        if not set(cls.tiers) & set(spec.tiers):
+            raise ValueError(f"classes[{cls.name}].tiers: none of {list(cls.tiers)} has a pool")
+
+
+def _match(pattern: re.Pattern[str], field: str, values: Iterable[str]) -> None:
+    for value in values:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"{field}: {value!r} has characters that a gateway file cannot carry")
+
+
+def _unique(field: str, values: list[str]) -> None:
+    twice = {v for v in values if values.count(v) > 1}
+    if twice:
+        raise ValueError(f"{field}: {sorted(twice)[0]!r} is given twice")

@@ -1,0 +1,248 @@
+"""The gateway of a service as objects of Kubernetes: two files, pods that follow them, and the addresses (pure)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from tierserve.api import GenAIDeployment
+from tierserve.plan.placement import Placement
+from tierserve.render.haproxy.agent_config import agent_config
+from tierserve.render.haproxy.config import GatewaySpec, render_haproxy
+from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
+from tierserve.render.kubernetes.metadata import (
+    DEPLOYMENT,
+    Object,
+    agents_name,
+    common_labels,
+    gateway_name,
+    kube_object,
+)
+from tierserve.render.kubernetes.ray_service import head_host, serve_host
+from tierserve.render.kubernetes.settings import (
+    AGENT_PORT,
+    CONTAINER_SECURITY,
+    DECISIONS_PORT,
+    HAPROXY_METRICS_PORT,
+    HTTP_PORT,
+    LOG_PORT,
+    POD_SECURITY,
+    SERVE_PORT,
+    KubeSettings,
+)
+
+CONFIG, RUN, TLS = "/etc/tierserve", "/run/tierserve", "/etc/tierserve-tls"
+CERTIFICATE = f"{TLS}/tls.pem"
+LINGER_S = 5
+RETRIES = 3
+"""A pool is a Service with several pods behind it: one that goes or comes is met by chance, twice in a row too."""
+
+
+def gateway_objects(
+    gaid: GenAIDeployment, placements: Sequence[Placement], settings: KubeSettings
+) -> tuple[Object, ...]:
+    """ConfigMap, Deployment, both Services and the PodDisruptionBudget of the gateway."""
+    return (
+        _config(gaid, placements, settings),
+        _deployment(gaid, settings),
+        _service(gaid),
+        _agents(gaid),
+        _budget(gaid),
+    )
+
+
+def endpoint(gaid: GenAIDeployment) -> str:
+    """Base URL of the service inside the cluster."""
+    scheme = "https" if _secret(gaid) else "http"
+    return f"{scheme}://{gateway_name(gaid.name)}.{gaid.metadata.namespace or 'default'}.svc"
+
+
+def agents_url(gaid: GenAIDeployment) -> str:
+    """Base URL of the gateway agents; the name has an address for each."""
+    return f"http://{agents_name(gaid.name)}.{gaid.metadata.namespace or 'default'}.svc:{AGENT_PORT}"
+
+
+def _labels(gaid: GenAIDeployment) -> dict[str, str]:
+    return common_labels(gaid.name, "gateway")
+
+
+def _selector(gaid: GenAIDeployment) -> dict[str, str]:
+    return {DEPLOYMENT: gaid.name, "app.kubernetes.io/component": "gateway"}
+
+
+def _secret(gaid: GenAIDeployment) -> str | None:
+    """Name of the Secret with certificate and key; None for plain HTTP."""
+    tls = gaid.spec.gateway.tls
+    return tls.secret_name if tls else None
+
+
+# ---- the files ----
+
+
+def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: KubeSettings) -> GatewaySpec:
+    # HAProxy's own resolver knows no search path: names must be whole.
+    upstreams = {p.pool: (f"{serve_host(gaid, p)}.{settings.cluster_domain}", SERVE_PORT) for p in placements}
+    at = GatewayAddresses(
+        bind="0.0.0.0",  # noqa: S104 (in a pod)
+        port=HTTP_PORT,
+        upstreams=upstreams,
+        admin_socket=f"{RUN}/admin.sock",
+        log_address=f"127.0.0.1:{LOG_PORT}",
+        metrics_bind="0.0.0.0",  # noqa: S104 (in a pod)
+        metrics_port=HAPROXY_METRICS_PORT,
+        resolve=True,
+    )
+    spec = gateway_spec(gaid, placements, at)
+    share = settings.gateway_replicas
+    pools = tuple(replace(p, max_in_flight=-(-p.max_in_flight // share)) for p in spec.pools)
+    certificate = CERTIFICATE if _secret(gaid) else None
+    return replace(
+        spec,
+        pools=pools,
+        tls_certificate=certificate,
+        retries=RETRIES,
+        states_file=f"{RUN}/servers.state",
+    )
+
+
+def _config(gaid: GenAIDeployment, placements: Sequence[Placement], settings: KubeSettings) -> Object:
+    spec = _spec(gaid, placements, settings)
+    decisions = {p.pool: f"http://{head_host(gaid, p)}:{DECISIONS_PORT}/decisions" for p in placements}
+    agent = agent_config(
+        spec, placements, decisions,
+        listen="0.0.0.0", port=AGENT_PORT, gateways=settings.gateway_replicas,  # noqa: S104 (in a pod)
+    )  # fmt: skip
+    files = {"haproxy.cfg": render_haproxy(spec), "agent.json": json.dumps(agent, sort_keys=True, indent=1)}
+    return kube_object(gaid, "v1", "ConfigMap", gateway_name(gaid.name), _labels(gaid), data=files)
+
+
+# ---- the pods ----
+
+
+def _deployment(gaid: GenAIDeployment, settings: KubeSettings) -> Object:
+    spec = {
+        "replicas": settings.gateway_replicas,
+        "selector": {"matchLabels": _selector(gaid)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "template": {"metadata": {"labels": _labels(gaid)}, "spec": _pod(gaid, settings)},
+    }
+    return kube_object(gaid, "apps/v1", "Deployment", gateway_name(gaid.name), _labels(gaid), spec=spec)
+
+
+def _pod(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": _selector(gaid)},
+    }
+    pod: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        # An upper bound: HAProxy ends with its last stream.
+        "terminationGracePeriodSeconds": math.ceil(gaid.spec.gateway.response_timeout.value) + LINGER_S + 5,
+        "securityContext": dict(POD_SECURITY),
+        "topologySpreadConstraints": [spread],
+        "containers": [_haproxy(gaid, settings), _agent(settings)],
+        "volumes": [
+            {"name": "config", "configMap": {"name": gateway_name(gaid.name)}},
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+            *_certificate_volume(gaid),
+        ],
+    }
+    if settings.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    return pod
+
+
+def _certificate_volume(gaid: GenAIDeployment) -> list[dict[str, Any]]:
+    secret = _secret(gaid)
+    if secret is None:
+        return []
+    # HAProxy finds the key of tls.pem in tls.pem.key.
+    items = [{"key": "tls.crt", "path": "tls.pem"}, {"key": "tls.key", "path": "tls.pem.key"}]
+    return [{"name": "tls", "secret": {"secretName": secret, "items": items}}]
+
+
+def _haproxy(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
+    command = [
+        "python",
+        "-m",
+        "tierserve_serving.gateway.entrypoint",
+        "--config",
+        f"{CONFIG}/haproxy.cfg",
+        "--run",
+        RUN,
+    ]
+    probe: dict[str, Any] = {"path": "/healthz", "port": "http"}
+    container = _container("haproxy", settings, [*command, "--linger", str(LINGER_S)])
+    if _secret(gaid):
+        probe["scheme"] = "HTTPS"
+        container["command"] += ["--follow", CERTIFICATE]
+        container["volumeMounts"].append({"name": "tls", "mountPath": TLS, "readOnly": True})
+    return {
+        **container,
+        "ports": [
+            {"name": "http", "containerPort": HTTP_PORT},
+            {"name": "metrics", "containerPort": HAPROXY_METRICS_PORT},
+        ],
+        "resources": {"requests": {"cpu": "200m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        # Ready when it can take requests: with every tier down it still says so to clients, in their words.
+        "readinessProbe": {"httpGet": probe, "periodSeconds": 2},
+        "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "failureThreshold": 6},
+    }
+
+
+def _agent(settings: KubeSettings) -> dict[str, Any]:
+    command = ["python", "-m", "tierserve_serving.gateway.agent", "--config", f"{CONFIG}/agent.json", "--watch"]
+    return {
+        **_container("agent", settings, command),
+        "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
+        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "500m", "memory": "256Mi"}},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "agent"}, "periodSeconds": 10},
+    }
+
+
+def _container(name: str, settings: KubeSettings, command: list[str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": settings.serving_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": command,
+        "securityContext": {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
+        "volumeMounts": [{"name": "config", "mountPath": CONFIG, "readOnly": True}, {"name": "run", "mountPath": RUN}],
+    }
+
+
+# ---- the addresses ----
+
+
+def _service(gaid: GenAIDeployment) -> Object:
+    name, number = ("https", 443) if _secret(gaid) else ("http", 80)
+    port = {"name": name, "port": number, "targetPort": "http", "protocol": "TCP"}
+    spec = {
+        "type": "ClusterIP",
+        "selector": _selector(gaid),
+        "ports": [port],
+    }
+    return kube_object(gaid, "v1", "Service", gateway_name(gaid.name), _labels(gaid), spec=spec)
+
+
+def _agents(gaid: GenAIDeployment) -> Object:
+    spec = {
+        "clusterIP": "None",
+        "selector": _selector(gaid),
+        "ports": [
+            {"name": "agent", "port": AGENT_PORT, "targetPort": "agent", "protocol": "TCP"},
+            {"name": "metrics", "port": HAPROXY_METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"},
+        ],
+    }
+    return kube_object(gaid, "v1", "Service", agents_name(gaid.name), _labels(gaid), spec=spec)
+
+
+def _budget(gaid: GenAIDeployment) -> Object:
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": _selector(gaid)}}
+    name = gateway_name(gaid.name)
+    return kube_object(gaid, "policy/v1", "PodDisruptionBudget", name, _labels(gaid), spec=spec)

@@ -1,0 +1,67 @@
+"""Who may talk to whom: NetworkPolicies of a service (pure).
+
+Tiers hear their own pods, the gateway, the operator and KubeRay; gateways hear clients on the HTTP port; Prometheus
+(pods that say so in `app.kubernetes.io/name`) is heard where metrics are. Nothing is said about what pods may reach:
+model hubs and object stores are the cluster's business.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tierserve.api import GenAIDeployment
+from tierserve.render.kubernetes.metadata import DEPLOYMENT, Object, child_name, common_labels, kube_object
+from tierserve.render.kubernetes.settings import (
+    AGENT_PORT,
+    DASHBOARD_PORT,
+    HAPROXY_METRICS_PORT,
+    HTTP_PORT,
+    RAY_METRICS_PORT,
+    SERVE_PORT,
+)
+
+
+def _anywhere(label: str, value: str) -> dict[str, Any]:
+    """Pods of a program, in whichever namespace it was installed."""
+    return {"namespaceSelector": {}, "podSelector": {"matchLabels": {f"app.kubernetes.io/{label}": value}}}
+
+
+_PROMETHEUS = _anywhere("name", "prometheus")
+_OPERATOR = _anywhere("name", "tierserve-operator")
+# As its chart has it, and as its manifests have it.
+_KUBERAY = (_anywhere("name", "kuberay-operator"), _anywhere("component", "kuberay-operator"))
+
+
+def network_policies(gaid: GenAIDeployment) -> tuple[Object, ...]:
+    """One policy for the pods of the tiers, one for those of the gateway."""
+    return _policy(gaid, "tier", _tier_rules(gaid)), _policy(gaid, "gateway", _gateway_rules(gaid))
+
+
+def _policy(gaid: GenAIDeployment, component: str, rules: list[dict[str, Any]]) -> Object:
+    pods = {"matchLabels": {DEPLOYMENT: gaid.name, "app.kubernetes.io/component": component}}
+    return kube_object(
+        gaid, "networking.k8s.io/v1", "NetworkPolicy", child_name(gaid.name, component),
+        common_labels(gaid.name, component),
+        spec={"podSelector": pods, "policyTypes": ["Ingress"], "ingress": rules},
+    )  # fmt: skip
+
+
+def _tier_rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
+    own = {"podSelector": {"matchLabels": {DEPLOYMENT: gaid.name}}}
+    return [
+        {"from": [own]},
+        {"from": [*_KUBERAY, _OPERATOR], "ports": _ports(DASHBOARD_PORT, SERVE_PORT)},
+        {"from": [_PROMETHEUS], "ports": _ports(RAY_METRICS_PORT)},
+    ]
+
+
+def _gateway_rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
+    own = {"podSelector": {"matchLabels": {DEPLOYMENT: gaid.name}}}
+    return [
+        {"ports": _ports(HTTP_PORT, HAPROXY_METRICS_PORT)},
+        {"from": [own, _OPERATOR, _PROMETHEUS], "ports": _ports(AGENT_PORT)},
+    ]
+
+
+def _ports(*ports: int) -> list[dict[str, Any]]:
+    return [{"port": port, "protocol": "TCP"} for port in ports]

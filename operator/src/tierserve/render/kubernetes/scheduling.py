@@ -1,0 +1,47 @@
+"""On which nodes a pool's pods may run (pure)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tierserve.api import GenAIDeployment
+from tierserve.api.v1alpha1 import tiers as api
+from tierserve.plan.placement import Placement
+from tierserve.render.kubernetes.metadata import SITE, TIER
+
+
+def node_placement(gaid: GenAIDeployment, placement: Placement) -> api.Placement:
+    """The placement of the site, else of the tier, else nodes with the labels and taints of TierServe's own scheme.
+
+    That scheme: label and taint `tierserve.io/tier` with the kind of the tier as value, and where sites are named
+    the label `tierserve.io/site` with the name of the site.
+    """
+    tier = gaid.tier(placement.tier)
+    given = next((s.placement for s in tier.sites if s.name == placement.site and s.placement), tier.placement)
+    selector = given.node_selector or _own_labels(tier, placement.site)
+    tolerations = given.tolerations or (api.Toleration(key=TIER, operator="Equal", value=tier.kind),)
+    return given.model_copy(update={"node_selector": selector, "tolerations": tolerations})
+
+
+def _own_labels(tier: api.Tier, site: str) -> dict[str, str]:
+    return {TIER: tier.kind, **({SITE: site} if tier.sites else {})}
+
+
+def scheduling(gaid: GenAIDeployment, placement: Placement) -> dict[str, Any]:
+    """The fields of a pod's spec that choose its node."""
+    nodes = node_placement(gaid, placement)
+    fields: dict[str, Any] = {
+        "nodeSelector": dict(nodes.node_selector),
+        "tolerations": [t.model_dump(by_alias=True, exclude_none=True, mode="json") for t in nodes.tolerations],
+    }
+    if nodes.runtime_class_name:
+        fields["runtimeClassName"] = nodes.runtime_class_name
+    return fields
+
+
+def accelerators(gaid: GenAIDeployment, placement: Placement) -> tuple[str, int] | None:
+    """Kubernetes' resource of a replica's accelerators and their number; None for an engine that needs none."""
+    hardware = gaid.tier(placement.tier).hardware
+    if placement.engine != "vllm" or hardware.resource is None:
+        return None
+    return hardware.resource, hardware.per_replica

@@ -1,0 +1,149 @@
+"""The API server, as little of it as is needed: apply, apply status, list, delete, post an event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client import ApiClient
+
+from tierserve.api.v1alpha1.deployment import API_VERSION, KIND, PLURAL
+from tierserve.render.kubernetes.metadata import DEPLOYMENT, MANAGER, Object
+
+APPLY = "application/apply-patch+yaml"
+TIMEOUT_S = 30.0
+_PLURALS = {
+    KIND: PLURAL,
+    "ConfigMap": "configmaps",
+    "Deployment": "deployments",
+    "Event": "events",
+    "NetworkPolicy": "networkpolicies",
+    "Pod": "pods",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "PrometheusRule": "prometheusrules",
+    "RayService": "rayservices",
+    "Service": "services",
+    "ServiceMonitor": "servicemonitors",
+}
+NOT_FOUND, CONFLICT, FORBIDDEN = 404, 409, 403
+
+
+class ClusterError(Exception):
+    """The API server refused a request or cannot be reached; `code` is its HTTP status, 0 without an answer."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Requests with the rights of the operator."""
+
+    client: ApiClient
+
+    async def apply(self, wanted: Object) -> Object:
+        """Server-side apply of an object that is ours; fields that others own stay theirs.
+
+        Raises:
+            ClusterError: 404 where the kind is not served, 409 where another manager owns a field, and so on.
+        """
+        query = [("fieldManager", MANAGER), ("force", "true")]
+        return await self._request("PATCH", path_of(wanted), query, wanted, APPLY)
+
+    async def apply_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Object:
+        """Server-side apply of the whole status of a GenAIDeployment."""
+        metadata = resource["metadata"]
+        kept = {"name": metadata["name"], "namespace": metadata["namespace"]}
+        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": kept, "status": dict(status)}
+        query = [("fieldManager", f"{MANAGER}-status"), ("force", "true")]
+        return await self._request("PATCH", f"{path_of(body)}/status", query, body, APPLY)
+
+    async def read(self, api_version: str, kind: str, namespace: str, name: str) -> Object | None:
+        """The object, or None if there is none or its kind is not served."""
+        try:
+            return await self._request("GET", f"{collection(api_version, kind, namespace)}/{name}")
+        except ClusterError as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+
+    async def children(self, api_version: str, kind: str, namespace: str, service: str) -> list[Object]:
+        """Objects of a kind that carry the label of a service; none where the kind is not served."""
+        query = [("labelSelector", f"{DEPLOYMENT}={service},app.kubernetes.io/managed-by={MANAGER}")]
+        try:
+            found = await self._request("GET", collection(api_version, kind, namespace), query)
+        except ClusterError as error:
+            if error.code == NOT_FOUND:
+                return []
+            raise
+        return [{"apiVersion": api_version, "kind": kind, **item} for item in found.get("items", ())]
+
+    async def warnings(self, namespace: str) -> list[Object] | None:
+        """Warning events of a namespace; None where the operator may not list them."""
+        query = [("fieldSelector", "type=Warning"), ("resourceVersion", "0")]
+        try:
+            found = await self._request("GET", collection("v1", "Event", namespace), query)
+        except ClusterError as error:
+            if error.code == FORBIDDEN:
+                return None
+            raise
+        events: list[Object] = found.get("items", [])
+        return events
+
+    async def delete(self, gone: Object) -> None:
+        """Delete an object with what it owns; one that is not there is deleted already."""
+        try:
+            await self._request("DELETE", path_of(gone), [("propagationPolicy", "Background")])
+        except ClusterError as error:
+            if error.code != NOT_FOUND:
+                raise
+
+    async def post_event(self, event: Object) -> None:
+        """Create an event."""
+        await self._request("POST", collection("v1", "Event", event["metadata"]["namespace"]), (), event)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]] = (),
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        try:
+            request = await self.client.param_serialize(
+                method, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
+            )
+            reply = await self.client.call_api(*request, _request_timeout=TIMEOUT_S)
+            text = await reply.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ClusterError(0, f"the API server does not answer: {error or type(error).__name__}") from error
+        if reply.status >= 400:
+            raise ClusterError(reply.status, _message(text) or f"{method} {path}: HTTP {reply.status}")
+        answer: Object = json.loads(text)
+        return answer
+
+
+def collection(api_version: str, kind: str, namespace: str | None) -> str:
+    """Path of all objects of a kind in a namespace, or in the cluster."""
+    root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
+    where = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{where}/{_PLURALS[kind]}"
+
+
+def path_of(one: Mapping[str, Any]) -> str:
+    """Path of an object."""
+    metadata = one["metadata"]
+    return f"{collection(one['apiVersion'], one['kind'], metadata.get('namespace'))}/{metadata['name']}"
+
+
+def _message(text: bytes) -> str:
+    try:
+        return str(json.loads(text).get("message", ""))
+    except (ValueError, AttributeError):
+        return text[:300].decode(errors="replace")

@@ -1,0 +1,1 @@
+"""Events, slots, token batches and gateway of the simulator."""

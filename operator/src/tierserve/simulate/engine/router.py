@@ -1,0 +1,220 @@
+"""The gateway in front of several pools, compiled: which pool gets a request, and what its caches hold.
+
+The rules are those of the rendered gateway (`render/gateway_routing.py`) and of what it counts as offered: the first
+tier with a free slot in the order of the class, its site with most of them; if all are full, the pool with the least
+expected wait of those that the class may use. A slot that falls free while others wait is not free.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from tierserve.simulate.engine.cache import Lru, find, put
+from tierserve.simulate.engine.events import advance, enter
+from tierserve.simulate.engine.gateway import ARRIVED, FREE, IN_SYSTEM, IN_TOKENS, QUEUED, READY, Machine, clock
+from tierserve.simulate.engine.jit import inlined, jit
+from tierserve.simulate.types import Floats, Ints
+
+DIRECT, WAITED, CACHED, REFUSED = range(4)
+"""How a request fared: a slot was free; all were taken, and it waited for one; a cache had its answer; no pool that its
+class may use had a replica, or all their queues were full."""
+
+COMING, STORED, MOST = range(3)
+"""Numbers of the front: next arrival; how many of those done the answer cache has been told of; most that may wait in
+one pool."""
+
+
+class Front(NamedTuple):
+    """All that the gateway knows. Requests (n), pools (p) and classes (k); a request without a key has -1.
+
+    Attributes:
+        at: as `COMING`, `STORED` and `MOST` say.
+        kind, order: class of each request (n); its tiers in order, then -1 (k, most of them + 1).
+        tier, service_us: of each pool (p): its tier, and its mean service in microseconds.
+        numbers, sums: counters of all pools, one row each.
+        soon: when something next happens in each pool (p).
+        came: requests that each pool took or let wait (p).
+        service: seconds of each request in each pool (p, n), or (p, 0): tokens say.
+        pool, how: what became of each request (n).
+        key, bytes, answers, ttl_s: of the answer cache: keys and sizes of answers (n), and how long one is good (1).
+        prefix, shared, prefixes: of the caches of prompts' beginnings, one per pool: which, and its tokens (n).
+    """
+
+    at: Ints
+    kind: Ints
+    order: Ints
+    tier: Ints
+    service_us: Ints
+    numbers: Ints
+    sums: Floats
+    soon: Floats
+    came: Floats
+    service: Floats
+    pool: Ints
+    how: Ints
+    key: Ints
+    bytes: Ints
+    answers: Lru
+    ttl_s: Floats
+    prefix: Ints
+    shared: Ints
+    prefixes: Lru
+
+
+@inlined
+def of_pool(c: Lru, p: int) -> Lru:
+    """One cache of several."""
+    return Lru(c.older[p], c.newer[p], c.since[p], c.size[p], c.room[p])
+
+
+@inlined
+def most_free(f: Front, tier: int) -> int:
+    """Site of a tier with most free slots, -1 if all are full."""
+    best, most = -1, 0
+    for p in range(f.tier.size):
+        if f.tier[p] == tier and f.numbers[p, QUEUED] == 0 and f.numbers[p, FREE] > most and f.numbers[p, READY] > 0:
+            best, most = p, f.numbers[p, FREE]
+    return best
+
+
+@inlined
+def least_wait(f: Front, kind: int) -> int:
+    """Pool of all that a class may use with the least expected wait, -1 if none is up and has room to wait."""
+    best, least = -1, 0
+    for p in range(f.tier.size):
+        allowed = False
+        for at in range(f.order.shape[1]):
+            allowed = allowed or f.order[kind, at] == f.tier[p]
+        waiting = f.numbers[p, QUEUED]
+        if allowed and f.numbers[p, READY] > 0 and waiting < f.at[MOST]:
+            wait = (waiting + 1) * f.service_us[p] // max(f.numbers[p, IN_SYSTEM] - waiting, 1)
+            if best < 0 or wait < least:
+                best, least = p, wait
+    return best
+
+
+@inlined
+def offered(f: Front, tier: int, tokens: int) -> None:
+    """Count a request that passed a tier by; its sites share it as they share what came."""
+    total, sites = 0.0, 0
+    for p in range(f.tier.size):
+        if f.tier[p] == tier:
+            total += f.came[p]
+            sites += 1
+    for p in range(f.tier.size):
+        if f.tier[p] == tier:
+            part = f.came[p] / total if total > 0.0 else 1.0 / sites
+            f.sums[p, ARRIVED] += part
+            f.sums[p, IN_TOKENS] += part * tokens
+
+
+@inlined
+def choose_pool(f: Front, one: int, tokens: int) -> int:
+    """Pool that takes a request, -1 if it is refused; note how it fared, and to whom it counts as offered."""
+    kind, chosen, at = f.kind[one], -1, 0
+    while f.order[kind, at] >= 0:
+        chosen = most_free(f, f.order[kind, at])
+        if chosen >= 0:
+            break
+        at += 1
+    f.how[one] = DIRECT
+    if chosen < 0:
+        chosen = least_wait(f, kind)
+        f.how[one] = WAITED if chosen >= 0 else REFUSED
+    if chosen >= 0:
+        f.came[chosen] += 1.0
+    for passed in range(at):
+        offered(f, f.order[kind, passed], tokens)
+    if f.how[one] == DIRECT:
+        f.sums[chosen, ARRIVED] += 1.0
+        f.sums[chosen, IN_TOKENS] += tokens
+    f.pool[one] = chosen
+    return chosen
+
+
+@jit
+def store_answers(f: Front, done: Ints, end: Floats) -> None:
+    """Put the answers that have come since the last look into the cache, in the order in which they came."""
+    first = f.at[STORED]
+    for k in range(first + 2, done[0] + 1):  # pools were moved one after the other: few, and nearly in order
+        one, at = done[k], k
+        while at > first + 1 and end[done[at - 1]] > end[one]:
+            done[at] = done[at - 1]
+            at -= 1
+        done[at] = one
+    answers = of_pool(f.answers, 0)
+    for k in range(first + 1, done[0] + 1):
+        if f.key[done[k]] >= 0:
+            put(answers, f.key[done[k]], f.bytes[done[k]], end[done[k]])
+    f.at[STORED] = done[0]
+
+
+@inlined
+def from_cache(f: Front, m: Machine, one: int, t: float) -> bool:
+    """Whether the answer cache has the answer; it is then given at once."""
+    q = m.q
+    store_answers(f, q.done, q.end)
+    if f.key[one] < 0 or not find(of_pool(f.answers, 0), f.key[one], t - f.ttl_s[0]):
+        return False
+    q.start[one], q.first[one], q.end[one] = t, t, t
+    f.how[one] = CACHED
+    return True
+
+
+@inlined
+def use_prefix(f: Front, m: Machine, p: int, one: int, t: float) -> None:
+    """Leave out what the pool's cache has of the prompt, and keep its beginning there; one token is always computed."""
+    prefixes = of_pool(f.prefixes, p)
+    if find(prefixes, f.prefix[one], -math.inf):
+        m.q.compute[one] = max(m.q.input[one] - f.shared[one], 1)
+    else:
+        put(prefixes, f.prefix[one], f.shared[one], t)
+
+
+@inlined
+def look(f: Front, m: Machine, p: int) -> None:
+    """Say when something next happens in a pool."""
+    f.soon[p] = m.rows.due[m.heap[1]] if m.heap[0] > 0 else math.inf
+
+
+@inlined
+def move(f: Front, m: Machine, p: int, t: float) -> None:
+    """Move a pool to a second."""
+    advance(m, t)
+    look(f, m, p)
+
+
+@inlined
+def take(f: Front, m: Machine, p: int, one: int, t: float) -> None:
+    """Let a request into its pool, where all that was due has happened."""
+    clock(m.numbers, m.sums, t)
+    if f.service.shape[1] > 0:
+        m.q.service[one] = f.service[p, one]
+    if f.prefix[one] >= 0:
+        use_prefix(f, m, p, one, t)
+    m.numbers[IN_SYSTEM] += 1
+    enter(m, one, t)
+    look(f, m, p)
+
+
+@jit
+def advance_all(f: Front, pools: tuple[Machine, ...], until: float) -> None:
+    """Let all events of all pools up to a time happen; a pool is moved only when something happens there."""
+    q = pools[0].q
+    for p in range(len(pools)):
+        look(f, pools[p], p)
+    while f.at[COMING] < q.arrive.size and q.arrive[f.at[COMING]] <= until:
+        one = f.at[COMING]
+        f.at[COMING] += 1
+        t = q.arrive[one]
+        for p in range(len(pools)):
+            if f.soon[p] <= t:
+                move(f, pools[p], p, t)
+        if q.done.size > 1 and from_cache(f, pools[0], one, t):
+            continue
+        chosen = choose_pool(f, one, q.input[one])
+        if chosen >= 0:
+            take(f, pools[chosen], chosen, one, t)
+    for p in range(len(pools)):
+        move(f, pools[p], p, until)

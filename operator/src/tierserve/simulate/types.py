@@ -1,0 +1,135 @@
+"""What is simulated, what a policy sees of it, and what a policy is: frozen values and one protocol."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierserve.queueing.batching.profile import BatchProfile
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Requests in order of arrival.
+
+    Attributes:
+        times_s: arrivals, seconds from the start; shape (n,), ascending.
+        input_tokens, output_tokens: shape (n,), at least 1.
+        length_s: end of the run for those who count; at least the last arrival.
+        name, source: what it is, and where it comes from with its licence.
+    """
+
+    times_s: Floats
+    input_tokens: Ints
+    output_tokens: Ints
+    length_s: float
+    name: str = "workload"
+    source: str = ""
+
+    def __len__(self) -> int:
+        return int(self.times_s.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a request must keep to count as within the target; seconds, `inf` where nothing is asked."""
+
+    response_s: float = math.inf
+    ttft_s: float = math.inf
+    itl_s: float = math.inf
+    percentile: float = 99.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Replicas of one model on one tier, as a policy may know them.
+
+    Attributes:
+        profile: step times of a replica.
+        slots: requests that one replica holds at once.
+        startup_s: seconds from a raised target to a replica that serves.
+        floor, ceiling: bounds of the target.
+        input_tokens, output_tokens: means of a request, as measured before the run.
+        objective: what the requests must keep.
+        gpus: accelerators of one replica.
+        standby: as `replicas.standby` of the tier; a matter of TierServe's own rule.
+    """
+
+    profile: BatchProfile
+    slots: int
+    startup_s: float
+    objective: Objective
+    input_tokens: float
+    output_tokens: float
+    floor: int = 1
+    ceiling: int = 10_000
+    gpus: float = 1.0
+    standby: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is known at a tick of a policy. Counters and integrals run since the start; rates are differences of two.
+
+    Attributes:
+        t: seconds since the start.
+        target: replicas wanted by the last decision.
+        ready, starting, draining: replicas that serve; that were asked for and do not serve yet; that finish what they
+            have.
+        queued, running: requests that wait (at the gateway and in replicas); that are in a batch.
+        in_batch, waiting: the same per ready replica, shape (ready,).
+        arrivals, completions: requests, counted.
+        late: of the completions, those that missed a target of the pool's objective (a histogram of the gateway tells).
+        first_tokens: requests that had their first token, counted.
+        ttft_sum_s: sum of their times to it.
+        itl_sum_s: sum over completions of each one's mean time between tokens.
+        response_sum_s: sum over completions of the time from arrival to last token.
+        service_sum_s, service_sq_sum_s2: sum over completions of the time in the batch, and of its square.
+        input_tokens: of the requests that arrived, counted.
+        output_tokens: of those that were completed, counted.
+        in_system_s: integral of the requests in the system (waiting and running), request-seconds.
+        running_s: integral of the requests in batches, request-seconds.
+        replica_s: integral of the ready replicas, replica-seconds.
+    """
+
+    t: float
+    target: int
+    ready: int
+    starting: int
+    draining: int
+    queued: float
+    running: float
+    in_batch: Floats
+    waiting: Floats
+    arrivals: float
+    completions: float
+    late: float
+    first_tokens: float
+    ttft_sum_s: float
+    itl_sum_s: float
+    response_sum_s: float
+    service_sum_s: float
+    service_sq_sum_s2: float
+    input_tokens: float
+    output_tokens: float
+    in_system_s: float
+    running_s: float
+    replica_s: float
+
+
+class Policy(Protocol):
+    """How many replicas a pool is to have, asked every `interval_s`; it may remember what it likes between calls."""
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two decisions."""
+
+    def decide(self, seen: Snapshot) -> int:
+        """Return the replicas wanted from now on; the simulator keeps them within the floor and the ceiling."""

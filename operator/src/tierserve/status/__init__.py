@@ -1,0 +1,1 @@
+"""Status of the resource: conditions, pools, profile. Pure."""

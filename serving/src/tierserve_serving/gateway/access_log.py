@@ -1,0 +1,90 @@
+"""HAProxy's log lines, one JSON object each, as records."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One finished request; times in seconds.
+
+    Args:
+        duration_s: from the first byte of the request to the last byte of the answer (HAProxy's Ta).
+        queue_s: waiting for a slot (Tw). first_byte_s: from the connection to the first byte of the answer (Tr);
+            both None where the request did not come so far.
+        code: HTTP status. end: HAProxy's two-letter termination state, ``--`` is a normal end.
+    """
+
+    pool: str
+    cls: str
+    code: int
+    duration_s: float
+    queue_s: float | None
+    first_byte_s: float | None
+    size_bytes: int
+    end: str
+    retries: int
+    request_id: str
+
+    @property
+    def aborted(self) -> bool:
+        """The client went away before the answer was complete."""
+        return self.end.startswith("C")
+
+
+def parse_line(line: bytes) -> RequestRecord:
+    """One line of the format that `tierserve.render.haproxy.config` asks for; ValueError for anything else."""
+    raw = json.loads(line)
+    try:
+        return RequestRecord(
+            pool=_name(raw["pool"]),
+            cls=_name(raw["class"]),
+            code=_status(raw["code"]),
+            duration_s=max(0, int(raw["Ta"])) / 1000,
+            queue_s=_seconds(raw["Tw"]),
+            first_byte_s=_seconds(raw["Tr"]),
+            size_bytes=int(raw["bytes"]),
+            end=str(raw["end"]),
+            retries=int(str(raw["retries"]).lstrip("+")),
+            request_id=str(raw["id"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a gateway log line: {error!r}") from error
+
+
+def _name(value: object) -> str:
+    return value if isinstance(value, str) and value else "-"
+
+
+def _status(value: object) -> int:
+    code = int(str(value))
+    return code if 100 <= code <= 599 else 0
+
+
+def _seconds(value: object) -> float | None:
+    ms = int(str(value))
+    return None if ms < 0 else ms / 1000
+
+
+class LogReceiver(asyncio.DatagramProtocol):
+    """Hands records on; a line that cannot be read is counted in `malformed` and never fatal."""
+
+    def __init__(self, take: Callable[[RequestRecord], None]) -> None:
+        self._take = take
+        self.received = 0
+        self.malformed = 0
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        """One datagram is one line."""
+        del addr
+        self.received += 1
+        try:
+            record = parse_line(data)
+        except ValueError:
+            self.malformed += 1
+        else:
+            self._take(record)

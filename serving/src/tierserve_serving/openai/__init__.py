@@ -1,0 +1,1 @@
+"""OpenAI-compatible HTTP layer of a replica."""

@@ -1,0 +1,373 @@
+"""Requests and answers of OpenAI's API: what is read and what is written.
+
+Read: a request body becomes a `Call` or an `ApiError` that names the field. What vLLM, llama.cpp or OpenAI accepts is
+accepted, numbers in the lax form of pydantic as vLLM reads them; unknown fields are ignored as vLLM ignores them. A
+field that changes the answer and that the replica's engine cannot act on is refused with the names of field and
+engine. See docs/decisions/0019-request-bodies.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from tierserve_serving.engines.base import Capabilities, Chunk, FinishReason, Generation, Message, Prompt, prompt_text
+from tierserve_serving.openai.errors import ApiError, bad_json, invalid, unsupported
+
+Kind = Literal["chat", "text"]
+_MAX_CHOICES = 2048  # prompts x n of one request; OpenAI's own bound on the prompts of a batch
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_TEXT_PARTS = {  # the text field of each part of a message's content that carries text, as vLLM reads them
+    "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "refusal": "refusal",
+    "thinking": "thinking",
+}
+_MESSAGE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")  # read by chat templates
+_NO_SHAPE: tuple[object, ...] = (
+    None,
+    False,
+    0,
+    "",
+    "none",
+    "auto",
+    [],
+    {},
+)  # values of a field below that leave the answer as it is
+
+
+def _no_limit(value: int | None) -> int | None:
+    """Return None for -1, which llama.cpp and its clients write for "no limit"."""
+    if value is not None and value < -1:
+        raise ValueError("must be at least 0, or -1 for no limit")
+    return None if value == -1 else value
+
+
+MaxTokens = Annotated[int | None, AfterValidator(_no_limit)]
+
+
+class StreamOptions(BaseModel):
+    """`stream_options`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: bool | None = None
+
+
+class Fields(BaseModel):
+    """Fields of both calls, but for messages and prompt. `seed` is signed (vLLM) or unsigned (llama.cpp), of 64 bit."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    model: str | None = None
+    max_tokens: MaxTokens = None
+    max_completion_tokens: MaxTokens = None
+    temperature: float | None = Field(default=None, ge=0.0)
+    top_p: float | None = Field(default=None, ge=0.0, le=1.0)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    n: int | None = Field(default=None, ge=1, le=_MAX_CHOICES)
+    best_of: int | None = None
+    echo: bool | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A validated request.
+
+    Attributes:
+        kind: chat or text completion.
+        model: the name asked for; None where the request names none.
+        stream, include_usage: form of the answer.
+        generations: one per choice, in the order of their index: n for the first prompt, then n for the next.
+        n: choices per prompt.
+        echo: for each choice the text that comes before it.
+    """
+
+    kind: Kind
+    model: str | None
+    stream: bool
+    include_usage: bool
+    generations: tuple[Generation, ...]
+    n: int = 1
+    echo: tuple[str, ...] = ()
+
+
+def parse_call(kind: Kind, body: bytes, engine: str, capabilities: Capabilities) -> Call:
+    """Return the request in `body`.
+
+    Args:
+        kind: chat or text completion.
+        body: the request's body.
+        engine: name of the replica's engine, for errors.
+        capabilities: what that engine acts on.
+
+    Raises:
+        ApiError: 400 that names the field.
+    """
+    document = _document(body)
+    fields = _fields(document)
+    _refuse_unsupported(document, fields, engine, capabilities)
+    if kind == "chat":
+        prompts: tuple[Prompt, ...] = (_messages(document.get("messages"), engine),)
+    else:
+        prompts = _prompts(document.get("prompt"))
+    n = fields.n or 1
+    if n * len(prompts) > _MAX_CHOICES:
+        raise invalid(
+            f"'n' times the number of prompts must be at most {_MAX_CHOICES} ({n * len(prompts)})", "n", "invalid_value"
+        )
+    common = Generation(
+        prompt="",
+        max_tokens=_max_tokens(fields),
+        temperature=fields.temperature,
+        top_p=fields.top_p,
+        stop=_stop(fields.stop),
+        streamed=bool(fields.stream),
+        extra={name: document[name] for name in capabilities.extra if document.get(name) is not None},
+    )
+    return Call(
+        kind,
+        fields.model or None,
+        bool(fields.stream),
+        bool(fields.stream_options and fields.stream_options.include_usage),
+        tuple(
+            replace(common, prompt=prompt, seed=_choice_seed(fields.seed, k)) for prompt in prompts for k in range(n)
+        ),
+        n,
+        _echo(prompts, n, engine) if kind == "text" and fields.echo else (),
+    )
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    if not body:
+        raise bad_json("it is empty")
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        document = _lenient(body, error)
+    if not isinstance(document, dict):
+        raise bad_json("it must be an object")
+    return document
+
+
+def _lenient(body: bytes, strict: orjson.JSONDecodeError) -> Any:
+    """Return what Python's own parser, which vLLM uses, takes beyond orjson: a lone surrogate, a byte order mark.
+
+    Engines and answers are UTF-8, which has no lone surrogates: each becomes the replacement character. The second
+    pass refuses NaN and Infinity again.
+    """
+    try:
+        text = json.dumps(json.loads(body), ensure_ascii=False)
+        return orjson.loads(_SURROGATE.sub("\ufffd", text))
+    except (ValueError, RecursionError):
+        raise bad_json(str(strict)) from None
+
+
+def _fields(document: dict[str, Any]) -> Fields:
+    try:
+        return Fields.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        names = first["loc"]
+        # Below a union ("stop") pydantic adds the branch that failed, which is no field of the request.
+        param = ".".join(map(str, names)) if names[0] == "stream_options" else str(names[0])
+        raise invalid(f"'{param}': {first['msg']}", param, "invalid_value") from None
+
+
+def _max_tokens(fields: Fields) -> int | None:
+    newer = fields.max_completion_tokens
+    return fields.max_tokens if newer is None else newer
+
+
+def _choice_seed(seed: int | None, k: int) -> int | None:
+    """Return the seed of the k-th choice of a prompt: with one seed for all they would be the same, as vLLM has it."""
+    return None if seed is None else seed + k
+
+
+def _refuse_unsupported(document: Mapping[str, Any], fields: Fields, engine: str, capabilities: Capabilities) -> None:
+    """Refuse what changes the answer and cannot be done. Tools that the model need not call change nothing."""
+    for name in ("logprobs", "top_logprobs", "prompt_logprobs", "suffix", "tool_choice", "function_call", "audio"):
+        if document.get(name) not in _NO_SHAPE:
+            raise unsupported(name, engine)
+    if fields.best_of not in (None, 1, fields.n):
+        raise unsupported("best_of", engine, "above 'n'")
+    if document.get("modalities") not in (None, [], ["text"]):
+        raise unsupported("modalities", engine, "other than text")
+    form = document.get("response_format")
+    plain = form is None or (isinstance(form, dict) and form.get("type") in (None, "text"))
+    if not plain and "response_format" not in capabilities.extra:
+        raise unsupported("response_format", engine, "other than text")
+
+
+def _messages(value: object, engine: str) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise invalid("'messages' must be a non-empty array", "messages", "invalid_value")
+    return tuple(_message(f"messages.{position}", item, engine) for position, item in enumerate(value))
+
+
+def _message(where: str, item: object, engine: str) -> Message:
+    if not isinstance(item, dict):
+        raise invalid(f"'{where}' must be an object with 'role' and 'content'", where, "invalid_value")
+    role = item.get("role")
+    if not isinstance(role, str) or not role:
+        raise invalid(f"'{where}.role' must be a non-empty string", f"{where}.role", "invalid_value")
+    for name in ("name", "tool_call_id"):
+        if not isinstance(item.get(name), str | None):
+            raise invalid(f"'{where}.{name}' must be a string", f"{where}.{name}", "invalid_value")
+    extra = {name: item[name] for name in _MESSAGE_FIELDS if item.get(name) is not None}
+    # Templates of open models know "system"; "developer" is the name that newer OpenAI models give the same role.
+    return Message(
+        "system" if role == "developer" else role, _content(f"{where}.content", item.get("content"), engine), extra
+    )
+
+
+def _content(where: str, value: object, engine: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(_part(f"{where}.{position}", part, engine) for position, part in enumerate(value))
+    raise invalid(f"'{where}' must be a string or an array of parts", where, "invalid_value")
+
+
+def _part(where: str, part: object, engine: str) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        raise invalid(f"'{where}' must be a part such as {{'type': 'text', 'text': '...'}}", where, "invalid_value")
+    kind = part.get("type", "text")
+    if not isinstance(kind, str) or kind not in _TEXT_PARTS:
+        raise unsupported(where, engine, f"of type {str(kind)[:40]!r}")
+    text = part.get(_TEXT_PARTS[kind])
+    if not isinstance(text, str):
+        raise invalid(f"'{where}.{_TEXT_PARTS[kind]}' must be a string", where, "invalid_value")
+    return text
+
+
+def _prompts(value: object) -> tuple[Prompt, ...]:
+    """Return the prompts: a text or token ids, or an array of texts or of arrays of token ids."""
+    ids = _token_ids(value)
+    if isinstance(value, str):
+        return (value,)
+    if ids is not None:
+        return (ids,)
+    many = [item if isinstance(item, str) else _token_ids(item) for item in value] if isinstance(value, list) else []
+    prompts = tuple(prompt for prompt in many if prompt is not None)
+    if not prompts or len(prompts) < len(many):
+        raise invalid(
+            "'prompt' must be a string, an array of strings, or token ids (an array, or an array of arrays)",
+            "prompt",
+            "invalid_value",
+        )
+    return prompts
+
+
+def _token_ids(value: object) -> tuple[int, ...] | None:
+    """Return `value` if it is a non-empty array of token ids, else None. Ids beyond 32 bit are in no vocabulary."""
+    if not isinstance(value, list) or not value:
+        return None
+    if not all(type(item) in (int, float) and 0 <= item < 2**31 and item == int(item) for item in value):
+        return None
+    return tuple(map(int, value))
+
+
+def _stop(value: str | list[str] | None) -> tuple[str, ...]:
+    """Return the texts that end the answer. An empty one ends nothing, as in llama.cpp."""
+    return tuple(stop for stop in ([value] if isinstance(value, str) else value or ()) if stop)
+
+
+def _echo(prompts: Sequence[Prompt], n: int, engine: str) -> tuple[str, ...]:
+    if not all(isinstance(prompt, str) for prompt in prompts):
+        raise unsupported("echo", engine, "of token ids")
+    return tuple(prompt_text(prompt) for prompt in prompts for _ in range(n))
+
+
+def usage(input_tokens: int, output_tokens: int) -> dict[str, int]:
+    """Return OpenAI's `usage`."""
+    return {
+        "prompt_tokens": input_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes the answers of one call."""
+
+    kind: Kind
+    id: str
+    model: str
+    created: int
+
+    def whole(self, choices: Sequence[tuple[str, FinishReason]], input_tokens: int, output_tokens: int) -> bytes:
+        """Return the body of an answer that is not streamed, from text and finish reason of each choice."""
+        name = "chat.completion" if self.kind == "chat" else "text_completion"
+        written = [self._choice(index, text, finish) for index, (text, finish) in enumerate(choices)]
+        return orjson.dumps(self._head(name, written) | {"usage": usage(input_tokens, output_tokens)})
+
+    def _choice(self, index: int, text: str, finish: FinishReason) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}
+        if self.kind == "chat":
+            choice["message"] = {"role": "assistant", "content": text, "refusal": None}
+        else:
+            choice["text"] = text
+        return choice
+
+    def opening(self, index: int, echo: str = "") -> bytes:
+        """Return the first event of a choice: the role for a chat, the text to repeat for a completion."""
+        if self.kind == "chat":
+            return self._event(index, {"role": "assistant", "content": ""}, None)
+        return self._event(index, echo, None) if echo else b""
+
+    def piece(self, chunk: Chunk) -> bytes:
+        """Return the event of one chunk, and the closing one after the last of its choice."""
+        text = {"content": chunk.text} if self.kind == "chat" else chunk.text
+        event = self._event(chunk.index, text, None) if chunk.text else b""
+        if chunk.finish is not None:
+            event += self._event(chunk.index, {} if self.kind == "chat" else "", chunk.finish)
+        return event
+
+    def usage_event(self, input_tokens: int, output_tokens: int) -> bytes:
+        """Return the event asked for by `stream_options.include_usage`."""
+        document = self._head(self._chunk_name(), []) | {"usage": usage(input_tokens, output_tokens)}
+        return _sse(document)
+
+    def _event(self, index: int, piece: dict[str, str] | str, finish: FinishReason | None) -> bytes:
+        key = "delta" if self.kind == "chat" else "text"
+        choice = {"index": index, key: piece, "logprobs": None, "finish_reason": finish}
+        return _sse(self._head(self._chunk_name(), [choice]))
+
+    def _chunk_name(self) -> str:
+        return "chat.completion.chunk" if self.kind == "chat" else "text_completion"
+
+    def _head(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": self.id, "object": name, "created": self.created, "model": self.model, "choices": choices}
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def _sse(document: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(document) + b"\n\n"
+
+
+def error_event(error: ApiError) -> bytes:
+    """Return an error that comes when the stream has begun and the status is long sent."""
+    return b"data: " + error.body() + b"\n\n"
+
+
+def model_card(name: str, created: int, pool: str) -> dict[str, Any]:
+    """Return one entry of `/v1/models`."""
+    return {"id": name, "object": "model", "created": created, "owned_by": f"tierserve:{pool}"}

@@ -1,0 +1,1 @@
+"""What `ErlangPolicy` needs inside the Serve controller: metrics in, decisions out, state kept."""

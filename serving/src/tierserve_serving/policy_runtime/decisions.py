@@ -1,0 +1,175 @@
+"""Shows the decisions of all policies of a process, and the settings that they are made with.
+
+HTTP `GET /decisions` and `GET /settings`, Ray metrics, and one log line per change.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+import time
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tierserve.autoscale.decide import Decision, Settings
+from tierserve.autoscale.types import Calibrated
+
+logger = logging.getLogger("ray.serve")
+_RETRY_S = 10.0
+_FORGET_S = 3600.0
+_CLOSED_S = 10.0
+_boards: dict[str, DecisionBoard] = {}
+_gauges: dict[str, Any] = {}
+_lock = threading.Lock()
+_GAUGES = {
+    "arrival_rate": "Arrivals per second",
+    "offered_load_erlangs": "Offered load in erlangs",
+    "utilisation_ratio": "Offered load over servers",
+    "wait_probability": "Probability that a request waits",
+    "predicted_response_seconds": "Predicted response time at the percentile of the objective",
+    "service_seconds": "Mean service time",
+    "replicas": "Replicas wanted",
+    "stale": "1 while decisions are held for lack of data",
+    "calibrated_alpha_seconds": "Seconds of a step whatever is in it, as measured",
+    "calibrated_beta_seconds": "Seconds per token computed, as measured",
+    "calibrated_gamma_seconds": "Seconds per token of context read, as measured",
+    "calibration_samples": "Mean times that the measured profile was learned from",
+    "calibration_error_ratio": "Relative error with which the measured profile predicts these times",
+    "calibration_drift": "1 while a change of the machine's speed is fresh",
+    "profile_error_ratio": "Service time of a full batch by the profile given over that as measured, less 1",
+}
+
+
+class DecisionBoard:
+    """The last decision of each pool, served on one address. A port in use is tried again every ten seconds."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"decisions_address must be HOST:PORT, got {address!r}")
+        self.host, self.port = host.strip("[]"), int(port)
+        self._decisions: dict[str, dict[str, Any]] = {}
+        self._closed: dict[str, float] = {}
+        self._settings: dict[str, Settings] = {}
+        self._server: ThreadingHTTPServer | None = None
+        self._tried = -math.inf
+
+    def put(self, pool: str, decision: dict[str, Any]) -> None:
+        """Show a decision in place of the pool's last one."""
+        now = time.time()
+        shown = self._as_closed(pool, decision)
+        self._decisions = {k: v for k, v in self._decisions.items() if now - v["t"] < _FORGET_S} | {pool: shown}
+        if self._server is None and time.monotonic() - self._tried > _RETRY_S:
+            self._tried = time.monotonic()
+            self._listen()
+
+    def put_settings(self, pool: str, settings: Settings) -> None:
+        """Show the settings that a pool's decisions are made with."""
+        self._settings = self._settings | {pool: settings}
+
+    def close(self, pool: str) -> bool:
+        """Show no running replica until a decision has none, at most 10 s; False unless exactly one was running."""
+        last = self._decisions.get(pool)
+        if last is None or last.get("running") != 1:
+            return False
+        self._closed[pool] = time.monotonic() + _CLOSED_S
+        self.put(pool, last)
+        return True
+
+    def _as_closed(self, pool: str, decision: dict[str, Any]) -> dict[str, Any]:
+        if not decision.get("running") or time.monotonic() > self._closed.get(pool, -math.inf):
+            self._closed.pop(pool, None)
+            return decision
+        return decision | {"running": 0}
+
+    def body(self) -> bytes:
+        """Return the decisions as JSON."""
+        return json.dumps(self._decisions).encode()
+
+    def settings(self) -> bytes:
+        """Return the settings in force as JSON, by pool."""
+        return json.dumps({pool: asdict(settings) for pool, settings in self._settings.items()}).encode()
+
+    def _listen(self) -> None:
+        board = self
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 5
+
+            def do_GET(self) -> None:
+                bodies = {"/decisions": board.body(), "/settings": board.settings(), "/healthz": b'{"ok": true}'}
+                found = bodies.get(self.path.split("?")[0])
+                body = found or b'{"error": "try /decisions"}'
+                self.send_response(200 if found else 404)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing of each request."""
+
+        try:
+            self._server = ThreadingHTTPServer((self.host, self.port), Handler)
+        except OSError as error:
+            logger.warning("tierserve: decisions cannot be shown on %s:%d: %s", self.host, self.port, error)
+            return
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="tierserve-decisions", daemon=True).start()
+
+
+def board(address: str) -> DecisionBoard:
+    """Return the board of an address, one per process."""
+    with _lock:
+        if address not in _boards:
+            _boards[address] = DecisionBoard(address)
+        return _boards[address]
+
+
+def as_json(pool: str, decision: Decision) -> dict[str, Any]:
+    """Return a decision as plain JSON values: numbers that are not finite become null."""
+    values = decision.to_dict() | {"pool": pool}
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def set_gauges(pool: str, decision: Decision) -> None:
+    """Set the Ray metrics `tierserve_policy_*` of a pool."""
+    values = {
+        "arrival_rate": decision.arrival_rate,
+        "offered_load_erlangs": decision.offered_load,
+        "utilisation_ratio": decision.rho,
+        "wait_probability": decision.p_wait,
+        "predicted_response_seconds": decision.predicted_p95_s,
+        "service_seconds": decision.service_s,
+        "replicas": decision.replicas,
+        "stale": float(decision.stale),
+        **_calibration(decision.calibration),
+    }
+    for name, value in values.items():
+        if value is not None:
+            _gauge(name).set(value, tags={"pool": pool})
+
+
+def _calibration(seen: Calibrated | None) -> dict[str, float]:
+    if seen is None:
+        return {}
+    return {
+        "calibrated_alpha_seconds": seen.alpha,
+        "calibrated_beta_seconds": seen.beta,
+        "calibrated_gamma_seconds": seen.gamma,
+        "calibration_samples": float(seen.samples),
+        "calibration_error_ratio": seen.error,
+        "calibration_drift": float(seen.drift),
+        "profile_error_ratio": seen.profile_error,
+    }
+
+
+def _gauge(name: str) -> Any:
+    from ray.util.metrics import Gauge
+
+    if name not in _gauges:
+        _gauges[name] = Gauge(f"tierserve_policy_{name}", description=_GAUGES[name], tag_keys=("pool",))
+    return _gauges[name]

@@ -1,0 +1,108 @@
+"""Reads a pool's demand from its gateway in the background, so that the Serve controller never waits for a socket."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from tierserve.autoscale.decide import GatewaySample
+
+logger = logging.getLogger("ray.serve")
+_UNUSED_S = 30.0
+_pollers: dict[str, DemandPoller] = {}
+_lock = threading.Lock()
+# The gateway is a component of the same service: HTTP_PROXY of the pod (or of a laptop) is not for it.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class DemandPoller:
+    """Polls `GET url` -> `{"arrivals_total", "queued", "in_flight"}` while somebody asks for the latest sample.
+
+    `passed_total` may be there too: of what came while the pool slept and others served.
+
+    A name with several addresses stands for several gateways (a headless Service): each is asked, and the sample is
+    their sum. The thread ends by itself when nobody asked for half a minute, so a policy that Ray Serve drops leaves
+    nothing behind.
+    """
+
+    def __init__(self, url: str, interval_s: float = 0.25, timeout_s: float = 1.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"demand_url must begin with http:// or https://, got {url!r}")
+        self.url, self.interval_s, self.timeout_s = url, interval_s, timeout_s
+        self.requests: dict[str, float] = {}  # by gateway, when the last sample was read
+        self._sample: GatewaySample | None = None
+        self._counts: dict[tuple[str, str], float] = {}
+        self._sums = {"arrivals_total": 0.0, "passed_total": 0.0}
+        self._asked = 0.0
+        self._thread: threading.Thread | None = None
+        self._failed = False
+
+    def latest(self) -> GatewaySample | None:
+        """Return the last sample that was read, `t` being the time of reading here; None before the first."""
+        self._asked = time.monotonic()
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._poll, name="tierserve-demand", daemon=True)
+            self._thread.start()
+        return self._sample
+
+    def _poll(self) -> None:
+        while time.monotonic() - self._asked < _UNUSED_S:
+            try:
+                self._sample = self._read()
+                self._failed = False
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                if not self._failed:
+                    logger.warning("tierserve: no demand from %s: %s", self.url, error)
+                self._failed = True
+            time.sleep(self.interval_s)
+
+    def _read(self) -> GatewaySample:
+        answers = {url: self._ask(url) for url in addresses(self.url)}
+        for url, body in answers.items():
+            self._add("arrivals_total", url, float(body["arrivals_total"]))
+            self._add("passed_total", url, float(body.get("passed_total", 0.0)))
+        self.requests = {
+            str(body.get("gateway", url)): float(body["queued"]) + float(body["in_flight"])
+            for url, body in answers.items()
+        }
+        queued = sum(float(body["queued"]) for body in answers.values())
+        in_flight = sum(float(body["in_flight"]) for body in answers.values())
+        arrivals, passed = self._sums["arrivals_total"], self._sums["passed_total"]
+        return GatewaySample(time.time(), arrivals, queued, in_flight, passed=passed)
+
+    def _add(self, name: str, url: str, count: float) -> None:
+        # A gateway that came or began anew counts from 0: a sum of counters would jump, one of increments does not.
+        before = self._counts.get((name, url), 0.0)
+        self._sums[name] += count - before if count >= before else count
+        self._counts[name, url] = count  # kept when its address is gone for a while
+
+    def _ask(self, url: str) -> dict[str, Any]:
+        with _opener.open(url, timeout=self.timeout_s) as answer:
+            body: dict[str, Any] = json.loads(answer.read(65536))
+            return body
+
+
+def addresses(url: str) -> list[str]:
+    """Return the URL once for each IPv4 address of its host; as it is for https, which must keep the name.
+
+    Raises:
+        OSError: the name is not known.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None:
+        return [url]
+    port = parts.port or 80
+    found = socket.getaddrinfo(parts.hostname, port, socket.AF_INET, socket.SOCK_STREAM)
+    return sorted({parts._replace(netloc=f"{info[4][0]}:{port}").geturl() for info in found})
+
+
+def poller(url: str) -> DemandPoller:
+    """Return the poller of a URL, one per process."""
+    with _lock:
+        return _pollers.setdefault(url, DemandPoller(url))

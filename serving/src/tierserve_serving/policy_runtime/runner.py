@@ -1,0 +1,129 @@
+"""Runs the pure decision for one pool inside the Serve controller: when to decide, what to remember, whom to tell.
+
+Ray Serve builds the policy anew at every change of the deployment's configuration; what a pool has learned is kept
+here, in the process, under the pool's name, and for the next process in Ray's GCS (policy_memory).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tierserve.autoscale.decide import Decision, Settings, State, decide
+from tierserve_serving.policy_runtime import context as policy_context
+from tierserve_serving.policy_runtime import decisions as policy_decisions
+from tierserve_serving.policy_runtime import demand as policy_demand
+from tierserve_serving.policy_runtime import store as policy_memory
+
+logger = logging.getLogger("ray.serve")
+_OLD_S = 120.0
+_COMPLAIN_EVERY_S = 30.0
+_states: dict[str, State] = {}
+_lock = threading.Lock()
+
+
+def _remembered(pool: str, now: float) -> State:
+    """Return the state of a pool; of an old one only what it learned of start-ups, steps, the day and of what came."""
+    with _lock:
+        state = _states.get(pool, State())
+    if state.last is not None and now - state.last.t > _OLD_S:
+        return State(startups=state.startups, steps=state.steps, ahead=state.ahead, reserve=state.reserve)
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    """Where demand comes from and decisions go to."""
+
+    demand_url: str | None = None
+    decisions_address: str | None = None
+
+
+class PolicyRunner:
+    """Decides at most every `interval_s`, at once when the number of running replicas changed; cheap in between."""
+
+    def __init__(
+        self,
+        settings: Settings | None,
+        outlets: Outlets,
+        pool: str | None,
+        interval_s: float,
+        clock: Callable[[], float] = time.time,
+        *,
+        live: Callable[[], Settings | None] | None = None,
+    ) -> None:
+        """Make a runner.
+
+        Args:
+            settings: of the decision; None where only `live` has them, and the target is held until it does.
+            outlets: where demand comes from and decisions go to.
+            pool: name of the pool; None: APPLICATION-DEPLOYMENT.
+            interval_s: least time between decisions.
+            clock: Unix seconds.
+            live: returns the settings in force, None while they are not known; None where they never change.
+        """
+        self.live = live
+        self.settings, self.pool, self.interval_s, self.clock = settings, pool, interval_s, clock
+        self.demand = policy_demand.poller(outlets.demand_url) if outlets.demand_url else None
+        self.board = policy_decisions.board(outlets.decisions_address) if outlets.decisions_address else None
+        self.last: Decision | None = None
+        self.decided = float("-inf")
+        self.complained = float("-inf")
+        self.state: State | None = None
+        self.reports = policy_context.ReplicaReports()
+
+    def replicas(self, ctx: Any) -> int:
+        """Return the replicas wanted. It never raises: the Serve controller must not fall over a policy."""
+        try:
+            return self._replicas(ctx)
+        except Exception:
+            now = self.clock()
+            if now - self.complained > _COMPLAIN_EVERY_S:
+                self.complained = now
+                logger.exception("tierserve: the decision failed; the target stays as it is")
+            return int(ctx.target_num_replicas)
+
+    def _replicas(self, ctx: Any) -> int:
+        now = self.clock()
+        running = int(ctx.current_num_replicas)
+        last = self.last
+        if last and now - self.decided < self.interval_s and last.running == running:
+            return self._bounded(last.replicas, ctx)
+        settings = (self.live() if self.live else None) or self.settings
+        if settings is None:
+            return int(ctx.target_num_replicas)
+        self.settings = settings
+        pool = self.pool or f"{ctx.app_name}-{ctx.deployment_name}"
+        state = self.state if self.state is not None else _remembered(pool, now)
+        memory = policy_memory.memory(pool)
+        state = memory.recalled(state, settings, now)
+        gateway = self.demand.latest() if self.demand else None
+        obs = policy_context.observation(ctx, gateway, now, settings.stale_after_s, self.reports)
+        decision, self.state = decide(obs, state, settings)
+        self.decided = now
+        with _lock:
+            _states[pool] = self.state
+        memory.keep(self.state, settings, now)
+        told = self.demand and gateway and now - gateway.t <= settings.stale_after_s
+        requests = self.demand.requests if self.demand and told else {}
+        self._tell(pool, decision, last, requests)
+        if self.board:
+            self.board.put_settings(pool, settings)
+        self.last = decision
+        return decision.replicas
+
+    @staticmethod
+    def _bounded(n: int, ctx: Any) -> int:
+        low, high = int(ctx.capacity_adjusted_min_replicas), int(ctx.capacity_adjusted_max_replicas)
+        return max(low, min(n, high))
+
+    def _tell(self, pool: str, decision: Decision, last: Decision | None, requests: Mapping[str, float]) -> None:
+        if self.board:
+            self.board.put(pool, policy_decisions.as_json(pool, decision) | {"gateways": dict(requests)})
+        policy_decisions.set_gauges(pool, decision)
+        if last is None or last.replicas != decision.replicas or last.stale != decision.stale:
+            logger.info("tierserve: pool %s: %s", pool, decision.reason)

@@ -1,0 +1,145 @@
+"""One replica at work: slots, engine, counters and the emulated network, without any HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from tierserve_serving.config import PoolConfig
+from tierserve_serving.engines import Chunk, Engine, EngineError, Generation, PromptError
+from tierserve_serving.replica.slots import QueueFullError, Slots
+from tierserve_serving.replica.stats import ReplicaStats
+
+
+class Worker:
+    """Runs generations in slots and counts them."""
+
+    def __init__(self, config: PoolConfig, engine: Engine, stats: ReplicaStats | None = None) -> None:
+        self.config = config
+        self.engine = engine
+        self.slots = Slots(config.slots, config.max_queue)
+        self.stats = stats or ReplicaStats()
+
+    def reconfigure(self, config: PoolConfig) -> None:
+        """Take up the live values of a configuration, in the event loop of the engine."""
+        self.config = config
+        self.engine.reconfigure(config)
+
+    def report(self) -> dict[str, float]:
+        """Return what the autoscaling policy reads."""
+        return self.stats.report(running=self.slots.running, waiting=self.slots.waiting, slots=self.slots.slots)
+
+    def retry_after_s(self) -> int:
+        """Return in how many seconds, about, the queue in front of a new request will be gone; 1 to 60."""
+        done = self.stats.completions_total
+        service_s = self.stats.service_seconds_total / done if done else 1.0
+        return max(1, min(60, math.ceil(service_s * (self.slots.waiting + 1) / self.slots.slots)))
+
+    def serve(self, generations: Sequence[Generation], gateway_wait_s: float = 0.0) -> AsyncGenerator[Chunk, None]:
+        """Yield the answer to a checked request, as it arrives at the far end of the (emulated) network.
+
+        A request has one slot, as the gateway and the policy count it: its choices are made one after another.
+
+        Raises `QueueFullError` above the queue bound, `EngineError` if the engine breaks. Close or cancel to give up.
+        """
+        chunks = self._counted(generations, gateway_wait_s)
+        return delayed(chunks, self.config.downlink_s) if self.config.downlink_s > 0.0 else chunks
+
+    async def _counted(self, generations: Sequence[Generation], gateway_wait_s: float) -> AsyncGenerator[Chunk, None]:
+        begin = time.perf_counter()
+        self.stats.arrived(gateway_wait_s)
+        complete = False
+        try:
+            await self._enter()
+            async with aclosing(self._run(generations, begin)) as chunks:
+                async for chunk in chunks:
+                    complete = chunk.finish is not None and chunk.index == len(generations) - 1
+                    yield chunk
+            if not complete:
+                raise EngineError("it ended without an answer")
+        except QueueFullError:
+            self.stats.refused()
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            if not complete:
+                self.stats.cancelled()
+            raise
+        except Exception as error:
+            self.stats.failed()
+            if isinstance(error, PromptError | EngineError):
+                raise
+            raise EngineError(f"{type(error).__name__}: {error}") from error
+
+    async def _enter(self) -> None:
+        if self.config.uplink_s > 0.0:
+            await asyncio.sleep(self.config.uplink_s)
+        asked = time.perf_counter()
+        await self.slots.acquire()
+        self.stats.replica_wait_seconds_total += time.perf_counter() - asked
+
+    async def _run(self, generations: Sequence[Generation], begin: float) -> AsyncGenerator[Chunk, None]:
+        """Yield from the engine. The slot is given back before the last chunk goes out: its reader may be slow."""
+        start = time.perf_counter()
+        tokens = 0
+        ends: list[Chunk] = []
+        try:
+            async with aclosing(self._choices(generations)) as chunks:
+                async for chunk in chunks:
+                    if generations[0].streamed and not tokens and chunk.tokens:
+                        self.stats.first_token(time.perf_counter() - begin)
+                    tokens += chunk.tokens
+                    if chunk.finish is not None:
+                        ends.append(chunk)
+                    if len(ends) == len(generations):
+                        break
+                    yield chunk
+        finally:
+            self.slots.release()
+        if len(ends) == len(generations):
+            input_tokens = sum(end.input_tokens for end in ends)
+            self.stats.completed(time.perf_counter() - start, input_tokens, tokens, [end.timing for end in ends])
+            yield ends[-1]
+
+    async def _choices(self, generations: Sequence[Generation]) -> AsyncGenerator[Chunk, None]:
+        """Yield the choices one after another, each chunk with the index of its choice."""
+        for index, generation in enumerate(generations):
+            async with aclosing(self.engine.generate(generation)) as chunks:
+                async for chunk in chunks:
+                    yield replace(chunk, index=index) if index else chunk
+                    if chunk.finish is not None:
+                        break
+
+
+async def delayed(chunks: AsyncGenerator[Chunk, None], delay_s: float) -> AsyncGenerator[Chunk, None]:
+    """Yield every chunk `delay_s` after it came. The source does not wait: its slot is free when it is done."""
+    loop = asyncio.get_running_loop()
+    line: asyncio.Queue[tuple[float, Chunk | Exception | None]] = asyncio.Queue()
+    pump = loop.create_task(_pump(chunks, line, delay_s))
+    try:
+        while True:
+            due, item = await line.get()
+            await asyncio.sleep(due - loop.time())
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        pump.cancel()
+
+
+async def _pump(
+    chunks: AsyncGenerator[Chunk, None], line: asyncio.Queue[tuple[float, Chunk | Exception | None]], delay_s: float
+) -> None:
+    clock = asyncio.get_running_loop().time
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                line.put_nowait((clock() + delay_s, chunk))
+        line.put_nowait((clock(), None))
+    except Exception as error:
+        line.put_nowait((clock() + delay_s, error))

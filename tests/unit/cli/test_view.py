@@ -1,0 +1,38 @@
+"""What `tierserve status` shows people."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from tierserve.cli.view import service_view
+
+POOL = {"pool": "edge-default", "model": "large", "maxReplicas": 3, "running": 1, "desired": 1, "scaledToZero": False}
+
+
+def shown(reason: str, *pools: dict[str, Any]) -> str:
+    ready = {"type": "Ready", "status": "True", "reason": reason, "message": "x"}
+    document = {"name": "s", "status": {"conditions": [ready], "pools": list(pools), "endpoint": "http://x"}}
+    console = Console(file=io.StringIO(), width=140)
+    console.print(*service_view(document))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_pool_that_sleeps_is_shown_with_0_replicas_and_the_reason():
+    decision = {"reason": "0 replicas: asleep, no request for 95 s; a start takes about 12 s"}
+    text = shown("Serving", POOL | {"running": 0, "desired": 0, "scaledToZero": True, "decision": decision})
+    assert "0 of 3" in text
+    assert "edge: 0 replicas: asleep, no request for 95 s; a start takes about 12 s" in text
+    assert "Ready" in text
+
+
+def test_one_that_wakes_is_shown_on_its_way():
+    text = shown("Serving", POOL | {"running": 0, "desired": 1})
+    assert "0 to 1 of 3" in text
+    assert "scaled to zero" not in text
+
+
+def test_a_service_that_sleeps_as_a_whole_says_so_in_its_headline():
+    assert "Ready, scaled to zero" in shown("ScaledToZero", POOL)

@@ -1,0 +1,73 @@
+"""From the resource to what the gateway must know."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tierserve.api import load
+from tierserve.plan.placement import place
+from tierserve.render.haproxy.agent_config import agent_config
+from tierserve.render.haproxy.config import render_haproxy
+from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
+from tierserve_serving.gateway.agent_config import AgentConfig
+
+EXAMPLE = Path(__file__).parents[4] / "examples" / "assistant.yaml"
+UPSTREAMS = defaultdict(lambda: ("127.0.0.1", 8000))
+AT = GatewayAddresses("127.0.0.1", 8080, UPSTREAMS, "/run/a.sock", "127.0.0.1:5140", "127.0.0.1", 9101)
+
+
+@pytest.fixture
+def spec(tmp_path):
+    def of(change=("", "")):
+        path = tmp_path / "service.yaml"
+        path.write_text(EXAMPLE.read_text().replace(*change) if change[0] else EXAMPLE.read_text())
+        gaid = load(path)
+        return gateway_spec(gaid, place(gaid), AT), place(gaid)
+
+    return of
+
+
+def test_the_slack_of_a_pool_is_what_the_target_leaves_beside_service_and_network(spec):
+    made, placements = spec()
+    cloud = next(p for p in made.pools if p.tier == "cloud")
+    placed = next(p for p in placements if p.tier == "cloud")
+    assert cloud.slack_s == pytest.approx(1.5 - placed.network_s - placed.service_quantile_s)
+    assert 0.3 < cloud.slack_s < 0.5
+
+
+def test_a_queue_by_arrival_has_no_turns(spec):
+    made, _ = spec(("routing:", "gateway: {queueOrder: arrival}\n  routing:"))
+    assert {p.slack_s for p in made.pools} == {None}
+
+
+def test_where_the_service_alone_misses_the_target_nobody_is_preferred():
+    gaid = load(EXAMPLE)
+    slow = [replace(p, target_s=0.9 * p.service_quantile_s) for p in place(gaid)]
+    assert {p.slack_s for p in gateway_spec(gaid, slow, AT).pools} == {None}
+
+
+def test_a_tier_with_a_floor_of_0_sleeps_and_no_health_check_wakes_it(spec):
+    made, _ = spec(("{min: 1, max: 12}", "{min: 0, max: 12}"))
+    assert {p.tier: p.sleeps for p in made.pools}["cloud"]
+    assert not any(p.sleeps for p in made.pools if p.tier != "cloud")
+    text = render_haproxy(made)
+    server = next(line for line in text.splitlines() if line.strip().startswith("server s") and "disabled" in line)
+    assert "weight 0" not in server
+    assert text.count("server w unix@/run/a.sock.hold backup maxconn 1 weight 0") == 1
+
+
+def test_a_service_of_which_no_tier_sleeps_has_no_waiting_room(spec):
+    text = render_haproxy(spec()[0])
+    assert "frontend hold" not in text
+    assert "backup" not in text
+
+
+def test_the_agent_is_told_which_pools_may_sleep(spec):
+    made, placements = spec(("{min: 1, max: 12}", "{min: 0, max: 12}"))
+    urls = {p.name: "http://127.0.0.1:1/decisions" for p in made.pools}
+    file = AgentConfig.model_validate(agent_config(made, placements, urls, listen="127.0.0.1", port=0))
+    assert {p.tier for p in file.pools if p.sleeps} == {"cloud"}

@@ -1,0 +1,230 @@
+"""A service as objects of Kubernetes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierserve.api import parse
+from tierserve.plan.placement import place
+from tierserve.render.kubernetes.metadata import child_name
+from tierserve.render.kubernetes.objects import KINDS, kube_objects
+from tierserve.render.kubernetes.settings import KubeSettings, cores
+
+EXAMPLE = yaml.safe_load((Path(__file__).parents[4] / "examples" / "assistant.yaml").read_text())
+METADATA = {"name": "assistant", "namespace": "chat", "uid": "0a1b"}
+
+
+def objects(settings: KubeSettings | None = None, **tiers: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Objects of the example by kind and name; `tiers` changes its tiers by name."""
+    spec = {**EXAMPLE["spec"], "tiers": [{**t, **tiers.get(t["name"], {})} for t in EXAMPLE["spec"]["tiers"]]}
+    gaid = parse({**EXAMPLE, "metadata": METADATA, "spec": spec})
+    found = kube_objects(gaid, place(gaid), settings or KubeSettings())
+    return {(one["kind"], one["metadata"]["name"]): one for one in found}
+
+
+def test_every_object_is_labelled_owned_and_of_a_kind_that_is_pruned():
+    for (kind, name), one in objects().items():
+        assert one["metadata"]["labels"]["tierserve.io/deployment"] == "assistant", name
+        assert one["metadata"]["ownerReferences"][0]["uid"] == "0a1b", name
+        assert one["metadata"]["namespace"] == "chat", name
+        assert (one["apiVersion"], kind) in KINDS, name
+
+
+def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
+    spec = objects()["RayService", "assistant-edge-default"]["spec"]
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (1, 0, 100_000), "Serve has the bounds"
+    assert group["resources"]["tierserve_replica"] == "1"
+    deployment = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][0]
+    assert deployment["ray_actor_options"]["resources"] == {"tierserve_replica": 1}
+    for pod in (group["template"]["spec"], spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]):
+        assert pod["nodeSelector"] == {"tierserve.io/tier": "edge"}
+        assert pod["tolerations"] == [{"key": "tierserve.io/tier", "operator": "Equal", "value": "edge"}]
+        assert pod["restartPolicy"] == "Never", "Ray's autoscaler v2 wants it so"
+    assert spec["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no replica on the head"
+
+
+@pytest.mark.parametrize(("standby", "told"), [("adaptive", True), ("none", False), (None, None)])
+def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, told):
+    found = objects(edge={"replicas": {"standby": standby} if standby else {}})
+    spec = found["RayService", "assistant-edge-default"]["spec"]
+    settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][1]["user_config"]
+    assert settings["learn_reserve"] is told
+
+
+def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
+    found = objects(edge={"replicas": {"min": 0, "max": 2, "scaleToZeroAfter": "5m"}})
+    spec = found["RayService", "assistant-edge-default"]["spec"]
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["replicas"] == 0
+    replica, settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
+    assert replica["autoscaling_config"]["min_replicas"] == 0
+    assert settings["user_config"]["idle_window_s"] == 300.0
+    files = next(one["data"] for (kind, name), one in found.items() if kind == "ConfigMap" and "gateway" in name)
+    assert "server w unix@/run/tierserve/admin.sock.hold backup" in files["haproxy.cfg"]
+    agent = json.loads(files["agent.json"])
+    assert {p["name"] for p in agent["pools"] if p["sleeps"]} == {"edge-default"}
+
+
+def test_a_site_has_a_cluster_of_its_own_on_nodes_of_its_own():
+    sites = [{"name": "berlin"}, {"name": "lyon", "placement": {"nodeSelector": {"rack": "7"}}}]
+    found = objects(edge={"sites": sites})
+
+    def selector(name: str) -> dict[str, str]:
+        cluster = found["RayService", name]["spec"]["rayClusterConfig"]
+        nodes: dict[str, str] = cluster["workerGroupSpecs"][0]["template"]["spec"]["nodeSelector"]
+        return nodes
+
+    assert selector("assistant-edge-berlin") == {"tierserve.io/tier": "edge", "tierserve.io/site": "berlin"}
+    assert selector("assistant-edge-lyon") == {"rack": "7"}
+
+
+def test_accelerators_are_asked_for_only_by_an_engine_that_uses_them():
+    emulated = objects()["RayService", "assistant-cloud-default"]
+    assert "nvidia.com/gpu" not in json.dumps(emulated)
+
+
+def test_each_gateway_lets_in_its_share_and_asks_the_policy_of_the_pool():
+    found = objects(KubeSettings(gateway_replicas=3))["ConfigMap", "assistant-gateway"]["data"]
+    agent = json.loads(found["agent.json"])
+    assert agent["gateways"] == 3
+    assert agent["pools"][2]["decisions_url"] == "http://assistant-cloud-default-head-svc.chat.svc:8390/decisions"
+    server = next(line for line in found["haproxy.cfg"].splitlines() if "assistant-cloud-default-serve-svc" in line)
+    assert "server s assistant-cloud-default-serve-svc.chat.svc.cluster.local:8000 " in server
+    assert " maxconn 6 " in server, "a third of 16 slots, rounded up"
+    assert " init-addr last,libc,none" in server, "a pool that is not there yet keeps no gateway from starting"
+
+
+def pods(found: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Spec of each pod by name, with the autoscaler that KubeRay adds to a head."""
+    specs = {"gateway": found["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]}
+    for (kind, name), one in found.items():
+        if kind == "RayService":
+            cluster = one["spec"]["rayClusterConfig"]
+            head = cluster["headGroupSpec"]["template"]["spec"]
+            sidecar = {"name": "autoscaler", **cluster["autoscalerOptions"]}
+            specs[f"{name} head"] = {**head, "containers": [*head["containers"], sidecar]}
+            specs[f"{name} worker"] = cluster["workerGroupSpecs"][0]["template"]["spec"]
+    return specs
+
+
+def test_every_container_keeps_to_the_restricted_standard():
+    for name, pod in pods(objects()).items():
+        assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}, name
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert not context["allowPrivilegeEscalation"], name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert context["runAsNonRoot"], name
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
+
+
+def test_the_gateway_writes_nowhere_and_has_no_token():
+    pod = pods(objects())["gateway"]
+    assert pod["automountServiceAccountToken"] is False
+    assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in pod["containers"])
+
+
+def test_every_container_has_the_requests_and_limits_that_a_quota_asks_for():
+    for name, pod in pods(objects()).items():
+        for container in pod["containers"]:
+            for kind in ("requests", "limits"):
+                assert set(container["resources"][kind]) >= {"cpu", "memory"}, f"{name} {container['name']}"
+            requests, limits = (container["resources"][kind]["cpu"] for kind in ("requests", "limits"))
+            assert cores(limits) >= cores(requests), f"{name} {container['name']}"
+
+
+def test_cpu_limits_may_be_left_out_and_may_not_be_below_the_requests():
+    pod = pods(objects(KubeSettings(head_cpu_limit="", worker_cpu_limit="")))["assistant-cloud-default worker"]
+    assert "cpu" not in pod["containers"][0]["resources"]["limits"]
+    with pytest.raises(ValueError, match=r"TIERSERVE_WORKER_CPU_LIMIT.*TIERSERVE_WORKER_CPU="):
+        KubeSettings(worker_cpu="8", worker_cpu_limit="4000m")
+    with pytest.raises(ValueError, match="not a CPU quantity"):
+        KubeSettings(worker_cpu_limit="four")
+
+
+@pytest.mark.parametrize("change", [{"replicas": {"min": 2, "max": 9}}, {"replicas": {"min": 1, "headroom": 0.5}}])
+def test_bounds_change_nothing_for_which_kuberay_makes_a_new_cluster(change):
+    def heavy(one: dict[str, Any]) -> dict[str, Any]:
+        cluster: dict[str, Any] = one["spec"]["rayClusterConfig"]
+        for group in cluster["workerGroupSpecs"]:
+            group.pop("replicas")  # KubeRay looks at it only when it makes the cluster
+        return cluster
+
+    name = ("RayService", "assistant-cloud-default")
+    assert heavy(objects()[name]) == heavy(objects(cloud=change)[name])
+
+
+def test_the_same_resource_is_always_rendered_to_the_same_text():
+    assert json.dumps([*objects().values()]) == json.dumps([*objects().values()])
+
+
+@given(
+    st.from_regex(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True), st.from_regex(r"[a-z0-9]{1,81}", fullmatch=True)
+)
+def test_names_are_short_enough_and_tell_two_long_ones_apart(service, part):
+    name = child_name(service, part, 47)
+    assert len(name) <= 47
+    assert name == child_name(service, part, 47)
+    if len(f"{service}-{part}") > 47:
+        assert name != child_name(service, f"{part}x", 47)
+
+
+def test_pods_of_ray_keep_the_name_that_kuberay_gives_them():
+    """The Service of the active head selects by it (seen on a real cluster: none of its heads was found)."""
+    clusters = [o["spec"]["rayClusterConfig"] for (kind, _), o in objects().items() if kind == "RayService"]
+    assert len(clusters) == 3
+    for cluster in clusters:
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            labels = group["template"]["metadata"]["labels"]
+            assert "app.kubernetes.io/name" not in labels
+            assert labels["tierserve.io/deployment"]
+
+
+def test_with_a_secret_the_gateway_speaks_tls_and_without_one_it_does_not():
+    def of(gateway: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+        gaid = parse({**EXAMPLE, "metadata": METADATA, "spec": {**EXAMPLE["spec"], "gateway": gateway}})
+        found = kube_objects(gaid, place(gaid), KubeSettings())
+        return {(one["kind"], one["metadata"]["name"]): one for one in found}
+
+    plain, secret = of({}), of({"tls": {"secretName": "cert"}})
+    for found, scheme, port in ((plain, "HTTP", 80), (secret, "HTTPS", 443)):
+        pod = found["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]
+        assert pod["containers"][0]["readinessProbe"]["httpGet"].get("scheme", "HTTP") == scheme
+        assert found["Service", "assistant-gateway"]["spec"]["ports"][0]["port"] == port
+    text = secret["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
+    assert "bind 0.0.0.0:8080 ssl crt /etc/tierserve-tls/tls.pem alpn h2,http/1.1" in text
+    assert " ssl " not in plain["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
+    volumes = secret["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]["volumes"]
+    assert [v["secret"]["secretName"] for v in volumes if "secret" in v] == ["cert"]
+
+
+def test_a_pool_that_may_grow_starts_a_new_version_before_it_stops_the_old_one_and_a_fixed_one_does_not():
+    found = objects(edge={"replicas": {"min": 2, "max": 2}}, cloud={"replicas": {"min": 1, "max": 4}})
+
+    def surge(pool: str) -> int | None:
+        config = json.loads(found["RayService", f"assistant-{pool}"]["spec"]["serveConfigV2"])
+        percent: int | None = config["applications"][0]["deployments"][0].get("max_surge_percent")
+        return percent
+
+    assert surge("cloud-default") == 20
+    assert surge("edge-default") is None, "there may be no node for one more: it would wait for good"
+
+
+def test_the_state_of_rays_control_is_kept_in_a_redis_where_one_is_given():
+    settings = KubeSettings(gcs_redis_address="redis.ray:6379", gcs_redis_secret="redis")
+    given = objects(settings)["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]
+    secret = {"secretKeyRef": {"name": "redis", "key": "password"}}
+    assert given["gcsFaultToleranceOptions"] == {
+        "redisAddress": "redis.ray:6379",
+        "redisPassword": {"valueFrom": secret},
+    }
+    plain = objects()["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]
+    assert "gcsFaultToleranceOptions" not in plain

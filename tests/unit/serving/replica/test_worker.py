@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+
+import pytest
+
+from tierserve_serving.config import PoolConfig
+from tierserve_serving.engines import Capabilities, Chunk, EngineError, Generation
+from tierserve_serving.engines.emulated import EmulatedEngine
+from tierserve_serving.replica.worker import Worker
+
+
+async def answer(worker: Worker, **fields) -> list[Chunk]:
+    async with aclosing(worker.serve([Generation("a b c", **fields)])) as chunks:
+        return [chunk async for chunk in chunks]
+
+
+def make(config: PoolConfig, **changes) -> Worker:
+    config = config.model_copy(update=changes)
+    return Worker(config, EmulatedEngine.of(config))
+
+
+async def test_waiting_is_counted_apart_from_service(config):
+    worker = make(config, slots=1, max_queue=4)
+    await asyncio.gather(*(answer(worker, max_tokens=24) for _ in range(3)))  # 50 ms each
+    report = worker.report()
+    assert report["completions_total"] == report["arrivals_total"] == 3
+    assert report["service_seconds_total"] == pytest.approx(0.15, abs=0.04)
+    assert report["replica_wait_seconds_total"] == pytest.approx(0.15, abs=0.04)  # 0 + 50 + 100
+    assert report["input_tokens_total"] == 9
+    assert report["output_tokens_total"] == 72
+
+
+async def test_the_emulated_network_is_part_of_the_response_and_not_of_the_service(config):
+    worker = make(config, uplink_s=0.05, downlink_s=0.07)
+    begin = time.perf_counter()
+    (chunk,) = await answer(worker, max_tokens=4)
+    assert chunk.tokens == 4
+    assert time.perf_counter() - begin == pytest.approx(0.13, abs=0.03)
+    assert worker.report()["service_seconds_total"] < 0.03
+    assert worker.report()["replica_wait_seconds_total"] < 0.02
+
+
+async def test_the_slot_is_free_while_the_answer_is_still_on_its_way(config):
+    worker = make(config, downlink_s=0.5)
+    task = asyncio.create_task(answer(worker, max_tokens=1))
+    await asyncio.sleep(0.1)
+    assert worker.report()["completions_total"] == 1
+    assert worker.report()["running"] == 0
+    task.cancel()
+
+
+async def test_giving_up_frees_the_slot_and_is_counted(config):
+    worker = make(config)
+    task = asyncio.create_task(answer(worker, max_tokens=4000))
+    await asyncio.sleep(0.02)
+    assert worker.report()["running"] == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    report = worker.report()
+    assert (report["running"], report["cancelled_total"], report["errors_total"]) == (0, 1, 1)
+
+
+async def test_what_was_asked_beyond_the_bound_is_an_arrival_and_an_error(config):
+    worker = make(config, slots=1, max_queue=0)
+    results = await asyncio.gather(*(answer(worker) for _ in range(3)), return_exceptions=True)
+    assert sum(isinstance(result, list) for result in results) == 1
+    report = worker.report()
+    assert (report["arrivals_total"], report["refused_total"], report["errors_total"]) == (3, 2, 2)
+
+
+class BrokenEngine:
+    capabilities = Capabilities(temperature=False, top_p=False, seed=False)
+
+    async def generate(self, generation):
+        yield Chunk("half", 1)
+        raise ZeroDivisionError("a bug")
+
+
+async def test_an_engine_that_breaks_is_an_error_of_the_engine_and_frees_the_slot(config):
+    worker = Worker(config, BrokenEngine())
+    with pytest.raises(EngineError, match="a bug"):
+        await answer(worker)
+    assert worker.report()["running"] == 0
+    assert worker.report()["errors_total"] == 1
+
+
+async def test_the_retry_after_grows_with_the_queue(config):
+    worker = make(config, slots=1, max_queue=100)
+    worker.stats.completed(2.0, 1, 1)
+    assert worker.retry_after_s() == 2
+    tasks = [asyncio.create_task(answer(worker, max_tokens=1000)) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    assert worker.retry_after_s() == 8
+    for task in tasks:
+        task.cancel()
