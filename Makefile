@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-k8s test-fast check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo test test-fast test-unit test-local test-contract test-k8s check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth cluster demo-k8s cluster-down lock setup clean
 
 help:  ## say what each command does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -14,18 +14,30 @@ demo:  ## the main job: three tiers on this machine, connections grow, p95 stays
 	@$(SETUP) runtime
 	@$(BIN)/python -m tierserve.cli.demo
 
-test:  ## set everything up and run every check and test
+test:  ## set everything up and run every check and test (25 minutes on 2 cores; the first time 40)
 	@$(SETUP) dev --browser
-	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python scripts/prebuild.py
+	@$(MAKE) --no-print-directory check test-unit test-local test-contract test-k8s
 
-test-k8s:  ## a service on real kubelets, from apply to delete (10 minutes on 2 cores, nothing else beside it)
+test-fast:  ## unit and property tests that take no more than moments (2 minutes)
+	@$(SETUP) dev
+	@$(BIN)/python -m pytest tests/unit tests/property -m "not slow" -n auto
+
+test-unit:  ## all unit and property tests, a real language model and simulations among them
+	@$(SETUP) dev
+	@$(BIN)/python -m pytest tests/unit tests/property -n auto --dist worksteal
+
+test-local:  ## real HAProxy, Ray Serve, Chromium and whole services on this machine
+	@$(SETUP) dev --browser
+	@$(BIN)/python -m pytest tests/component tests/faults tests/browser tests/e2e/local
+
+test-contract:  ## the chart with real helm, the CRD and the operator with a real kube-apiserver and KubeRay
+	@$(SETUP) dev
+	@$(BIN)/python -m pytest tests/chart tests/contract
+
+test-k8s:  ## a service on real kubelets, from apply to delete (nothing else beside it)
 	@$(SETUP) dev
 	@$(BIN)/python -m pytest tests/e2e/kubernetes
-
-test-fast:  ## the tests that start no cluster (a minute)
-	@$(SETUP) dev
-	@$(BIN)/python -m pytest -m "not slow"
 
 check:  ## ruff, mypy, import-linter, and whether the generated CRD and reference are fresh
 	@$(SETUP) dev

@@ -75,7 +75,7 @@ def ensure() -> Binaries:
         if given and (found := _in(Path(given))):
             return found
     folder = cache_dir()
-    with _only_one(folder):
+    with locked(folder):
         for program in PROGRAMS:
             if not (folder / program.name).exists():
                 _build(program, folder)
@@ -128,7 +128,7 @@ def promtool() -> Path:
         return Path(found or kept)
     if not shutil.which("apt-get"):
         sys.exit("promtool: not on PATH\n    install Prometheus with the packages of your distribution")
-    with _only_one(cache_dir()), tempfile.TemporaryDirectory() as folder:
+    with locked(cache_dir()), tempfile.TemporaryDirectory() as folder:
         for command in (["apt-get", "update", "-q"], ["apt-get", "download", "-q", "prometheus"]):
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         package = next(Path(folder).glob("prometheus_*.deb"), None)
@@ -160,7 +160,7 @@ def kuberay_config() -> Path:
 
 def _built(program: Program) -> Path:
     folder = cache_dir()
-    with _only_one(folder):
+    with locked(folder):
         if not (folder / program.name).exists():
             _build(program, folder)
     return folder / program.name
@@ -184,8 +184,8 @@ def _in(folder: Path) -> Binaries | None:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Two test runs at once build once."""
+def locked(folder: Path) -> Iterator[None]:
+    """Two processes at once build once: the second waits, and finds what it needs."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -207,8 +207,8 @@ def table(learn_reserve: bool, seeds: int) -> str:
 def page(seeds: int) -> str:
     return f"""# A wrong profile, with and without calibration
 
-`python -m bench.autoscaling.calibration --write` made this page, in virtual time: {seeds} runs of {SECONDS / 60:.0f} minutes for
-each row, the same requests for all rows.
+Made by `python -m bench.autoscaling.calibration --write`, in virtual time: {seeds} runs of {SECONDS / 60:.0f} minutes
+for each row, the same requests for all rows.
 
 Replicas are the batches of the emulated engine: {SLOTS} slots, T({SLOTS}) = {FULL_S:.2f} s. The target is
 {TARGET_S:.2f} s at 95%, a start takes {STARTUP_S:.0f} s. The load rises from that of one replica to that of

@@ -1,6 +1,6 @@
 """What the operator costs: CPU of a pass without change, its memory, and the time until all services are made.
 
-    python -m bench.kubernetes.operator_load                 100 services, about two minutes on 2 cores (without the build)
+    python -m bench.kubernetes.operator_load                 100 services, two minutes on 2 cores (without the build)
     python -m bench.kubernetes.operator_load --services 1000
 
 A real kube-apiserver and etcd with KubeRay's CRDs, no kubelet; the operator is a process of its own. First the time

@@ -1,4 +1,4 @@
-"""The pool of bench/prediction/measure.py in virtual time: the emulated engine's own batches behind one queue, nothing else.
+"""The pool of bench/prediction/measure.py in virtual time: the emulated engine's batches behind one queue.
 
 Given the arrivals and lengths that the real pool was asked with, it tells what these would have taken without a
 machine: the luck of the draw is the same on both sides. Given very many, it tells what formulas are to be measured by.

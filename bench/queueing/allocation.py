@@ -24,7 +24,8 @@ import numpy as np
 
 from tierserve.api import GenAIDeployment, parse
 from tierserve.plan.allocation.candidates import Group, groups_of
-from tierserve.plan.allocation.types import Allocation, find
+from tierserve.plan.allocation.optimum import find
+from tierserve.plan.allocation.types import Allocation
 
 BOUND_MS = 50.0
 

@@ -1,4 +1,4 @@
-"""Queueing mathematics beside its peers: `make bench`, or python -m bench.queueing.measure [--out out/bench-queueing.json].
+"""Queueing mathematics beside its peers: `make bench`, or python -m bench.queueing.measure [--out FILE.json].
 
 Shows the medians of one Erlang C and of one staffing for loads up to a million erlangs, beside the plain recursion for
 Erlang B (in Python, as most calculators have it) and pyworkforce, and the error of each against 50-digit arithmetic.

@@ -1,4 +1,6 @@
-"""Deployments planned per second and core: part of `make bench`, or python -m bench.queueing.plans_per_second [--count 2000].
+"""Deployments planned per second and core: part of `make bench`.
+
+    python -m bench.queueing.plans_per_second [--count 2000]
 
 A deployment planned: for one with step times, slots, token sizes, target, percentile and rate of its own, no two alike,
 the least replicas that keep the objective, with the mean and the percentile of the response time. Pools have 4 to 1,000

@@ -1,6 +1,6 @@
 """Every formula of tierserve.queueing beside what it stands for: `make bench-truth`, or python -m bench.queueing.truth.
 
-Shows each setting (bench/queueing/truth_rows.py), then the worst of each formula beside the bound that its docstring states, and
+Shows each setting (truth_rows.py), then the worst of each formula beside the bound that its docstring states, and
 ends with status 1 if one is broken. The same seeds each time; a minute.
 """
 

@@ -78,7 +78,7 @@ def page(result: LoadResult, wanted: list[tuple[float, int]], seconds: float, fl
     floor = "not within three minutes" if floor_s is None else f"after {floor_s:.0f} s"
     return f"""# Constant load
 
-Made by `python -m bench.serving.constant_load` on {machine()}: Poisson arrivals at {RATE:g} requests/s for {seconds:.0f} s,
+Made by `make bench-constant` on {machine()}: Poisson arrivals at {RATE:g} requests/s for {seconds:.0f} s,
 emulated engine, 8 slots, about 1 s of service, p95 <= {TARGET_S * 1e3:.0f} ms.
 
 | | |

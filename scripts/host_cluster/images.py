@@ -80,7 +80,11 @@ class Builder:
 
 def ensure(buildah: Path, containerd: Path, ctr: Path) -> None:
     """Build what is not built yet, and bring the store of images up to date with it."""
-    builder = Builder(buildah)
+    with kube_binaries.locked(paths.cache() / "containers"):
+        _ensure(Builder(buildah), containerd, ctr)
+
+
+def _ensure(builder: Builder, containerd: Path, ctr: Path) -> None:
     ids = {
         PAUSE: _program(builder, PAUSE, kube_binaries.pause(), "/pause"),
         KUBERAY: _program(builder, KUBERAY, kube_binaries.kuberay_operator(), "/manager"),

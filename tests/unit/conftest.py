@@ -1,31 +1,69 @@
-"""The truths of bench/ as fixtures: exact chains, and every formula's settings with the errors it states."""
+"""Fixtures of all unit tests: exact chains and formulas of bench/, and an event loop whose clock is virtual."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-import sys
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from types import ModuleType
+from typing import Any, TypeVar
 
 import pytest
-
-_BENCH = str(Path(__file__).parents[2] / "bench")
-
-
-def _of_bench(name: str) -> ModuleType:
-    sys.path.insert(0, _BENCH)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(_BENCH)
 
 
 @pytest.fixture(scope="session")
 def chains() -> ModuleType:
-    return _of_bench("chains")
+    return importlib.import_module("bench.queueing.chains")
 
 
 @pytest.fixture(scope="session")
 def stated() -> ModuleType:
     """`stated.rows_of` has the settings, `stated.broken` says which errors are not as stated."""
-    return _of_bench("queueing_truth")
+    return importlib.import_module("bench.queueing.truth")
+
+
+T = TypeVar("T")
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Its clock jumps to the next timer: what takes how long is exact, however busy the machine is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self._poll = self._selector.select
+        self._selector.select = self._select
+
+    def _select(self, timeout: float | None = None) -> Any:
+        self.now += timeout or 0.0
+        return self._poll(timeout and 0.0)
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def in_virtual_time() -> Callable[[Coroutine[Any, Any, T]], T]:
+    """Runs a coroutine to its end on such a loop."""
+
+    def run(work: Coroutine[Any, Any, T]) -> T:
+        loop = VirtualLoop()
+        try:
+            return loop.run_until_complete(work)
+        finally:
+            loop.close()
+
+    return run
+
+
+class VirtualPolicy(asyncio.DefaultEventLoopPolicy):
+    """Makes such loops."""
+
+    def new_event_loop(self) -> VirtualLoop:
+        return VirtualLoop()
+
+
+@pytest.fixture(scope="session")
+def virtual_time() -> VirtualPolicy:
+    """For modules whose tests all run in virtual time: `event_loop_policy` returns it."""
+    return VirtualPolicy()

@@ -71,7 +71,7 @@ class Replica:
 
 @serve.deployment(name="autoscaling", autoscaling_config={"min_replicas": 0, "max_replicas": 1})
 class AutoscalingSettings:
-    """Carries the settings of the pool's policy in its `user_config` (policy_settings); it never has a replica."""
+    """Carries the policy's settings in its `user_config` (policy_runtime/settings.py); it never has a replica."""
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take any: Serve requires the method where there is a `user_config`."""

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from tierserve.autoscale.decide import Settings
-from tierserve_serving import policy_settings
 from tierserve_serving.policy_runtime import decisions as policy_decisions
 from tierserve_serving.policy_runtime import handover as policy_handover
+from tierserve_serving.policy_runtime import settings as policy_settings
 from tierserve_serving.policy_runtime.runner import Outlets, PolicyRunner
 
 

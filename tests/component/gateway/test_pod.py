@@ -97,6 +97,48 @@ def served_name(port: int) -> str:
     return str(name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
+@pytest.mark.parametrize(
+    ("policy", "host", "code", "location"),
+    [
+        ("redirect", "chat.example", 308, "https://chat.example/v1/completions?a=b"),
+        ("redirect", "chat.example:8080", 308, "https://chat.example/v1/completions?a=b"),
+        ("redirect", "[::1]:8080", 308, "https://[::1]/v1/completions?a=b"),
+        ("refuse", "chat.example", 403, None),
+    ],
+)
+def test_beside_tls_plain_http_is_redirected_or_refused(
+    tmp_path: Path, policy: str, host: str, code: int, location: str | None
+) -> None:
+    pem, config = tmp_path / "tls.pem", tmp_path / "haproxy.cfg"
+    certificate(pem, "first")
+    pool = GatewayPool("edge-default", "edge", "127.0.0.1", free_port(), models=("mid",))
+    spec = GatewaySpec(
+        service="assistant", port=free_port(), pools=(pool,), classes=(GatewayClass("chat", ("edge",)),),
+        default_class="chat", admin_socket=str(tmp_path / "admin.sock"), tls_certificate=str(pem),
+        plain_port=free_port(), plain_http=policy,
+    )  # fmt: skip
+    config.write_text(render_haproxy(spec))
+    command = [
+        sys.executable,
+        "-m",
+        "tierserve_serving.gateway.entrypoint",
+        "--config",
+        str(config),
+        "--run",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen([*command, "--linger", "0"])
+    try:
+        until(lambda: served_name(spec.port) == "first", "the gateway serves TLS")
+        url = f"http://127.0.0.1:{spec.plain_port}/v1/completions?a=b"
+        reply = httpx.post(url, headers={"Host": host}, json={}, trust_env=False)
+        assert (reply.status_code, reply.headers.get("location")) == (code, location)
+        if code == 403:
+            assert reply.json()["error"]["code"] == "https_required"
+    finally:
+        end(process)
+
+
 def test_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:
     run, pem, config = tmp_path / "run", tmp_path / "tls.pem", tmp_path / "haproxy.cfg"
     run.mkdir()

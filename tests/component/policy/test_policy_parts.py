@@ -20,10 +20,10 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 from tierserve.autoscale.decide import Observation, Settings, State, decide
 from tierserve.autoscale.types import Calibrated, StepCounts
 from tierserve.runtime.local.ports import free_port
-from tierserve_serving import policy_settings
 from tierserve_serving.policy import ErlangPolicy
 from tierserve_serving.policy_runtime import demand as policy_demand
 from tierserve_serving.policy_runtime import handover as policy_handover
+from tierserve_serving.policy_runtime import settings as policy_settings
 from tierserve_serving.policy_runtime.context import observation
 from tierserve_serving.policy_runtime.decisions import _GAUGES, DecisionBoard, _calibration, as_json, board
 from tierserve_serving.policy_runtime.demand import DemandPoller

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tierserve.api import GenAIDeployment, parse
 from tierserve.api.v1alpha1.traffic import KINDS_ALLOWED
-from tierserve.plan.allocation.types import find
+from tierserve.plan.allocation.optimum import find
 
 FEW = settings(max_examples=25, deadline=None)
 RATES = st.floats(0.1, 120.0)

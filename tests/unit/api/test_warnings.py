@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tierserve.api import parse, unused_fields
+from tierserve.api import parse
 from tierserve.api.schema.definition import at, schema
-from tierserve.api.warnings import UNUSED
+from tierserve.api.warnings import UNUSED, unused_fields
 
 HEAD = {"apiVersion": "serving.tierserve.io/v1alpha1", "kind": "GenAIDeployment", "metadata": {"name": "assistant"}}
 MODEL: dict[str, Any] = {"name": "large", "engine": "emulated"}

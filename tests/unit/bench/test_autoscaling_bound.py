@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +20,6 @@ from tierserve.simulate.run import Result, simulate
 from tierserve.simulate.types import Objective, Pool, Snapshot, Workload
 from tierserve.simulate.workload import Sizes, bursts
 
-BENCH = str(Path(__file__).parents[3] / "bench")
 PROFILE = BatchProfile(alpha=0.0112, beta=1.03e-4, gamma=9.2e-8)
 SHORT = bursts(2.0, 12.0, low_s=120.0, high_s=40.0, length_s=1200.0, sizes=Sizes(1000, 300, 0.5))
 POOL = Pool(PROFILE, 16, 60.0, Objective(ttft_s=5.0), 1000.0, 300.0)
@@ -29,11 +28,7 @@ BEGIN_S = 300.0
 
 @pytest.fixture(scope="module")
 def bound() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(BENCH)
-        import autoscalers_bound
-
-    return autoscalers_bound
+    return importlib.import_module("bench.autoscaling.bound")
 
 
 class Schedule:

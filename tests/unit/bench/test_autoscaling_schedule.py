@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib
 from types import ModuleType
 
 import numpy as np
@@ -12,18 +12,13 @@ from tierserve.queueing import BatchProfile
 from tierserve.simulate.types import Objective, Pool
 from tierserve.simulate.workload import Sizes, steps
 
-BENCH = str(Path(__file__).parents[3] / "bench")
 WORK = steps((1.0, 6.0, 1.0), 200.0, Sizes(1000, 300, 0.5), 1, "up and down")
 POOL = Pool(BatchProfile(alpha=0.0112, beta=1.03e-4, gamma=9.2e-8), 8, 40.0, Objective(ttft_s=5.0), 1000.0, 300.0)
 
 
 @pytest.fixture(scope="module")
 def schedule() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(BENCH)
-        import autoscalers_schedule
-
-    return autoscalers_schedule
+    return importlib.import_module("bench.autoscaling.schedule")
 
 
 def test_a_change_is_of_one_stretch_by_one_replica_and_leaves_one_at_least(schedule: ModuleType) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib
 from types import ModuleType
 
 import numpy as np
@@ -13,7 +13,6 @@ from tierserve.simulate.cluster import Cluster, Setup
 from tierserve.simulate.types import Floats, Objective, Pool, Workload
 from tierserve.simulate.workload import Sizes, bursts
 
-BENCH = str(Path(__file__).parents[3] / "bench")
 PROFILE = BatchProfile(alpha=0.0112, beta=1.03e-4, gamma=9.2e-8)
 TARGET_S = 5.0
 POOL = Pool(PROFILE, 16, 60.0, Objective(ttft_s=TARGET_S), 1000.0, 300.0)
@@ -22,11 +21,7 @@ SECONDS = 600
 
 @pytest.fixture(scope="module")
 def slots() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(BENCH)
-        import autoscalers_slots
-
-    return autoscalers_slots
+    return importlib.import_module("bench.autoscaling.slots")
 
 
 def work_of(seed: int, replicas: int) -> Workload:

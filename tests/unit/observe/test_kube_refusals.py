@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tierserve.api import parse
-from tierserve.observe.kube_refusals import LONGEST, gateway_refusals, is_upgrading, pool_refusals
+from tierserve.observe.kube_refusals import LONGEST, gateway_refusals, is_upgrading, pool_refusals, start_failures
 from tierserve.plan.placement import place
 
 GAID = parse(yaml.safe_load((Path(__file__).parents[3] / "examples" / "assistant.yaml").read_text()))
@@ -96,3 +96,15 @@ def test_a_cluster_beside_one_that_serves_is_an_upgrade() -> None:
     assert not is_upgrading([RAY])
     both = {"pendingServiceStatus": {"rayClusterName": "b"}, "activeServiceStatus": {"rayClusterName": "a"}}
     assert is_upgrading([{**RAY, "status": both}])
+
+
+def test_a_secret_that_is_not_there_is_named_while_the_pod_waits_for_it() -> None:
+    def failures(phase: str) -> list[str]:
+        waiting = {"metadata": {"name": "gateway-1", "labels": {}}, "status": {"phase": phase}}
+        missing = event("Pod", "gateway-1", "FailedMount", 'secret "cert" not found')
+        return start_failures(POOLS, [missing, event("Pod", "other", "FailedMount", "x")], [waiting])
+
+    (text,) = failures("Pending")
+    assert text.startswith("gateway: FailedMount")
+    assert 'secret "cert" not found' in text
+    assert failures("Running") == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from tierserve.api import parse
+from tierserve.api.document import to_document
 from tierserve.observe.kubernetes import observed
 from tierserve.plan.placement import place
 
@@ -59,3 +60,23 @@ def test_several_gateways_are_added_up_and_the_worst_percentile_counts():
 def test_the_gateway_is_alive_when_a_pod_of_it_is_available():
     deployment = {"kind": "Deployment", "metadata": {"name": "assistant-gateway"}, "status": {"availableReplicas": 1}}
     assert seen([deployment]).parts == {"gateway": True}
+
+
+def test_where_tls_is_switched_on_the_gateway_serves_only_when_a_pod_with_tls_is_available():
+    document = to_document(GAID)
+    document["spec"]["gateway"] = {"tls": {"secretName": "cert"}}
+    secured = parse(document)
+
+    def serves(gaid, **status):
+        status = {"observedGeneration": 2, **status}
+        metadata = {"name": "assistant-gateway", "generation": 2}
+        deployment = {"kind": "Deployment", "metadata": metadata, "status": status}
+        return observed(gaid, PLACEMENTS, [deployment], (), now=100.0).parts["gateway"]
+
+    waiting = {"replicas": 3, "updatedReplicas": 1, "availableReplicas": 2}
+    assert not serves(secured, **waiting), "the pod with TLS waits for its Secret; those from before serve port 80"
+    assert serves(GAID, **waiting), "any other roll-out is no outage"
+    assert serves(secured, replicas=3, updatedReplicas=1, availableReplicas=3)
+    assert serves(secured, replicas=2, updatedReplicas=2, availableReplicas=1)
+    assert not serves(secured, observedGeneration=1, replicas=2, updatedReplicas=2, availableReplicas=2)
+    assert not serves(secured)

@@ -14,11 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tierserve.loadgen.errors import LoadError
     from tierserve.loadgen.runner import Progress, run_load
     from tierserve.loadgen.samples import Outcome, Samples
     from tierserve.loadgen.scenario import (
         ClosedLoop,
-        LoadError,
         LoadPlan,
         OpenLoop,
         Replay,

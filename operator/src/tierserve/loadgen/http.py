@@ -11,8 +11,9 @@ from typing import Any
 import aiohttp
 import orjson
 
+from tierserve.loadgen.errors import LoadError
 from tierserve.loadgen.samples import Outcome
-from tierserve.loadgen.scenario import LoadError, Traffic
+from tierserve.loadgen.scenario import Traffic
 
 MODEL_RETRY_S = 0.5
 POOL_HEADER = "X-TierServe-Pool"

@@ -8,7 +8,8 @@ import resource
 import socket
 from urllib.parse import urlsplit
 
-from tierserve.loadgen.scenario import LoadError, LoadPlan
+from tierserve.loadgen.errors import LoadError
+from tierserve.loadgen.scenario import LoadPlan
 
 SPARE_FILES = 128
 """Descriptors left for all else in the process."""

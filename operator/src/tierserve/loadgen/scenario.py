@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tierserve.loadgen.errors import LoadError
+
 if TYPE_CHECKING:
     from tierserve.loadgen.traces import Trace
 
@@ -20,15 +22,6 @@ MAX_SOCKETS = 15_000
 """Most sockets one process opens: under the ephemeral ports of one source address, and under common file limits."""
 
 DEFAULT_PROMPT = "Tell me in one sentence why the sky is blue."
-
-
-class LoadError(ValueError):
-    """A load that cannot be made: what is wrong, and the hint."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ import csv
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tierserve.loadgen.scenario import LoadError
+from tierserve.loadgen.errors import LoadError
+from tierserve.loadgen.trace_files import read_columns
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -58,7 +58,9 @@ class Trace:
             LoadError: the piece starts after the end or holds no request.
         """
         stop_s = self.length_s if length_s is None else min(start_s + length_s, self.length_s)
-        low, high = np.searchsorted(self.times_s, (start_s, stop_s))
+        low = np.searchsorted(self.times_s, start_s)
+        # The last request comes at the very end of the trace and belongs to it.
+        high = np.searchsorted(self.times_s, stop_s, side="right" if stop_s == self.length_s else "left")
         if low >= high:
             raise LoadError(
                 f"trace {self.name} has no request between {start_s:g} s and {stop_s:g} s",
@@ -88,28 +90,37 @@ class Trace:
 
 
 def trace_names() -> tuple[str, ...]:
-    """Names that `load_trace` knows; a path to a CSV file of the same columns works too."""
+    """Names that `load_trace` knows; the path of a file works too."""
     return tuple(_SHIPPED)
 
 
 def load_trace(name: str | Path, *, seed: int = 0) -> Trace:
-    """A shipped trace by name, or a CSV file with the columns of either.
+    """A shipped trace by name, or a file in one of the forms of `trace_files`.
 
-    Columns `TIMESTAMP, ContextTokens, GeneratedTokens` (UTC) or `timestamp_ms, input_length, output_length`. Requests
-    that share one time stamp are spread at random (seeded) over the time to the next stamp.
+    Requests that share one time stamp are spread at random (seeded) over the tick of the recording's clock.
 
     Raises:
-        LoadError: unknown name, unreadable file or columns.
+        LoadError: unknown name, unreadable file, or a wrong cell.
     """
     if str(name) in _SHIPPED:
         file, source = _SHIPPED[str(name)]
-        with resources.files("tierserve.loadgen").joinpath("data", file).open(encoding="utf-8") as lines:
-            return _read(str(name), source, lines, seed)
+        with resources.as_file(resources.files("tierserve.loadgen").joinpath("data", file)) as path:
+            return _read(path, str(name), source, seed)
     path = Path(name)
-    if not path.is_file():
-        raise LoadError(f"no trace {name}", f"shipped are {', '.join(_SHIPPED)}; or give the path of a CSV file")
-    with path.open(encoding="utf-8", newline="") as lines:
-        return _read(path.stem, path.name, lines, seed)
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise LoadError(
+            f"no trace {name} ({reason})", f"shipped are {', '.join(_SHIPPED)}; or give the path of a file"
+        ) from None
+    return _read(path, path.name.split(".")[0] or path.name, path.name, seed)
+
+
+def _read(path: Path, name: str, source: str, seed: int) -> Trace:
+    stamps, inputs, outputs = read_columns(path)
+    spread = _spread(stamps, np.random.default_rng(seed))
+    return Trace(name, source, spread, inputs, outputs, float(spread[-1]))
 
 
 def rate_names() -> tuple[str, ...]:
@@ -134,39 +145,16 @@ def _rate_rows() -> list[list[str]]:
         return list(csv.reader(lines))[1:]
 
 
-def _read(name: str, source: str, lines: IO[str], seed: int) -> Trace:
-    rows = csv.reader(lines)
-    header = next(rows, [])
-    try:
-        times, inputs, outputs = zip(*((row[0], row[1], row[2]) for row in rows if row), strict=True)
-        stamps = _seconds(header[0], times)
-        tokens = np.array(inputs, dtype=np.int64), np.array(outputs, dtype=np.int64)
-    except (ValueError, IndexError, KeyError) as error:
-        raise LoadError(
-            f"trace {name}: {error}",
-            "columns are TIMESTAMP,ContextTokens,GeneratedTokens or timestamp_ms,input_length,output_length",
-        ) from error
-    order = np.argsort(stamps, kind="stable")
-    spread = _spread(stamps[order] - stamps[order[0]], np.random.default_rng(seed))
-    return Trace(name, source, spread, tokens[0][order], tokens[1][order], float(spread[-1]) if spread.size else 0.0)
-
-
-def _seconds(column: str, values: tuple[str, ...]) -> Floats:
-    if column == "TIMESTAMP":
-        return np.array(values, dtype="datetime64[ns]").astype(np.int64) / 1e9
-    if column == "timestamp_ms":
-        return np.array(values, dtype=np.float64) / 1e3
-    raise KeyError(f"unknown first column {column!r}")
-
-
 def _spread(stamps: Floats, rng: np.random.Generator) -> Floats:
-    """Each batch of equal stamps as uniform order statistics over the time to the next stamp (Poisson in between)."""
-    unique, batch, counts = np.unique(stamps, return_inverse=True, return_counts=True)
+    """Each batch of equal stamps as uniform order statistics over the clock's tick (Poisson in between).
+
+    The tick is the least distance of two stamps: 3 s for Mooncake, 1 s for BurstGPT.
+    """
+    unique, counts = np.unique(stamps, return_counts=True)
     if unique.size < 2 or counts.max() == 1:
         return stamps
-    gaps = np.diff(unique)
-    room = np.append(gaps, np.median(gaps)) * (counts > 1)
-    return np.sort(stamps + rng.random(stamps.size) * room[batch])
+    shared = np.repeat(counts > 1, counts)
+    return np.sort(stamps + rng.random(stamps.size) * np.diff(unique).min() * shared)
 
 
 def _scaled(tokens: Ints, scale: float, most: int | None) -> Ints:

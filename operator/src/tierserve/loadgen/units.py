@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tierserve.loadgen.scenario import LoadError, OpenLoop
+from tierserve.loadgen.errors import LoadError
+from tierserve.loadgen.scenario import OpenLoop
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")

@@ -18,6 +18,9 @@ LONGEST = 400
 
 _SERVICE_STATUSES = ("activeServiceStatus", "pendingServiceStatus")
 
+POD_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
+"""Why a pod that has a node does not start; its status says only ContainerCreating."""
+
 Objects = Iterable[Mapping[str, Any]]
 
 
@@ -61,6 +64,28 @@ def pool_refusals(
     return [text for _, text in last.values()]
 
 
+def start_failures(placements: Sequence[Placement], events: Objects, pods: Objects) -> list[str]:
+    """What keeps the kubelet from starting pods: a Secret that is not there, a volume, the network."""
+    names = {(p.tier, p.site): p.pool for p in placements}
+    pending = {
+        pod["metadata"]["name"]: names.get(_place(pod), "gateway")
+        for pod in pods
+        if (pod.get("status") or {}).get("phase") == "Pending" and not pod["metadata"].get("deletionTimestamp")
+    }
+    last: dict[str, str] = {}
+    for event in events:
+        regarding, reason = event.get("involvedObject") or {}, str(event.get("reason"))
+        if regarding.get("kind") == "Pod" and regarding.get("name") in pending and reason in POD_EVENTS:
+            where = pending[regarding["name"]]
+            last[where] = f"{where}: {reason}: {event.get('message', '')}"[:LONGEST]
+    return list(last.values())
+
+
+def _place(pod: Mapping[str, Any]) -> tuple[str, str]:
+    labels = pod["metadata"].get("labels") or {}
+    return labels.get(TIER, ""), labels.get(SITE, "")
+
+
 def _owners(
     gaid: GenAIDeployment, placements: Sequence[Placement], children: Objects
 ) -> dict[tuple[str | None, str | None], str]:
@@ -81,8 +106,6 @@ def _newest(placements: Sequence[Placement], pods: Objects) -> dict[str, str]:
     names = {(p.tier, p.site): p.pool for p in placements}
     newest: dict[str, str] = {}
     for pod in pods:
-        labels = pod["metadata"].get("labels") or {}
-        pool = names.get((labels.get(TIER, ""), labels.get(SITE, "")))
-        if pool:
+        if pool := names.get(_place(pod)):
             newest[pool] = max(newest.get(pool, ""), pod["metadata"]["creationTimestamp"])
     return newest

@@ -43,8 +43,22 @@ def observed(
         p.pool: _pool(p, by_name.get(("RayService", ray_service_name(gaid.name, p))), agents, now) for p in placements
     }
     gateway = by_name.get(("Deployment", gateway_name(gaid.name)), {})
-    parts = {"gateway": bool((gateway.get("status") or {}).get("availableReplicas"))}
+    parts = {"gateway": _gateway_serves(gaid, gateway)}
     return Observed(now, endpoint(gaid), pools, parts, tuple(problems))
+
+
+def _gateway_serves(gaid: GenAIDeployment, deployment: Mapping[str, Any]) -> bool:
+    """Whether a pod of the gateway is available; where TLS is switched on, one of those that serve it.
+
+    While TLS is switched on, pods without it go on; without the Secret they do so for ever.
+    """
+    status = deployment.get("status") or {}
+    available, replicas, updated = (int(status.get(f"{n}eplicas") or 0) for n in ("availableR", "r", "updatedR"))
+    if not (gaid.spec.gateway.tls and gaid.spec.gateway.tls.secret_name):
+        return available > 0
+    is_current = (status.get("observedGeneration") or 0) >= (deployment["metadata"].get("generation") or 0)
+    before = replicas - updated  # pods of older templates: with maxUnavailable 0 they stay until the new are available
+    return is_current and available > before
 
 
 def _pool(

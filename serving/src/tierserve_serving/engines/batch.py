@@ -1,7 +1,7 @@
 """A batch in virtual time: every request slows as the batch fills and speeds up as it empties.
 
-`tierserve.queueing.batching.profile` gives the times of n equal requests. Here requests differ, and each adds its own share to
-the steps of the others: with (i_k, o_k) the tokens of request k, the steps of request j take
+`tierserve.queueing.batching.profile` gives the times of n equal requests. Here requests differ, and each adds its own
+share to the steps of the others: with (i_k, o_k) the tokens of request k, the steps of request j take
 
     it_j = alpha + sum_{k != j} [beta (i_k + o_k) / (o_k + 1) + gamma (i_k + o_k / 2)]
 

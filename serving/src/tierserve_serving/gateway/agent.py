@@ -55,16 +55,20 @@ class Agent:
         self.port = config.port
         self._windows: dict[str, Window] = {}
         self._started = time.time()
-        self._name()
+        self._configure()
 
     @property
     def name(self) -> str:
         """What tells this gateway from others in front of the same pools; in a pod the host's name is the pod's."""
         return f"{socket.gethostname()}:{self.port}"
 
-    def _name(self) -> None:
+    def _configure(self) -> None:
+        """Take over the pools and classes of the configuration, and forget those that are gone."""
         self._tiers = {p.name: p.tier for p in self.config.pools}
         self._classes = {c.name for c in self.config.classes}
+        self._windows = {name: window for name, window in self._windows.items() if name in {*self._tiers, "-"}}
+        self.offered.configure(self.config)
+        self.metrics.configure(self.config.pools)
 
     def reload(self) -> None:
         """Reads the file again; a bad one is reported and the old one kept. Addresses change only with a restart."""
@@ -75,8 +79,7 @@ class Agent:
         except (OSError, ValidationError) as error:
             log.error("%s: %s; going on with the old configuration", self.path, error)
             return
-        self.offered.configure(self.config)
-        self._name()
+        self._configure()
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """Serves and polls until cancelled."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from tierserve_serving.gateway.access_log import RequestRecord
@@ -58,11 +60,25 @@ class GatewayMetrics:
         self._slots = self._gauge("slots", "Requests that one replica holds at once.")
         self._up = self._gauge("up", "1 if requests are sent to the pool, or held for it while it sleeps.")
         self._decision_age = self._gauge("decision_age_seconds", "Age of the last decision known for the pool.")
+        self._by_pool = (
+            self._duration, self._queue, self._requests, self._retries, self._aborted, self._offered, self._in_flight,
+            self._queued, self._limit, self._slots, self._up, self._decision_age,
+        )  # fmt: skip
+        self._known: set[tuple[str, str]] = set()
         self._offered_seen: dict[str, float] = {}
         self._malformed_seen = 0
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"tierserve_gateway_{name}", text, ("pool", "tier"), registry=self.registry)
+
+    def configure(self, pools: Iterable[AgentPool]) -> None:
+        """Removes every series of a pool that is no longer there, else an alert would fire for it."""
+        current = {(pool.name, pool.tier) for pool in pools}
+        for name, tier in self._known - current:
+            for metric in self._by_pool:
+                metric.remove_by_labels({"pool": name, "tier": tier})
+            self._offered_seen.pop(name, None)
+        self._known = current
 
     def record(self, record: RequestRecord, tier: str) -> None:
         """Counts one request that has ended."""
@@ -83,7 +99,10 @@ class GatewayMetrics:
         labels = (pool.name, pool.tier)
         self._slots.labels(*labels).set(pool.slots)
         self._up.labels(*labels).set(state is not None and (state.up or state.start_s > 0))
-        if state is not None:
+        if state is None:  # missing is not zero, nor what it was before
+            for gauge in (self._in_flight, self._queued, self._limit):
+                gauge.remove(*labels)
+        else:
             self._in_flight.labels(*labels).set(state.in_flight)
             self._queued.labels(*labels).set(state.queued)
             self._limit.labels(*labels).set(0 if state.drained else state.max_in_flight)

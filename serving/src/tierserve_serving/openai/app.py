@@ -1,7 +1,7 @@
 """OpenAI's API as a bare ASGI application.
 
 No framework: two processor cores answer hundreds of requests a second together with the proxies in front, and routing,
-dependency injection and response models would cost more of them than the work itself. bench/serving/replica.py measures it.
+dependency injection and response models would cost more of them than the work itself (bench/serving/replica.py).
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -13,6 +12,11 @@ from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines import Chunk, Engine, EngineError, Generation, PromptError
 from tierserve_serving.replica.slots import QueueFullError, Slots
 from tierserve_serving.replica.stats import ReplicaStats
+
+
+def _now() -> float:
+    """Seconds by the clock of the event loop, the one that its timers go by."""
+    return asyncio.get_running_loop().time()
 
 
 class Worker:
@@ -50,7 +54,7 @@ class Worker:
         return delayed(chunks, self.config.downlink_s) if self.config.downlink_s > 0.0 else chunks
 
     async def _counted(self, generations: Sequence[Generation], gateway_wait_s: float) -> AsyncGenerator[Chunk, None]:
-        begin = time.perf_counter()
+        begin = _now()
         self.stats.arrived(gateway_wait_s)
         complete = False
         try:
@@ -77,20 +81,20 @@ class Worker:
     async def _enter(self) -> None:
         if self.config.uplink_s > 0.0:
             await asyncio.sleep(self.config.uplink_s)
-        asked = time.perf_counter()
+        asked = _now()
         await self.slots.acquire()
-        self.stats.replica_wait_seconds_total += time.perf_counter() - asked
+        self.stats.replica_wait_seconds_total += _now() - asked
 
     async def _run(self, generations: Sequence[Generation], begin: float) -> AsyncGenerator[Chunk, None]:
         """Yield from the engine. The slot is given back before the last chunk goes out: its reader may be slow."""
-        start = time.perf_counter()
+        start = _now()
         tokens = 0
         ends: list[Chunk] = []
         try:
             async with aclosing(self._choices(generations)) as chunks:
                 async for chunk in chunks:
                     if generations[0].streamed and not tokens and chunk.tokens:
-                        self.stats.first_token(time.perf_counter() - begin)
+                        self.stats.first_token(_now() - begin)
                     tokens += chunk.tokens
                     if chunk.finish is not None:
                         ends.append(chunk)
@@ -101,7 +105,7 @@ class Worker:
             self.slots.release()
         if len(ends) == len(generations):
             input_tokens = sum(end.input_tokens for end in ends)
-            self.stats.completed(time.perf_counter() - start, input_tokens, tokens, [end.timing for end in ends])
+            self.stats.completed(_now() - start, input_tokens, tokens, [end.timing for end in ends])
             yield ends[-1]
 
     async def _choices(self, generations: Sequence[Generation]) -> AsyncGenerator[Chunk, None]:

@@ -6,9 +6,11 @@ import math
 
 import pytest
 
+from tierserve.plan.allocation.best import best_allocation
 from tierserve.plan.allocation.candidates import groups_of
+from tierserve.plan.allocation.optimum import find
 from tierserve.plan.allocation.program import _tangents
-from tierserve.plan.allocation.types import Allocation, best_allocation, find
+from tierserve.plan.allocation.types import Allocation
 from tierserve.queueing.batching.birth_death import batch_queue
 from tierserve.queueing.batching.response import batch_response
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tierserve.plan.allocation.best import best_allocation
+from tierserve.plan.allocation.optimum import find
 from tierserve.plan.allocation.relaxation import soft_bounds
-from tierserve.plan.allocation.types import Infeasible, best_allocation, find
+from tierserve.plan.allocation.types import Infeasible
 
 
 def refused(gaid, rate, **more):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tierserve.plan.allocation.closed_loop import at_rate, best_for
-from tierserve.plan.allocation.types import Allocation, Infeasible, find
+from tierserve.plan.allocation.optimum import find
+from tierserve.plan.allocation.types import Allocation, Infeasible
 from tierserve.plan.capacity import Demand
 
 

@@ -10,7 +10,8 @@ import pytest
 from tierserve.api import load
 from tierserve.plan.allocation.baseline import InOrder, beside, in_order
 from tierserve.plan.allocation.closed_loop import best_for
-from tierserve.plan.allocation.types import Allocation, find
+from tierserve.plan.allocation.optimum import find
+from tierserve.plan.allocation.types import Allocation
 from tierserve.plan.capacity import Demand, make_plan
 from tierserve.plan.placement import PlacementError
 

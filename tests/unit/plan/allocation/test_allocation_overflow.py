@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tierserve.plan.allocation.candidates import groups_of
+from tierserve.plan.allocation.optimum import find
 from tierserve.plan.allocation.overflow import derate, split, wilkinson
-from tierserve.plan.allocation.types import find
 from tierserve.queueing.erlang import erlang_b
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bench.queueing.allocation import service
 
 from tierserve.api import GenAIDeployment
 from tierserve.plan.allocation import program as allocation_milp
 from tierserve.plan.allocation.candidates import Group, groups_of
+from tierserve.plan.allocation.optimum import overflow_of
 from tierserve.plan.allocation.program import Overflow, programme
 from tierserve.plan.allocation.solver import GAP, Solution, _asks_more, _outdone, solve
-from tierserve.plan.allocation.types import overflow_of
 
-BENCH = Path(__file__).parents[4] / "bench"
 DEMANDS = [float(rate) for rate in np.geomspace(1.0, 1500.0, 30)]  # those of bench/queueing/allocation.py
 _ROWS = 1e-6
 KINDS = ["cost", "energy", "carbon", "latency"]
@@ -57,9 +56,6 @@ def same(found: Solution | None, plain: float | None) -> bool:
 
 @pytest.mark.parametrize("part", range(3))
 def test_thirty_demands_of_twenty_sites_have_the_values_of_the_plain_programme(monkeypatch, part):
-    monkeypatch.syspath_prepend(str(BENCH))
-    from allocation import service
-
     gaid, plain = service(), Plain(monkeypatch, keep_middle=True)
     groups = groups_of(gaid)
     for rate in DEMANDS[part::3]:

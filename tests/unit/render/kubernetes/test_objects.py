@@ -188,22 +188,30 @@ def test_pods_of_ray_keep_the_name_that_kuberay_gives_them():
             assert labels["tierserve.io/deployment"]
 
 
-def test_with_a_secret_the_gateway_speaks_tls_and_without_one_it_does_not():
-    def of(gateway: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-        gaid = parse({**EXAMPLE, "metadata": METADATA, "spec": {**EXAMPLE["spec"], "gateway": gateway}})
-        found = kube_objects(gaid, place(gaid), KubeSettings())
-        return {(one["kind"], one["metadata"]["name"]): one for one in found}
+def with_gateway(gateway: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    gaid = parse({**EXAMPLE, "metadata": METADATA, "spec": {**EXAMPLE["spec"], "gateway": gateway}})
+    found = kube_objects(gaid, place(gaid), KubeSettings())
+    return {(one["kind"], one["metadata"]["name"]): one for one in found}
 
-    plain, secret = of({}), of({"tls": {"secretName": "cert"}})
-    for found, scheme, port in ((plain, "HTTP", 80), (secret, "HTTPS", 443)):
-        pod = found["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]
-        assert pod["containers"][0]["readinessProbe"]["httpGet"].get("scheme", "HTTP") == scheme
-        assert found["Service", "assistant-gateway"]["spec"]["ports"][0]["port"] == port
-    text = secret["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
-    assert "bind 0.0.0.0:8080 ssl crt /etc/tierserve-tls/tls.pem alpn h2,http/1.1" in text
-    assert " ssl " not in plain["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
+
+def test_with_a_secret_the_gateway_serves_tls_and_its_probes_ask_for_it():
+    plain, secret = with_gateway({}), with_gateway({"tls": {"secretName": "cert"}})
+    for found, scheme, port in ((plain, "HTTP", "http"), (secret, "HTTPS", "https")):
+        probe = found["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
+        assert (probe["httpGet"].get("scheme", "HTTP"), probe["httpGet"]["port"]) == (scheme, port)
     volumes = secret["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]["volumes"]
     assert [v["secret"]["secretName"] for v in volumes if "secret" in v] == ["cert"]
+
+
+def test_while_tls_is_switched_on_port_80_goes_on_in_the_pods_that_have_no_certificate_yet():
+    plain, secret = with_gateway({}), with_gateway({"tls": {"secretName": "cert"}})
+    ports = {p["name"]: (p["port"], p["targetPort"]) for p in secret["Service", "assistant-gateway"]["spec"]["ports"]}
+    assert ports == {"http": (80, "http"), "https": (443, "https")}, "by name: 443 leads to no pod without TLS"
+    before, after = (found["ConfigMap", "assistant-gateway"]["data"] for found in (plain, secret))
+    assert after["haproxy.cfg"] == before["haproxy.cfg"], "pods from before find their file as it was"
+    assert "ssl crt /etc/tierserve-tls/tls.pem" in after["haproxy-tls.cfg"]
+    command = secret["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert "/etc/tierserve/haproxy-tls.cfg" in command
 
 
 def test_a_pool_that_may_grow_starts_a_new_version_before_it_stops_the_old_one_and_a_fixed_one_does_not():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,10 @@ from pydantic import ValidationError
 from tierserve_serving.gateway import haproxy as binary
 from tierserve_serving.gateway.access_log import RequestRecord, parse_line
 from tierserve_serving.gateway.admin import PoolState, parse_stat, parse_table
-from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool
+from tierserve_serving.gateway.agent import Agent
+from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool, load_config
 from tierserve_serving.gateway.limits import Decisions, commands
+from tierserve_serving.gateway.metrics import GatewayMetrics
 from tierserve_serving.gateway.percentiles import KEPT, Window
 
 RAW = {
@@ -220,3 +223,48 @@ def test_an_old_binary_on_path_is_refused(monkeypatch, tmp_path):
         binary.find_haproxy()
     old.write_text("#!/bin/sh\necho 'HAProxy version 2.6.12 2023'\n")
     assert binary.find_haproxy() == old
+
+
+def series(agent: Agent) -> dict[str, set[str]]:
+    """Names of the sample families that each pool has a sample of."""
+    found: dict[str, set[str]] = {}
+    for family in agent.metrics.registry.collect():
+        for sample in family.samples:
+            found.setdefault(sample.labels.get("pool", ""), set()).add(family.name)
+    return found
+
+
+async def test_the_series_of_a_removed_pool_are_removed_with_it(tmp_path):
+    def config(*names: str) -> Path:
+        pools = [{"name": f"{name}-a", "tier": name, "slots": 2, "models": ["m"]} for name in names]
+        path = tmp_path / "agent.json"
+        classes = [{"name": "chat", "tiers": list(names)}]
+        body = {"service": "s", "port": 0, "admin_socket": str(tmp_path / "none"), "pools": pools, "classes": classes}
+        path.write_text(json.dumps(body))
+        return path
+
+    agent = Agent(load_config(config("edge", "cloud")), tmp_path / "agent.json")
+    await agent.poll_gateway()
+    agent.metrics.record(RECORD, "edge")
+    assert {"edge-a", "cloud-a"} <= series(agent).keys()
+    assert "tierserve_gateway_up" in series(agent)["edge-a"]
+    config("cloud")
+    agent.reload()
+    await agent.poll_gateway()
+    assert series(agent).keys() - {""} == {"cloud-a"}
+    config("edge", "cloud")
+    agent.reload()
+    await agent.poll_gateway()
+    assert "edge-a" in series(agent), "it may come back"
+
+
+def test_figures_of_a_pool_that_haproxy_does_not_report_are_missing_and_not_as_before():
+    metrics, pool = GatewayMetrics(), AgentPool(name="edge-a", tier="edge", slots=2)
+    metrics.configure([pool])
+    labels = {"pool": "edge-a", "tier": "edge"}
+    metrics.look(pool, PoolState(3, 1, 4, up=True, drained=False, total=9), 0.0, None)
+    assert metrics.registry.get_sample_value("tierserve_gateway_in_flight", labels) == 3
+    metrics.look(pool, None, 0.0, None)
+    for name in ("in_flight", "queued", "max_in_flight"):
+        assert metrics.registry.get_sample_value(f"tierserve_gateway_{name}", labels) is None, name
+    assert metrics.registry.get_sample_value("tierserve_gateway_up", labels) == 0

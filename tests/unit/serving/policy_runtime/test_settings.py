@@ -12,7 +12,7 @@ from tierserve.autoscale.decide import State
 from tierserve_serving.policy import ErlangPolicy
 from tierserve_serving.policy_runtime import runner as policy_runner
 from tierserve_serving.policy_runtime.runner import Outlets, PolicyRunner
-from tierserve_serving.policy_settings import SettingsReader, settings
+from tierserve_serving.policy_runtime.settings import SettingsReader, settings
 
 VALUES = {"response_target_s": 2.0, "percentile": 90.0, "headroom": 0.25, "startup_s": 40.0, "surge": True}
 

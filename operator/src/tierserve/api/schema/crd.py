@@ -1,4 +1,4 @@
-"""Writes or checks the CustomResourceDefinition: ``python -m tierserve.api.schema.crd --write FILE`` or ``--check FILE``."""
+"""Writes or checks the CustomResourceDefinition: ``python -m tierserve.api.schema.crd --write|--check FILE``."""
 
 from __future__ import annotations
 

@@ -60,6 +60,10 @@ class Tls(Part):
     """Encryption between clients and gateway, and between gateway and tiers."""
 
     secret_name: Name | None = Field(None, description="Secret of type kubernetes.io/tls.")
+    plain_http: Literal["redirect", "refuse"] = Field(
+        "redirect",
+        description="What a gateway that serves TLS answers to plain HTTP: 308 to the same address with https, or 403.",
+    )
     mutual: bool = Field(True, description="Whether gateway and tiers authenticate each other.")
 
 

@@ -54,7 +54,7 @@ def load(
         str | None, typer.Option(help="Open loop: requests per second; steps 5,10,20 or a ramp 1..50")
     ] = None,
     trace: Annotated[
-        str | None, typer.Option(help="Replay azure-code, mooncake-conversation or a CSV file of such columns")
+        str | None, typer.Option(help="Replay azure-code, mooncake-conversation or a file (docs/load.md)")
     ] = None,
     duration: Annotated[str, typer.Option(help="Length of each step")] = "20s",
     warmup: Annotated[str | None, typer.Option(help="First part of each step that is not judged [40% of it]")] = None,

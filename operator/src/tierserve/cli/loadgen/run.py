@@ -17,11 +17,11 @@ from rich.table import Table
 
 from tierserve.cli.errors import UserError
 from tierserve.cli.loadgen.command import Options
+from tierserve.loadgen.errors import LoadError
 from tierserve.loadgen.runner import Progress, run_load
 from tierserve.loadgen.scenario import (
     DEFAULT_PROMPT,
     ClosedLoop,
-    LoadError,
     LoadPlan,
     Step,
     Traffic,

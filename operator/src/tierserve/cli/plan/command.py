@@ -46,7 +46,7 @@ def plan(
     ] = False,
     trace: Annotated[
         str | None,
-        typer.Option(help="What a trace needs: azure-code, mooncake-conversation or a CSV file of such columns"),
+        typer.Option(help="What a trace needs: azure-code, mooncake-conversation or a file (docs/load.md)"),
     ] = None,
     copies: Annotated[int | None, typer.Option(help="Trace: each request as so many, within 5 s [1]")] = None,
     tier: Annotated[str | None, typer.Option(help="Trace: the tier that gets it \\[the first that may]")] = None,

@@ -21,7 +21,7 @@ from tierserve.cli.plan.command import console, write
 from tierserve.cli.plan.confirm import Simulated, number
 from tierserve.cli.plan.table import estimated, fitted, ms, rate_of
 from tierserve.cli.simulate.inputs import recorded
-from tierserve.loadgen.scenario import LoadError
+from tierserve.loadgen.errors import LoadError
 from tierserve.plan.placement import Placement, place
 from tierserve.plan.trace.replay import (
     CLOSE_WINDOWS,
@@ -73,8 +73,6 @@ def plan_trace(
         work = recorded(trace, copies)
     except LoadError as error:
         raise UserError(f"--trace: {error.message}", error.hint) from error
-    if not work.length_s > 0.0:
-        raise UserError(f"--trace {trace}: it ends when it begins", "give one of two requests at least")
     way = plan_confirm.way_to(work, confirm)
     with _told_after(PATIENCE_S, f"{len(work):,} requests of {work.name} are replayed"):
         requests = requests_of(work.times_s, work.input_tokens, work.output_tokens, work.length_s)

@@ -42,7 +42,7 @@ def simulate(
     *,
     pool: Annotated[str | None, typer.Option(help="Simulate this tier-site alone \\[all, behind one gateway]")] = None,
     trace: Annotated[
-        str | None, typer.Option(help="azure-code, mooncake-conversation or a CSV file of such columns")
+        str | None, typer.Option(help="azure-code, mooncake-conversation or a file (docs/load.md)")
     ] = None,
     rate: Annotated[
         str | None, typer.Option(help="In place of a trace: requests per second, one after the other, e.g. 5,20,10")

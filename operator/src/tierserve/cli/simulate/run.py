@@ -16,7 +16,7 @@ from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.plan.command import console, read
 from tierserve.cli.simulate import inputs
 from tierserve.cli.simulate.command import Options
-from tierserve.loadgen.scenario import LoadError
+from tierserve.loadgen.errors import LoadError
 from tierserve.plan.placement import Placement, place
 from tierserve.simulate.engine.jit import NumbaMissingError
 from tierserve.simulate.policies.base import Rule

@@ -16,17 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
+from tierserve.plan.allocation.best import best_allocation
 from tierserve.plan.allocation.candidates import Group, groups_of
+from tierserve.plan.allocation.optimum import find, pool_share, summed
 from tierserve.plan.allocation.relaxation import advise
-from tierserve.plan.allocation.types import (
-    Allocation,
-    Infeasible,
-    PoolShare,
-    best_allocation,
-    find,
-    pool_share,
-    summed,
-)
+from tierserve.plan.allocation.types import Allocation, Infeasible, PoolShare
 from tierserve.plan.capacity import Demand
 from tierserve.queueing.batching.response import batch_response
 from tierserve.queueing.closed import fixed_point

@@ -22,8 +22,9 @@ from tierserve.api.units import BitRate, Duration, Mass, Power
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
 from tierserve.api.v1alpha1.objective import Caps
 from tierserve.plan.allocation.candidates import groups_of
+from tierserve.plan.allocation.optimum import find
 from tierserve.plan.allocation.program import caps_of
-from tierserve.plan.allocation.types import CAP_NAMES, Change, Infeasible, find
+from tierserve.plan.allocation.types import CAP_NAMES, Change, Infeasible
 
 _MOST_REPLICAS = 100_000  # what the file allows
 _TARGET_STEP, _DOWNLINK_STEP, _FACTOR_STEP, _CAP_STEP = 1.05, 1.01, 1.1, 1.001

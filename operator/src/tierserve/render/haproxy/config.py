@@ -39,7 +39,15 @@ def render_haproxy(spec: GatewaySpec) -> str:
             port that does not exist; the message names the field and the value.
     """
     check_spec(spec)
-    sections = [_global(spec), _defaults(spec), *_resolvers(spec), _table(), *_metrics(spec), _frontend(spec)]
+    sections = [
+        _global(spec),
+        _defaults(spec),
+        *_resolvers(spec),
+        _table(),
+        *_metrics(spec),
+        *_plain(spec),
+        _frontend(spec),
+    ]
     sections += sleep_sections(spec)
     sections += [_backend(spec, pool) for pool in spec.pools]
     return "\n\n".join("\n".join(s) for s in sections) + "\n"
@@ -131,6 +139,19 @@ def _metrics(spec: GatewaySpec) -> list[list[str]]:
         "http-request return status 404 content-type text/plain string 'see /metrics'",
     ]
     return [_section("frontend metrics", lines)]
+
+
+def _plain(spec: GatewaySpec) -> list[list[str]]:
+    """The port of plain HTTP beside TLS."""
+    if spec.tls_certificate is None or spec.plain_port is None:
+        return []
+    # The port of plain HTTP may stand in the Host header; that of https is another. 308 keeps method and body.
+    host = r"%[req.hdr(host),regsub(:[0-9]+\$,)]"
+    answer = {
+        "redirect": f'http-request redirect code 308 location "https://{host}%[pathq]"',
+        "refuse": reply(403, "this service is served over https only", "https_required", "if TRUE"),
+    }
+    return [_section("frontend plain", [f"bind {spec.bind}:{spec.plain_port}", answer[spec.plain_http]])]
 
 
 def _frontend(spec: GatewaySpec) -> list[str]:

@@ -82,6 +82,8 @@ class GatewaySpec:
         retries: how often a request that got no answer is sent again.
         max_connections: None lets HAProxy derive it from the limit of open files.
         tls_certificate: path of a PEM file with certificate and key; None serves plain HTTP.
+        plain_port: port on which plain HTTP is redirected to https, or refused; None where nothing listens beside TLS.
+        plain_http: `redirect` or `refuse`.
         drain_timeout_s: how long a process may finish its streams after a reload.
         resolve: pools' hosts are names to be resolved as long as the gateway runs, by the servers of /etc/resolv.conf;
             one that is not known yet does not keep it from starting.
@@ -112,6 +114,8 @@ class GatewaySpec:
     threads: int = 1
     max_connections: int | None = None
     tls_certificate: str | None = None
+    plain_port: int | None = None
+    plain_http: str = "redirect"
     health_interval_s: float = 2.0
     resolve: bool = False
     states_file: str | None = None

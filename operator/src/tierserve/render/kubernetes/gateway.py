@@ -28,6 +28,7 @@ from tierserve.render.kubernetes.settings import (
     DECISIONS_PORT,
     HAPROXY_METRICS_PORT,
     HTTP_PORT,
+    HTTPS_PORT,
     LOG_PORT,
     POD_SECURITY,
     SERVE_PORT,
@@ -36,6 +37,7 @@ from tierserve.render.kubernetes.settings import (
 
 CONFIG, RUN, TLS = "/etc/tierserve", "/run/tierserve", "/etc/tierserve-tls"
 CERTIFICATE = f"{TLS}/tls.pem"
+PLAIN = "haproxy.cfg"
 LINGER_S = 5
 RETRIES = 3
 """A pool is a Service with several pods behind it: one that goes or comes is met by chance, twice in a row too."""
@@ -98,14 +100,24 @@ def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Kube
     spec = gateway_spec(gaid, placements, at)
     share = settings.gateway_replicas
     pools = tuple(replace(p, max_in_flight=-(-p.max_in_flight // share)) for p in spec.pools)
-    certificate = CERTIFICATE if _secret(gaid) else None
     return replace(
         spec,
         pools=pools,
-        tls_certificate=certificate,
         retries=RETRIES,
         states_file=f"{RUN}/servers.state",
     )
+
+
+def _with_tls(gaid: GenAIDeployment, spec: GatewaySpec) -> GatewaySpec:
+    tls = gaid.spec.gateway.tls
+    plain_http = tls.plain_http if tls else "redirect"
+    return replace(spec, port=HTTPS_PORT, tls_certificate=CERTIFICATE, plain_port=HTTP_PORT, plain_http=plain_http)
+
+
+def _config_file(gaid: GenAIDeployment) -> str:
+    """Name of HAProxy's file. Pods with and without TLS have one each: while TLS is switched on, those without a
+    certificate go on with the file that they can load, as long as it takes until the others serve."""
+    return "haproxy-tls.cfg" if _secret(gaid) else PLAIN
 
 
 def _config(gaid: GenAIDeployment, placements: Sequence[Placement], settings: KubeSettings) -> Object:
@@ -115,7 +127,9 @@ def _config(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Ku
         spec, placements, decisions,
         listen="0.0.0.0", port=AGENT_PORT, gateways=settings.gateway_replicas,  # noqa: S104 (in a pod)
     )  # fmt: skip
-    files = {"haproxy.cfg": render_haproxy(spec), "agent.json": json.dumps(agent, sort_keys=True, indent=1)}
+    files = {PLAIN: render_haproxy(spec), "agent.json": json.dumps(agent, sort_keys=True, indent=1)}
+    if _secret(gaid):
+        files[_config_file(gaid)] = render_haproxy(_with_tls(gaid, spec))
     return kube_object(gaid, "v1", "ConfigMap", gateway_name(gaid.name), _labels(gaid), data=files)
 
 
@@ -172,22 +186,24 @@ def _haproxy(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
         "-m",
         "tierserve_serving.gateway.entrypoint",
         "--config",
-        f"{CONFIG}/haproxy.cfg",
+        f"{CONFIG}/{_config_file(gaid)}",
         "--run",
         RUN,
     ]
     probe: dict[str, Any] = {"path": "/healthz", "port": "http"}
+    ports = [
+        {"name": "http", "containerPort": HTTP_PORT},
+        {"name": "metrics", "containerPort": HAPROXY_METRICS_PORT},
+    ]
     container = _container("haproxy", settings, [*command, "--linger", str(LINGER_S)])
     if _secret(gaid):
-        probe["scheme"] = "HTTPS"
+        probe |= {"port": "https", "scheme": "HTTPS"}
+        ports.append({"name": "https", "containerPort": HTTPS_PORT})
         container["command"] += ["--follow", CERTIFICATE]
         container["volumeMounts"].append({"name": "tls", "mountPath": TLS, "readOnly": True})
     return {
         **container,
-        "ports": [
-            {"name": "http", "containerPort": HTTP_PORT},
-            {"name": "metrics", "containerPort": HAPROXY_METRICS_PORT},
-        ],
+        "ports": ports,
         "resources": {"requests": {"cpu": "200m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
         # Ready when it can take requests: with every tier down it still says so to clients, in their words.
         "readinessProbe": {"httpGet": probe, "periodSeconds": 2},
@@ -220,12 +236,12 @@ def _container(name: str, settings: KubeSettings, command: list[str]) -> dict[st
 
 
 def _service(gaid: GenAIDeployment) -> Object:
-    name, number = ("https", 443) if _secret(gaid) else ("http", 80)
-    port = {"name": name, "port": number, "targetPort": "http", "protocol": "TCP"}
+    # Ports by name: port 443 leads to none but pods that have it, and port 80 goes on meanwhile.
+    numbers = {"http": 80, **({"https": 443} if _secret(gaid) else {})}
     spec = {
         "type": "ClusterIP",
         "selector": _selector(gaid),
-        "ports": [port],
+        "ports": [{"name": n, "port": p, "targetPort": n, "protocol": "TCP"} for n, p in numbers.items()],
     }
     return kube_object(gaid, "v1", "Service", gateway_name(gaid.name), _labels(gaid), spec=spec)
 

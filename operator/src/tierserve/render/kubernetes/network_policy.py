@@ -16,6 +16,7 @@ from tierserve.render.kubernetes.settings import (
     DASHBOARD_PORT,
     HAPROXY_METRICS_PORT,
     HTTP_PORT,
+    HTTPS_PORT,
     RAY_METRICS_PORT,
     SERVE_PORT,
 )
@@ -58,7 +59,7 @@ def _tier_rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
 def _gateway_rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
     own = {"podSelector": {"matchLabels": {DEPLOYMENT: gaid.name}}}
     return [
-        {"ports": _ports(HTTP_PORT, HAPROXY_METRICS_PORT)},
+        {"ports": _ports(HTTP_PORT, HTTPS_PORT, HAPROXY_METRICS_PORT)},
         {"from": [own, _OPERATOR, _PROMETHEUS], "ports": _ports(AGENT_PORT)},
     ]
 

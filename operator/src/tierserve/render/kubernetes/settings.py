@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 HTTP_PORT = 8080
+HTTPS_PORT = 8443
 AGENT_PORT = 8391
 HAPROXY_METRICS_PORT = 8405
 LOG_PORT = 5140

@@ -15,7 +15,7 @@ from typing import Any
 
 from tierserve.api import GenAIDeployment
 from tierserve.observe.agents import AgentReader
-from tierserve.observe.kube_refusals import gateway_refusals, is_upgrading, pool_refusals
+from tierserve.observe.kube_refusals import gateway_refusals, is_upgrading, pool_refusals, start_failures
 from tierserve.observe.kubernetes import observed
 from tierserve.observe.pod_failures import pod_problems
 from tierserve.plan.placement import Placement
@@ -146,7 +146,8 @@ class KubeRuntime:
             self.cluster.children("v1", "Pod", namespace, gaid.name), self.cluster.warnings(namespace)
         )
         refusals = pool_refusals(gaid, placements, children, events or (), pods)
-        return [*refusals, *pod_problems(gaid, pods, placements, self.clock())]
+        failures = start_failures(placements, events or (), pods)
+        return [*refusals, *failures, *pod_problems(gaid, pods, placements, self.clock())]
 
     async def _children(self, gaid: GenAIDeployment) -> Sequence[Object]:
         """RayServices and Deployments as the watches saw them, or as they are where a watch shows less than was made.

@@ -44,9 +44,8 @@ def test_services_of_many_seconds_do_not_move_the_target_at_a_constant_load(seed
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "bench"))
-    return importlib.import_module("growth")
+def bench() -> ModuleType:
+    return importlib.import_module("bench.growth.measure")
 
 
 def test_the_small_benchmark_writes_the_page_with_p95_by_decade_the_oracle_and_the_time_of_a_decision(
