@@ -170,7 +170,7 @@ def _autoscaling(service: str, placement: Placement, target: ServeTarget) -> dic
     # Serve's own delays are off: when to follow load up and down is the policy's business.
     return {
         "min_replicas": placement.min_replicas,
-        "max_replicas": max(placement.max_replicas, 1),
+        "max_replicas": placement.max_replicas,
         "upscale_delay_s": 0,
         "downscale_delay_s": 0,
         "metrics_interval_s": METRICS_INTERVAL_S,
