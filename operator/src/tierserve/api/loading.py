@@ -2,45 +2,127 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import codecs
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tierserve.api.errors import Problem, ValidationFailed
 from tierserve.api.v1alpha1.deployment import KIND, GenAIDeployment
 from tierserve.api.yaml_source import documents, line_of
 
+# What an API server takes in one request.
+MAX_BYTES = 3 * 2**20
+# UTF-16 is what PowerShell's `>` writes; UTF-32 first, since its mark begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One GenAIDeployment of a file: the value, or all that is wrong with it.
+
+    Attributes:
+        name: metadata.name as it is written; empty when there is none.
+        lines: line (from 1) of each field path.
+    """
+
+    name: str
+    gaid: GenAIDeployment | None
+    problems: tuple[Problem, ...]
+    lines: Mapping[str, int]
+
+    def placed(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+        """Problems with the lines of their fields."""
+        return tuple(replace(problem, line=line_of(problem.path, dict(self.lines))) for problem in problems)
+
 
 def load(source: Path | str) -> GenAIDeployment:
-    """Read a file (a path, or a text with a line break) and validate it; raises ValidationFailed or OSError."""
-    gaid, problems = examined(text_of(source))
-    if gaid is None:
-        raise ValidationFailed(problems)
-    return gaid
+    """Read a file (a path, or a text with a line break) and validate its one GenAIDeployment.
+
+    Raises:
+        ValidationFailed: it is not valid.
+        OSError: it cannot be read.
+    """
+    return load_text(text_of(source))
+
+
+def load_text(text: str) -> GenAIDeployment:
+    """The one GenAIDeployment in a text; raises ValidationFailed when it is not valid, or not one."""
+    every = examine(text)
+    if len(every) != 1:
+        names = ", ".join(one.name or "one without a name" for one in every)
+        hint = "keep one of them in the file; other kinds may stay"
+        raise ValidationFailed([Problem("", f"has {len(every)} of kind {KIND}: {names}", hint)])
+    if every[0].gaid is None:
+        raise ValidationFailed(every[0].problems)
+    return every[0].gaid
 
 
 def text_of(source: Path | str) -> str:
-    """The text itself, or the text of the file that `source` names."""
+    """The text itself, or the text of the file that `source` names; raises ValidationFailed or OSError."""
     if isinstance(source, str) and "\n" in source:
         return source
+    with Path(source).open("rb") as stream:
+        return text_in(stream)
+
+
+def text_in(stream: BinaryIO) -> str:
+    """The text of a stream, in UTF-8 or with a byte order mark; raises ValidationFailed."""
+    content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        message = f"is larger than {MAX_BYTES // 2**20} MiB, the most that an API server takes"
+        raise ValidationFailed([Problem("", message, "give a YAML file")])
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
-        return Path(source).read_text(encoding="utf-8")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValidationFailed([Problem("", "is not text in UTF-8", "give a YAML file")]) from error
+        line = content.count(b"\n", 0, error.start) + 1
+        hint = "give a YAML file, saved as UTF-8"
+        raise ValidationFailed([Problem("", f"is not text in {encoding.upper()}", hint, line=line)]) from error
 
 
-def examined(text: str) -> tuple[GenAIDeployment | None, list[Problem]]:
-    """The one document in a text, validated, with the line of each problem.
+def examine(text: str) -> list[Examined]:
+    """Every GenAIDeployment in a text: other kinds beside it are left alone, and a List is opened.
 
-    Raises ValidationFailed for what is not YAML.
+    Raises:
+        ValidationFailed: it is not YAML, or there is no GenAIDeployment.
     """
-    found = documents(text)
-    if len(found) != 1:
-        hint = f"give one {KIND} in a file"
-        return None, [Problem("", f"has {len(found)} documents", hint)]
-    document, lines = found[0]
+    whole = [one for document, lines in documents(text) for one in _listed(document, lines)]
+    chosen = [one for one in whole if _kind(one[0]) == KIND]
+    if not chosen and len(whole) != 1:
+        kinds = ", ".join(dict.fromkeys(_kind(document) or "no kind" for document, _ in whole))
+        message = f"has no {KIND}, but {kinds}" if whole else "is empty"
+        raise ValidationFailed([Problem("", message, f"give a file with a {KIND}")])
+    return [_examined(document, lines) for document, lines in chosen or whole]
+
+
+def _examined(document: Any, lines: dict[str, int]) -> Examined:
     gaid, problems = _validated(document)
-    return gaid, [replace(problem, line=line_of(problem.path, lines)) for problem in problems]
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    name = str(metadata.get("name") or "") if isinstance(metadata, Mapping) else ""
+    found = Examined(name, gaid, (), lines)
+    return replace(found, problems=found.placed(problems))
+
+
+def _kind(document: Any) -> str:
+    return str(document.get("kind") or "") if isinstance(document, Mapping) else ""
+
+
+def _listed(document: Any, lines: dict[str, int]) -> Iterator[tuple[Any, dict[str, int]]]:
+    """The objects of a List, as `kubectl get -o yaml` writes it; else the document itself."""
+    if not _kind(document).endswith("List") or not isinstance(document.get("items"), list):
+        yield document, lines
+        return
+    for number, item in enumerate(document["items"]):
+        start = f"items[{number}]"
+        inside = {path.removeprefix(start): line for path, line in lines.items() if path.startswith(start)}
+        yield item, {path.removeprefix("."): line for path, line in inside.items()}
 
 
 def parse(document: Any) -> GenAIDeployment:

@@ -1,43 +1,67 @@
-"""YAML as Kubernetes' tools read it, with the line of each field."""
+"""YAML as kubectl reads it, with the line of each field; what JSON cannot hold is refused with its line.
+
+The nodes of a document are checked before any value is made of them: aliases cost nothing in a node graph, so a file
+of 500 bytes that stands for 400 million values is found by counting.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from tierserve.api.errors import Problem, ValidationFailed
 
+# etcd keeps objects of up to 1.5 MB; one of so many values is near that, and takes PyYAML about 5 s.
+MAX_VALUES = 50_000
+# The schema is 10 levels deep, as is most of Kubernetes; it bounds the recursion of everything that reads a document.
+MAX_DEPTH = 100
+_TAG = "tag:yaml.org,2002:"
+_MERGE = f"{_TAG}merge"
+_NUMBERS = {f"{_TAG}int", f"{_TAG}float"}
+_SCALARS = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "merge", "value")}
+_COLLECTIONS = {f"{_TAG}map", f"{_TAG}seq"}
+
 
 class Loader(yaml.SafeLoader):
-    """PyYAML without dates and base-60 numbers, with 1e9 as a number, and with an error for a key given twice."""
+    """PyYAML without dates and base-60 numbers, with 1e9 as a number, and with a bound on the nodes it composes."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that is there twice."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                mark = key.start_mark.line + 1
-                problem = Problem(key.value, "is there twice in one mapping", "leave one out", line=mark)
-                raise ValidationFailed([problem])
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._composed = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose the next node, within the bounds; an anchor may be given anew, as in YAML 1.2 and for kubectl."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        self._composed += 1
+        self._depth += 1
+        if self._composed > MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_VALUES:,} values", problem_mark=event.start_mark)
+        if self._depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_DEPTH} levels", problem_mark=event.start_mark)
+        if not isinstance(event, yaml.AliasEvent):
+            self.anchors.pop(event.anchor, None)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
-_DROPPED = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float", "tag:yaml.org,2002:int"}
+_DROPPED = {f"{_TAG}timestamp", f"{_TAG}float", f"{_TAG}int"}
 Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in pairs if tag not in _DROPPED]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
+    f"{_TAG}int",
     re.compile(r"^(?:[-+]?0b[0-1_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+)$"),
     list("-+0123456789"),
 )
 Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    f"{_TAG}float",
     re.compile(
         r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
     ),
@@ -46,16 +70,163 @@ Loader.add_implicit_resolver(
 
 
 def documents(text: str) -> list[tuple[Any, dict[str, int]]]:
-    """Each document with the line (from 1) of each field path; raises ValidationFailed for what is not YAML."""
+    """Each document that is not empty, with the line (from 1) of each field path.
+
+    Raises:
+        ValidationFailed: it is not YAML, or holds what JSON, and so an API server, cannot: a key that is no text or
+            is there twice, an alias inside its own anchor, NaN, tags; or it is too large or too deep.
+    """
     try:
-        nodes = [node for node in yaml.compose_all(text, Loader) if node is not None]
-        values = [value for value in yaml.load_all(text, Loader) if value is not None]
+        return list(_documents(text))
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise ValidationFailed([Problem("", f"is not YAML: {error.problem}", "fix the line", line=line)]) from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValidationFailed([Problem("", f"is not YAML: {error}", "fix the file")]) from error
-    return [(value, dict(_lines(node, ""))) for value, node in zip(values, nodes, strict=False)]
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else None
+        message = "; ".join(filter(None, (error.context, error.problem)))
+        raise ValidationFailed([Problem("", f"is not YAML: {message}", _hint(text, line), line=line)]) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problem = Problem(
+            "", f"is not text: holds the character U+{error.character:04X}", "give a YAML file", line=line
+        )
+        raise ValidationFailed([problem]) from error
+
+
+def _documents(text: str) -> Iterator[tuple[Any, dict[str, int]]]:
+    loader = Loader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            if node is None or node.tag == f"{_TAG}null":
+                continue
+            _Normalised(loader, text).visit(node, "")
+            yield loader.construct_document(node), dict(_lines(node, ""))
+    finally:
+        loader.dispose()
+
+
+def _hint(text: str, line: int | None) -> str:
+    """What to do about a line that is not YAML."""
+    lines = text.splitlines()
+    words = lines[line - 1] if line and line <= len(lines) else ""
+    if "{{" in words or "{%" in words:
+        return "render the template first, e.g. helm template CHART | tierserve validate -"
+    if "\t" in words:
+        return "indent with spaces: YAML takes no tabs"
+    return "correct the line"
+
+
+@dataclass(slots=True)
+class _Normalised:
+    """Checks a graph of nodes and writes its merge keys out, each node once however many aliases lead to it."""
+
+    loader: Loader
+    text: str
+    sizes: dict[int, int] = field(default_factory=dict)  # values that a node stands for, by its id
+    open: set[int] = field(default_factory=set)  # nodes on the way from the root
+
+    def visit(self, node: yaml.Node, path: str) -> int:
+        """How many values the node stands for."""
+        known = self.sizes.get(id(node))
+        if known is not None:
+            return known
+        if id(node) in self.open:
+            raise self._refused(node, path, "contains an alias to itself", "write the value out instead of the alias")
+        if len(self.open) >= MAX_DEPTH:
+            raise self._refused(node, path, "is nested too deeply", f"write at most {MAX_DEPTH} levels")
+        self.open.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            size = self._scalar(node, path)
+        else:
+            if node.tag not in _COLLECTIONS:
+                raise self._refused(node, path, f"has the tag {_shown(node.tag)}, which JSON has not", "leave it out")
+            size = self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._sequence(node, path)
+        self.open.remove(id(node))
+        self.sizes[id(node)] = size
+        return size
+
+    def _sequence(self, node: yaml.Node, path: str) -> int:
+        size = 1
+        for number, child in enumerate(node.value):
+            size = self._add(size, child, f"{path}[{number}]")
+        return size
+
+    def _mapping(self, node: yaml.MappingNode, path: str) -> int:
+        size, first_lines = 1, dict[str, int]()
+        for key, child in node.value:
+            name = self._key(key, path)
+            inner = f"{path}.{name}".lstrip(".")
+            if name in first_lines:
+                message = f"is there twice in one mapping (first in line {first_lines[name]})"
+                raise self._refused(key, inner, message, "leave one out")
+            first_lines[name] = key.start_mark.line + 1
+            size = self._add(size, child, inner)
+        if any(key.tag == _MERGE for key, _ in node.value):
+            self._check_merged(node, path)
+            self.loader.flatten_mapping(node)
+        # A key of the mapping comes after those that were merged in, and so takes their place.
+        node.value = list({key.value: (key, child) for key, child in node.value}.values())
+        return size
+
+    def _add(self, size: int, child: yaml.Node, path: str) -> int:
+        total = size + self.visit(child, path)
+        if total > MAX_VALUES:
+            message = f"stands for more than {MAX_VALUES:,} values"
+            raise self._refused(child, path, message, "use fewer aliases of aliases")
+        return total
+
+    def _key(self, key: yaml.Node, path: str) -> str:
+        """The key as text, as JSON has it: 1 and true are text as they are written."""
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in _SCALARS or key.tag == f"{_TAG}null":
+            line = self.text.splitlines()[key.start_mark.line]
+            hint = _hint(self.text, key.start_mark.line + 1) if "{" in line else "give each key as text"
+            raise self._refused(key, path, "has a key that is not text", hint)
+        if not _is_unicode(key.value):
+            raise self._refused(key, path, "has a key with half of a surrogate pair", "write the character itself")
+        if key.tag != _MERGE:
+            key.tag = f"{_TAG}str"
+        return str(key.value)
+
+    def _check_merged(self, node: yaml.MappingNode, path: str) -> None:
+        for key, child in node.value:
+            merged = child.value if isinstance(child, yaml.SequenceNode) else [child]
+            if key.tag == _MERGE and not all(isinstance(one, yaml.MappingNode) for one in merged):
+                raise self._refused(key, path, "merges what is not a mapping", "give << an alias of a mapping")
+
+    def _scalar(self, node: yaml.ScalarNode, path: str) -> int:
+        if not _is_unicode(node.value):
+            raise self._refused(node, path, "holds half of a surrogate pair", "write the character itself")
+        if node.tag not in _SCALARS:
+            raise self._refused(node, path, f"has the tag {_shown(node.tag)}, which JSON has not", "leave it out")
+        plain = self.loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
+        if node.tag in (_MERGE, f"{_TAG}value"):  # a plain << or = that is a value
+            node.tag = f"{_TAG}str"
+        elif node.tag not in {f"{_TAG}str", plain} and not {plain, node.tag} <= _NUMBERS:
+            raise self._refused(node, path, f"is tagged {_shown(node.tag)} and is {node.value!r}", "leave the tag out")
+        elif node.tag in _NUMBERS and not self._is_number(node):
+            raise self._refused(
+                node, path, f"{node.value[:40]} is not a number that JSON can hold", "give a finite one"
+            )
+        return 1
+
+    def _is_number(self, node: yaml.ScalarNode) -> bool:
+        try:
+            if node.tag == f"{_TAG}int":
+                return -(2**63) <= self.loader.construct_yaml_int(node) < 2**63
+            return math.isfinite(self.loader.construct_yaml_float(node))
+        except ValueError:
+            return False
+
+    def _refused(self, node: yaml.Node, path: str, message: str, hint: str) -> ValidationFailed:
+        return ValidationFailed([Problem(path, message, hint, line=node.start_mark.line + 1)])
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: the escape \\ud800 alone cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _shown(tag: str) -> str:
+    return f"!!{tag.removeprefix(_TAG)}" if tag.startswith(_TAG) else tag
 
 
 def _lines(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:

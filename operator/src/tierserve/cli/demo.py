@@ -24,6 +24,7 @@ import typer
 from rich.console import Console
 
 from tierserve.cli.errors import UserError
+from tierserve.cli.files import check_writable, finite, read
 from tierserve.loadgen import (
     ClosedLoop,
     LoadError,
@@ -38,6 +39,7 @@ from tierserve.loadgen import (
 from tierserve.loadgen.units import counts
 from tierserve.report import PoolPoint, RunRecord, from_load, headline, write_report
 from tierserve.report.live import LiveView
+from tierserve.runtime.local.resources import available_memory, cpus
 from tierserve.runtime.local.service import LocalService, StartError
 
 EXAMPLE = Path(__file__).resolve().parents[4] / "examples" / "assistant.yaml"
@@ -68,14 +70,19 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 def demo(
     *,
     steps: Annotated[str, typer.Option(help="Connections: a list 1,2,4 or doubling 1..128")] = "1..128",
-    step_seconds: Annotated[float, typer.Option(help="Steady part of each step; a warm-up comes before it")] = 8.0,
-    trace_seconds: Annotated[float, typer.Option(help="Length of the trace's piece; 0 leaves it out")] = 25.0,
+    step_seconds: Annotated[
+        float, typer.Option(min=1.0, callback=finite, help="Steady part of each step; a warm-up comes before it")
+    ] = 8.0,
+    trace_seconds: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="Length of the trace's piece; 0 leaves it out")
+    ] = 25.0,
     file: Annotated[Path, typer.Option(help="The service that is brought up")] = EXAMPLE,
     out: Annotated[Path, typer.Option(help="Folder of page and picture")] = Path("out/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service up at the end")] = False,
 ) -> None:
     """Three tiers on this machine: connections grow, replicas are added, p95 stays flat."""
     began = time.monotonic()
+    check_writable("--out", out / "index.html")
     service = _service(file)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -101,14 +108,12 @@ def _service(file: Path) -> LocalService:
     Raises:
         UserError: no such file, a mistake in it, or the service is up.
     """
-    from tierserve.api import ValidationFailed, load
+    from tierserve.runtime.local.paths import LocalError
 
     try:
-        service = LocalService.named(load(file).name)
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such file", "give --file a GenAIDeployment") from error
-    except ValidationFailed as error:
-        raise UserError(str(error)) from error
+        service = LocalService.named(read(file).name)
+    except LocalError as error:
+        raise UserError(error.message, error.hint, code=1) from error
     if service.is_supervised():
         name = service.paths.name
         raise UserError(f"a service {name} is up already, and the demo would take it down", f"tierserve down {name}")
@@ -117,7 +122,7 @@ def _service(file: Path) -> LocalService:
 
 def _start(service: LocalService, file: Path) -> None:
     from tierserve.plan.placement import PlacementError
-    from tierserve.runtime.local.preflight import PreflightError
+    from tierserve.runtime.local.paths import LocalError
 
     began = time.monotonic()
     console.print(f"[bold]{service.paths.name}[/] from {file.name}: starting (about a minute on 2 cores)")
@@ -127,7 +132,7 @@ def _start(service: LocalService, file: Path) -> None:
 
     try:
         LocalService.up(file, on_progress=say)
-    except PreflightError as error:
+    except LocalError as error:
         raise UserError(error.message, error.hint) from error
     except (PlacementError, StartError) as error:
         raise UserError(str(error), f"the logs are in {service.paths.logs}") from error
@@ -255,8 +260,8 @@ class _Run:
             self.idle_share = used if self.idle_share is None else min(self.idle_share, used)
             expected = self.idle_share + (used - self.idle_share) * wanted / self.asked
             if expected > WHOLE_MACHINE:
-                return f"{self.asked} took {used:.0%} of {os.cpu_count()} cores, and they would take {expected:.0%}"
-        need, free = wanted // 2 * BYTES_PER_CONNECTION + SPARE_BYTES, psutil.virtual_memory().available
+                return f"{self.asked} took {used:.0%} of {cpus():g} cores, and they would take {expected:.0%}"
+        need, free = wanted // 2 * BYTES_PER_CONNECTION + SPARE_BYTES, available_memory()
         if need > free:
             return f"their replicas need about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
         return ""
@@ -271,7 +276,9 @@ class _Run:
             if float(document.get("time", 0.0)) > seen:
                 seen = float(document["time"])
                 self._keep(document)
-            self.busy.append((time.time(), psutil.cpu_percent() / 100))
+            # Of the CPUs that this process may use, which may be fewer than the machine's.
+            share = psutil.cpu_percent() / 100 * (os.cpu_count() or 1) / cpus()
+            self.busy.append((time.time(), share))
             await asyncio.sleep(SAMPLE_EVERY_S / 2)
 
     def _keep(self, document: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -36,9 +37,36 @@ def invalid(file: Path, problems: Iterable[Problem]) -> UserError:
 
 
 def run(app: Callable[[], object], name: str) -> None:
-    """Run a command; a mistake of the user's ends in two lines, not in a traceback."""
+    """Run a command; a mistake of the user's ends in two lines, not in a traceback.
+
+    Exit status: 0 it did what was asked; 1 what was given is not valid, or it failed; 2 it was called wrongly.
+    """
     try:
         app()
     except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(error.code)
+        _end(name, error)
+    except ModuleNotFoundError as error:
+        extra = extra_of(error.name or "")
+        if extra is None:
+            raise
+        _end(name, UserError(f"{error.name} is not installed", f'pip install "tierserve[{extra}]"', code=1))
+
+
+def _end(name: str, error: UserError) -> None:
+    print(f"{name}: {error}", file=sys.stderr)
+    sys.exit(error.code)
+
+
+def extra_of(module: str) -> str | None:
+    """The extra of this package that installs a module; None where none does, and the error is our own."""
+    from importlib.metadata import requires
+
+    top = module.partition(".")[0]
+    extras = []
+    for requirement in requires("tierserve") or ():
+        distribution = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", requirement)
+        if extra and distribution.lower().replace("-", "_") == top.lower():
+            extras.append(extra[1])
+    # Where several have it: what runs a service on this machine, before the operator and the tools of development.
+    return min(extras, key=lambda extra: extra != "serving", default=None)

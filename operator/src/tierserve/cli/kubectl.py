@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
@@ -44,7 +44,7 @@ def status(
     context: Context = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every two seconds until Ctrl-C.")] = False,
-    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+    output: Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="Form of the figures.")] = "table",
 ) -> None:
     """Show tiers, replicas, lambda, rho, predicted and observed p95, and why.
 
@@ -135,7 +135,7 @@ def _kubectl(*arguments: str) -> str:
     if done.returncode:
         words = done.stderr.strip() or f"kubectl ended with {done.returncode}"
         missing = "the server doesn't have a resource type" in words
-        raise UserError(words, INSTALL if missing else "see kubectl get gaid -A")
+        raise UserError(words, INSTALL if missing else "see kubectl get gaid -A", code=1)
     return done.stdout
 
 

@@ -3,54 +3,61 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 import typer
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.text import Text
 
-from tierserve.api import ValidationFailed, hints, load
+from tierserve.api import ValidationFailed, hints
 from tierserve.cli.errors import UserError, invalid
+from tierserve.cli.files import STDIN, Service, finite, parsed
 from tierserve.cli.view import service_view
 
 console = Console()
 
 
 def up(
-    file: Annotated[Path, typer.Argument(help="A GenAIDeployment, the same file that kubectl apply takes.")],
-    port: Annotated[int | None, typer.Option(help="Port of the endpoint; the first free one from 8080 up.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait until every tier serves.")] = 300.0,
+    file: Service,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the endpoint \\[the first free one from 8080 up]"),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, callback=finite, help="Seconds to wait until every tier serves.")
+    ] = 300.0,
 ) -> None:
     """Start a service on this machine, and keep it as the file says: edit the file, and it follows.
 
+    What comes from standard input or a pipe is kept in a file of the service's own; run it again to change it.
+
     Example: tierserve up examples/assistant.yaml
     """
-    from tierserve.runtime.local.preflight import PreflightError
+    from tierserve.runtime.local.paths import LocalError
     from tierserve.runtime.local.service import LocalService, StartError
 
     began = time.monotonic()
 
     def progress(message: str) -> None:
-        console.print(f"  [dim]{time.monotonic() - began:5.1f} s[/]  {message}", highlight=False)
+        console.print(f"  [dim]{time.monotonic() - began:5.1f} s[/]  {escape(message)}", highlight=False)
 
+    text, gaid = parsed(file)
+    piped = None if file != STDIN and file.is_file() else text
     try:
-        service = LocalService.up(file, port=port, on_progress=progress, timeout_s=timeout)
+        service = LocalService.up(file, text=piped, port=port, on_progress=progress, timeout_s=timeout)
     except ValidationFailed as error:
         raise invalid(file, error.problems) from error
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such file", "give the path of a GenAIDeployment") from error
-    except PreflightError as error:
-        raise UserError(error.message, error.hint) from error
+    except LocalError as error:
+        raise UserError(error.message, error.hint, code=1) from error
     except StartError as error:
-        raise UserError(
-            str(error), f"look into {LocalService.named(_name(file)).paths.logs}, then: tierserve down"
-        ) from error
+        logs = LocalService.named(gaid.name).paths.logs
+        raise UserError(str(error), f"look into {logs}, then: tierserve down {gaid.name}", code=1) from error
     name = service.paths.name
-    for warning in hints(load(file)):
-        console.print(f"[yellow]warning[/]  {warning.format()}", highlight=False)
+    for warning in hints(gaid):
+        console.print(f"[yellow]warning[/]  {escape(warning.format())}", highlight=False)
     console.print(f"[bold green]{name} serves at {service.endpoint}/v1[/] after {time.monotonic() - began:.0f} s")
     console.print(
         f"  try     curl {service.endpoint}/v1/chat/completions -H 'Content-Type: application/json' "
@@ -67,7 +74,7 @@ def up(
 def status(
     name: Annotated[str | None, typer.Argument(help="Service; all of this user when left out.")] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every second until Ctrl-C.")] = False,
-    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+    output: Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="Form of the figures.")] = "table",
 ) -> None:
     """Show tiers, replicas, lambda, rho, predicted and observed p95 of the services on this machine.
 
@@ -91,32 +98,44 @@ def down(
 
     Example: tierserve down assistant
     """
-    from tierserve.runtime.local.paths import known_services
-    from tierserve.runtime.local.service import LocalService
-
-    names = [name] if name else known_services()
+    names = _names(name)
     if not names:
         console.print("nothing is up")
         return
     if len(names) > 1:
         raise UserError(f"several services are up: {', '.join(names)}", "name one: tierserve down NAME")
+    from tierserve.runtime.local.service import LocalService
+
     began = time.monotonic()
-    LocalService.named(names[0]).down()
+    try:
+        LocalService.named(names[0]).down()
+    except TimeoutError as error:
+        raise UserError(f"{names[0]}: {error}", "try again, or end these processes by their ids", code=1) from error
     console.print(f"{names[0]} is down after {time.monotonic() - began:.0f} s; nothing is left running")
 
 
-def _name(file: Path) -> str:
-    return load(file).name
+def _names(name: str | None) -> list[str]:
+    """The service of this name, or every one that is known; UserError when there can be none of this name."""
+    from tierserve.runtime.local.paths import LocalError, ServicePaths, known_services
+
+    try:
+        if name is None:
+            return known_services()
+        ServicePaths.of(name)
+    except LocalError as error:
+        raise UserError(error.message, error.hint, code=1) from error
+    return [name]
 
 
 def _documents(name: str | None) -> list[dict[str, Any]]:
-    from tierserve.runtime.local.paths import known_services
+    names = _names(name)
+    if not names:
+        return []
     from tierserve.runtime.local.service import LocalService
 
-    names = known_services() if name is None else [name]
     documents = [LocalService.named(n).status() for n in names]
     if name is not None and not documents[0]:
-        raise UserError(f"no service {name} is up", "start one: tierserve up FILE")
+        raise UserError(f"no service {name} is up", "start one: tierserve up FILE", code=1)
     return [_with_target(d) for d in documents if d]
 
 

@@ -4,64 +4,60 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 import typer
 
-from tierserve.api.advice import hints
 from tierserve.api.errors import Problem, ValidationFailed
-from tierserve.api.loading import examined, text_of
+from tierserve.api.loading import Examined, examine
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
-from tierserve.api.yaml_source import documents, line_of
-from tierserve.cli.errors import UserError
+from tierserve.api.warnings import hints
+from tierserve.cli.files import read_text
 from tierserve.plan.placement import place
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be said about one file."""
+    """What is to be said about one GenAIDeployment of a file; `name` is empty where it is not known."""
 
     file: str
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
+    name: str = ""
 
 
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files with one GenAIDeployment each.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files with GenAIDeployments; - reads standard input.")
+    ],
+    output: Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="Form of the verdict.")] = "text",
 ) -> None:
-    """Check files as the API server does, and whether the planner can place the models; exit code 1 on errors."""
-    if output not in {"text", "json"}:
-        raise UserError(f"--output {output!r} is unknown", "choose text or json")
-    verdicts = [judge(file) for file in files]
+    """Check files as the API server does, and whether the planner can place the models; exit code 1 on errors.
+
+    Every GenAIDeployment of a file is checked; other kinds beside it are left alone.
+    """
+    verdicts = [verdict for file in files for verdict in judge(file)]
     sys.stdout.write(_as_json(verdicts) if output == "json" else _as_text(verdicts))
     if any(verdict.errors for verdict in verdicts):
         raise typer.Exit(1)
 
 
-def judge(file: Path) -> Verdict:
-    """Errors and warnings of one file; raises UserError when it cannot be read."""
+def judge(file: Path) -> list[Verdict]:
+    """Errors and warnings of each GenAIDeployment in a file; raises UserError when it cannot be read."""
     try:
-        text = text_of(file)
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror or error}", "give the path of a GenAIDeployment file") from error
+        return [_judged(str(file), one) for one in examine(read_text(file))]
     except ValidationFailed as error:
-        return Verdict(str(file), error.problems, ())
-    return judge_text(str(file), text)
+        return [Verdict(str(file), error.problems, ())]
 
 
-def judge_text(file: str, text: str) -> Verdict:
-    """Errors and warnings of a text; `file` is how the messages call it."""
-    try:
-        gaid, problems = examined(text)
-    except ValidationFailed as error:
-        return Verdict(file, error.problems, ())
-    if gaid is None:
-        return Verdict(file, tuple(problems), ())
-    return Verdict(file, _placed(text, _unplaceable(gaid)), _placed(text, hints(gaid)))
+def _judged(file: str, one: Examined) -> Verdict:
+    if one.gaid is None:
+        return Verdict(file, one.problems, (), one.name)
+    warnings = one.placed(hints(one.gaid))
+    return Verdict(file, one.placed(_unplaceable(one.gaid)), warnings, one.name)
 
 
 def _unplaceable(gaid: GenAIDeployment) -> Sequence[Problem]:
@@ -71,13 +67,6 @@ def _unplaceable(gaid: GenAIDeployment) -> Sequence[Problem]:
     except ValidationFailed as error:
         return error.problems
     return []
-
-
-def _placed(text: str, problems: Sequence[Problem]) -> tuple[Problem, ...]:
-    if not problems:
-        return ()
-    _, lines = documents(text)[0]
-    return tuple(replace(problem, line=line_of(problem.path, lines)) for problem in problems)
 
 
 def _as_text(verdicts: Sequence[Verdict]) -> str:

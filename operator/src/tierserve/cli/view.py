@@ -45,12 +45,12 @@ def _ready_word(ready: dict[str, Any]) -> str:
 
 
 def pools_table(pools: list[dict[str, Any]]) -> Table:
-    """One row per pool; a dash where nothing is known."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("tier")
-    table.add_column("model")
-    for column in ("replicas", "lambda", "servers", "rho", "P(wait)", "predicted", "observed", "queue"):
-        table.add_column(column, justify="right")
+    """One row per pool; a dash where nothing is known. Whole at 80 columns: only names are broken over lines."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    for column in ("tier", "model"):
+        table.add_column(column, overflow="fold", vertical="top")
+    for column in ("replicas", "lambda", "servers", "rho", "P(wait)", "p95\npred.", "p95\nobs.", "queue"):
+        table.add_column(column, justify="right", no_wrap=True)
     for pool in pools:
         table.add_row(*_pool_row(pool))
     return table

@@ -25,7 +25,7 @@ from tierserve.controller.workqueue import Controller, Key
 from tierserve.observe.agents import AgentReader
 from tierserve.render.kubernetes.metadata import DEPLOYMENT, MANAGER
 from tierserve.runtime.kubernetes.apply import KubeRuntime
-from tierserve.runtime.kubernetes.client import Cluster
+from tierserve.runtime.kubernetes.client import Cluster, ClusterError
 
 log = logging.getLogger("tierserve")
 OURS: dict[str, Any] = {DEPLOYMENT: kopf.PRESENT, "app.kubernetes.io/managed-by": MANAGER}
@@ -73,6 +73,9 @@ async def start(*, memo: Any, settings: kopf.OperatorSettings, **indexes: Any) -
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     await _login()
     memo.operator = operator = Operator(own, indexes["services"], (indexes["ray_services"], indexes["gateways"]))
+    # Kopf lists namespaces and watches CRDs. Without rights in the cluster (`watchNamespaces` of the chart) it would
+    # try that for 54 s before it turns to the namespaces that it is given.
+    settings.scanning.disabled = not await _may_watch_crds(Cluster(operator.client))
     if own.metrics_port:
         start_http_server(own.metrics_port, registry=operator.metrics.registry)
     log.info("started", extra={"fields": {"serving_image": own.kube.serving_image, "resync_period": own.resync_period}})
@@ -134,6 +137,13 @@ async def _login() -> None:
         config.load_incluster_config()
     except config.ConfigException:
         await config.load_kube_config()
+
+
+async def _may_watch_crds(cluster: Cluster) -> bool:
+    try:
+        return await cluster.may("watch", "apiextensions.k8s.io", "customresourcedefinitions")
+    except ClusterError:  # no answer yet: Kopf tries again by itself
+        return True
 
 
 def _log_as_json() -> None:

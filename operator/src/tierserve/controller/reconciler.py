@@ -19,7 +19,7 @@ from tierserve.runtime.kubernetes.client import NOT_FOUND, Cluster, ClusterError
 from tierserve.status.build import Status, known, refused
 
 log = logging.getLogger("tierserve")
-_OWN = ("name", "namespace", "uid", "generation", "labels")
+_OWN = ("name", "namespace", "uid", "generation", "labels", "annotations")
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class ServicePass:
     runtime: KubeRuntime
     metrics: Metrics
     clock: Callable[[], float] = time.time
-    _parsed: dict[Key, tuple[tuple[Any, Any], GenAIDeployment]] = field(default_factory=dict)
+    _parsed: dict[Key, tuple[tuple[Any, ...], GenAIDeployment]] = field(default_factory=dict)
     _written: dict[Key, tuple[str, Status]] = field(default_factory=dict)
 
     async def __call__(self, key: Key) -> bool:
@@ -92,7 +92,8 @@ class ServicePass:
     def _gaid(self, key: Key, resource: Mapping[str, Any]) -> GenAIDeployment:
         """The resource as a value; read again only when its spec or identity has changed."""
         metadata = resource["metadata"]
-        version = (metadata.get("uid"), metadata.get("generation"))
+        # Labels and annotations have no generation, and are passed on to objects and pods.
+        version = tuple(metadata.get(key) for key in ("uid", "generation", "labels", "annotations"))
         found = self._parsed.get(key)
         if found is None or found[0] != version:
             document = {**resource, "metadata": {k: metadata[k] for k in _OWN if k in metadata}}

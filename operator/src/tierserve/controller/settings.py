@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tierserve.api.units import Duration
-from tierserve.render.kubernetes.settings import KubeSettings
+from tierserve.render.kubernetes.settings import PROMETHEUS, KubeSettings
 
 PREFIX = "TIERSERVE_"
 
@@ -63,8 +64,22 @@ def _read(defaults: Any, given: Mapping[str, str], skip: tuple[str, ...] = ()) -
     return found
 
 
+def _json(text: str, default: Any) -> Any:
+    """An object of texts, or a list of objects."""
+    value = json.loads(text)
+    if isinstance(default, Mapping):
+        good = isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+    else:
+        good = isinstance(value, list) and all(isinstance(one, dict) for one in value)
+    if not good:
+        raise ValueError
+    return value
+
+
 def _value(name: str, text: str, default: Any) -> Any:
     try:
+        if isinstance(default, Mapping) or default is PROMETHEUS:
+            return _json(text, default)
         if isinstance(default, tuple):
             return tuple(part for part in text.split(",") if part)
         if isinstance(default, Duration) and re.fullmatch(r"[0-9.]+", text):

@@ -25,7 +25,7 @@ def draw(found: Mapping[str, Result], work: Workload, pool: Pool, path: Path) ->
         found: runs of the same workload.
         work: who asked.
         pool: whose replicas.
-        path: a PNG file; its folder is made.
+        path: a PNG, SVG or PDF file in a folder that is there.
     """
     import matplotlib
 
@@ -45,7 +45,6 @@ def draw(found: Mapping[str, Result], work: Workload, pool: Pool, path: Path) ->
     above.legend(fontsize=8)
     below.set(xlabel="minutes", ylabel="response p95 (s)", yscale="log")
     below.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
@@ -56,7 +55,7 @@ def draw_tiers(found: Mapping[str, TiersResult], length_s: float, path: Path) ->
     Args:
         found: runs of the same requests with the same pools.
         length_s: seconds that are shown.
-        path: a PNG file; its folder is made.
+        path: a PNG, SVG or PDF file in a folder that is there.
     """
     import matplotlib
 
@@ -80,7 +79,6 @@ def draw_tiers(found: Mapping[str, TiersResult], length_s: float, path: Path) ->
         axes[-1].plot(edges[:-1] / 60, _p95(one, edges), ".", ms=3, label=name)
     axes[-1].set(xlabel="minutes", ylabel="response p95 (s)", yscale="log", xlim=(0, length_s / 60))
     axes[-1].legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
 

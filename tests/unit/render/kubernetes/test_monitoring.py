@@ -14,6 +14,7 @@ import yaml
 from tierserve.api import parse
 from tierserve.render.kubernetes.metadata import agents_name
 from tierserve.render.kubernetes.monitoring import monitoring_objects, rules
+from tierserve.render.kubernetes.settings import KubeSettings
 
 ROOT = Path(__file__).parents[4]
 EXAMPLE = yaml.safe_load((ROOT / "examples" / "assistant.yaml").read_text())
@@ -108,7 +109,7 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path, promtool: Pa
 
 
 def test_the_gateway_is_scraped_by_the_ports_of_its_headless_service() -> None:
-    monitor, rule = monitoring_objects(gaid())
+    monitor, rule = monitoring_objects(gaid(), KubeSettings())
     assert (monitor["kind"], rule["kind"]) == ("ServiceMonitor", "PrometheusRule")
     assert [one["port"] for one in monitor["spec"]["endpoints"]] == ["agent", "metrics"]
     assert agents_name("assistant") in rule["spec"]["groups"][0]["rules"][0]["expr"]

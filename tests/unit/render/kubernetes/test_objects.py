@@ -15,6 +15,7 @@ from tierserve.api import parse
 from tierserve.plan.placement import place
 from tierserve.render.kubernetes.metadata import child_name
 from tierserve.render.kubernetes.objects import KINDS, kube_objects
+from tierserve.render.kubernetes.ray_service import replaces_cluster, with_pod_metadata_of
 from tierserve.render.kubernetes.settings import KubeSettings, cores
 
 EXAMPLE = yaml.safe_load((Path(__file__).parents[4] / "examples" / "assistant.yaml").read_text())
@@ -89,6 +90,11 @@ def test_a_site_has_a_cluster_of_its_own_on_nodes_of_its_own():
 def test_accelerators_are_asked_for_only_by_an_engine_that_uses_them():
     emulated = objects()["RayService", "assistant-cloud-default"]
     assert "nvidia.com/gpu" not in json.dumps(emulated)
+
+
+def test_a_request_that_breaks_a_replica_is_sent_once_more_at_most():
+    text = objects()["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
+    assert {line.strip() for line in text.splitlines() if line.strip().startswith("retries ")} == {"retries 1"}
 
 
 def test_each_gateway_lets_in_its_share_and_asks_the_policy_of_the_pool():
@@ -236,3 +242,109 @@ def test_the_state_of_rays_control_is_kept_in_a_redis_where_one_is_given():
     }
     plain = objects()["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]
     assert "gcsFaultToleranceOptions" not in plain
+
+
+LABELS = {"team": "search", "cost-center": "4711"}
+ANNOTATIONS = {"sidecar.istio.io/inject": "false", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+FOREIGN = {
+    "kubectl.kubernetes.io/last-applied-configuration": "{}", "kopf.zalando.org/last-handled-configuration": "{}",
+    "argocd.argoproj.io/tracking-id": "x", "kustomize.toolkit.fluxcd.io/name": "x", "helm.sh/chart": "x-1",
+    "meta.helm.sh/release-name": "x", "app.kubernetes.io/managed-by": "Helm", "tierserve.io/tier": "x",
+}  # fmt: skip
+
+
+def labelled(labels: dict[str, str], annotations: dict[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
+    metadata = {**METADATA, "labels": labels, "annotations": annotations}
+    gaid = parse({**EXAMPLE, "metadata": metadata})
+    return {(one["kind"], one["metadata"]["name"]): one for one in kube_objects(gaid, place(gaid), KubeSettings())}
+
+
+def templates(found: dict[tuple[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metadata of every pod template."""
+    clusters = [one["spec"]["rayClusterConfig"] for (kind, _), one in found.items() if kind == "RayService"]
+    groups = [group for c in clusters for group in (c["headGroupSpec"], *c["workerGroupSpecs"])]
+    gateway = found["Deployment", "assistant-gateway"]["spec"]["template"]
+    return [gateway["metadata"], *(group["template"]["metadata"] for group in groups)]
+
+
+def test_labels_and_annotations_of_the_resource_are_on_its_objects_and_pods():
+    found = labelled(LABELS | FOREIGN, ANNOTATIONS | FOREIGN)
+    for metadata in (*(one["metadata"] for one in found.values()), *templates(found)):
+        assert metadata["labels"].items() >= LABELS.items()
+        assert metadata["annotations"].items() >= ANNOTATIONS.items()
+        assert metadata["labels"].get("app.kubernetes.io/managed-by") == "tierserve"
+        kept = FOREIGN.keys() - {"app.kubernetes.io/managed-by", "tierserve.io/tier"}
+        assert not kept & (metadata["labels"].keys() | metadata["annotations"].keys()), "bookkeeping of other tools"
+
+
+def test_no_selector_asks_for_a_label_of_the_resource():
+    found = labelled(LABELS, {})
+    for one in found.values():
+        selector = one["spec"].get("selector", one["spec"].get("podSelector", {})) if "spec" in one else {}
+        assert "search" not in json.dumps(selector)
+
+
+def test_a_changed_label_replaces_no_ray_cluster():
+    name = ("RayService", "assistant-edge-default")
+    live, desired = labelled({"team": "search"}, {})[name], labelled({"team": "ads"}, {"a": "b"})[name]
+    assert live["spec"]["rayClusterConfig"] != desired["spec"]["rayClusterConfig"], "KubeRay would replace it"
+    assert not replaces_cluster(desired, live)
+    kept = with_pod_metadata_of(desired, live)
+    assert kept["spec"]["rayClusterConfig"] == live["spec"]["rayClusterConfig"]
+    assert kept["metadata"]["labels"]["team"] == "ads", "the object itself has the new one"
+
+
+def test_a_cluster_that_is_replaced_anyway_gets_the_new_labels():
+    name = ("RayService", "assistant-edge-default")
+    live = objects(KubeSettings(serving_image="old"))[name]
+    desired = labelled({"team": "ads"}, {})[name]
+    assert replaces_cluster(desired, live)
+    assert with_pod_metadata_of(desired, live) == desired
+
+
+@pytest.mark.parametrize("change", [{"replicas": {"min": 2, "max": 9}}, {"placement": {"tolerations": [{"key": "a"}]}}])
+def test_what_kuberay_changes_in_place_is_no_replacement(change):
+    name = ("RayService", "assistant-cloud-default")
+    assert not replaces_cluster(objects(cloud=change)[name], objects()[name])
+
+
+def test_of_several_heads_one_at_a_time_is_evicted_and_a_single_one_keeps_no_node_from_being_drained():
+    budget = objects()["PodDisruptionBudget", "assistant-heads"]["spec"]
+    assert budget["minAvailable"] == 2, "an integer: KubeRay's pods have no controller with a scale"
+    labels = [t["labels"] for t in templates(objects())[1:]]
+    assert all(one["tierserve.io/deployment"] == "assistant" for one in labels)
+    assert budget["selector"]["matchLabels"] == {"tierserve.io/deployment": "assistant", "ray.io/node-type": "head"}
+    tiers, routing = [EXAMPLE["spec"]["tiers"][2]], {**EXAMPLE["spec"]["routing"], "overflow": ["cloud"]}
+    spec = {**EXAMPLE["spec"], "tiers": tiers, "routing": routing}
+    spec["traffic"] = [{"name": "default"}]
+    spec["routing"].pop("defaultClass", None)
+    gaid = parse({**EXAMPLE, "metadata": METADATA, "spec": spec})
+    names = {one["metadata"]["name"] for one in kube_objects(gaid, place(gaid), KubeSettings())}
+    assert "assistant-heads" not in names
+
+
+def scraping(settings: KubeSettings) -> dict[int, list[Any]]:
+    """Who may reach each port of the gateway."""
+    rules = objects(settings)["NetworkPolicy", "assistant-gateway"]["spec"]["ingress"]
+    found: dict[int, list[Any]] = {}
+    for rule in rules:
+        for port in rule["ports"]:
+            found.setdefault(port["port"], []).extend(rule.get("from", ["anybody"]))
+    return found
+
+
+def test_who_may_read_metrics_is_a_setting():
+    agent = {"namespaceSelector": {"matchLabels": {"team": "ops"}}, "podSelector": {"matchLabels": {"app": "vmagent"}}}
+    reached = scraping(KubeSettings(scrape_from=(agent,)))
+    assert agent in reached[8391]
+    assert reached[8405] == [agent]
+    nobody = scraping(KubeSettings(scrape_from=()))
+    assert 8405 not in nobody
+    assert "anybody" not in nobody[8391]
+    assert "anybody" in nobody[8080]
+
+
+def test_labels_by_which_a_prometheus_selects_are_a_setting():
+    found = objects(KubeSettings(monitoring_labels={"release": "monitoring"}))
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert found[kind, "assistant-gateway"]["metadata"]["labels"]["release"] == "monitoring"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tierserve.api import ValidationFailed, parse
-from tierserve.api.advice import hints
+from tierserve.api.warnings import hints
 from tierserve.plan.capacity import limits_of
 from tierserve.plan.placement import place
 from tierserve.render.kubernetes.objects import kube_objects

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from tierserve.cli.errors import UserError
+from tierserve.cli.files import check_writable, finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ class Options:
     samples: Path | None
     output: str
     allow_remote: bool
+    api_key: str | None
+    headers: tuple[str, ...]
+    cacert: Path | None
+    insecure: bool
 
 
 def load(
@@ -60,12 +64,16 @@ def load(
     warmup: Annotated[str | None, typer.Option(help="First part of each step that is not judged [40% of it]")] = None,
     think: Annotated[str, typer.Option(help="Closed loop: pause between answer and next question")] = "0s",
     arrivals: Annotated[str, typer.Option(help="Open loop: poisson or constant")] = "poisson",
-    time_scale: Annotated[float, typer.Option(help="Trace: replay so many times as fast")] = 1.0,
+    time_scale: Annotated[
+        float, typer.Option(min=0.001, max=100_000.0, callback=finite, help="Trace: replay so many times as fast")
+    ] = 1.0,
     start: Annotated[str, typer.Option(help="Trace: where the piece begins")] = "0s",
     length: Annotated[str | None, typer.Option(help="Trace: length of the piece, in its time \\[to its end]")] = None,
-    token_scale: Annotated[float, typer.Option(help="Trace: multiply its tokens")] = 1.0,
-    max_input: Annotated[int, typer.Option(help="Trace: most tokens of a prompt")] = 2048,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer")] = None,
+    token_scale: Annotated[
+        float, typer.Option(min=0.001, max=1000.0, callback=finite, help="Trace: multiply its tokens")
+    ] = 1.0,
+    max_input: Annotated[int, typer.Option(min=1, help="Trace: most tokens of a prompt")] = 2048,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer")] = None,
     model: Annotated[str | None, typer.Option(help="Model asked for \\[the first the service lists]")] = None,
     klass: Annotated[str | None, typer.Option("--class", help="Class of the traffic (X-TierServe-Class)")] = None,
     prompt: Annotated[str | None, typer.Option(help="What is asked (not of a trace) \\[a short question]")] = None,
@@ -75,24 +83,34 @@ def load(
     ] = None,
     slo: Annotated[str | None, typer.Option(help="Objective of the response time; failures are misses")] = None,
     timeout: Annotated[str, typer.Option(help="Give a request up after")] = "60s",
-    max_requests: Annotated[int, typer.Option(help="Bound of all requests")] = 1_000_000,
-    max_in_flight: Annotated[int, typer.Option(help="Bound of requests under way (open loop)")] = 15_000,
-    seed: Annotated[int, typer.Option(help="Of the arrivals and think times")] = 1,
+    max_requests: Annotated[int, typer.Option(min=1, help="Bound of all requests")] = 1_000_000,
+    max_in_flight: Annotated[
+        int, typer.Option(min=1, max=60_000, help="Bound of requests under way (open loop)")
+    ] = 15_000,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the arrivals and think times")] = 1,
     samples: Annotated[Path | None, typer.Option(help="Write every request to this CSV file")] = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="table or json")] = "table",
+    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the figures")] = "table",
     allow_remote: Annotated[bool, typer.Option(help="Allow a service that is not on this machine")] = False,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="Sent as a bearer token")
+    ] = None,
+    header: Annotated[list[str] | None, typer.Option("-H", "--header", help="'Name: value' (repeatable)")] = None,
+    cacert: Annotated[
+        Path | None, typer.Option(help="CA certificates to trust, in PEM \\[the system's, or SSL_CERT_FILE]")
+    ] = None,
+    insecure: Annotated[bool, typer.Option(help="Accept any certificate")] = False,
 ) -> None:
     """Ask a service as many users would, and show what they waited.
 
     Give one of --connections, --rate or --trace. Latency counts from when a request was *meant* to start, so a service
     that stalls cannot hide those it made wait.
     """
-    if output not in ("table", "json"):
-        raise UserError(f"output {output!r} is unknown", "choose table or json")
+    if samples:
+        check_writable("--samples", samples)
     options = Options(
         url, connections, rate, trace, duration, warmup, think, arrivals, time_scale, start, length, token_scale,
         max_input, max_tokens, model, klass, prompt, stream, tuple(also or ()), slo, timeout, max_requests,
-        max_in_flight, seed, samples, output, allow_remote,
+        max_in_flight, seed, samples, output, allow_remote, api_key, tuple(header or ()), cacert, insecure,
     )  # fmt: skip
     from tierserve.cli.loadgen.run import execute
 

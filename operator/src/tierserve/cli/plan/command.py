@@ -9,14 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import orjson
 import typer
 from rich.console import Console
 
-from tierserve.api import Duration, GenAIDeployment, ValidationFailed, load
+from tierserve.api import Duration, GenAIDeployment, ValidationFailed
 from tierserve.cli.errors import UserError, invalid
+from tierserve.cli.files import Service, read
+from tierserve.cli.pictures import Picture
 
 # What is imported inside the functions brings numpy, scipy or matplotlib, which take a second or more.
 if TYPE_CHECKING:
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 160
 MOST_CONNECTIONS = 1e12
+# Beyond it the copies of the smallest trace do not fit into memory.
+MOST_COPIES = 10_000
 
 
 def plan(
-    file: Annotated[Path, typer.Argument(help="A GenAIDeployment, the file that `kubectl apply` takes")],
+    file: Service,
     *,
     connections: Annotated[
         str | None, typer.Option("--connections", "-n", help="Connections N, for example 500,000 (1,000 if left out)")
@@ -48,7 +52,9 @@ def plan(
         str | None,
         typer.Option(help="What a trace needs: azure-code, mooncake-conversation or a file (docs/load.md)"),
     ] = None,
-    copies: Annotated[int | None, typer.Option(help="Trace: each request as so many, within 5 s [1]")] = None,
+    copies: Annotated[
+        int | None, typer.Option(min=1, max=MOST_COPIES, help="Trace: each request as so many, within 5 s [1]")
+    ] = None,
     tier: Annotated[str | None, typer.Option(help="Trace: the tier that gets it \\[the first that may]")] = None,
     confirm: Annotated[
         bool | None,
@@ -60,7 +66,7 @@ def plan(
     ] = None,
     sweep: Annotated[str | None, typer.Option(help="Draw a picture over connections, for example 1..500000")] = None,
     out: Annotated[Path | None, typer.Option(help="Picture of --sweep (out/plan-NAME.png if left out)")] = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="table or json")] = "table",
+    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the figures")] = "table",
 ) -> None:
     """Say what so many connections need on each tier: slots, replicas, response time, cost, and what binds.
 
@@ -84,8 +90,6 @@ def plan(
 
       tierserve plan examples/llama7b-paper.yaml --pooled
     """
-    if output not in ("table", "json"):
-        raise UserError(f"--output {output!r} is unknown", "choose table or json")
     _one_of({"--connections": connections, "--rate": rate, "--sweep": sweep, "--trace": trace})
     _one_of({"--best": best or None, "--pooled": pooled or None, "--sweep": sweep, "--trace": trace})
     _one_of({"--think": think, "--trace": trace})
@@ -103,21 +107,12 @@ def plan(
         elif best:
             _best(file, gaid, _demand(connections, rate, think), output)
         elif sweep is not None:
-            _sweep(gaid, _range(sweep), _think(think), out or Path("out") / f"plan-{gaid.name}.png", output)
+            picture = Picture(out, Path("out") / f"plan-{gaid.name}.png")
+            _sweep(gaid, _range(sweep), _think(think), picture, output)
         else:
             _plan(gaid, _demand(connections, rate, think), output)
     except ValidationFailed as error:
         raise invalid(file, error.problems) from error
-
-
-def read(file: Path) -> GenAIDeployment:
-    """Read and validate a file; raises UserError that names file, field and hint."""
-    try:
-        return load(file)
-    except ValidationFailed as error:
-        raise invalid(file, error.problems) from error
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror or error}", "give the path of a GenAIDeployment file") from error
 
 
 def console() -> Console:
@@ -186,24 +181,21 @@ def _pooled(gaid: GenAIDeployment, connections: str | None, output: str) -> None
         plan_tables.show_pooled(console(), gaid, tiers)
 
 
-def _sweep(gaid: GenAIDeployment, span: tuple[float, float], think_s: float | None, out: Path, output: str) -> None:
+def _sweep(
+    gaid: GenAIDeployment, span: tuple[float, float], think_s: float | None, picture: Picture, output: str
+) -> None:
     from tierserve.cli.plan import json_output as plan_json
     from tierserve.cli.plan import table as plan_tables
     from tierserve.cli.plan.picture import draw
     from tierserve.plan.sweep import sweep
 
     result = sweep(gaid, *span, think_s=think_s)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draw(gaid, result, out)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--out {out}: {error}", "give a path that can be written and ends in .png, .svg or .pdf"
-        ) from error
+    picture.draw(lambda path: draw(gaid, result, path))
     if output == "json":
-        write(plan_json.of_sweep(gaid, result, out))
+        write(plan_json.of_sweep(gaid, result, picture.written))
     else:
-        plan_tables.show_sweep(console(), gaid, result, out)
+        plan_tables.show_sweep(console(), gaid, result, picture.written)
+    picture.report()
 
 
 def write(document: dict[str, object]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tierserve.api import GenAIDeployment
@@ -118,11 +117,11 @@ def of_pooled(gaid: GenAIDeployment, tiers: Sequence[PaperTier]) -> Json:
     return {"service": gaid.name, "form": "pooled", "tiers": [_paper(one) for one in tiers]}
 
 
-def of_sweep(gaid: GenAIDeployment, sweep: Sweep, picture: Path) -> Json:
-    """Return the curves of a sweep and the path of its picture."""
+def of_sweep(gaid: GenAIDeployment, sweep: Sweep, picture: str | None) -> Json:
+    """Return the curves of a sweep and the path of its picture, None where it could not be written."""
     return {
         "service": gaid.name,
-        "picture": str(picture),
+        "picture": picture,
         "connections": list(sweep.connections),
         "targetSeconds": sweep.target_s,
         "percentile": sweep.percentile,

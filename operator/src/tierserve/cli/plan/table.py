@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -66,7 +65,7 @@ def show_pooled(console: Console, gaid: GenAIDeployment, tiers: Sequence[PaperTi
     )
 
 
-def show_sweep(console: Console, gaid: GenAIDeployment, sweep: Sweep, picture: Path) -> None:
+def show_sweep(console: Console, gaid: GenAIDeployment, sweep: Sweep, picture: str | None) -> None:
     """Print a row per tier, where each is exhausted, and the path of the picture."""
     first, last = sweep.connections[0], sweep.connections[-1]
     console.print(f"[bold]{gaid.name}[/bold]: {first:,.0f} to {last:,.0f} connections")
@@ -82,7 +81,8 @@ def show_sweep(console: Console, gaid: GenAIDeployment, sweep: Sweep, picture: P
         console.print(f"No room: {refused}; at {last:,.0f} for {sweep.unserved[-1]:.1%} of all requests.")
     else:
         console.print(f"All {last:,.0f} connections are served; the tiers are full at {_count(end)}.")
-    console.print(f"picture: {picture}", soft_wrap=True)
+    if picture:
+        console.print(f"picture: {picture}", soft_wrap=True)
 
 
 def exponent(value: float) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from tierserve.cli.errors import UserError
+from tierserve.cli.files import Service, finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Options:
     initial: int | None
     router: str
     failures: tuple[str, ...]
+    answer_cache: str | None
     prompts: int | None
     prefixes: str | None
     prefix_cache: int | None
@@ -38,7 +39,7 @@ class Options:
 
 
 def simulate(
-    file: Annotated[Path, typer.Argument(help="A GenAIDeployment, the file that `kubectl apply` takes")],
+    file: Service,
     *,
     pool: Annotated[str | None, typer.Option(help="Simulate this tier-site alone \\[all, behind one gateway]")] = None,
     trace: Annotated[
@@ -48,31 +49,44 @@ def simulate(
         str | None, typer.Option(help="In place of a trace: requests per second, one after the other, e.g. 5,20,10")
     ] = None,
     duration: Annotated[str, typer.Option(help="Length of each rate")] = "10m",
-    copies: Annotated[int, typer.Option(help="Trace: each request as so many, within 5 s")] = 1,
+    copies: Annotated[int, typer.Option(min=1, max=10_000, help="Trace: each request as so many, within 5 s")] = 1,
     policy: Annotated[
         list[str] | None,
         typer.Option(help="Rule, or rule=value of its knob (repeatable) \\[ours]; `--policy list` names all"),
     ] = None,
     startup: Annotated[str | None, typer.Option(help="Time to start a replica \\[as the file says]")] = None,
-    startup_spread: Annotated[float, typer.Option(help="Its coefficient of variation")] = 0.0,
+    startup_spread: Annotated[
+        float, typer.Option(min=0.0, max=10.0, callback=finite, help="Its coefficient of variation")
+    ] = 0.0,
     ttft: Annotated[str | None, typer.Option(help="Target of the first token \\[as the file says]")] = None,
-    initial: Annotated[int | None, typer.Option(help="Replicas at the start \\[the floor]")] = None,
+    initial: Annotated[int | None, typer.Option(min=0, max=10_000, help="Replicas at the start \\[the floor]")] = None,
     router: Annotated[str, typer.Option(help="central, shortest, two-choices, round-robin or random")] = "central",
     fail: Annotated[
         list[str] | None,
         typer.Option(help="Replicas that die, e.g. 10m=2: two after ten minutes, 10m=2@POOL \\[the first], repeatable"),
     ] = None,
+    answer_cache: Annotated[
+        str | None,
+        typer.Option(help="What if a tier cached answers, e.g. edge=10m,2Gi; no gateway does yet \\[none]"),
+    ] = None,
     prompts: Annotated[
-        int | None, typer.Option(help="Different prompts that are asked, for spec.cache \\[all differ]")
+        int | None, typer.Option(min=1, max=1_000_000_000, help="Number of different prompts, for --answer-cache")
     ] = None,
     prefixes: Annotated[
         str | None, typer.Option(help="Beginnings of prompts and their tokens, e.g. 50=1000 \\[none are shared]")
     ] = None,
-    prefix_cache: Annotated[int | None, typer.Option(help="Tokens of beginnings that each pool keeps \\[all]")] = None,
-    zipf: Annotated[float, typer.Option(help="How much more often some are asked: the k-th as 1/k^ZIPF")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of all dice: the same seed gives the same run")] = 1,
+    prefix_cache: Annotated[
+        int | None, typer.Option(min=0, help="Tokens of beginnings that each pool keeps \\[all]")
+    ] = None,
+    zipf: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=10.0, callback=finite, help="How much more often some are asked: the k-th as 1/k^ZIPF"
+        ),
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all dice: the same seed gives the same run")] = 1,
     out: Annotated[Path | None, typer.Option(help="Picture \\[out/simulate-NAME.png]")] = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="table or json")] = "table",
+    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the figures")] = "table",
 ) -> None:
     """Let scaling rules run the pools of a service under a load, and show what users and the bill would see.
 
@@ -85,15 +99,13 @@ def simulate(
 
       tierserve simulate service.yaml --rate 5,40,5 --policy ours --policy hpa --policy kpa=0.5
 
-      tierserve simulate service.yaml --rate 20 --prompts 10000 --prefixes 50=1000
+      tierserve simulate service.yaml --rate 20 --prefixes 50=1000
 
       tierserve simulate service.yaml --pool cloud-default --rate 20 --duration 1h --fail 10m=2 -o json
     """
-    if output not in ("table", "json"):
-        raise UserError(f"--output {output!r} is unknown", "choose table or json")
     options = Options(
         file, pool, trace, rate, duration, copies, tuple(policy or ("ours",)), startup, startup_spread, ttft, initial,
-        router, tuple(fail or ()), prompts, prefixes, prefix_cache, zipf, seed, out, output,
+        router, tuple(fail or ()), answer_cache, prompts, prefixes, prefix_cache, zipf, seed, out, output,
     )  # fmt: skip
     from tierserve.cli.simulate.run import execute
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +11,9 @@ import orjson
 from rich.progress import Progress
 from rich.table import Table
 
-from tierserve.api import GenAIDeployment
+from tierserve.api import Duration, GenAIDeployment, Quantity
 from tierserve.cli.errors import UserError
+from tierserve.cli.pictures import Picture
 from tierserve.cli.plan.command import console
 from tierserve.cli.simulate import inputs
 from tierserve.cli.simulate.command import Options
@@ -70,7 +70,7 @@ class TiersOutcome:
     aborted: int
 
 
-def execute_tiers(gaid: GenAIDeployment, placements: Sequence[Placement], options: Options) -> None:
+def execute_tiers(gaid: GenAIDeployment, placements: Sequence[Placement], options: Options, picture: Picture) -> None:
     """Run each rule on all pools at once and show it."""
     from tierserve.report.simulated import draw_tiers
 
@@ -83,9 +83,9 @@ def execute_tiers(gaid: GenAIDeployment, placements: Sequence[Placement], option
         for rule, value in chosen
     }
     outcomes = [_outcome(rule, value, found[inputs.label(rule, value)], goal) for rule, value in chosen]
-    picture = options.out or Path("out") / f"simulate-{gaid.name}.png"
-    draw_tiers(found, traffic.work.length_s, picture)
-    _show(outcomes, options, traffic, picture)
+    picture.draw(lambda path: draw_tiers(found, traffic.work.length_s, path))
+    _show(outcomes, options, traffic, picture.written)
+    picture.report()
 
 
 def _goal(gaid: GenAIDeployment, options: Options) -> Objective:
@@ -106,8 +106,8 @@ def _traffic(gaid: GenAIDeployment, placements: Sequence[Placement], options: Op
     prompt = None
     if options.prompts is not None:
         _at_least(1, "--prompts", options.prompts)
-        if gaid.spec.cache is None:
-            raise UserError("--prompts: the file has no spec.cache", "give it one, e.g. cache: {tier: edge, ttl: 10m}")
+        if options.answer_cache is None:
+            raise UserError("--prompts is for --answer-cache only", "give that too, e.g. --answer-cache edge=10m,2Gi")
         prompt = zipf(options.prompts, _exponent(options), n, (options.seed, _PROMPTS))
     classes = {one.name: one.tiers for one in gateway_classes(gaid)}
     prefix, shared = _shared(options, n)
@@ -192,15 +192,29 @@ def _kept(options: Options) -> int:
 def _gateway(gaid: GenAIDeployment, options: Options) -> Gateway:
     from tierserve.simulate.multi_tier import AnswerCache, Gateway
 
-    cache = gaid.spec.cache
-    if cache is None or options.prompts is None:
+    if options.answer_cache is None:
         return Gateway(gaid.spec.gateway.max_queue)
-    model = gaid.models_of(gaid.tier(cache.tier))[0]
+    if options.prompts is None:
+        raise UserError(
+            "--answer-cache needs --prompts: where all prompts differ it has no hits", "give --prompts 1000"
+        )
+    tier, ttl_s, size = _answer_cache(options.answer_cache, [one.name for one in gaid.spec.tiers])
+    model = gaid.models_of(gaid.tier(tier))[0]
     per_token = model.output_bytes / model.output.tokens
-    return Gateway(
-        gaid.spec.gateway.max_queue,
-        AnswerCache(cache.tier, cache.ttl.value, int(cache.size.value), per_token),
-    )
+    return Gateway(gaid.spec.gateway.max_queue, AnswerCache(tier, ttl_s, int(size), per_token))
+
+
+def _answer_cache(text: str, tiers: Sequence[str]) -> tuple[str, float, float]:
+    """Tier, seconds and bytes of ``TIER=TTL,SIZE``."""
+    tier, _, rest = text.partition("=")
+    ttl, _, size = rest.partition(",")
+    try:
+        seconds, held = Duration(ttl).value, Quantity(size).value
+    except ValueError as error:
+        raise UserError(f"--answer-cache {text!r} is not TIER=TTL,SIZE: {error}", "give e.g. edge=10m,2Gi") from error
+    if tier not in tiers:
+        raise UserError(f"--answer-cache: tier {tier!r} is not in the file", f"choose one of {', '.join(tiers)}")
+    return tier, seconds, held
 
 
 def _run(traffic: Traffic, sites: Sequence[Site], gateway: Gateway, rule: Rule, options: Options) -> TiersResult:
@@ -250,10 +264,10 @@ def _part(name: str, found: TiersResult, goal: Objective, mine: Mask, passed_on:
     )
 
 
-def _show(outcomes: Sequence[TiersOutcome], options: Options, traffic: Traffic, picture: Path) -> None:
+def _show(outcomes: Sequence[TiersOutcome], options: Options, traffic: Traffic, picture: str | None) -> None:
     work = traffic.work
     if options.output == "json":
-        body = {"requests": len(work), "seconds": work.length_s, "picture": str(picture),
+        body = {"requests": len(work), "seconds": work.length_s, "picture": picture,
                 "policies": [_document(one) for one in outcomes]}  # fmt: skip
         print(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
         return
@@ -266,7 +280,8 @@ def _show(outcomes: Sequence[TiersOutcome], options: Options, traffic: Traffic, 
         for part in (*one.parts, one.total):
             table.add_row(f"{one.policy}={one.value:g}" if part is one.parts[0] else "", *_cells(part))
     out.print(table)
-    out.print(f"picture: {picture}")
+    if picture:
+        out.print(f"picture: {picture}")
 
 
 def _document(one: TiersOutcome) -> Mapping[str, object]:

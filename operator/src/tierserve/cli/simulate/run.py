@@ -13,7 +13,9 @@ from rich.table import Table
 
 from tierserve.api import GenAIDeployment, ValidationFailed
 from tierserve.cli.errors import UserError, invalid
-from tierserve.cli.plan.command import console, read
+from tierserve.cli.files import read
+from tierserve.cli.pictures import Picture
+from tierserve.cli.plan.command import console
 from tierserve.cli.simulate import inputs
 from tierserve.cli.simulate.command import Options
 from tierserve.loadgen.errors import LoadError
@@ -49,14 +51,15 @@ def execute(options: Options) -> None:
         _list()
         return
     gaid = read(options.file)
+    picture = Picture(options.out, Path("out") / f"simulate-{gaid.name}.png")
     try:
         placements = place(gaid)
         if options.pool is None and (len(placements) > 1 or options.prompts or options.prefixes):
             from tierserve.cli.simulate.multi_tier import execute_tiers
 
-            execute_tiers(gaid, placements, options)
+            execute_tiers(gaid, placements, options, picture)
         else:
-            _execute_one(gaid, placements, options)
+            _execute_one(gaid, placements, options, picture)
     except ValidationFailed as error:
         raise invalid(options.file, error.problems) from error
     except LoadError as error:
@@ -65,17 +68,17 @@ def execute(options: Options) -> None:
         raise UserError("the simulator needs numba", "pip install 'tierserve[simulate]'") from error
 
 
-def _execute_one(gaid: GenAIDeployment, placements: Sequence[Placement], options: Options) -> None:
+def _execute_one(gaid: GenAIDeployment, placements: Sequence[Placement], options: Options, picture: Picture) -> None:
     pool = _pool(gaid, placements, options)
     work = inputs.requests(options, pool.input_tokens, pool.output_tokens)
     chosen = [inputs.chosen(text) for text in options.policies]
     found = {inputs.label(rule, value): _run(options, work, pool, (rule, value)) for rule, value in chosen}
     outcomes = [_outcome(rule, value, found[inputs.label(rule, value)], pool.objective) for rule, value in chosen]
-    picture = options.out or Path("out") / f"simulate-{gaid.name}.png"
     from tierserve.report.simulated import draw
 
-    draw(found, work, pool, picture)
-    _show(outcomes, options, work, pool, picture)
+    picture.draw(lambda path: draw(found, work, pool, path))
+    _show(outcomes, options, work, pool, picture.written)
+    picture.report()
 
 
 def _list() -> None:
@@ -121,9 +124,9 @@ def _outcome(rule: Rule, value: float, found: Result, goal: Objective) -> Outcom
     )
 
 
-def _show(outcomes: Sequence[Outcome], options: Options, work: Workload, pool: Pool, picture: Path) -> None:
+def _show(outcomes: Sequence[Outcome], options: Options, work: Workload, pool: Pool, picture: str | None) -> None:
     if options.output == "json":
-        body = {"requests": len(work), "seconds": work.length_s, "policies": outcomes, "picture": str(picture)}
+        body = {"requests": len(work), "seconds": work.length_s, "policies": outcomes, "picture": picture}
         print(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
         return
     out = console()
@@ -145,4 +148,5 @@ def _show(outcomes: Sequence[Outcome], options: Options, work: Workload, pool: P
             f"{one.turns_per_hour:.1f}",
         )
     out.print(table)
-    out.print(f"picture: {picture}")
+    if picture:
+        out.print(f"picture: {picture}")

@@ -20,6 +20,7 @@ from tierserve.render.kubernetes.metadata import (
     common_labels,
     gateway_name,
     kube_object,
+    own_and_inherited,
 )
 from tierserve.render.kubernetes.ray_service import head_host, serve_host
 from tierserve.render.kubernetes.settings import (
@@ -39,8 +40,6 @@ CONFIG, RUN, TLS = "/etc/tierserve", "/run/tierserve", "/etc/tierserve-tls"
 CERTIFICATE = f"{TLS}/tls.pem"
 PLAIN = "haproxy.cfg"
 LINGER_S = 5
-RETRIES = 3
-"""A pool is a Service with several pods behind it: one that goes or comes is met by chance, twice in a row too."""
 
 
 def gateway_objects(
@@ -103,7 +102,6 @@ def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Kube
     return replace(
         spec,
         pools=pools,
-        retries=RETRIES,
         states_file=f"{RUN}/servers.state",
     )
 
@@ -141,7 +139,7 @@ def _deployment(gaid: GenAIDeployment, settings: KubeSettings) -> Object:
         "replicas": settings.gateway_replicas,
         "selector": {"matchLabels": _selector(gaid)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-        "template": {"metadata": {"labels": _labels(gaid)}, "spec": _pod(gaid, settings)},
+        "template": {"metadata": own_and_inherited(gaid, _labels(gaid)), "spec": _pod(gaid, settings)},
     }
     return kube_object(gaid, "apps/v1", "Deployment", gateway_name(gaid.name), _labels(gaid), spec=spec)
 
@@ -216,7 +214,8 @@ def _agent(settings: KubeSettings) -> dict[str, Any]:
     return {
         **_container("agent", settings, command),
         "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
-        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "500m", "memory": "256Mi"}},
+        # It holds and parses bodies whose model HAProxy cannot read, of at most 128 MiB together.
+        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}},
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "agent"}, "periodSeconds": 10},
     }
 

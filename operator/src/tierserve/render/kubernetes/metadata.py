@@ -17,6 +17,32 @@ LONGEST_NAME = 63
 
 Object = dict[str, Any]
 
+FOREIGN_DOMAINS = (
+    "kubectl.kubernetes.io", "kopf.dev", "kopf.zalando.org", "helm.sh", "fluxcd.io", "argoproj.io",
+    "app.kubernetes.io", "tierserve.io", "ray.io",
+)  # fmt: skip
+"""Domains of labels and annotations that stay on the resource: bookkeeping of the tool that made it (Argo CD and Flux
+would remove a child with theirs, and the version of a chart changes at each release), or names that mean a child."""
+
+
+def inherited(given: Mapping[str, str]) -> dict[str, str]:
+    """Those labels or annotations of the resource that its objects and pods get too."""
+    return {key: value for key, value in given.items() if not _is_foreign(key)}
+
+
+def _is_foreign(key: str) -> bool:
+    domain, slash, _ = key.rpartition("/")
+    return bool(slash) and any(domain == one or domain.endswith(f".{one}") for one in FOREIGN_DOMAINS)
+
+
+def own_and_inherited(gaid: GenAIDeployment, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Labels and annotations of an object or pod: its own before those of the resource."""
+    annotations = inherited(gaid.metadata.annotations)
+    return {
+        "labels": {**inherited(gaid.metadata.labels), **labels},
+        **({"annotations": annotations} if annotations else {}),
+    }
+
 
 def child_name(service: str, part: str, longest: int = LONGEST_NAME) -> str:
     """`service-part`, cut and made unique by a hash where it would be longer than `longest`."""
@@ -73,7 +99,7 @@ def kube_object(
     metadata = {
         "name": name,
         "namespace": gaid.metadata.namespace or "default",
-        "labels": dict(labels),
         "ownerReferences": [owner],
+        **own_and_inherited(gaid, labels),
     }
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}

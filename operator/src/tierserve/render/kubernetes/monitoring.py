@@ -5,34 +5,36 @@ Objects of the Prometheus operator; where a cluster does not have it, they are l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tierserve.api import GenAIDeployment
 from tierserve.render.kubernetes.metadata import DEPLOYMENT, Object, agents_name, child_name, common_labels, kube_object
+from tierserve.render.kubernetes.settings import KubeSettings
 
 API = "monitoring.coreos.com/v1"
 KINDS = ((API, "ServiceMonitor"), (API, "PrometheusRule"))
 SCRAPE_EVERY = "15s"
 
 
-def monitoring_objects(gaid: GenAIDeployment) -> tuple[Object, ...]:
+def monitoring_objects(gaid: GenAIDeployment, settings: KubeSettings) -> tuple[Object, ...]:
     """A ServiceMonitor for agents and HAProxy of the gateway, and a PrometheusRule with the service's alerts."""
-    return _monitor(gaid), _rule(gaid)
+    labels = {**settings.monitoring_labels, **common_labels(gaid.name, "monitoring")}
+    return _monitor(gaid, labels), _rule(gaid, labels)
 
 
-def _monitor(gaid: GenAIDeployment) -> Object:
+def _monitor(gaid: GenAIDeployment, labels: Mapping[str, str]) -> Object:
     spec = {
         "selector": {"matchLabels": {DEPLOYMENT: gaid.name, "app.kubernetes.io/component": "gateway"}},
         # Only the headless Service has ports of these names.
         "endpoints": [{"port": port, "interval": SCRAPE_EVERY} for port in ("agent", "metrics")],
         "targetLabels": [DEPLOYMENT],
     }
-    return kube_object(gaid, API, "ServiceMonitor", _name(gaid), common_labels(gaid.name, "monitoring"), spec=spec)
+    return kube_object(gaid, API, "ServiceMonitor", _name(gaid), labels, spec=spec)
 
 
-def _rule(gaid: GenAIDeployment) -> Object:
+def _rule(gaid: GenAIDeployment, labels: Mapping[str, str]) -> Object:
     groups = [{"name": f"tierserve-{gaid.name}", "rules": rules(gaid)}]
-    labels = common_labels(gaid.name, "monitoring")
     return kube_object(gaid, API, "PrometheusRule", _name(gaid), labels, spec={"groups": groups})
 
 

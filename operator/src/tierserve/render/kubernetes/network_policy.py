@@ -1,7 +1,7 @@
 """Who may talk to whom: NetworkPolicies of a service (pure).
 
-Tiers hear their own pods, the gateway, the operator and KubeRay; gateways hear clients on the HTTP port; Prometheus
-(pods that say so in `app.kubernetes.io/name`) is heard where metrics are. Nothing is said about what pods may reach:
+Tiers admit their own pods, the gateway, the operator and KubeRay; gateways admit clients on their ports; what reads
+metrics is a setting (pods labelled as Prometheus). Nothing is said about what pods may reach:
 model hubs and object stores are the cluster's business.
 """
 
@@ -19,6 +19,7 @@ from tierserve.render.kubernetes.settings import (
     HTTPS_PORT,
     RAY_METRICS_PORT,
     SERVE_PORT,
+    KubeSettings,
 )
 
 
@@ -27,15 +28,14 @@ def _anywhere(label: str, value: str) -> dict[str, Any]:
     return {"namespaceSelector": {}, "podSelector": {"matchLabels": {f"app.kubernetes.io/{label}": value}}}
 
 
-_PROMETHEUS = _anywhere("name", "prometheus")
 _OPERATOR = _anywhere("name", "tierserve-operator")
 # As its chart has it, and as its manifests have it.
 _KUBERAY = (_anywhere("name", "kuberay-operator"), _anywhere("component", "kuberay-operator"))
 
 
-def network_policies(gaid: GenAIDeployment) -> tuple[Object, ...]:
+def network_policies(gaid: GenAIDeployment, settings: KubeSettings) -> tuple[Object, ...]:
     """One policy for the pods of the tiers, one for those of the gateway."""
-    return _policy(gaid, "tier", _tier_rules(gaid)), _policy(gaid, "gateway", _gateway_rules(gaid))
+    return _policy(gaid, "tier", _tier_rules(gaid, settings)), _policy(gaid, "gateway", _gateway_rules(gaid, settings))
 
 
 def _policy(gaid: GenAIDeployment, component: str, rules: list[dict[str, Any]]) -> Object:
@@ -47,21 +47,27 @@ def _policy(gaid: GenAIDeployment, component: str, rules: list[dict[str, Any]]) 
     )  # fmt: skip
 
 
-def _tier_rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
+def _tier_rules(gaid: GenAIDeployment, settings: KubeSettings) -> list[dict[str, Any]]:
     own = {"podSelector": {"matchLabels": {DEPLOYMENT: gaid.name}}}
     return [
         {"from": [own]},
         {"from": [*_KUBERAY, _OPERATOR], "ports": _ports(DASHBOARD_PORT, SERVE_PORT)},
-        {"from": [_PROMETHEUS], "ports": _ports(RAY_METRICS_PORT)},
+        *_scraped(settings, RAY_METRICS_PORT),
     ]
 
 
-def _gateway_rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
+def _gateway_rules(gaid: GenAIDeployment, settings: KubeSettings) -> list[dict[str, Any]]:
     own = {"podSelector": {"matchLabels": {DEPLOYMENT: gaid.name}}}
     return [
-        {"ports": _ports(HTTP_PORT, HTTPS_PORT, HAPROXY_METRICS_PORT)},
-        {"from": [own, _OPERATOR, _PROMETHEUS], "ports": _ports(AGENT_PORT)},
+        {"ports": _ports(HTTP_PORT, HTTPS_PORT)},
+        {"from": [own, _OPERATOR], "ports": _ports(AGENT_PORT)},
+        *_scraped(settings, AGENT_PORT, HAPROXY_METRICS_PORT),
     ]
+
+
+def _scraped(settings: KubeSettings, *ports: int) -> list[dict[str, Any]]:
+    # A rule without peers would let in everybody.
+    return [{"from": list(settings.scrape_from), "ports": _ports(*ports)}] if settings.scrape_from else []
 
 
 def _ports(*ports: int) -> list[dict[str, Any]]:

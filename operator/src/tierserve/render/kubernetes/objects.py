@@ -10,7 +10,7 @@ from tierserve.render.kubernetes import monitoring as kube_monitoring
 from tierserve.render.kubernetes.gateway import gateway_objects
 from tierserve.render.kubernetes.metadata import Object
 from tierserve.render.kubernetes.network_policy import network_policies
-from tierserve.render.kubernetes.ray_service import ray_service
+from tierserve.render.kubernetes.ray_service import head_budget, ray_service
 from tierserve.render.kubernetes.settings import KubeSettings
 
 KINDS = (
@@ -31,4 +31,5 @@ def kube_objects(gaid: GenAIDeployment, placements: Sequence[Placement], setting
     """Network policies, the gateway, a RayService for each pool (a device's replicas too are pods), and monitoring."""
     pools = tuple(ray_service(gaid, placement, settings) for placement in placements)
     gateway = gateway_objects(gaid, placements, settings)
-    return (*network_policies(gaid), *gateway, *pools, *kube_monitoring.monitoring_objects(gaid))
+    monitoring = kube_monitoring.monitoring_objects(gaid, settings)
+    return (*network_policies(gaid, settings), *gateway, *pools, *head_budget(gaid, placements), *monitoring)

@@ -8,13 +8,26 @@ business: it makes a pod for each replica that the policy wants.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tierserve.api import GenAIDeployment
 from tierserve.plan.placement import Placement
-from tierserve.render.kubernetes.metadata import Object, agents_name, kube_object, pool_labels, ray_service_name
+from tierserve.render.kubernetes.metadata import (
+    DEPLOYMENT,
+    Object,
+    agents_name,
+    child_name,
+    common_labels,
+    kube_object,
+    own_and_inherited,
+    pool_labels,
+    ray_service_name,
+)
 from tierserve.render.kubernetes.scheduling import accelerators, scheduling
 from tierserve.render.kubernetes.settings import (
     AGENT_PORT,
@@ -32,6 +45,8 @@ from tierserve.render.serve import RELOADS, ServeTarget, labels, serve_config
 REPLICA = "tierserve_replica"
 """Ray's resource of which a worker pod has one and a replica takes one: a pod for each replica."""
 WORKERS = "replicas"
+CLUSTER_HASH, GENERATION = "tierserve.io/cluster-hash", "tierserve.io/generation"
+"""Annotations of a RayService: of the Ray cluster that it asks for, and of the resource that it was rendered from."""
 MOST_WORKERS = 100_000
 
 
@@ -47,7 +62,7 @@ def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSetti
         "headGroupSpec": _head(gaid, placement, settings, marks),
         "workerGroupSpecs": [_workers(gaid, placement, settings, marks)],
     }
-    return kube_object(
+    found = kube_object(
         gaid, "ray.io/v1", "RayService", ray_service_name(gaid.name, placement), marks,
         spec={
             # JSON is YAML, and the same configuration must always be the same text.
@@ -57,6 +72,68 @@ def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSetti
             "rayClusterDeletionDelaySeconds": math.ceil(gaid.spec.gateway.response_timeout.value),
             "rayClusterConfig": cluster,
         },
+    )  # fmt: skip
+    found["metadata"].setdefault("annotations", {})
+    found["metadata"]["annotations"] |= {
+        CLUSTER_HASH: _cluster_hash(cluster),
+        GENERATION: str(gaid.metadata.generation or 0),
+    }
+    return found
+
+
+def _cluster_hash(cluster: Mapping[str, Any]) -> str:
+    """Of what makes KubeRay replace the Ray cluster, without the metadata of its pods."""
+    bare = copy.deepcopy(dict(cluster))
+    for group in _groups(bare):
+        group.pop("replicas", None)
+        group["template"].pop("metadata")
+        group["template"]["spec"].pop("tolerations", None)
+    return hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _groups(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+def replaces_cluster(desired: Object, live: Mapping[str, Any]) -> bool:
+    """Whether KubeRay would make a new Ray cluster for `desired` in place of that of `live`."""
+    annotations = live["metadata"].get("annotations") or {}
+    before = annotations.get(CLUSTER_HASH)
+    return before is not None and before != desired["metadata"]["annotations"][CLUSTER_HASH]
+
+
+def with_pod_metadata_of(desired: Object, live: Mapping[str, Any]) -> Object:
+    """`desired` with the pods' labels and annotations of `live`, unless the Ray cluster is replaced anyway.
+
+    KubeRay makes a new cluster for a changed label of a pod: a team's new name would take every accelerator twice.
+    """
+    annotations = live["metadata"].get("annotations") or {}
+    if CLUSTER_HASH not in annotations or replaces_cluster(desired, live):
+        return desired
+    kept = copy.deepcopy(desired)
+    groups = (_groups(one["spec"]["rayClusterConfig"]) for one in (kept, live))
+    for group, before in zip(*groups, strict=True):
+        metadata = before["template"].get("metadata") or {}
+        group["template"]["metadata"] = {
+            name: dict(metadata[name]) for name in ("labels", "annotations") if metadata.get(name)
+        }
+    return kept
+
+
+def head_budget(gaid: GenAIDeployment, placements: Sequence[Placement]) -> tuple[Object, ...]:
+    """PodDisruptionBudget: of the heads of a service one at a time is evicted. None for a single head.
+
+    Kubernetes takes only a number in minAvailable for pods whose controller has no scale. For a single head that would
+    be 1, which keeps a node from ever being drained.
+    """
+    if len(placements) < 2:
+        return ()
+    selector = {DEPLOYMENT: gaid.name, "ray.io/node-type": "head"}
+    return (
+        kube_object(
+            gaid, "policy/v1", "PodDisruptionBudget", child_name(gaid.name, "heads"), common_labels(gaid.name, "tier"),
+            spec={"minAvailable": len(placements) - 1, "selector": {"matchLabels": selector}},
+        ),
     )  # fmt: skip
 
 
@@ -192,4 +269,4 @@ def _pod(
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     # The name is KubeRay's: the Service of the active head selects pods by it, and would have none otherwise.
     own = {key: value for key, value in marks.items() if key != "app.kubernetes.io/name"}
-    return {"metadata": {"labels": own}, "spec": spec}
+    return {"metadata": own_and_inherited(gaid, own), "spec": spec}

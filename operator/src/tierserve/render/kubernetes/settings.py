@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +17,10 @@ DASHBOARD_PORT = 8265
 DECISIONS_PORT = 8390
 RAY_METRICS_PORT = 8080
 
+PROMETHEUS: Sequence[Mapping[str, Any]] = (
+    {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}},
+)
+"""Pods of Prometheus as its operator and its charts label them, in whichever namespace."""
 POD_SECURITY: Mapping[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 CONTAINER_SECURITY: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
@@ -47,6 +51,8 @@ class KubeSettings:
         gcs_redis_address: HOST:PORT of a Redis that keeps the state of Ray's control, so that a head may be replaced
             while its replicas go on; empty keeps it in the head alone.
         gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
+        monitoring_labels: labels of ServiceMonitors and PrometheusRules, by which a Prometheus selects them.
+        scrape_from: peers of a NetworkPolicy that may read metrics; empty for none.
     """
 
     serving_image: str = "ghcr.io/tierserve/serving:latest"
@@ -65,6 +71,8 @@ class KubeSettings:
     cluster_domain: str = "cluster.local"
     gcs_redis_address: str = ""
     gcs_redis_secret: str = ""
+    monitoring_labels: Mapping[str, str] = field(default_factory=dict)
+    scrape_from: Sequence[Mapping[str, Any]] = PROMETHEUS
 
     def __post_init__(self) -> None:
         """Refuses a limit below its request, which the API server would refuse in every pod.

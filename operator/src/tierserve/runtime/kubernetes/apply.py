@@ -22,8 +22,10 @@ from tierserve.plan.placement import Placement
 from tierserve.render.kubernetes.gateway import agents_url
 from tierserve.render.kubernetes.metadata import DEPLOYMENT, Object
 from tierserve.render.kubernetes.objects import KINDS, OPTIONAL_KINDS, kube_objects
+from tierserve.render.kubernetes.ray_service import with_pod_metadata_of
 from tierserve.render.kubernetes.settings import KubeSettings
 from tierserve.runtime.kubernetes.client import NOT_FOUND, Cluster, ClusterError, path_of
+from tierserve.runtime.kubernetes.upgrades import UpgradeTurn
 from tierserve.status.build import Observed, is_short
 
 HEAL_EVERY_S = 60.0
@@ -61,6 +63,7 @@ class KubeRuntime:
     _pruned: dict[str, tuple[frozenset[str], float]] = field(default_factory=dict)
     _problems: dict[str, list[str]] = field(default_factory=dict)
     _unserved: dict[str, float] = field(default_factory=dict)
+    _turn: UpgradeTurn = field(default_factory=UpgradeTurn)
 
     def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> tuple[Object, ...]:
         """The objects that shall be."""
@@ -70,7 +73,7 @@ class KubeRuntime:
         """Bring the cluster closer to what shall be; what fails is a problem in the status, not an end."""
         problems = self._problems[_key(gaid)] = []
         live = {path_of(one): one for one in await self._children(gaid)}
-        for wanted in desired:
+        for wanted in self._admitted(gaid, desired, live):
             try:
                 await self._apply_one(gaid, wanted, live.get(path_of(wanted)))
             except ClusterError as error:
@@ -82,6 +85,19 @@ class KubeRuntime:
                     problems.append(_words(wanted, error))
         await self._prune(gaid, desired)
         problems[:] = list(dict.fromkeys(problems))
+
+    def _admitted(self, gaid: GenAIDeployment, desired: tuple[Object, ...], live: Mapping[str, Object]) -> list[Object]:
+        """What is applied now: without RayServices whose turn to be upgraded has not come."""
+        ray = [one for one in desired if one["kind"] == "RayService"]
+        there = {one["metadata"]["name"]: one for one in live.values() if one["kind"] == "RayService"}
+        if self._turn.admits(_key(gaid), ray, there):
+            return [
+                with_pod_metadata_of(one, there[name])
+                if one["kind"] == "RayService" and (name := one["metadata"]["name"]) in there
+                else one
+                for one in desired
+            ]
+        return [one for one in desired if one["kind"] != "RayService"]
 
     async def _apply_one(self, gaid: GenAIDeployment, wanted: Object, live: Object | None) -> None:
         if self.clock() - self._unserved.get(wanted["kind"], float("-inf")) < HEAL_EVERY_S:
@@ -174,6 +190,7 @@ class KubeRuntime:
         """Drop what is remembered of a service that is gone."""
         for memory in (self._applied, self._pruned, self._problems):
             memory.pop(f"{namespace}/{name}", None)
+        self._turn.forget(f"{namespace}/{name}")
 
 
 def _key(gaid: GenAIDeployment) -> str:

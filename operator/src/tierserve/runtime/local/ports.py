@@ -25,13 +25,18 @@ _untried = itertools.cycle(random.sample(_SINGLE, len(_SINGLE)))
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Whether a server could listen on the port now."""
+    return why_taken(port, host) is None
+
+
+def why_taken(port: int, host: str = LOOPBACK) -> OSError | None:
+    """Why no server could listen on the port now; None when one could."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
 
 
 def free_ports(count: int) -> list[int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import psutil
-
 from tierserve.plan.placement import Placement
-from tierserve.runtime.local.ports import LOOPBACK, holder, is_free
+from tierserve.runtime.local.paths import LocalError, ServicePaths
+from tierserve.runtime.local.ports import LOOPBACK, holder, is_free, why_taken
+from tierserve.runtime.local.resources import available_memory
 from tierserve_serving.gateway import haproxy as binary
 
 # Estimates from resident sets seen after a start: head with dashboard and Serve, one more node, one replica.
@@ -18,22 +18,18 @@ DEFAULT_PORT = 8080
 GIB = 2**30
 
 
-class PreflightError(Exception):
+class PreflightError(LocalError):
     """Something is missing on this machine."""
 
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
-
-def check(placements: Sequence[Placement], port: int | None) -> None:
-    """Raise PreflightError for the first thing that would keep the service from starting."""
+def check(paths: ServicePaths, placements: Sequence[Placement], port: int | None) -> None:
+    """Raise LocalError for the first thing that would keep the service from starting; make its folders."""
     check_engines(placements)
     check_haproxy()
     check_memory(placements)
     if port is not None:
         check_port(port)
+    paths.make()
 
 
 def check_engines(placements: Iterable[Placement]) -> None:
@@ -61,26 +57,35 @@ def memory_needed(placements: Sequence[Placement]) -> int:
 
 
 def check_memory(placements: Sequence[Placement], available: int | None = None) -> None:
-    """The floor of every pool must fit into the memory that is free."""
-    free = psutil.virtual_memory().available if available is None else available
+    """The floor of every pool must fit into the memory that is free, on the machine and in the cgroup."""
+    free = available_memory() if available is None else available
     needed = memory_needed(placements)
     if needed > free:
         floors = ", ".join(f"{p.pool} {max(1, p.min_replicas)}" for p in placements)
         raise PreflightError(
             f"memory: Ray and the floor of replicas ({floors}) need {needed / GIB:.1f} GiB, "
             f"{free / GIB:.1f} GiB are free",
-            "lower replicas.min, leave out a tier, or end other programs (another service? `tierserve status`)",
+            "lower replicas.min, leave out a tier, end other programs (another service? `tierserve status`), or raise "
+            "the memory limit of the container",
         )
 
 
 def check_port(port: int) -> None:
-    """The endpoint's port must be free."""
-    if not is_free(port):
-        raise PreflightError(
-            f"--port: {port} on {LOOPBACK} is in use by {holder(port)}", f"give another, e.g. --port {port + 1}"
-        )
+    """The endpoint's port must be free, and this user allowed to listen there."""
+    failure = why_taken(port)
+    if failure is None:
+        return
+    if isinstance(failure, PermissionError):
+        raise PreflightError(f"--port: {port} needs rights that this user has not", "give one from 1024 up")
+    raise PreflightError(
+        f"--port: {port} on {LOOPBACK} is in use by {holder(port)}", f"give another, e.g. --port {port % 65535 + 1}"
+    )
 
 
 def choose_port() -> int:
     """The first free port from 8080 up, so that two services side by side do not collide."""
-    return next(port for port in range(DEFAULT_PORT, DEFAULT_PORT + 1000) if is_free(port))
+    candidates = range(DEFAULT_PORT, DEFAULT_PORT + 1000)
+    port = next(filter(is_free, candidates), None)
+    if port is None:
+        raise PreflightError(f"--port: none from {candidates.start} to {candidates.stop - 1} is free", "give another")
+    return port

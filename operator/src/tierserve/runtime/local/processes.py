@@ -19,7 +19,8 @@ import psutil
 from tierserve.runtime.local.ports import LOOPBACK, RAY_LOOPBACK
 
 MARKER = "TIERSERVE_INSTANCE"
-_OWN_HOSTS = ("localhost", LOOPBACK, RAY_LOOPBACK)
+# The last two are where Ray's head looks for the metadata of a cloud: link-local, so never behind a proxy.
+_OWN_HOSTS = ("localhost", LOOPBACK, RAY_LOOPBACK, "169.254.169.254", "metadata.google.internal")
 
 
 @dataclass(frozen=True, slots=True)

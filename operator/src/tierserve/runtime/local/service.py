@@ -14,12 +14,13 @@ from typing import Any
 import orjson
 
 from tierserve.api import load
+from tierserve.api.loading import load_text
 from tierserve.plan.placement import place
 from tierserve.runtime.local import preflight
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.processes import end_marked, start
 from tierserve.runtime.local.ray_cluster import tail
-from tierserve.runtime.local.state import LocalState
+from tierserve.runtime.local.state import LocalState, write_atomic
 
 START_TIMEOUT_S = 300.0
 Progress = Callable[[str], None]
@@ -42,12 +43,19 @@ class LocalService:
 
     @classmethod
     def up(
-        cls, file: Path, *, port: int | None = None, on_progress: Progress = print, timeout_s: float = START_TIMEOUT_S
+        cls,
+        file: Path,
+        *,
+        text: str | None = None,
+        port: int | None = None,
+        on_progress: Progress = print,
+        timeout_s: float = START_TIMEOUT_S,
     ) -> LocalService:
         """Start the service of a file, or have the running one follow this file; return when it is ready.
 
         Args:
             file: a GenAIDeployment.
+            text: what was read from `file` where that cannot be followed (a pipe); it is kept in the state folder.
             port: where clients connect; the first free one from 8080 up when None.
             on_progress: told each step in words.
             timeout_s: how long to wait for readiness.
@@ -55,25 +63,37 @@ class LocalService:
         Raises:
             tierserve.api.ValidationFailed: the file is wrong.
             tierserve.plan.placement.PlacementError: no model of a tier fits.
-            tierserve.runtime.local.preflight.PreflightError: something is missing on this machine.
+            tierserve.runtime.local.paths.LocalError: something is missing on this machine.
+            OSError: the file cannot be read.
             StartError: not ready in time.
         """
-        gaid = load(file)
+        gaid = load(file) if text is None else load_text(text)
         placements = place(gaid)
         service = cls.named(gaid.name)
+        source = file.resolve() if text is None else service.paths.piped_file
         running = service.state()
         if running is None or not service.is_supervised():
-            preflight.check(placements, port)
-            service._launch(file.resolve(), port)
-        elif Path(running.file) != file.resolve():
-            raise preflight.PreflightError(
-                f"metadata.name: a service {gaid.name} already follows {running.file}",
-                f"edit that file, or run: tierserve down {gaid.name}",
-            )
+            preflight.check(service.paths, placements, port)
+            service._launch(source, text, port)
+        else:
+            service._check_same(gaid.name, running, source, port)
+            if text is not None:
+                write_atomic(source, text.encode())
         service.wait_ready(on_progress, timeout_s)
         return service
 
-    def _launch(self, file: Path, port: int | None) -> None:
+    @staticmethod
+    def _check_same(name: str, running: LocalState, source: Path, port: int | None) -> None:
+        """What runs under this name must be the service of this file, at this port."""
+        end = f"tierserve down {name}"
+        if Path(running.file) != source:
+            message = f"metadata.name: a service {name} already follows {running.file}"
+            raise preflight.PreflightError(message, f"edit that file, or run: {end}")
+        if port not in {None, running.gateway_port}:
+            message = f"--port: {name} is up already, at port {running.gateway_port}"
+            raise preflight.PreflightError(message, f"leave --port out, or first run: {end}")
+
+    def _launch(self, file: Path, text: str | None, port: int | None) -> None:
         # What a supervisor that was killed left running is taken over if it can be told, else ended.
         previous = self.state()
         if previous is None or previous.file != str(file) or port not in {None, previous.gateway_port}:
@@ -81,6 +101,8 @@ class LocalService:
             shutil.rmtree(self.paths.short, ignore_errors=True)
             previous = LocalState.new(file, port or preflight.choose_port())
         self.paths.make()
+        if text is not None:
+            write_atomic(file, text.encode())
         self.paths.status.unlink(missing_ok=True)
         previous.save(self.paths.state)
         command = [sys.executable, "-m", "tierserve.runtime.local.supervisor", self.paths.name]

@@ -36,7 +36,7 @@ class FollowedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem = ""
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
         self._good: GenAIDeployment | None = None
         self._generation = 0
 
@@ -44,20 +44,33 @@ class FollowedFile:
         """The version in force; None when there has never been a good one."""
         try:
             stat = self.path.stat()
-            if (stat.st_mtime_ns, stat.st_ino) != self._seen:
-                self._seen = (stat.st_mtime_ns, stat.st_ino)
+            version = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if version != self._seen:
+                self._seen = version
                 self._take(load(self.path))
-        except (OSError, ValidationFailed) as error:
-            self.problem = f"{self.path.name}: {error}; the version before stays in force"
+        except OSError as error:
+            self._seen = None  # it may come back as it was
+            self._set_problem(f"{self.path.name}: {error.strerror or error}; the last good version stays in force")
+        except ValidationFailed as error:
+            words = "; ".join(one.format(self.path.name).partition("\n")[0] for one in error.problems)
+            self._set_problem(f"{words}; the last good version stays in force")
+        except Exception as error:  # whatever the file does to its reader, the service stays up
+            self._set_problem(f"{self.path.name}: {error!r}; the last good version stays in force")
         return self._good
+
+    def _set_problem(self, problem: str) -> None:
+        if problem and problem != self.problem:
+            log.warning("%s", problem)
+        self.problem = problem
 
     def _take(self, fresh: GenAIDeployment) -> None:
         self.problem = ""
         if self._good is not None and fresh.metadata.name != self._good.metadata.name:
-            self.problem = f"metadata.name changed to {fresh.metadata.name}: run `tierserve up` for a new service"
+            self._set_problem(f"metadata.name changed to {fresh.metadata.name}: run `tierserve up` for a new service")
             return
         place(fresh)
-        self._generation += 1
+        if self._good is None or fresh.spec != self._good.spec:
+            self._generation += 1
         metadata = fresh.metadata.model_copy(update={"generation": self._generation})
         self._good = fresh.model_copy(update={"metadata": metadata})
 

@@ -30,5 +30,10 @@ def _compiled(function: F, inline: str) -> F:
         import numba
     except ImportError as error:
         raise NumbaMissingError from error
-    compiled: F = numba.njit(cache=True, inline=inline)(function)
+    try:
+        compiled: F = numba.njit(cache=True, inline=inline)(function)
+    except RuntimeError:
+        # Neither beside the module nor in the home can code be kept (an image run as another user). A folder in /tmp
+        # would do, but whoever made it first could have this process run code of theirs: so compile at every start.
+        compiled = numba.njit(inline=inline)(function)
     return compiled
