@@ -28,7 +28,7 @@ from tierserve.reconcile import InUse
 from tierserve.render.haproxy.agent_config import agent_config
 from tierserve.render.haproxy.config import render_haproxy
 from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
-from tierserve.render.serve import ServeTarget, labels, serve_config
+from tierserve.render.serve import LINGER_S, ServeTarget, labels, serve_config
 from tierserve.runtime.local import ray_cluster
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK
@@ -115,7 +115,7 @@ class LocalRuntime:
     def _with_pools_in_use(self, desired: LocalDesired, keep: InUse) -> LocalDesired:
         """With the earlier pools that are in use, or were until lately: HAProxy's old process still serves."""
         now = time.monotonic()
-        self._in_use = {pool: at for pool, at in self._in_use.items() if now - at < DRAIN_S} | dict.fromkeys(
+        self._in_use = {pool: at for pool, at in self._in_use.items() if now - at < LINGER_S} | dict.fromkeys(
             keep.pools, now
         )
         pools = [pool for pool in self._in_use if pool not in desired.nodes and pool in self._declared]
