@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from tierserve.api.v1alpha1.base import NAME_PATTERN, Part
+from tierserve.api.v1alpha1.base import SERVICE_NAME_LENGTH, SERVICE_NAME_PATTERN, Part
 from tierserve.api.v1alpha1.gateway import Gateway
 from tierserve.api.v1alpha1.models import Model
 from tierserve.api.v1alpha1.objective import Objective
@@ -21,7 +21,7 @@ class Metadata(Part):
     """The metadata of the object that matter here; what else Kubernetes keeps there is kept too."""
 
     model_config = ConfigDict(extra="allow")
-    name: str = Field(pattern=NAME_PATTERN, max_length=40, description="Name of the service.")
+    name: str = Field(pattern=SERVICE_NAME_PATTERN, max_length=SERVICE_NAME_LENGTH, description="Name of the service.")
     namespace: str | None = None
     generation: int | None = None
     uid: str | None = None

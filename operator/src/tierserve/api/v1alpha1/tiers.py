@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tierserve.api.presets import ACCELERATORS, RESERVE, TIERS, TierPreset
 from tierserve.api.units import Amount, BitRate, Duration, Power, Quantity
-from tierserve.api.v1alpha1.base import Label, Name, Part
+from tierserve.api.v1alpha1.base import Label, ModelName, Name, Part
 
 Kind = Literal["cloud", "edge", "device"]
 # The keys of presets.ACCELERATORS; a test keeps the two alike.
@@ -136,7 +136,7 @@ class Tier(Part):
     price: float | None = Field(None, ge=0, description="Price of one accelerator for an hour.")
     power: TierPower = Field(TierPower(), description="Electrical power of one accelerator.")
     carbon_intensity: float | None = Field(None, ge=0, le=5000, description="gCO2e per kWh of the electricity.")
-    models: tuple[Name, ...] = Field(
+    models: tuple[ModelName, ...] = Field(
         (), max_length=16, description="Models allowed here, the preferred first; all when left out."
     )
 
