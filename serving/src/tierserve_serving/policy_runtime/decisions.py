@@ -1,4 +1,7 @@
-"""Shows the decisions of all policies of a process: HTTP `GET /decisions`, Ray metrics and one log line per change."""
+"""Shows the decisions of all policies of a process, and the settings that they are made with.
+
+HTTP `GET /decisions` and `GET /settings`, Ray metrics, and one log line per change.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import logging
 import math
 import threading
 import time
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tierserve.autoscale.decide import Decision
+from tierserve.autoscale.decide import Decision, Settings
 from tierserve.autoscale.types import Calibrated
 
 logger = logging.getLogger("ray.serve")
@@ -51,6 +55,7 @@ class DecisionBoard:
         self._decisions: dict[str, dict[str, Any]] = {}
         self._made: dict[str, float] = {}
         self._closed: dict[str, float] = {}
+        self._settings: dict[str, Settings] = {}
         self._server: ThreadingHTTPServer | None = None
         self._tried = -math.inf
 
@@ -68,10 +73,14 @@ class DecisionBoard:
         kept = {name: shown for name, shown in self._decisions.items() if name in self._made}
         self._decisions = kept | {pool: self._as_closed(pool, decision)}
 
+    def put_settings(self, pool: str, settings: Settings) -> None:
+        """Show the settings that a pool's decisions are made with."""
+        self._settings = self._settings | {pool: settings}
+
     def close(self, pool: str) -> bool:
-        """Show that none runs until a decision says so itself, at most 10 s; False where none was said to run."""
+        """Show no running replica until a decision has none, at most 10 s; False unless exactly one was running."""
         last = self._decisions.get(pool)
-        if last is None or not last.get("running"):
+        if last is None or last.get("running") != 1:
             return False
         self._closed[pool] = time.monotonic() + _CLOSED_S
         self._show(pool, last)
@@ -89,6 +98,10 @@ class DecisionBoard:
         shown = {pool: one | {"age_s": now - made[pool]} for pool, one in self._decisions.items() if pool in made}
         return json.dumps(shown).encode()
 
+    def settings(self) -> bytes:
+        """Return the settings in force as JSON, by pool."""
+        return json.dumps({pool: asdict(settings) for pool, settings in self._settings.items()}).encode()
+
     def _listen(self) -> None:
         board = self
 
@@ -96,7 +109,7 @@ class DecisionBoard:
             timeout = 5
 
             def do_GET(self) -> None:
-                bodies = {"/decisions": board.body(), "/healthz": b'{"ok": true}'}
+                bodies = {"/decisions": board.body(), "/settings": board.settings(), "/healthz": b'{"ok": true}'}
                 found = bodies.get(self.path.split("?")[0])
                 body = found or b'{"error": "try /decisions"}'
                 self.send_response(200 if found else 404)

@@ -28,12 +28,11 @@ from tierserve.reconcile import InUse
 from tierserve.render.haproxy.agent_config import agent_config
 from tierserve.render.haproxy.config import render_haproxy
 from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
-from tierserve.render.serve import ServeTarget, labels, serve_config
+from tierserve.render.serve import LINGER_S, ServeTarget, labels, serve_config
 from tierserve.runtime.local import ray_cluster
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK
 from tierserve.runtime.local.processes import end_marked, end_tree, reap, start
-from tierserve.runtime.local.ray_cluster import DRAIN_S
 from tierserve.runtime.local.state import LocalState, write_atomic
 from tierserve.state import Observed, PoolObserved
 from tierserve_serving.gateway import haproxy as binary
@@ -91,8 +90,8 @@ class LocalRuntime:
             http_port=ray.http,
             decisions_address=f"{LOOPBACK}:{state.decisions_port}",
             demand_urls={p.pool: f"{state.agent_url}/pools/{p.pool}" for p in placements},
+            response_timeout_s=gaid.spec.gateway.response_timeout.value,
             emulate_network=self.emulate_network,
-            drain_s=DRAIN_S,
         )
         decisions = {p.pool: f"http://{LOOPBACK}:{state.decisions_port}/decisions" for p in placements}
         return LocalDesired(
@@ -116,7 +115,7 @@ class LocalRuntime:
     def _with_pools_in_use(self, desired: LocalDesired, keep: InUse) -> LocalDesired:
         """With the earlier pools that are in use, or were until lately: HAProxy's old process still serves."""
         now = time.monotonic()
-        self._in_use = {pool: at for pool, at in self._in_use.items() if now - at < DRAIN_S} | dict.fromkeys(
+        self._in_use = {pool: at for pool, at in self._in_use.items() if now - at < LINGER_S} | dict.fromkeys(
             keep.pools, now
         )
         pools = [pool for pool in self._in_use if pool not in desired.nodes and pool in self._declared]
@@ -212,9 +211,14 @@ class LocalRuntime:
                 self.say(f"Ray node started, labelled {node_labels['tierserve.io/tier']}")
 
     def _drop_nodes(self, desired: LocalDesired) -> None:
-        """A node goes only after Serve was told that its pool is no longer wanted."""
+        """A node ends only after the last replica of its pool has: Serve keeps the application as long as one stops."""
         unwanted = [p for p in self.state.processes if p.startswith("node-") and p[5:] not in desired.nodes]
-        for part in unwanted if "serve" in self._applied else []:
+        if not unwanted or "serve" not in self._applied:
+            return
+        applications = self.rest.applications()
+        for part in unwanted:
+            if part[5:] in applications:
+                continue
             self._stop(part)
             self.say(f"{part} ended: its pool is gone from the file")
 
