@@ -51,7 +51,6 @@ class KubeSettings:
         gcs_redis_address: HOST:PORT of a Redis that keeps the state of Ray's control, so that a head may be replaced
             while its replicas go on; empty keeps it in the head alone.
         gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
-        drain_s: how long a pod of the gateway may finish its streams, and a replica what it serves.
         monitoring_labels: labels of ServiceMonitors and PrometheusRules, by which a Prometheus selects them.
         scrape_from: peers of a NetworkPolicy that may read metrics; empty for none.
     """
@@ -69,7 +68,6 @@ class KubeSettings:
     # Several times the requests: a limit that throttles the start of Ray's processes makes pods late.
     head_cpu_limit: str = "2"
     worker_cpu_limit: str = "4"
-    drain_s: int = 60
     cluster_domain: str = "cluster.local"
     gcs_redis_address: str = ""
     gcs_redis_secret: str = ""
