@@ -1,6 +1,6 @@
 """Kopf's wiring: watches wake the controller, indexes hold what was seen, the probe tells a stuck operator.
 
-    kopf run --standalone -m tierserve.controller.handlers --all-namespaces --liveness=http://0.0.0.0:8080/healthz
+    kopf run --standalone -m tierserve.controller.handlers --all-namespaces --liveness=http://127.0.0.1:8080/healthz
 
 No handler does work of its own and none adds a finalizer: objects go with their owner, also when no operator runs.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -74,7 +75,8 @@ async def start(*, memo: Any, settings: kopf.OperatorSettings, **indexes: Any) -
     await _login()
     memo.operator = operator = Operator(own, indexes["services"], (indexes["ray_services"], indexes["gateways"]))
     if own.metrics_port:
-        start_http_server(own.metrics_port, registry=operator.metrics.registry)
+        address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 (scraped from other pods)
+        start_http_server(own.metrics_port, address, registry=operator.metrics.registry)
     log.info("started", extra={"fields": {"serving_image": own.kube.serving_image, "resync_period": own.resync_period}})
 
 

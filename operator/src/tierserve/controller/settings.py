@@ -42,11 +42,15 @@ def from_environment(environment: Mapping[str, str] | None = None) -> OperatorSe
     Raises:
         ValueError: a variable that is not known, or whose value cannot be read; the message names it.
     """
+    variables = os.environ if environment is None else environment
     given = {
         name.removeprefix(PREFIX).lower(): value
-        for name, value in (os.environ if environment is None else environment).items()
+        for name, value in variables.items()
         if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}OPERATOR_")
     }
+    # Set in every pod: the address of the API server's Service is of the family of pods' first addresses.
+    if ":" in variables.get("KUBERNETES_SERVICE_HOST", ""):
+        given.setdefault("ip_family", "IPv6")
     own = _read(OperatorSettings(), given, skip=("kube",))
     kube = _read(KubeSettings(), given)
     unknown = given.keys() - {f.name for f in (*fields(OperatorSettings), *fields(KubeSettings))}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
+from tierserve.render.haproxy.model import ANY_ADDRESS
 from tierserve_serving.gateway import haproxy as binary
 
 GOLDEN = Path(__file__).with_name("gateway_golden.cfg")
@@ -52,7 +53,9 @@ def test_the_whole_file_is_as_agreed():
         {"log_address": "/run/tierserve/log.sock", "retries": 0, "max_connections": 1000, "threads": 2},
         {"pools": POOLS[:1], "classes": (GatewayClass("only", ("device", "edge")),), "default_class": "only"},
         {"pools": tuple(dataclasses.replace(p, models=()) for p in POOLS)},
-        {"resolve": True},
+        {"resolve": "ipv6"},
+        {"bind": ANY_ADDRESS, "metrics_bind": ANY_ADDRESS, "metrics_port": 8405},
+        {"bind": "::1"},
         {"pools": tuple(dataclasses.replace(p, sleeps=True) for p in POOLS)},
     ],
 )
@@ -67,7 +70,7 @@ def test_haproxy_takes_every_form_of_it(tmp_path, change):
 def test_a_name_that_is_not_known_yet_keeps_no_gateway_from_starting(tmp_path):
     path = tmp_path / "haproxy.cfg"
     pools = tuple(dataclasses.replace(p, host="nobody.invalid") for p in POOLS)
-    path.write_text(render_haproxy(dataclasses.replace(SPEC, pools=pools, resolve=True)))
+    path.write_text(render_haproxy(dataclasses.replace(SPEC, pools=pools, resolve="ipv4")))
     binary.check_config(binary.find_haproxy(), path)
 
 

@@ -52,6 +52,7 @@ class KubeSettings:
             while its replicas go on; empty keeps it in the head alone.
         gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
         drain_s: how long a pod of the gateway may finish its streams, and a replica what it serves.
+        ip_family: IPv4 or IPv6, that of pods' first addresses; if not given, that of the address of the API server.
         monitoring_labels: labels of ServiceMonitors and PrometheusRules, by which a Prometheus selects them.
         scrape_from: peers of a NetworkPolicy that may read metrics; empty for none.
     """
@@ -73,15 +74,18 @@ class KubeSettings:
     cluster_domain: str = "cluster.local"
     gcs_redis_address: str = ""
     gcs_redis_secret: str = ""
+    ip_family: str = "IPv4"
     monitoring_labels: Mapping[str, str] = field(default_factory=dict)
     scrape_from: Sequence[Mapping[str, Any]] = PROMETHEUS
 
     def __post_init__(self) -> None:
-        """Refuses a limit below its request, which the API server would refuse in every pod.
+        """Refuses an unknown IP family, and a limit below its request, which the API server would refuse in every pod.
 
         Raises:
             ValueError: the message names the variables.
         """
+        if self.ip_family not in {"IPv4", "IPv6"}:
+            raise ValueError(f"TIERSERVE_IP_FAMILY: {self.ip_family!r} is not IPv4 or IPv6")
         for pod in ("head", "worker"):
             request, limit = getattr(self, f"{pod}_cpu"), getattr(self, f"{pod}_cpu_limit")
             if limit and cores(limit) < cores(request):
