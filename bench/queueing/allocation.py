@@ -68,7 +68,7 @@ def service(sites: int = 20, optimize: str = "cost") -> GenAIDeployment:
         ],
         "tiers": tiers,
         "traffic": traffic,
-        "routing": {"overflow": ["device", "edge", "cloud"]},
+        "routing": {"overflow": ["device", "edge", "cloud"], "defaultClass": "chat"},
     }
     meta = {"apiVersion": "serving.tierserve.io/v1alpha1", "kind": "GenAIDeployment", "metadata": {"name": "bench"}}
     return parse({**meta, "spec": spec})

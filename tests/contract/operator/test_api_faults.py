@@ -126,7 +126,7 @@ def proxy(apiserver: Any) -> Iterator[Proxy]:
 def behind(proxy: Proxy, make_operator: Any, tmp_path_factory: pytest.TempPathFactory, kuberay: None) -> Iterator[Any]:
     """An operator that knows only the proxy, and only its own namespace."""
     folder: Path = tmp_path_factory.mktemp("behind")
-    process = make_operator(folder, proxy.url, None, "any", namespace="behind")
+    process = make_operator(folder, proxy.url, None, "any", namespaces=("behind",))
     code, reply = proxy.server.create(
         "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "behind"}}
     )

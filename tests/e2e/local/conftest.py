@@ -46,7 +46,7 @@ spec:
   traffic:
     - {name: chat, share: 0.9, privacy: public}
     - {name: personal, share: 0.1, privacy: device}
-  routing: {overflow: [edge, cloud], failover: true}
+  routing: {overflow: [edge, cloud], defaultClass: chat}
 """
 
 

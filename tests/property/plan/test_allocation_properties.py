@@ -45,7 +45,7 @@ def service(prices: tuple[float, float], share: float, optimize: str, caps: dict
         "models": [model, {**model, "name": "n", "profile": {"alpha": "15ms", "beta": "90us", "gamma": "0s"}}],
         "tiers": [tier("edge", "edge", prices[0], 5, 4), tier("cloud", "cloud", prices[1], 40, 1)],
         "traffic": traffic,
-        "routing": {"overflow": ["edge", "cloud"]},
+        "routing": {"overflow": ["edge", "cloud"], "defaultClass": "near"},
     }
     meta = {"apiVersion": "serving.tierserve.io/v1alpha1", "kind": "GenAIDeployment", "metadata": {"name": "s"}}
     return parse({**meta, "spec": spec})

@@ -37,7 +37,7 @@ def service(share: float = 0.7) -> GenAIDeployment:
         "models": [model],
         "tiers": tiers,
         "traffic": traffic,
-        "routing": {"overflow": ["edge", "cloud"]},
+        "routing": {"overflow": ["edge", "cloud"], "defaultClass": "closed"},
     }
     meta = {"apiVersion": "serving.tierserve.io/v1alpha1", "kind": "GenAIDeployment", "metadata": {"name": "s"}}
     return parse({**meta, "spec": spec})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tierserve.api import GenAIDeployment, parse
+from tierserve.api import GenAIDeployment, ValidationFailed, parse
 from tierserve.api.presets import ACCELERATORS, TIERS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,15 +43,22 @@ def test_the_order_of_routing_goes_first() -> None:
     ("privacy", "tiers"), [("public", ["edge", "cloud"]), ("site", ["edge"]), ("device", ["home"])]
 )
 def test_a_private_class_never_sees_a_tier_it_may_not(privacy: str, tiers: list[str]) -> None:
-    gaid = deployment(traffic=[{"name": "one", "privacy": privacy}], routing={"overflow": ["edge", "cloud"]})
+    order = {"overflow": ["edge", "cloud"], "defaultClass": "one"}
+    gaid = deployment(traffic=[{"name": "one", "privacy": privacy}], routing=order)
     assert names(gaid.tiers_for(gaid.spec.traffic[0])) == tiers
 
 
-def test_a_request_without_a_class_is_public_unless_said_otherwise() -> None:
-    traffic = [{"name": "a", "share": 0.5, "privacy": "site"}, {"name": "b", "share": 0.5}]
-    assert deployment(traffic=traffic).default_class.name == "b"
-    assert deployment(traffic=traffic, routing={"defaultClass": "a"}).default_class.name == "a"
-    assert deployment(traffic=[{"name": "a", "privacy": "site"}]).default_class.name == "a"
+def test_the_default_class_must_be_written_where_a_class_is_not_public() -> None:
+    traffic = [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "privacy": "site"}]
+    with pytest.raises(ValidationFailed) as caught:
+        deployment(traffic=traffic)
+    assert [problem.path for problem in caught.value.problems] == ["spec.routing.defaultClass"]
+    assert deployment(traffic=traffic, routing={"defaultClass": "b"}).default_class.name == "b"
+
+
+def test_the_first_class_is_the_default_where_all_are_public() -> None:
+    traffic = [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]
+    assert deployment(traffic=traffic).default_class.name == "a"
 
 
 def test_a_tier_that_names_no_models_may_run_all() -> None:

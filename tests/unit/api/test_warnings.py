@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from tierserve.api import parse
+from tierserve.api import ValidationFailed, parse
 from tierserve.api.schema.definition import at, schema
-from tierserve.api.warnings import UNUSED, unused_fields
+from tierserve.api.schema.unused import ONLY_PLANNED, UNUSED
+from tierserve.api.warnings import unused_fields
 
 HEAD = {"apiVersion": "serving.tierserve.io/v1alpha1", "kind": "GenAIDeployment", "metadata": {"name": "assistant"}}
 MODEL: dict[str, Any] = {"name": "large", "engine": "emulated"}
@@ -26,7 +27,8 @@ def test_a_plain_file_has_none() -> None:
 
 
 def test_defaults_written_out_are_none() -> None:
-    assert paths(objective={**OBJECTIVE, "optimize": "cost"}, gateway={"auth": {"mode": "none"}}) == []
+    written = {**TIER, "placement": {"nodesOnDemand": False}}
+    assert paths(objective={**OBJECTIVE, "optimize": "cost"}, tiers=[written]) == []
 
 
 @pytest.mark.parametrize("unused", UNUSED, ids=lambda unused: unused.path)
@@ -37,20 +39,12 @@ def test_every_line_names_a_field_of_the_schema(unused: Any) -> None:
 def test_each_is_named_once_at_its_first_place() -> None:
     placed = {**TIER, "placement": {"nodeSelector": {"a": "b"}}}
     assert paths(tiers=[placed, {**placed, "name": "other"}]) == ["spec.tiers[0].placement"]
-    vllm = {"name": "other", "engine": "vllm", "source": "hf://org/model"}
-    assert paths(models=[MODEL, vllm]) == ["spec.models[1].engine"]
 
 
 @pytest.mark.parametrize(
     ("spec", "path"),
     [
-        ({"cache": {"tier": "cloud"}}, "spec.cache"),
-        ({"pipeline": {"input": {"tiers": ["cloud"]}}}, "spec.pipeline"),
-        ({"sync": {}}, "spec.sync"),
-        ({"guard": {}}, "spec.guard"),
-        ({"gateway": {"tls": {}}}, "spec.gateway.tls"),
-        ({"gateway": {"auth": {"mode": "apiKey", "secretName": "keys"}}}, "spec.gateway.auth"),
-        ({"gateway": {"rateLimits": [{"name": "a", "tokensPerMinute": 1}]}}, "spec.gateway.rateLimits"),
+        ({"gateway": {"tls": {"secretName": "tls.example.com"}}}, "spec.gateway.tls"),
         ({"objective": {**OBJECTIVE, "optimize": "carbon"}}, "spec.objective.optimize"),
         ({"objective": {**OBJECTIVE, "caps": {"power": "1kW"}}}, "spec.objective.caps"),
         ({"models": [{**MODEL, "quality": 0.5}]}, "spec.models[0].quality"),
@@ -59,3 +53,31 @@ def test_each_is_named_once_at_its_first_place() -> None:
 )
 def test_what_is_set_but_not_acted_on_is_named(spec: dict[str, Any], path: str) -> None:
     assert paths(**spec) == [path]
+
+
+@pytest.mark.parametrize(
+    "unused", [one for one in UNUSED if one.why.startswith(ONLY_PLANNED)], ids=lambda one: one.path
+)
+def test_a_field_that_only_the_planner_reads_says_so_in_its_description(unused: Any) -> None:
+    assert "Only `tierserve plan --best` reads" in at(schema(), unused.path)["description"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"cache": {"tier": "cloud"}}, "spec.cache"),
+        ({"pipeline": {}}, "spec.pipeline"),
+        ({"sync": {}}, "spec.sync"),
+        ({"guard": {}}, "spec.guard"),
+        ({"routing": {"privacy": "failClosed"}}, "spec.routing.privacy"),
+        ({"gateway": {"auth": {"mode": "none"}}}, "spec.gateway.auth"),
+        ({"gateway": {"rateLimits": []}}, "spec.gateway.rateLimits"),
+        ({"gateway": {"tls": {"secretName": "a", "mutual": True}}}, "spec.gateway.tls.mutual"),
+        ({"models": [{**MODEL, "engine": "vllm", "source": "hf://org/model"}]}, "spec.models[0].engine"),
+    ],
+)
+def test_a_field_of_a_feature_that_this_version_lacks_is_refused(spec: dict[str, Any], path: str) -> None:
+    with pytest.raises(ValidationFailed) as caught:
+        paths(**spec)
+    assert [problem.path for problem in caught.value.problems] == [path]
+    assert caught.value.problems[0].hint

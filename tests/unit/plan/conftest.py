@@ -49,7 +49,7 @@ spec:
   traffic:
     - {name: chat, share: 0.8, privacy: public, input: 300, output: 200}
     - {name: health, share: 0.2, privacy: site, input: 100, output: 200}
-  routing: {overflow: [edge, cloud]}
+  routing: {overflow: [edge, cloud], defaultClass: chat}
 """
 Change = Callable[..., GenAIDeployment]
 

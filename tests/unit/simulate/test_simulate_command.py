@@ -42,10 +42,10 @@ spec:
   traffic:
     - {name: chat, share: 0.8, input: 512}
     - {name: personal, share: 0.2, privacy: site, input: 512}
-  routing: {overflow: [edge, cloud]}
-  cache: {tier: edge, ttl: 10m, size: 100Ki}
+  routing: {overflow: [edge, cloud], defaultClass: chat}
 """
-"""Two classes, one of which may not leave the edge, and a cache there."""
+"""Two classes, one of which may not leave the edge."""
+CACHE = ("--answer-cache", "edge=10m,100Ki")
 
 
 def run(*words: str) -> Result:
@@ -100,14 +100,14 @@ def test_all_tiers_are_simulated_and_each_request_is_in_one_part(tmp_path: Path)
     assert cloud["ttft_p95_s"] > 0.4
 
 
-def test_the_file_s_cache_answers_prompts_that_come_again(tmp_path: Path) -> None:
+def test_an_answer_cache_answers_prompts_that_come_again(tmp_path: Path) -> None:
     plain = tiers_of(tmp_path, "--rate", "14")
-    found = tiers_of(tmp_path, "--rate", "14", "--prompts", "50")
+    found = tiers_of(tmp_path, "--rate", "14", *CACHE, "--prompts", "50")
     cache = found["parts"]["cache"]
     assert cache["share"] > 0.5
     assert cache["response_p95_s"] == pytest.approx(0.008, abs=0.005)  # the edge's network
     assert found["parts"]["cloud"]["requests"] < plain["parts"]["cloud"]["requests"]
-    rare = tiers_of(tmp_path, "--rate", "14", "--prompts", "50000", "--zipf", "0")
+    rare = tiers_of(tmp_path, "--rate", "14", *CACHE, "--prompts", "50000", "--zipf", "0")
     assert rare["parts"].get("cache", {"share": 0.0})["share"] < 0.05
 
 
@@ -152,7 +152,10 @@ def test_all_rules_are_listed_with_their_sources() -> None:
         (("--rate", "5", "-o", "yaml"), "--output 'yaml' is unknown", "choose table or json"),
         (("--rate", "5", "--router", "random"), "tiers overflow by the gateway's one queue", "one pool with --pool"),
         (("--rate", "5", "--fail", "1m=1@moon"), "'moon' is unknown", "edge-default"),
-        (("--rate", "5", "--prompts", "10"), "the file has no spec.cache", "cache: {tier: edge"),
+        (("--rate", "5", "--prompts", "10"), "--prompts is for --answer-cache", "--answer-cache edge=10m,2Gi"),
+        (("--rate", "5", "--answer-cache", "edge=10m,2Gi"), "--answer-cache needs --prompts", "--prompts 1000"),
+        (("--rate", "5", "--answer-cache", "edge", "--prompts", "9"), "is not TIER=TTL,SIZE", "edge=10m,2Gi"),
+        (("--rate", "5", "--answer-cache", "moon=1m,1Gi", "--prompts", "9"), "'moon' is not in the file", "edge"),
         (("--rate", "5", "--prefixes", "10"), "--prefixes '10' is not understood", "give such as 50=1000"),
         (("--rate", "5", "--prefixes", "9=9", "--zipf", "-1"), "--zipf -1 is less than 0", "give 0 or more"),
         (("--rate", "5", "--prefixes", "9=9", "--prefix-cache", "-1"), "--prefix-cache -1 is less than 0", "0 or more"),

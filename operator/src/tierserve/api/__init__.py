@@ -1,6 +1,5 @@
 """The custom resource `GenAIDeployment` as frozen values, its units, presets and rules."""
 
-from tierserve.api.advice import hints
 from tierserve.api.document import to_document
 from tierserve.api.errors import Problem, ValidationFailed
 from tierserve.api.loading import load, parse
@@ -10,6 +9,7 @@ from tierserve.api.v1alpha1.models import Model, Profile
 from tierserve.api.v1alpha1.objective import Objective
 from tierserve.api.v1alpha1.tiers import Accelerator, Hardware, Tier
 from tierserve.api.v1alpha1.traffic import Routing, TrafficClass
+from tierserve.api.warnings import hints
 
 __all__ = [
     "API_VERSION",

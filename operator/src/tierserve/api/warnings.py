@@ -1,70 +1,46 @@
-"""Fields that this version understands but does not act on yet: none is ignored in silence.
-
-One table; whoever makes a field work takes its line away.
-"""
+"""Hints on a valid deployment: fields that nothing acts on, and values that do not go together."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from tierserve.api.document import nodes, to_document
 from tierserve.api.errors import Problem
+from tierserve.api.schema.definition import at, schema
+from tierserve.api.schema.unused import UNUSED, Unused
+from tierserve.api.schema.validation import completed
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
 
-NO_NODES = "only a cluster acts on it: on this machine there are no nodes to choose from"
 
-ONLY_PLANNED = "only `tierserve plan --best` acts on it"
-SEE_PLAN = "see what it would change with tierserve plan FILE --best, which says how to bring the file near that"
+def hints(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Problem]:
+    """Warnings of `tierserve validate` and of the condition Accepted; none where every field is acted on.
 
-
-@dataclass(frozen=True, slots=True)
-class Unused:
-    """A field at `path`; it counts as set when it holds something other than one of `plain`.
-
-    What is `local` is acted on by the operator and not by the runtime on one machine.
+    Args:
+        gaid: the service.
+        cluster: it runs on Kubernetes, where more fields are acted on.
     """
-
-    path: str
-    why: str = "this version does not act on it yet"
-    hint: str = "leave it, or take it out: it changes nothing"
-    plain: tuple[object, ...] = field(default=())
-    local: bool = False
+    return [*unused_fields(gaid, cluster=cluster), *_queue_timeout_below_startup(gaid)]
 
 
-UNUSED: tuple[Unused, ...] = (
-    Unused(
-        "spec.objective.optimize",
-        f"{ONLY_PLANNED}: what runs is the first model of each tier that meets the objective, in the order of overflow",
-        SEE_PLAN,
-        plain=("cost",),
-    ),
-    Unused("spec.objective.caps", f"{ONLY_PLANNED}: what runs may take more", SEE_PLAN),
-    Unused(
-        "spec.models[].engine",
-        "this version does not start vLLM; it plans for it",
-        "to run the file on this machine use emulated or llamacpp",
-        plain=("emulated", "llamacpp"),
-    ),
-    Unused(
-        "spec.models[].quality",
-        f"{ONLY_PLANNED}, between plans as good otherwise: what runs is the first model that fits and is in time",
-        SEE_PLAN,
-    ),
-    Unused("spec.tiers[].placement", NO_NODES, local=True),
-    Unused("spec.tiers[].sites[].placement", NO_NODES, local=True),
-    Unused("spec.tiers[].accelerator.type", "nodes are chosen by placement alone"),
-    Unused("spec.traffic[].origin", f"{ONLY_PLANNED}: requests of a class may come in anywhere", SEE_PLAN),
-    Unused("spec.cache"),
-    Unused("spec.pipeline"),
-    Unused("spec.sync"),
-    Unused("spec.guard"),
-    Unused("spec.gateway.tls", "the gateway speaks plain HTTP on loopback", local=True),
-    Unused("spec.gateway.tls.mutual", "gateway and tiers speak plain HTTP to each other", plain=(False,)),
-    Unused("spec.gateway.auth", "the gateway asks nobody who they are", plain=({"mode": "none"},)),
-    Unused("spec.gateway.rateLimits"),
-)
+def _queue_timeout_below_startup(gaid: GenAIDeployment) -> list[Problem]:
+    """Where every tier may be scaled to zero, a request may wait for a start-up, longer than `queueTimeout` allows."""
+    if any(tier.min_replicas > 0 for tier in gaid.spec.tiers):
+        return []  # requests go to that tier meanwhile
+    models = {model.name: model for model in gaid.spec.models}
+    starts = [tier.startup_s(models[name].engine) for tier in gaid.spec.tiers for name in tier.models or models]
+    soonest, timeout = min(starts, default=0.0), gaid.spec.gateway.queue_timeout
+    if timeout.value >= soonest:
+        return []
+    return [
+        Problem(
+            "spec.gateway.queueTimeout",
+            f"is shorter than a start-up ({soonest:.0f} s), and every tier may be scaled to zero",
+            f"set it to {math.ceil(1.5 * soonest)}s, or replicas.min of a tier to 1; else the first request gets a 503",
+            str(timeout),
+        )
+    ]
 
 
 def unused_fields(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Problem]:
@@ -87,4 +63,6 @@ def unused_fields(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Probl
 
 
 def _first_set(unused: Unused, whole: Mapping[str, Any]) -> tuple[str, Any] | None:
-    return next((hit for hit in nodes(whole, unused.path) if hit[1] not in unused.plain), None)
+    field = at(schema(), unused.path)
+    default = completed({}, field) if field.get("type") == "object" else field.get("default")
+    return next((hit for hit in nodes(whole, unused.path) if hit[1] != default), None)

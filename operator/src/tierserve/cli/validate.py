@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 import orjson
 import typer
 
-from tierserve.api.advice import hints
 from tierserve.api.errors import Problem, ValidationFailed
 from tierserve.api.loading import Examined, examine
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
+from tierserve.api.warnings import hints
 from tierserve.cli.files import read_text
 from tierserve.plan.placement import place
 

@@ -26,7 +26,7 @@ from tierserve.controller.workqueue import Controller, Key
 from tierserve.observe.agents import AgentReader
 from tierserve.render.kubernetes.metadata import DEPLOYMENT, MANAGER
 from tierserve.runtime.kubernetes.apply import KubeRuntime
-from tierserve.runtime.kubernetes.client import Cluster
+from tierserve.runtime.kubernetes.client import Cluster, ClusterError
 
 log = logging.getLogger("tierserve")
 OURS: dict[str, Any] = {DEPLOYMENT: kopf.PRESENT, "app.kubernetes.io/managed-by": MANAGER}
@@ -74,6 +74,9 @@ async def start(*, memo: Any, settings: kopf.OperatorSettings, **indexes: Any) -
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     await _login()
     memo.operator = operator = Operator(own, indexes["services"], (indexes["ray_services"], indexes["gateways"]))
+    # Kopf lists namespaces and watches CRDs. Without rights in the cluster (`watchNamespaces` of the chart) it would
+    # try that for 54 s before it turns to the namespaces that it is given.
+    settings.scanning.disabled = not await _may_watch_crds(Cluster(operator.client))
     if own.metrics_port:
         address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 (scraped from other pods)
         start_http_server(own.metrics_port, address, registry=operator.metrics.registry)
@@ -136,6 +139,13 @@ async def _login() -> None:
         config.load_incluster_config()
     except config.ConfigException:
         await config.load_kube_config()
+
+
+async def _may_watch_crds(cluster: Cluster) -> bool:
+    try:
+        return await cluster.may("watch", "apiextensions.k8s.io", "customresourcedefinitions")
+    except ClusterError:  # no answer yet: Kopf tries again by itself
+        return True
 
 
 def _log_as_json() -> None:

@@ -15,8 +15,8 @@ SPARE_FILES = 128
 """Descriptors left for all else in the process."""
 
 
-async def check_target(plan: LoadPlan) -> None:
-    """Refuse a target off this machine unless the plan allows it.
+async def check_target(plan: LoadPlan) -> bool:
+    """Return whether the target is this machine; refuse another unless the plan allows it.
 
     Raises:
         LoadError: the address is no HTTP URL, is unknown, or is remote.
@@ -24,18 +24,22 @@ async def check_target(plan: LoadPlan) -> None:
     parts = urlsplit(plan.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise LoadError(f"{plan.url} is no HTTP address", "give for example http://127.0.0.1:8080")
-    if plan.allow_remote or await _is_loopback(parts.hostname):
-        return
+    loopback = await _is_loopback(parts.hostname, may_be_unknown=plan.allow_remote)
+    if loopback or plan.allow_remote:
+        return loopback
     raise LoadError(
         f"{parts.hostname} is not this machine, and load can take a service of others down",
         "if the service is yours to load, add --allow-remote",
     )
 
 
-async def _is_loopback(host: str) -> bool:
+async def _is_loopback(host: str, *, may_be_unknown: bool) -> bool:
+    """Whether a host is this machine. One that only a proxy can resolve is not."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
+        if may_be_unknown:
+            return False
         raise LoadError(f"host {host} is unknown: {error}", "check the address") from error
     return all(ipaddress.ip_address(str(info[4][0]).partition("%")[0]).is_loopback for info in found)
 

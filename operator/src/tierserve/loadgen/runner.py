@@ -18,8 +18,19 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+from multidict import CIMultiDict
 
-from tierserve.loadgen.http import Answer, asked, chat_body, chat_url, exchange, filler, first_model, request_headers
+from tierserve.loadgen.http import (
+    Answer,
+    asked,
+    chat_body,
+    chat_url,
+    client_session,
+    exchange,
+    filler,
+    first_model,
+    request_headers,
+)
 from tierserve.loadgen.preflight import allow_sockets, check_target
 from tierserve.loadgen.samples import Outcome, Row, Samples
 from tierserve.loadgen.scenario import ClosedLoop, LoadPlan, OpenLoop, Replay, Step, Traffic
@@ -27,7 +38,6 @@ from tierserve.loadgen.summary import LoadResult, Span, StepResult, quantile, su
 
 PROGRESS_EVERY_S = 0.5
 WINDOW_S = 5.0
-KEEPALIVE_S = 3.0  # less than servers use, so that a connection is not closed under a request just sent
 SETTLE_POLL_S = 0.25
 FAILED_PAUSE_S = 0.1
 """A closed-loop user whose request failed at once asks again no sooner: a refused connection must not spin."""
@@ -85,12 +95,10 @@ async def run_load(
     Raises:
         LoadError: a target off this machine without leave, or too few open files allowed.
     """
-    await check_target(plan)
+    loopback = await check_target(plan)
     room = allow_sockets(plan)
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=None, keepalive_timeout=KEEPALIVE_S)
-    unbounded = aiohttp.ClientTimeout()
-    async with aiohttp.ClientSession(connector=connector, timeout=unbounded, auto_decompress=False) as session:
-        model = plan.model or await first_model(session, plan.url)
+    async with client_session(loopback=loopback, cacert=plan.cacert, insecure=plan.insecure) as session:
+        model = plan.model or await first_model(session, plan.url, headers=plan.headers)
         runner = _Runner(plan, session, model, room, on_progress, on_text, admit, settled)
         return await runner.run(stop or asyncio.Event())
 
@@ -120,7 +128,7 @@ class _Runner:
     users: dict[str, list[_User]] = field(default_factory=dict)
     current: dict[str, Traffic] = field(default_factory=dict)
     prompts: dict[str, Iterator[bytes]] = field(default_factory=dict)
-    headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    headers: dict[str, CIMultiDict[str]] = field(default_factory=dict)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     by_hand: bool = False
     index: int = 0

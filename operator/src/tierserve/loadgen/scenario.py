@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -167,6 +168,9 @@ class LoadPlan:
         model: model asked for; none takes the first the service lists.
         timeout_s: a request is given up on after this long from its intended start.
         max_requests, max_duration_s, max_in_flight: bounds of the whole run.
+        headers: of every request; they may hold a key and are in no output.
+        cacert: certificates to trust instead of the system's.
+        insecure: do not verify certificates.
         allow_remote: load leaves this machine only when asked to, since it can take a service of others down.
     """
 
@@ -180,7 +184,9 @@ class LoadPlan:
     max_in_flight: int = MAX_SOCKETS
     seed: int = 1
     allow_remote: bool = False
-    headers: tuple[tuple[str, str], ...] = field(default=())
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    cacert: Path | None = None
+    insecure: bool = False
 
     def __post_init__(self) -> None:
         if not self.steps:

@@ -80,3 +80,19 @@ def traffic_fields(text: str) -> dict[str, str]:
     if len(fields) != len(text.split(",")) or not fields.keys() <= known:
         raise LoadError(f"{text!r} is not understood", f"write name=value pairs of {', '.join(sorted(known))}")
     return fields
+
+
+def header(text: str) -> tuple[str, str]:
+    """Name and value of `Name: value`.
+
+    Raises:
+        LoadError: it is no HTTP header.
+    """
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    if (
+        not colon
+        or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name)
+        or not re.fullmatch(r"[\t\x20-\x7e]*", value)
+    ):
+        raise LoadError(f"header {name!r} is not understood", "write 'Name: value' in ASCII, without line breaks")
+    return name, value

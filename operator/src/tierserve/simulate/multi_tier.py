@@ -85,7 +85,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class AnswerCache:
-    """`spec.cache`: answers kept at a tier, for classes that may use it. Each class has its own.
+    """Answers kept at a tier, for classes that may use it. Each class has its own.
 
     Attributes:
         tier: who holds it; what it answers takes the network times of the tier's first site and no more.

@@ -211,7 +211,7 @@ def is_short(observed: Observed, placements: Sequence[Placement]) -> bool:
     """Whether a pool has fewer replicas than it should, says nothing, or the gateway is away: time to ask why."""
     pools = [pool_status(p, observed.pools.get(p.pool, PoolObserved()), observed.now) for p in placements]
     return not all(observed.parts.values()) or any(
-        not one["ready"] or one["decision"] is None or (one["wanted"] or 0) > (one["running"] or 0) for one in pools
+        not one["ready"] or one["decision"] is None or (one["desired"] or 0) > (one["running"] or 0) for one in pools
     )
 
 

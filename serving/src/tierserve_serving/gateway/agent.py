@@ -30,6 +30,7 @@ from tierserve_serving.gateway.demand import OfferedCounter
 from tierserve_serving.gateway.hold import Holders
 from tierserve_serving.gateway.limits import Decisions, commands
 from tierserve_serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
+from tierserve_serving.gateway.model_reader import ModelReader
 from tierserve_serving.gateway.percentiles import Window
 
 log = logging.getLogger("tierserve.gateway")
@@ -48,6 +49,7 @@ class Agent:
         self.decisions = Decisions()
         self.offered = OfferedCounter(config)
         self.holders = Holders(f"{config.admin_socket}.wake")
+        self.reader = ModelReader(config)
         self.receiver = LogReceiver(self._take)
         self.states: dict[str, admin.PoolState] = {}
         self.polled: float | None = None
@@ -69,6 +71,7 @@ class Agent:
         self._windows = {name: window for name, window in self._windows.items() if name in {*self._tiers, "-"}}
         self.offered.configure(self.config)
         self.metrics.configure(self.config.pools)
+        self.reader.configure(self.config)
 
     def reload(self) -> None:
         """Reads the file again; a bad one is reported and the old one kept. Addresses change only with a restart."""
@@ -85,6 +88,7 @@ class Agent:
         """Serves and polls until cancelled."""
         transport = await self._listen_for_logs()
         runner = await self._serve()
+        await self.reader.start()
         if ready is not None:
             ready.set()
         try:
@@ -93,6 +97,7 @@ class Agent:
                 tasks.create_task(self._poll_gateway())
         finally:
             self.holders.close()
+            await self.reader.close()
             await runner.cleanup()
             if transport is not None:
                 transport.close()

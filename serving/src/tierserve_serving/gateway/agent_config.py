@@ -42,6 +42,7 @@ class AgentConfig(_Model):
     pools: tuple[AgentPool, ...]
     classes: tuple[AgentClass, ...]
     gateways: int = Field(1, ge=1, description="gateways in front of the same pools: each lets in its share")
+    max_body_bytes: int = Field(8 * 2**20, ge=1, description="largest body of a request")
     poll_interval_s: float = Field(0.25, gt=0)
     decisions_interval_s: float = Field(0.5, gt=0)
     window_s: float = Field(60.0, gt=0, description="the window of the exact percentiles in /status")

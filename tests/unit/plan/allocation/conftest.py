@@ -44,13 +44,16 @@ def service(
     models: list[dict[str, Any]] | None = None,
     traffic: list[dict[str, Any]] | None = None,
     objective: dict[str, Any] | None = None,
+    routing: dict[str, Any] | None = None,
     **more: Any,
 ) -> GenAIDeployment:
+    traffic = traffic or [{"name": "chat", "input": 128}]
     spec = {
         "objective": {"responseTime": {"percentile": 95, "target": "1500ms"}, **(objective or {})},
         "models": models or [model("m")],
         "tiers": tiers,
-        "traffic": traffic or [{"name": "chat", "input": 128}],
+        "traffic": traffic,
+        "routing": {"defaultClass": traffic[0]["name"], **(routing or {})},
         **more,
     }
     meta = {"apiVersion": "serving.tierserve.io/v1alpha1", "kind": "GenAIDeployment", "metadata": {"name": "s"}}

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
-from tierserve.render.haproxy.model import ANY_ADDRESS
+from tierserve.render.haproxy.model import ANY_ADDRESS, COMPLETION_PATHS
 from tierserve_serving.gateway import haproxy as binary
+from tierserve_serving.openai import app
 
 GOLDEN = Path(__file__).with_name("gateway_golden.cfg")
 
@@ -56,6 +57,8 @@ def test_the_whole_file_is_as_agreed():
         {"resolve": "ipv6"},
         {"bind": ANY_ADDRESS, "metrics_bind": ANY_ADDRESS, "metrics_port": 8405},
         {"bind": "::1"},
+        {"cors_origins": ("https://chat.example.com", "http://localhost:3000")},
+        {"cors_origins": ("*",)},
         {"pools": tuple(dataclasses.replace(p, sleeps=True) for p in POOLS)},
     ],
 )
@@ -91,6 +94,8 @@ BAD = "x' }\n    use_backend pool_cloud-default if TRUE #"
     ("field", "change"),
     [
         ("service", {"service": BAD}),
+        ("version", {"version": BAD}),
+        ("cors_origins", {"cors_origins": (BAD,)}),
         ("bind", {"bind": "127.0.0.1:1 accept-proxy"}),
         ("admin_socket", {"admin_socket": "/tmp/a b"}),
         ("log_address", {"log_address": "127.0.0.1:1\n"}),
@@ -116,3 +121,7 @@ def test_what_would_change_the_meaning_of_the_file_is_refused(field, change):
     classes = {} if "pools" not in change else {"classes": (GatewayClass("chat", ("device",)),)}
     with pytest.raises(ValueError, match=field):
         render_haproxy(dataclasses.replace(SPEC, **{**classes, **change}))
+
+
+def test_the_gateway_sends_on_what_replicas_serve_and_nothing_else():
+    assert set(COMPLETION_PATHS) == set(app._CALLS)

@@ -93,6 +93,11 @@ def test_accelerators_are_asked_for_only_by_an_engine_that_uses_them():
     assert "nvidia.com/gpu" not in json.dumps(emulated)
 
 
+def test_a_request_that_breaks_a_replica_is_sent_once_more_at_most():
+    text = objects()["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
+    assert {line.strip() for line in text.splitlines() if line.strip().startswith("retries ")} == {"retries 1"}
+
+
 def test_each_gateway_lets_in_its_share_and_asks_the_policy_of_the_pool():
     found = objects(KubeSettings(gateway_replicas=3))["ConfigMap", "assistant-gateway"]["data"]
     agent = json.loads(found["agent.json"])

@@ -14,8 +14,8 @@ from typing import Any
 from tierserve.api.presets import ACCELERATORS, TIERS, AcceleratorPreset, TierPreset
 from tierserve.api.schema.definition import schema
 from tierserve.api.schema.rules import RULES
+from tierserve.api.schema.unused import UNUSED
 from tierserve.api.schema.validation import EXAMPLES
-from tierserve.api.warnings import UNUSED
 
 INTRODUCTION = """\
 # Reference: the fields of a GenAIDeployment
@@ -121,11 +121,10 @@ def _rules() -> Iterator[str]:
 
 
 def _unused() -> Iterator[str]:
-    yield "\n## Understood, not acted on yet\n\n`tierserve validate` warns where one of these is set.\n\n"
+    yield "\n## Fields that not every command acts on\n\nNamed by `tierserve validate` and the condition Accepted.\n\n"
     yield "| field | why |\n|---|---|\n"
     for unused in UNUSED:
-        plain = " other than " + ", ".join(f"`{one}`" for one in unused.plain if isinstance(one, str))
-        yield f"| `{unused.path}`{plain if plain.strip() != 'other than' else ''} | {unused.why} |\n"
+        yield f"| `{unused.path}` | {unused.why} |\n"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -131,6 +131,14 @@ RULES: tuple[Rule, ...] = (
     ),
     # models
     Rule(
+        name="engine-is-served",
+        at="spec.models[]",
+        must="self.engine != 'vllm'",
+        message="is not supported yet",
+        hint="use llamacpp, or emulated with the profile of the model on its GPU",
+        field="engine",
+    ),
+    Rule(
         name="engine-has-source",
         at="spec.models[]",
         must="self.engine == 'emulated' || has(self.source)",
@@ -232,7 +240,7 @@ RULES: tuple[Rule, ...] = (
         hint="use more accelerators perReplica (tensor parallel), a quantised variant, or a larger accelerator",
         field="models[m].memory.weights",
         each=(MODELS, TIERS),
-        detail="does not fit accelerator {has(t.accelerator.type) ? t.accelerator.type : t.accelerator.preset} of tier "
+        detail="does not fit accelerator {t.accelerator.preset} of tier "
         "{t.name} ({t.accelerator.perReplica} x {asGi(" + _MEMORY + ")}, {asGi(" + _RESERVE + ")} of each in reserve)",
     ),
     Rule(
@@ -287,6 +295,14 @@ RULES: tuple[Rule, ...] = (
         "not in spec.tiers",
     ),
     Rule(
+        name="default-class-is-written",
+        at="spec",
+        must="has(self.routing.defaultClass) || self.traffic.all(c, c.privacy == 'public')",
+        message="is required where a class of spec.traffic is not public",
+        hint="name the class of requests without a class; the strictest is the safe choice",
+        field="routing.defaultClass",
+    ),
+    Rule(
         name="default-class-exists",
         at="spec",
         must=f"!has(self.routing.defaultClass) || {_exists('self.traffic', 'self.routing.defaultClass')}",
@@ -294,69 +310,6 @@ RULES: tuple[Rule, ...] = (
         hint="use the name of one of spec.traffic",
         field="routing.defaultClass",
     ),
-    # parts around serving
-    Rule(
-        name="cache-tier-exists",
-        at="spec",
-        must=f"!has(self.cache) || {_exists('self.tiers', 'self.cache.tier')}",
-        message="is not in spec.tiers",
-        hint=_NAMED_TIER,
-        field="cache.tier",
-    ),
-    *_above_zero("spec.cache", "ttl"),
-    *_above_zero("spec.cache", "size", number=_AMOUNT),
-    Rule(
-        name="sync-source-exists",
-        at="spec",
-        must=f"!has(self.sync) || !has(self.sync.source) || {_exists('self.tiers', 'self.sync.source')}",
-        message="is not in spec.tiers",
-        hint=_NAMED_TIER,
-        field="sync.source",
-    ),
-    *(
-        Rule(
-            name=f"pipeline-{module}-names-tiers",
-            at="spec",
-            must=f"!has(self.pipeline) || !has(self.pipeline.{module}) || !has(self.pipeline.{module}.tiers)"
-            f" || self.pipeline.{module}.tiers.all(n, {_exists('self.tiers', 'n')})",
-            message="names a tier that is not in spec.tiers",
-            hint=_NAMED_TIER,
-            field=f"pipeline.{module}.tiers",
-        )
-        for module in ("input", "generation", "output")
-    ),
+    # gateway
     *_above_zero("spec.gateway", "queueTimeout", "responseTimeout"),
-    Rule(
-        name="auth-api-key-has-secret",
-        at="spec.gateway.auth",
-        must="self.mode != 'apiKey' || has(self.secretName)",
-        message="is missing: mode apiKey reads the keys from a Secret",
-        hint="add secretName, or use mode none",
-        field="secretName",
-    ),
-    Rule(
-        name="auth-oidc-has-issuer",
-        at="spec.gateway.auth",
-        must="self.mode != 'oidc' || has(self.issuer)",
-        message="is missing: mode oidc needs to know who issues the tokens",
-        hint="add issuer, e.g. https://accounts.example.com",
-        field="issuer",
-    ),
-    Rule(
-        name="rate-limit-limits",
-        at="spec.gateway.rateLimits[]",
-        must="has(self.requestsPerMinute) || has(self.tokensPerMinute)",
-        message="is missing, and so is tokensPerMinute: this limits nothing",
-        hint="add requestsPerMinute or tokensPerMinute",
-        field="requestsPerMinute",
-    ),
-    Rule(
-        name="rate-limit-class-exists",
-        at="spec",
-        must="!has(self.gateway.rateLimits) || self.gateway.rateLimits.all(r, !has(r.trafficClass)"
-        " || self.traffic.exists(x, x.name == r.trafficClass))",
-        message="names a class that is not in spec.traffic",
-        hint="use the name of one of spec.traffic",
-        field="gateway.rateLimits",
-    ),
 )

@@ -34,12 +34,25 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "array": lambda value: isinstance(value, list),
     "object": lambda value: isinstance(value, Mapping),
 }
-# Fields and values under the name of an earlier v1alpha1, each with what to write now.
-RENAMED = {
-    "spec.tiers[].replicas.idle": "scaleToZeroAfter",
-    "spec.tiers[].replicas.standby: learned": "adaptive",
-    "spec.gateway.queueOrder: deadline": "adaptiveLIFO",
-}
+# Fields and values of earlier files, each with what to write now.
+FORMER = {
+    "spec.tiers[].replicas.idle": "write scaleToZeroAfter, its new name",
+    "spec.tiers[].replicas.standby: learned": "write adaptive, its new name",
+    "spec.gateway.queueOrder: deadline": "write adaptiveLIFO, its new name",
+} | dict.fromkeys(
+    (
+        "spec.cache",
+        "spec.pipeline",
+        "spec.sync",
+        "spec.guard",
+        "spec.routing.privacy",
+        "spec.tiers[].accelerator.type",
+        "spec.gateway.auth",
+        "spec.gateway.rateLimits",
+        "spec.gateway.tls.mutual",
+    ),
+    "leave it out: this version has no such feature",
+)
 WORDS = {"array": "a list", "object": "a mapping", "integer": "a whole number", "string": "a text"}
 
 
@@ -94,7 +107,7 @@ def _hint(schema: Schema) -> str:
 def _check_scalar(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
     if "enum" in schema and value not in schema["enum"]:
         known = [str(option) for option in schema["enum"]]
-        hint = _renamed(f"{path}: {value}") or _closest(str(value), known) or f"write {' or '.join(known)}"
+        hint = _former(f"{path}: {value}") or _closest(str(value), known) or f"write {' or '.join(known)}"
         yield _wrong(path, value, f"is not one of {', '.join(known)}", hint)
     if isinstance(value, str):
         yield from _check_text(value, schema, path)
@@ -132,13 +145,12 @@ def _check_mapping(value: Mapping[str, Any], schema: Schema, path: str) -> Itera
             yield from check(child, _child(schema, name), _join(path, name))
         elif known and not schema.get("x-kubernetes-preserve-unknown-fields"):
             field = _join(path, str(name))
-            hint = _renamed(field) or _closest(str(name), list(known)) or f"the fields here are {', '.join(known)}"
+            hint = _former(field) or _closest(str(name), list(known)) or f"the fields here are {', '.join(known)}"
             yield _wrong(field, None, "is not a field", hint)
 
 
-def _renamed(field: str) -> str | None:
-    name = RENAMED.get(re.sub(r"\[\d+\]", "[]", field))
-    return name and f"write {name}, its new name"
+def _former(field: str) -> str | None:
+    return FORMER.get(re.sub(r"\[\d+\]", "[]", field))
 
 
 def _closest(given: str, known: Sequence[str]) -> str | None:

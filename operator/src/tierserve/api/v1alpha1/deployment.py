@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from tierserve.api.v1alpha1.base import NAME_PATTERN, Part
-from tierserve.api.v1alpha1.gateway import Cache, Gateway, Guard, Pipeline, Sync
+from tierserve.api.v1alpha1.gateway import Gateway
 from tierserve.api.v1alpha1.models import Model
 from tierserve.api.v1alpha1.objective import Objective
 from tierserve.api.v1alpha1.tiers import Tier
@@ -38,11 +38,7 @@ class Spec(Part):
     traffic: tuple[TrafficClass, ...] = Field(
         (TrafficClass(name="default"),), min_length=1, max_length=16, description="Classes of requests."
     )
-    routing: Routing = Field(Routing(), description="Overflow, failover and privacy.")
-    cache: Cache | None = Field(None, description="Cache of responses; none when left out.")
-    pipeline: Pipeline | None = Field(None, description="Modules around the model.")
-    sync: Sync | None = Field(None, description="Distribution of model bundles.")
-    guard: Guard | None = Field(None, description="Checks of the output.")
+    routing: Routing = Field(Routing(), description="Order of the tiers, failover, and the default class.")
     gateway: Gateway = Field(Gateway(), description="The endpoint in front of the tiers.")
     paused: bool = Field(False, description="Whether the operator leaves everything as it is.")
 
@@ -92,8 +88,6 @@ class GenAIDeployment(Part):
 
     @property
     def default_class(self) -> TrafficClass:
-        """Class of a request that names none: as given, or the first public one, or the first."""
-        classes = self.spec.traffic
-        named = [one for one in classes if one.name == self.spec.routing.default_class]
-        public = [one for one in classes if one.privacy == "public"]
-        return (*named, *public, *classes)[0]
+        """Class of a request that names none: `routing.defaultClass`, or the first where all are public."""
+        classes = {traffic.name: traffic for traffic in self.spec.traffic}
+        return classes[self.spec.routing.default_class or self.spec.traffic[0].name]

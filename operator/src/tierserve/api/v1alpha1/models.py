@@ -64,7 +64,9 @@ class Model(Part):
     max_concurrency: int | None = Field(
         None, ge=1, le=100_000, description="Most requests in one replica at once (the engine's greatest batch)."
     )
-    quality: float | None = Field(None, ge=0, le=1, description="Quality of the answers.")
+    quality: float | None = Field(
+        None, ge=0, le=1, description="Quality of the answers. Only `tierserve plan --best` reads it."
+    )
 
     @property
     def output_bytes(self) -> float:

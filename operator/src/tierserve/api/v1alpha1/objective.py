@@ -32,6 +32,9 @@ class Objective(Part):
     first_token: Duration | None = Field(None, description="Target of the time to the first token, same percentile.")
     per_token: Duration | None = Field(None, description="Target of the time between tokens, at the same percentile.")
     optimize: Literal["cost", "energy", "carbon", "latency"] = Field(
-        "cost", description="What to minimise among the plans that meet the targets."
+        "cost",
+        description="What to minimise among the plans that meet the targets. Only `tierserve plan --best` reads it.",
     )
-    caps: Caps | None = Field(None, description="Upper bounds on what the deployment may spend.")
+    caps: Caps | None = Field(
+        None, description="Upper bounds on what the deployment may spend. Only `tierserve plan --best` reads them."
+    )

@@ -54,7 +54,6 @@ class Accelerator(Part):
     """The accelerator of a replica: a preset by name, each figure of which can be overridden."""
 
     preset: Preset = Field("cpu", description="Figures by name; each can be overridden.")
-    type: str | None = Field(None, max_length=63, description="Value of the node label that names the accelerator.")
     memory: Quantity | None = Field(None, description="Memory of one accelerator.")
     reserve: Quantity | None = Field(None, description="Memory kept free on each accelerator; 5% when left out.")
     flops: Amount | None = Field(None, description="Peak FLOP/s of one accelerator at the precision served.")
@@ -193,7 +192,7 @@ class Tier(Part):
         given, base = self.accelerator, ACCELERATORS[self.accelerator.preset]
         memory = (given.memory or Quantity(base.memory)).value
         return Hardware(
-            name=given.type or base.name,
+            name=base.name,
             memory_bytes=memory,
             reserve_bytes=given.reserve.value if given.reserve else RESERVE * memory,
             flops=(given.flops or Amount(base.flops)).value,

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tierserve.api.v1alpha1.base import Name, Part
 
-Privacy = Literal["public", "site", "device"]
+Privacy = Literal["public", "site", "device"]  # from the loosest to the strictest
 # Kinds of tier that may see a request of each privacy.
 KINDS_ALLOWED: dict[str, frozenset[str]] = {
     "public": frozenset({"cloud", "edge", "device"}),
@@ -29,7 +29,10 @@ class TrafficClass(Part):
     output: int | None = Field(
         None, ge=1, le=1_000_000, description="Mean number of output tokens; that of the model when left out."
     )
-    origin: Name | None = Field(None, description="Tier or site where the requests come in; anywhere when left out.")
+    origin: Name | None = Field(
+        None,
+        description="Tier or site of the clients; any when left out. Only `tierserve plan --best` reads it.",
+    )
 
 
 class Routing(Part):
@@ -39,7 +42,6 @@ class Routing(Part):
         (), max_length=16, description="Tiers in the order in which they are filled; nearest first when left out."
     )
     failover: bool = Field(True, description="Whether requests go to the next tier when one is down.")
-    privacy: Literal["failClosed"] = Field(
-        "failClosed", description="A private request is refused rather than sent to a tier that may not see it."
+    default_class: Name | None = Field(
+        None, description="Class of a request that names none; required where a class is not public, else the first."
     )
-    default_class: Name | None = Field(None, description="Class of a request that names none; the first public one.")

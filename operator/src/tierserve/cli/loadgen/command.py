@@ -42,6 +42,10 @@ class Options:
     samples: Path | None
     output: str
     allow_remote: bool
+    api_key: str | None
+    headers: tuple[str, ...]
+    cacert: Path | None
+    insecure: bool
 
 
 def load(
@@ -87,6 +91,14 @@ def load(
     samples: Annotated[Path | None, typer.Option(help="Write every request to this CSV file")] = None,
     output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the figures")] = "table",
     allow_remote: Annotated[bool, typer.Option(help="Allow a service that is not on this machine")] = False,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="Sent as a bearer token")
+    ] = None,
+    header: Annotated[list[str] | None, typer.Option("-H", "--header", help="'Name: value' (repeatable)")] = None,
+    cacert: Annotated[
+        Path | None, typer.Option(help="CA certificates to trust, in PEM \\[the system's, or SSL_CERT_FILE]")
+    ] = None,
+    insecure: Annotated[bool, typer.Option(help="Accept any certificate")] = False,
 ) -> None:
     """Ask a service as many users would, and show what they waited.
 
@@ -98,7 +110,7 @@ def load(
     options = Options(
         url, connections, rate, trace, duration, warmup, think, arrivals, time_scale, start, length, token_scale,
         max_input, max_tokens, model, klass, prompt, stream, tuple(also or ()), slo, timeout, max_requests,
-        max_in_flight, seed, samples, output, allow_remote,
+        max_in_flight, seed, samples, output, allow_remote, api_key, tuple(header or ()), cacert, insecure,
     )  # fmt: skip
     from tierserve.cli.loadgen.run import execute
 

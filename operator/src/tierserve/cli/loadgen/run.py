@@ -31,7 +31,7 @@ from tierserve.loadgen.scenario import (
 )
 from tierserve.loadgen.summary import LoadResult, Summary
 from tierserve.loadgen.traces import load_trace
-from tierserve.loadgen.units import counts, rates, seconds, traffic_fields
+from tierserve.loadgen.units import counts, header, rates, seconds, traffic_fields
 
 INTERRUPTED = 130
 PIPED_WIDTH = 120
@@ -65,8 +65,17 @@ def _plan(given: Options) -> LoadPlan:
     return LoadPlan(
         given.url, _steps(given, traffic, beside), slo_s=seconds(given.slo) if given.slo else None, model=given.model,
         timeout_s=seconds(given.timeout), max_requests=given.max_requests, max_in_flight=given.max_in_flight,
-        seed=given.seed, allow_remote=given.allow_remote,
+        seed=given.seed, allow_remote=given.allow_remote, headers=_headers(given), cacert=given.cacert,
+        insecure=given.insecure,
     )  # fmt: skip
+
+
+def _headers(given: Options) -> tuple[tuple[str, str], ...]:
+    """The headers of all requests; one that is written out replaces the key's."""
+    headers = tuple(header(text) for text in given.headers)
+    if not given.api_key or any(name.lower() == "authorization" for name, _ in headers):
+        return headers
+    return (header(f"Authorization: Bearer {given.api_key}"), *headers)
 
 
 def _steps(given: Options, traffic: Traffic, beside: tuple[Traffic, ...]) -> tuple[Step, ...]:

@@ -11,7 +11,7 @@ import orjson
 from rich.progress import Progress
 from rich.table import Table
 
-from tierserve.api import GenAIDeployment
+from tierserve.api import Duration, GenAIDeployment, Quantity
 from tierserve.cli.errors import UserError
 from tierserve.cli.pictures import Picture
 from tierserve.cli.plan.command import console
@@ -106,8 +106,8 @@ def _traffic(gaid: GenAIDeployment, placements: Sequence[Placement], options: Op
     prompt = None
     if options.prompts is not None:
         _at_least(1, "--prompts", options.prompts)
-        if gaid.spec.cache is None:
-            raise UserError("--prompts: the file has no spec.cache", "give it one, e.g. cache: {tier: edge, ttl: 10m}")
+        if options.answer_cache is None:
+            raise UserError("--prompts is for --answer-cache only", "give that too, e.g. --answer-cache edge=10m,2Gi")
         prompt = zipf(options.prompts, _exponent(options), n, (options.seed, _PROMPTS))
     classes = {one.name: one.tiers for one in gateway_classes(gaid)}
     prefix, shared = _shared(options, n)
@@ -192,15 +192,29 @@ def _kept(options: Options) -> int:
 def _gateway(gaid: GenAIDeployment, options: Options) -> Gateway:
     from tierserve.simulate.multi_tier import AnswerCache, Gateway
 
-    cache = gaid.spec.cache
-    if cache is None or options.prompts is None:
+    if options.answer_cache is None:
         return Gateway(gaid.spec.gateway.max_queue)
-    model = gaid.models_of(gaid.tier(cache.tier))[0]
+    if options.prompts is None:
+        raise UserError(
+            "--answer-cache needs --prompts: where all prompts differ it has no hits", "give --prompts 1000"
+        )
+    tier, ttl_s, size = _answer_cache(options.answer_cache, [one.name for one in gaid.spec.tiers])
+    model = gaid.models_of(gaid.tier(tier))[0]
     per_token = model.output_bytes / model.output.tokens
-    return Gateway(
-        gaid.spec.gateway.max_queue,
-        AnswerCache(cache.tier, cache.ttl.value, int(cache.size.value), per_token),
-    )
+    return Gateway(gaid.spec.gateway.max_queue, AnswerCache(tier, ttl_s, int(size), per_token))
+
+
+def _answer_cache(text: str, tiers: Sequence[str]) -> tuple[str, float, float]:
+    """Tier, seconds and bytes of ``TIER=TTL,SIZE``."""
+    tier, _, rest = text.partition("=")
+    ttl, _, size = rest.partition(",")
+    try:
+        seconds, held = Duration(ttl).value, Quantity(size).value
+    except ValueError as error:
+        raise UserError(f"--answer-cache {text!r} is not TIER=TTL,SIZE: {error}", "give e.g. edge=10m,2Gi") from error
+    if tier not in tiers:
+        raise UserError(f"--answer-cache: tier {tier!r} is not in the file", f"choose one of {', '.join(tiers)}")
+    return tier, seconds, held
 
 
 def _run(traffic: Traffic, sites: Sequence[Site], gateway: Gateway, rule: Rule, options: Options) -> TiersResult:

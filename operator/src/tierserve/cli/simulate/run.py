@@ -65,7 +65,7 @@ def execute(options: Options) -> None:
     except LoadError as error:
         raise UserError(error.message, error.hint) from error
     except NumbaMissingError as error:
-        raise UserError("the simulator needs numba", "pip install 'tierserve[simulate]'") from error
+        raise UserError("the simulator needs numba", 'pip install "tierserve[simulate]"', code=1) from error
 
 
 def _execute_one(gaid: GenAIDeployment, placements: Sequence[Placement], options: Options, picture: Picture) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from typing import get_args
 
 from tierserve.api import GenAIDeployment
+from tierserve.api.v1alpha1.traffic import Privacy
 from tierserve.plan.placement import Placement
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec
 
@@ -38,6 +41,8 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
     gateway = gaid.spec.gateway
     return GatewaySpec(
         service=gaid.name,
+        version=metadata.version("tierserve"),
+        cors_origins=gateway.cors.allow_origins if gateway.cors else (),
         bind=at.bind,
         port=at.port,
         pools=tuple(
@@ -59,7 +64,11 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
 def gateway_classes(gaid: GenAIDeployment) -> tuple[GatewayClass, ...]:
     """Each class with the tiers that may see it; without failover only the first of them."""
     keep = None if gaid.spec.routing.failover else 1
-    return tuple(GatewayClass(c.name, tuple(t.name for t in gaid.tiers_for(c))[:keep]) for c in gaid.spec.traffic)
+    strictness = {privacy: rank for rank, privacy in enumerate(get_args(Privacy))}
+    return tuple(
+        GatewayClass(c.name, tuple(t.name for t in gaid.tiers_for(c))[:keep], strictness[c.privacy])
+        for c in gaid.spec.traffic
+    )
 
 
 def _pool(placement: Placement, at: GatewayAddresses, *, adaptive_lifo: bool) -> GatewayPool:

@@ -22,6 +22,12 @@ OFFERED_TABLE = "offered"
 DIRECT, QUEUED, REFUSED = "d", "q", "r"
 """How a request fared on arrival: a slot was free; it waits at the pool; every queue was full or every tier down."""
 
+COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
+"""What replicas serve, all by POST; every other path is answered by the gateway itself."""
+
+INTERNAL = "internal"
+"""Name of the socket on which requests come back from the agent, with their model in `MODEL_HEADER`."""
+
 WAITING_ROOM = "w"
 """Name of the second server of a pool that may sleep, see `render/gateway_sleep.py`."""
 
@@ -65,10 +71,17 @@ class GatewayPool:
 
 @dataclass(frozen=True, slots=True)
 class GatewayClass:
-    """A traffic class and the only tiers it may use, in the order in which it overflows."""
+    """A traffic class and the only tiers it may use, in the order in which it overflows.
+
+    Args:
+        name: as clients give it in `CLASS_HEADER`.
+        tiers: tiers it may use.
+        strictness: rank of its privacy, 0 for public; a header may not choose a class of less than the default's.
+    """
 
     name: str
     tiers: tuple[str, ...]
+    strictness: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,8 @@ class GatewaySpec:
 
     Args:
         service: name of the GenAIDeployment; as a model name it means any variant.
+        version: what ``GET /version`` shows.
+        cors_origins: origins whose pages may call the gateway, or ``*``; none switches CORS off.
         max_queue: requests that may wait at one pool; above it the answer is 503 with Retry-After.
         queue_timeout_s: longest wait for a slot. connect_timeout_s: to reach a pool.
         response_timeout_s: longest silence of a pool before and between the parts of its answer.
@@ -103,6 +118,8 @@ class GatewaySpec:
     classes: tuple[GatewayClass, ...]
     default_class: str
     admin_socket: str
+    version: str = "unknown"
+    cors_origins: tuple[str, ...] = ()
     bind: str = "127.0.0.1"
     log_address: str | None = None
     metrics_bind: str = "127.0.0.1"
@@ -146,6 +163,16 @@ def bracketed(host: str) -> str:
 def backend_name(pool: str) -> str:
     """Name of the HAProxy backend of a pool; its server is always called ``s``."""
     return f"pool_{pool}"
+
+
+def read_socket(admin_socket: str) -> str:
+    """Path of the Unix socket where the agent reads the model of requests that HAProxy cannot read."""
+    return f"{admin_socket}.read"
+
+
+def internal_socket(admin_socket: str) -> str:
+    """Path of the Unix socket on which such requests come back."""
+    return f"{admin_socket}.{INTERNAL}"
 
 
 def wake_socket(admin_socket: str) -> str:

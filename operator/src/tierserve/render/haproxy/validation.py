@@ -15,6 +15,8 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:@+-]{0,127}")
 _PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)*")
 _HOST = re.compile(r"[A-Za-z0-9_.:\[\]*-]+")
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[A-Za-z0-9.:\[\]_-]+")
+_VERSION = re.compile(r"[A-Za-z0-9.+-]+")
 _FILE = re.compile(r"[A-Za-z0-9_./@:+-]+")
 
 
@@ -34,6 +36,8 @@ def check_spec(spec: GatewaySpec) -> None:
 
 def _check_names(spec: GatewaySpec) -> None:
     _match(_MODEL, "service", [spec.service])
+    _match(_VERSION, "version", [spec.version])
+    _match(_ORIGIN, "cors_origins", spec.cors_origins)
     _match(_NAME, "pools.name", [p.name for p in spec.pools])
     _match(_NAME, "pools.tier", [p.tier for p in spec.pools])
     _match(_MODEL, "pools.models", [m for p in spec.pools for m in p.models])

@@ -40,8 +40,6 @@ CONFIG, RUN, TLS = "/etc/tierserve", "/run/tierserve", "/etc/tierserve-tls"
 CERTIFICATE = f"{TLS}/tls.pem"
 PLAIN = "haproxy.cfg"
 LINGER_S = 5
-RETRIES = 3
-"""A pool is a Service with several pods behind it: one that goes or comes is met by chance, twice in a row too."""
 
 
 def gateway_objects(
@@ -105,7 +103,6 @@ def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Kube
         spec,
         pools=pools,
         drain_timeout_s=float(settings.drain_s),
-        retries=RETRIES,
         states_file=f"{RUN}/servers.state",
     )
 
@@ -217,7 +214,8 @@ def _agent(settings: KubeSettings) -> dict[str, Any]:
     return {
         **_container("agent", settings, command),
         "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
-        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "500m", "memory": "256Mi"}},
+        # It holds and parses bodies whose model HAProxy cannot read, of at most 128 MiB together.
+        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}},
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "agent"}, "periodSeconds": 10},
     }
 

@@ -25,6 +25,7 @@ _PLURALS = {
     "PodDisruptionBudget": "poddisruptionbudgets",
     "PrometheusRule": "prometheusrules",
     "RayService": "rayservices",
+    "SelfSubjectAccessReview": "selfsubjectaccessreviews",
     "Service": "services",
     "ServiceMonitor": "servicemonitors",
 }
@@ -93,6 +94,14 @@ class Cluster:
             raise
         events: list[Object] = found.get("items", [])
         return events
+
+    async def may(self, verb: str, group: str, resource: str) -> bool:
+        """Whether the operator's rights in the cluster allow a verb, in the API server's judgement."""
+        version, kind = "authorization.k8s.io/v1", "SelfSubjectAccessReview"
+        spec = {"resourceAttributes": {"verb": verb, "group": group, "resource": resource}}
+        body = {"apiVersion": version, "kind": kind, "spec": spec}
+        review = await self._request("POST", collection(version, kind, None), (), body)
+        return bool(review["status"]["allowed"])
 
     async def delete(self, gone: Object) -> None:
         """Delete an object with what it owns; one that is not there is deleted already."""
