@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from bench.prediction.traces import FASTER, Case, Q, azure, mooncake, response_s
 
+from bench.prediction.traces import FASTER, Case, Q, azure, mooncake, response_s
 from tierserve.plan.placement import Placement
 from tierserve.plan.trace.replay import ERROR, LOW_LOAD, replayed, requests_of
 from tierserve.plan.trace.search import Seen, confirmed, most_of_use, seen_of

@@ -26,11 +26,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.queueing.measure import machine
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from bench.queueing.measure import machine
 from tierserve.api import GenAIDeployment, parse
 from tierserve.plan.capacity import Demand, make_plan
 from tierserve.plan.placement import Placement, place

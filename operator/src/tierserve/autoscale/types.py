@@ -237,7 +237,9 @@ class Decision:
         offered_load: a = lambda S in erlangs, with the share that guards against its own error.
         in_system, backlog: requests in the pool now; those beyond the slots of running replicas.
         peakedness: z of the arrivals.
-        rho: a / c.
+        rho: carried load over servers, at most 1: the share of the slots that are busy on average.
+        offered_load_ratio: a / c; above 1 the servers cannot carry what is offered, save from few connections that
+            wait for their answers.
         p_wait: P(a request waits) with `replicas`.
         predicted_p95_s: response time that `percentile` % stay under with `replicas`; None if they cannot bear the
             load.
@@ -267,6 +269,7 @@ class Decision:
     backlog: float
     peakedness: float
     rho: float
+    offered_load_ratio: float
     p_wait: float
     predicted_p95_s: float | None
     percentile: float

@@ -264,7 +264,7 @@ def limits_of(gaid: GenAIDeployment, placements: Sequence[Placement], think_s: f
 
 
 def _limits_of(gaid: GenAIDeployment, filling: Filling, think_s: float | None) -> Limits:
-    rates = {tier.name: filling.full_from(tier.name) for tier in gaid.spec.tiers}
+    rates = {tier.name: filling.full_from(tier.name) for tier in gaid.tiers_on}
     found = {name: None if rate is None else filling.connections(rate, think_s) for name, rate in rates.items()}
     return Limits(found, filling.connections(filling.served_up_to(), think_s))
 

@@ -34,6 +34,7 @@ from tierserve_serving.gateway.model_reader import ModelReader
 from tierserve_serving.gateway.percentiles import Window
 
 log = logging.getLogger("tierserve.gateway")
+_BACKEND = "pool_"
 _WATCH_EVERY_S = 1.0
 _LOG_BUFFER_BYTES = 4 * 2**20
 _LOOK = ("show info", "show table offered", admin.SHOW_STAT)
@@ -52,6 +53,7 @@ class Agent:
         self.reader = ModelReader(config)
         self.receiver = LogReceiver(self._take)
         self.states: dict[str, admin.PoolState] = {}
+        self.routed: list[str] | None = None
         self.polled: float | None = None
         self.poll_error = "not polled yet"
         self.port = config.port
@@ -120,7 +122,7 @@ class Agent:
         except admin.AdminError as error:
             if not self.poll_error:
                 log.warning("HAProxy does not answer: %s", error)
-            self.states, self.poll_error = {}, str(error)
+            self.states, self.routed, self.poll_error = {}, None, str(error)
         else:
             self.polled, self.poll_error = time.time(), ""
         for pool in self.config.pools:
@@ -131,6 +133,7 @@ class Agent:
         process = admin.parse_process(answer)
         found = admin.parse_stat(answer)
         self.states = {p.name: found[b] for p in self.config.pools if (b := _backend(p)) in found}
+        self.routed = sorted(name.removeprefix(_BACKEND) for name in found if name.startswith(_BACKEND))
         if process is not None:
             asleep = [name for name, state in self.states.items() if state.start_s]
             self.offered.update(admin.parse_table(answer), process, asleep)
@@ -222,6 +225,8 @@ class Agent:
             "gateway": {"polled": self.polled, "error": self.poll_error or None},
             "logs": {"received": self.receiver.received, "malformed": self.receiver.malformed},
             "decisions_errors": dict(self.decisions.errors),
+            # Of HAProxy itself: a pool is in use until no configuration has it, whatever this agent's file says.
+            "routed": self.routed,
             "not_routed": dataclasses.asdict(refused.summary(now)) if refused else None,
             "pools": {p.name: self._pool_status(p, now) for p in self.config.pools},
         }
@@ -253,7 +258,7 @@ class Agent:
 
 
 def _backend(pool: AgentPool) -> str:
-    return f"pool_{pool.name}"
+    return f"{_BACKEND}{pool.name}"
 
 
 def _json(body: object, status: int = 200) -> web.Response:

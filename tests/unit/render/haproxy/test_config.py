@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tierserve.api.v1alpha1.base import MODEL_NAME_LENGTH
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
 from tierserve.render.haproxy.model import ANY_ADDRESS, COMPLETION_PATHS
 from tierserve_serving.gateway import haproxy as binary
@@ -25,6 +26,11 @@ CLASSES = (
     GatewayClass("chat", ("edge", "cloud")),
     GatewayClass("personal", ("device",)),
     GatewayClass("health", ("edge",)),
+)
+LONGEST = "x" * (MODEL_NAME_LENGTH - 9)
+MANY = tuple(  # sites of many tiers, and as many models as a file may have, with the longest names
+    dataclasses.replace(POOLS[k % 4], name=f"{POOLS[k % 4].name}-{k}", models=(f"org/M:{k % 16:02}@{LONGEST}",))
+    for k in range(80)
 )
 SPEC = GatewaySpec(
     service="assistant",
@@ -60,6 +66,7 @@ def test_the_whole_file_is_as_agreed():
         {"cors_origins": ("https://chat.example.com", "http://localhost:3000")},
         {"cors_origins": ("*",)},
         {"pools": tuple(dataclasses.replace(p, sleeps=True) for p in POOLS)},
+        {"pools": MANY},
     ],
 )
 def test_haproxy_takes_every_form_of_it(tmp_path, change):

@@ -43,7 +43,7 @@ def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (1, 0, 100_000), "Serve has the bounds"
     assert group["resources"]["tierserve_replica"] == "1"
-    (deployment,) = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
+    deployment = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][0]
     assert deployment["ray_actor_options"]["resources"] == {"tierserve_replica": 1}
     for pod in (group["template"]["spec"], spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]):
         assert pod["nodeSelector"] == {"tierserve.io/tier": "edge"}
@@ -56,8 +56,8 @@ def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
 def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, told):
     found = objects(edge={"replicas": {"standby": standby} if standby else {}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
-    (deployment,) = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
-    assert deployment["autoscaling_config"]["policy"]["policy_kwargs"]["learn_reserve"] is told
+    settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][1]["user_config"]
+    assert settings["learn_reserve"] is told
 
 
 def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
@@ -65,10 +65,9 @@ def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who
     spec = found["RayService", "assistant-edge-default"]["spec"]
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert group["replicas"] == 0
-    (deployment,) = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
-    scaling = deployment["autoscaling_config"]
-    assert scaling["min_replicas"] == 0
-    assert scaling["policy"]["policy_kwargs"]["idle_window_s"] == 300.0
+    replica, settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
+    assert replica["autoscaling_config"]["min_replicas"] == 0
+    assert settings["user_config"]["idle_window_s"] == 300.0
     files = next(one["data"] for (kind, name), one in found.items() if kind == "ConfigMap" and "gateway" in name)
     assert "server w unix@/run/tierserve/admin.sock.hold backup" in files["haproxy.cfg"]
     agent = json.loads(files["agent.json"])
@@ -231,20 +230,6 @@ def test_a_pool_that_may_grow_starts_a_new_version_before_it_stops_the_old_one_a
 
     assert surge("cloud-default") == 20
     assert surge("edge-default") is None, "there may be no node for one more: it would wait for good"
-
-
-def test_the_policy_of_a_replica_that_is_replaced_in_place_is_told_of_it():
-    def version(pool: str, replicas: dict[str, int], **more: Any) -> str | None:
-        found = objects(edge={"replicas": replicas, **more})["RayService", pool]
-        (deployment,) = json.loads(found["spec"]["serveConfigV2"])["applications"][0]["deployments"]
-        told: str | None = deployment["autoscaling_config"]["policy"]["policy_kwargs"]["only_version"]
-        return told
-
-    alone = version("assistant-edge-default", {"min": 1, "max": 1})
-    assert alone
-    assert alone != version("assistant-edge-default", {"min": 1, "max": 1}, network={"rtt": "70ms"})
-    assert version("assistant-edge-default", {"min": 2, "max": 2}) is None, "the other one serves"
-    assert version("assistant-edge-default", {"min": 1, "max": 2}) is None, "the new one starts first"
 
 
 def test_the_state_of_rays_control_is_kept_in_a_redis_where_one_is_given():

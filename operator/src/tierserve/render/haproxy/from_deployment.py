@@ -58,6 +58,7 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
         max_queue=gateway.max_queue,
         queue_timeout_s=gateway.queue_timeout.value,
         response_timeout_s=gateway.response_timeout.value,
+        drain_timeout_s=gateway.response_timeout.value,
     )
 
 

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from tierserve.api.v1alpha1.base import MODEL_NAME_PATTERN
 from tierserve.render.haproxy.model import ANY_ADDRESS
 
 if TYPE_CHECKING:
     from tierserve.render.haproxy.model import GatewaySpec
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:@+-]{0,127}")
+_MODEL = re.compile(MODEL_NAME_PATTERN)
 _PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)*")
 _HOST = re.compile(r"[A-Za-z0-9_.:\[\]*-]+")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[A-Za-z0-9.:\[\]_-]+")

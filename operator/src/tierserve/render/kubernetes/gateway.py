@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -102,7 +103,6 @@ def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Kube
     return replace(
         spec,
         pools=pools,
-        drain_timeout_s=float(settings.drain_s),
         states_file=f"{RUN}/servers.state",
     )
 
@@ -154,7 +154,8 @@ def _pod(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
     }
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": settings.drain_s + LINGER_S + 5,
+        # An upper bound: HAProxy ends with its last stream.
+        "terminationGracePeriodSeconds": math.ceil(gaid.spec.gateway.response_timeout.value) + LINGER_S + 5,
         "securityContext": dict(POD_SECURITY),
         "topologySpreadConstraints": [spread],
         "containers": [_haproxy(gaid, settings), _agent(settings)],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,9 +48,6 @@ WORKERS = "replicas"
 CLUSTER_HASH, GENERATION = "tierserve.io/cluster-hash", "tierserve.io/generation"
 """Annotations of a RayService: of the Ray cluster that it asks for, and of the resource that it was rendered from."""
 MOST_WORKERS = 100_000
-LINGER_S = 5
-"""How long a replica that was told to go takes new requests: longer than Ray's HAProxy takes to leave it. Ray's own
-30 s keep the node from the replica that takes its place."""
 
 
 def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings) -> Object:
@@ -70,6 +68,8 @@ def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSetti
             # JSON is YAML, and the same configuration must always be the same text.
             "serveConfigV2": json.dumps(config, sort_keys=True, indent=1),
             "upgradeStrategy": {"type": "NewCluster"},
+            # The old cluster answers what it has begun; new requests go to the new one as soon as that serves.
+            "rayClusterDeletionDelaySeconds": math.ceil(gaid.spec.gateway.response_timeout.value),
             "rayClusterConfig": cluster,
         },
     )  # fmt: skip
@@ -155,7 +155,7 @@ def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings)
         http_port=SERVE_PORT,
         decisions_address=f":{DECISIONS_PORT}",
         demand_urls={placement.pool: f"http://{agents}:{AGENT_PORT}/pools/{placement.pool}"},
-        drain_s=settings.drain_s,
+        response_timeout_s=gaid.spec.gateway.response_timeout.value,
         proxy_location="EveryNode",
         replica_resources={REPLICA: 1},
         replica_gpus=needs[1] if needs else 0,
@@ -257,7 +257,6 @@ def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
             # What a replica says of itself at its start is 108 KB in Serve 2.60 (its router's class by value). Above
             # Ray's 100 KB it lies in the node's object store for good, and the autoscaler never finds the node idle.
             {"name": "RAY_max_direct_call_object_size", "value": "1048576"},
-            {"name": "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "value": str(LINGER_S)},
             *({"name": name, "value": value} for name, value in RELOADS.items()),
         ],
     }
@@ -275,7 +274,6 @@ def _pod(
         "securityContext": dict(POD_SECURITY),
         "containers": [container],
         "restartPolicy": "Never",  # as Ray's autoscaler v2 wants it: it replaces pods, the kubelet does not
-        "terminationGracePeriodSeconds": settings.drain_s + 30,
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]

@@ -51,7 +51,6 @@ class KubeSettings:
         gcs_redis_address: HOST:PORT of a Redis that keeps the state of Ray's control, so that a head may be replaced
             while its replicas go on; empty keeps it in the head alone.
         gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
-        drain_s: how long a pod of the gateway may finish its streams, and a replica what it serves.
         ip_family: IPv4 or IPv6, that of pods' first addresses; if not given, that of the address of the API server.
         monitoring_labels: labels of ServiceMonitors and PrometheusRules, by which a Prometheus selects them.
         scrape_from: peers of a NetworkPolicy that may read metrics; empty for none.
@@ -70,7 +69,6 @@ class KubeSettings:
     # Several times the requests: a limit that throttles the start of Ray's processes makes pods late.
     head_cpu_limit: str = "2"
     worker_cpu_limit: str = "4"
-    drain_s: int = 60
     cluster_domain: str = "cluster.local"
     gcs_redis_address: str = ""
     gcs_redis_secret: str = ""
@@ -79,13 +77,11 @@ class KubeSettings:
     scrape_from: Sequence[Mapping[str, Any]] = PROMETHEUS
 
     def __post_init__(self) -> None:
-        """Refuses an unknown IP family, and a limit below its request, which the API server would refuse in every pod.
+        """Refuses a limit below its request, which the API server would refuse in every pod.
 
         Raises:
             ValueError: the message names the variables.
         """
-        if self.ip_family not in {"IPv4", "IPv6"}:
-            raise ValueError(f"TIERSERVE_IP_FAMILY: {self.ip_family!r} is not IPv4 or IPv6")
         for pod in ("head", "worker"):
             request, limit = getattr(self, f"{pod}_cpu"), getattr(self, f"{pod}_cpu_limit")
             if limit and cores(limit) < cores(request):
