@@ -30,7 +30,7 @@ COLUMNS = f"-o custom-columns=NAME:metadata.name,STATUS:status.phase,NODE:spec.n
 WORKERS = f"kubectl get pods -l ray.io/node-type=worker {COLUMNS}"
 # kubectl port-forward reaches one pod of the gateway; of two, each would let in its half only. And the nodes here share
 # the cores of one machine: replicas of a model on a GPU would ask for more.
-OPTIONS = "--set 'serving.gatewayReplicas=1,extraEnv[0].name=TIERSERVE_WORKER_CPU,extraEnv[0].value=200m'"
+OPTIONS = "--set 'serving.gatewayReplicas=1,serving.worker.cpu=200m'"
 
 
 class Transcript:

@@ -164,6 +164,15 @@ def running(folder: Path, binaries: Any) -> Iterator[ApiServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def empty_kube(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """An API server of the module's own, which has no CRD until the module creates it."""
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        binaries = _script("kube_binaries").ensure()
+    with running(tmp_path_factory.mktemp("empty-kube"), binaries) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def kube(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An empty API server (built first if need be, in the sight of the user)."""

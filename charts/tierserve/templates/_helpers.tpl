@@ -9,6 +9,11 @@
 {{- end -}}
 {{- end }}
 
+{{- /* Releases of the same name in several namespaces (one per team) must not share cluster-scoped objects. */ -}}
+{{- define "tierserve.clusterName" -}}
+{{- include "tierserve.fullname" . -}}{{- if .Values.watchNamespaces -}}-{{ .Release.Namespace }}{{- end -}}
+{{- end }}
+
 {{- define "tierserve.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "tierserve.fullname" .) .Values.serviceAccount.name -}}
@@ -17,49 +22,35 @@
 {{- end -}}
 {{- end }}
 
-{{- /* The network policies of services know the operator by app.kubernetes.io/name. */ -}}
+{{- /* The NetworkPolicies of services find the operator by app.kubernetes.io/name, whatever nameOverride is. */ -}}
 {{- define "tierserve.selector" -}}
 app.kubernetes.io/name: tierserve-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{- define "tierserve.labels" -}}
-{{ include "tierserve.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- $own := include "tierserve.selector" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version) -}}
+{{- merge $own .Values.commonLabels | toYaml -}}
 {{- end }}
 
-{{- /* What the operator does, one rule for each way in which it asks; see runtime/kube/cluster.py and handlers.py. */ -}}
-{{- define "tierserve.rules" -}}
-- apiGroups: [serving.tierserve.io]  # watched
-  resources: [genaideployments]
-  verbs: [get, list, watch]
-- apiGroups: [serving.tierserve.io]  # conditions and figures
-  resources: [genaideployments/status]
-  verbs: [patch]
-- apiGroups: [ray.io]  # a Ray cluster per tier and site
-  resources: [rayservices]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [apps]  # the gateway
-  resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [""]
-  resources: [configmaps, services]
-  verbs: [get, list, create, patch, delete]
-- apiGroups: [""]  # why do they not run?
-  resources: [pods]
-  verbs: [list]
-- apiGroups: [policy]
-  resources: [poddisruptionbudgets]
-  verbs: [get, list, create, patch, delete]
-- apiGroups: [networking.k8s.io]
-  resources: [networkpolicies]
-  verbs: [get, list, create, patch, delete]
-- apiGroups: [monitoring.coreos.com]  # where the Prometheus operator is
-  resources: [servicemonitors, prometheusrules]
-  verbs: [get, list, create, patch, delete]
-- apiGroups: [""]  # posted when a condition changes; read for what admission or a quota refuses
-  resources: [events]
-  verbs: [create, list]
+{{- /* REPOSITORY@DIGEST, or REPOSITORY:TAG. The argument is a list: the root, the image. */ -}}
+{{- define "tierserve.image" -}}
+{{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}
+{{- end -}}
+{{- end }}
+
+{{- /* Names of the pull secrets of this chart and of the umbrella's `global` (there also as bare names), with commas. */ -}}
+{{- define "tierserve.pullSecrets" -}}
+{{- $names := list -}}
+{{- range concat .Values.imagePullSecrets ((.Values.global | default dict).imagePullSecrets | default list) -}}
+{{- if kindIs "string" . -}}{{- $names = append $names . -}}{{- else -}}{{- $names = append $names .name -}}{{- end -}}
+{{- end -}}
+{{- uniq $names | join "," -}}
 {{- end }}

@@ -198,6 +198,7 @@ class Rig:
             port=0,
             admin_socket=self.spec.admin_socket,
             log_address=self.spec.log_address,
+            max_body_bytes=self.spec.max_body_bytes,
             pools=tuple(
                 AgentPool(
                     name=p.name,
@@ -210,7 +211,7 @@ class Rig:
                 )
                 for p in self.spec.pools
             ),
-            classes=tuple(AgentClass(**dataclasses.asdict(c)) for c in self.spec.classes),
+            classes=tuple(AgentClass(name=c.name, tiers=c.tiers) for c in self.spec.classes),
             **{"poll_interval_s": 0.05, "decisions_interval_s": 0.05, **kwargs},
         )
 
@@ -228,7 +229,8 @@ class Rig:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def post(self, n: int = 0, *, model: str = "assistant", cls: str | None = None, **kwargs: Any) -> Reply:
-        headers = kwargs.pop("headers", {}) | ({"X-TierServe-Class": cls} if cls else {})
+        headers = {"Content-Type": "application/json"} | kwargs.pop("headers", {})
+        headers |= {"X-TierServe-Class": cls} if cls else {}
         body = kwargs.pop("data", None) or json.dumps({"model": model, "n": n})
         start = time.monotonic()
         async with self.client.post(self.url + "/v1/chat/completions", data=body, headers=headers, **kwargs) as answer:

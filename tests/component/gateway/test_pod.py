@@ -26,7 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
+from tierserve.render.haproxy.model import ANY_ADDRESS
 from tierserve.runtime.local.ports import free_port
+from tierserve_serving.gateway import entrypoint, haproxy
 
 pytestmark = pytest.mark.haproxy
 
@@ -139,6 +141,36 @@ def test_beside_tls_plain_http_is_redirected_or_refused(
         end(process)
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_the_gateway_and_its_agent_listen_on_ipv4_and_ipv6(tmp_path: Path) -> None:
+    pool = GatewayPool("edge-default", "edge", "::1", free_port(), models=("mid",))
+    spec = GatewaySpec(
+        service="assistant", port=free_port(), pools=(pool,), classes=(GatewayClass("chat", ("edge",)),),
+        default_class="chat", admin_socket=str(tmp_path / "admin.sock"), bind=ANY_ADDRESS,
+    )  # fmt: skip
+    config, agent = tmp_path / "haproxy.cfg", tmp_path / "agent.json"
+    config.write_text(render_haproxy(spec))
+    agent_port = free_port()
+    own = {"service": "assistant", "listen": "", "port": agent_port, "admin_socket": spec.admin_socket}
+    pools, classes = [{"name": "edge-default", "tier": "edge"}], [{"name": "chat", "tiers": ["edge"]}]
+    agent.write_text(json.dumps({**own, "pools": pools, "classes": classes}))
+    module = [sys.executable, "-m", "tierserve_serving.gateway"]
+    processes = [
+        subprocess.Popen([*module[:-1], f"{module[-1]}.{name}", "--config", str(file), *more])
+        for name, file, more in (
+            ("entrypoint", config, ("--run", str(tmp_path), "--linger", "0")),
+            ("agent", agent, ()),
+        )
+    ]
+    try:
+        for port in (spec.port, agent_port):
+            for host in ("127.0.0.1", "[::1]"):
+                until(lambda url=f"http://{host}:{port}": answers(url), f"{host}:{port}")  # type: ignore[misc]
+    finally:
+        for process in processes:
+            end(process)
+
+
 def test_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:
     run, pem, config = tmp_path / "run", tmp_path / "tls.pem", tmp_path / "haproxy.cfg"
     run.mkdir()
@@ -158,6 +190,61 @@ def test_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:
         assert process.poll() is None
     finally:
         end(process)
+
+
+def test_a_failed_reload_is_tried_again(tmp_path: Path) -> None:
+    """A certificate came before its key: the reload failed, and was never tried again."""
+    run, pem, config = tmp_path / "run", tmp_path / "tls.pem", tmp_path / "haproxy.cfg"
+    run.mkdir()
+    certificate(pem, "first")
+    pool = GatewayPool("edge-default", "edge", "127.0.0.1", free_port(), models=("mid",))
+    spec = GatewaySpec(
+        service="assistant", port=free_port(), pools=(pool,), classes=(GatewayClass("chat", ("edge",)),),
+        default_class="chat", admin_socket=str(run / "admin.sock"), tls_certificate=str(pem),
+    )  # fmt: skip
+    config.write_text(render_haproxy(spec))
+    command = [sys.executable, "-m", "tierserve_serving.gateway.entrypoint", "--config", str(config), "--run", str(run)]
+    with (tmp_path / "log").open("wb") as sink:
+        process = subprocess.Popen([*command, "--linger", "0", "--follow", str(pem)], stderr=sink, stdout=sink)
+    try:
+        until(lambda: served_name(spec.port) == "first", "the gateway speaks TLS")
+        key, old = pem.with_name(pem.name + ".key"), pem.with_name(pem.name + ".key").read_bytes()
+        second = tmp_path / "second.pem"
+        certificate(second, "second")
+        pem.write_bytes(second.read_bytes())
+        until(lambda: "reload failed" in (tmp_path / "log").read_text(), "the key of another certificate")
+        assert served_name(spec.port) == "first"
+        assert key.read_bytes() == old
+        key.write_bytes(second.with_name(second.name + ".key").read_bytes())
+        until(lambda: served_name(spec.port) == "second", "the new certificate")
+    finally:
+        end(process)
+
+
+def test_a_check_that_ends_too_late_leaves_the_gateway_and_is_tried_again(
+    pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a node short of CPU `haproxy -c` took longer than its time-out, and that ended the container."""
+    run = tmp_path / "second"
+    run.mkdir()
+    config = tmp_path / "second.cfg"
+    spec = replace(pod.spec, port=free_port(), admin_socket=str(run / "admin.sock"), states_file=None)
+    config.write_text(render_haproxy(spec))
+    gateway = entrypoint.GatewayProcess(config, run)
+    second = Pod(config, spec, pod.log, gateway.process)
+    try:
+        until(lambda: answers(second.url), "the gateway answers")
+        config.write_text(render_haproxy(replace(spec, pools=(replace(spec.pools[0], models=("mid", "tiny")),))))
+        with monkeypatch.context() as slow:
+            slow.setattr(haproxy, "CHECK_TIMEOUT_S", 0.0)
+            gateway.look()
+        assert gateway.process.poll() is None
+        assert second.models() == ["assistant", "mid"]
+        gateway.retry_at = 0.0
+        gateway.look()
+        until(lambda: second.models() == ["assistant", "mid", "tiny"], "the new file")
+    finally:
+        end(gateway.process)
 
 
 @pytest.fixture
@@ -184,7 +271,7 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
 def test_a_changed_file_is_followed_and_a_bad_one_left_alone(pod: Pod) -> None:
     assert pod.models() == ["assistant", "mid"]
     pod.config.write_text("this is not HAProxy's language\n")
-    until(lambda: "going on as before" in pod.said(), "the bad file is reported")
+    until(lambda: "reload failed" in pod.said(), "the bad file is reported")
     assert pod.models() == ["assistant", "mid"]
     pools = (replace(pod.spec.pools[0], models=("mid", "tiny")),)
     pod.config.write_text(render_haproxy(replace(pod.spec, pools=pools)))

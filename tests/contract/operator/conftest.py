@@ -38,13 +38,13 @@ class OperatorProcess:
 
     kubeconfig: Path
     log: Path
-    namespace: str | None = None
+    namespaces: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     health: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        where = ["-n", self.namespace] if self.namespace else ["-A"]
+        where = [f"--namespace={one}" for one in self.namespaces] or ["--all-namespaces"]
         self.health = f"http://127.0.0.1:{free_port()}/healthz"
         command = [sys.executable, "-m", "kopf", "run", "--standalone", *where, "-m", "tierserve.controller.handlers",
                    f"--liveness={self.health}"]  # fmt: skip
@@ -116,10 +116,10 @@ MakeOperator = Callable[..., OperatorProcess]
 
 @pytest.fixture(scope="session")
 def make_operator() -> MakeOperator:
-    """An operator for an API server and a token: of one namespace, or of all."""
+    """An operator for an API server and a token: of some namespaces, or of all."""
 
     def make(
-        folder: Path, url: str, certificate: Path | None, token: str = "", namespace: str | None = None
+        folder: Path, url: str, certificate: Path | None, token: str = "", namespaces: tuple[str, ...] = ()
     ) -> OperatorProcess:
         cluster = {"server": url} | ({"certificate-authority": str(certificate)} if certificate else {})
         kubeconfig = {
@@ -130,7 +130,7 @@ def make_operator() -> MakeOperator:
         }  # fmt: skip
         path = folder / "kubeconfig"
         path.write_text(yaml.safe_dump(kubeconfig))
-        return OperatorProcess(path, folder / "operator.log", namespace)
+        return OperatorProcess(path, folder / "operator.log", namespaces)
 
     return make
 

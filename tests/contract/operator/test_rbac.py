@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ MAY_NOT = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["cluster", "namespaced"])
+@pytest.fixture(scope="module", params=["cluster", "namespaces"])
 def installed(
     request: pytest.FixtureRequest,
     apiserver: Any,
@@ -40,16 +41,20 @@ def installed(
     """The operator as the chart's service account in a namespace of its own; (API server, namespace, account)."""
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         helm = script("kube_binaries").helm()
-    namespaced, namespace = request.param == "namespaced", f"rbac-{request.param}"
+    namespace = f"rbac-{request.param}"
+    second = f"{namespace}-2"
+    watched = (namespace, second) if request.param == "namespaces" else ()
     command = [str(helm), "template", request.param, str(ROOT / "charts" / "tierserve"), "--namespace", namespace,
-               "--kube-version", "1.34.4", "--set", f"namespaced={str(namespaced).lower()}"]  # fmt: skip
+               "--kube-version", "1.34.4", "--set-json", f"watchNamespaces={json.dumps(watched)}"]  # fmt: skip
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-    assert apiserver.create("/api/v1/namespaces", body)[0] == 201
+    for name in (namespace, second):
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        assert apiserver.create("/api/v1/namespaces", body)[0] == 201
     account = ""
     for one in yaml.safe_load_all(text):
         if one and one["kind"] in COLLECTIONS:
-            code, reply = apiserver.create(COLLECTIONS[one["kind"]].format(namespace), one)
+            path = COLLECTIONS[one["kind"]].format(one["metadata"].get("namespace"))
+            code, reply = apiserver.create(path, one)
             assert code == 201, reply
             account = one["metadata"]["name"] if one["kind"] == "ServiceAccount" else account
     code, reply = apiserver.create(
@@ -59,7 +64,7 @@ def installed(
     assert code == 201, reply
     process = make_operator(
         tmp_path_factory.mktemp("rbac"), apiserver.url, apiserver.certificate, reply["status"]["token"],
-        namespace=namespace if namespaced else None,
+        namespaces=watched,
     )  # fmt: skip
     process.start()
     yield apiserver, namespace, account
@@ -96,6 +101,16 @@ def test_it_is_enough_to_make_a_service_and_to_tell_its_status(installed, space_
     eventually(lambda: len(space.names("RayService")) == 2, "and to remove what is not wanted any more")
 
 
+def test_each_of_the_watched_namespaces_is_reconciled(installed, space_of, eventually):
+    _, namespace, _ = installed
+    space = space_of(f"{namespace}-2")
+    document = yaml.safe_load((ROOT / "examples" / "assistant.yaml").read_text())
+    document["metadata"]["namespace"] = space.name
+    space.create(document)
+    eventually(lambda: space.condition("assistant", "Ready"), "a status", 60.0)
+    eventually(lambda: len(space.names("RayService")) == 3, "a RayService for each pool")
+
+
 @pytest.mark.parametrize(("group", "resource", "verb"), MAY_NOT)
 def test_it_is_no_more_than_that(installed, group, resource, verb):
     server, namespace, account = installed
@@ -103,9 +118,11 @@ def test_it_is_no_more_than_that(installed, group, resource, verb):
     assert not may(server, user, {"group": group, "resource": resource, "verb": verb, "namespace": namespace})
 
 
-def test_for_one_namespace_it_may_do_nothing_in_another(installed):
+def test_for_a_list_of_namespaces_it_may_do_nothing_in_another(installed):
     server, namespace, account = installed
     user = f"system:serviceaccount:{namespace}:{account}"
     asked = {"group": "ray.io", "resource": "rayservices", "verb": "create"}
-    allowed = {where: may(server, user, {**asked, "namespace": where}) for where in (namespace, "default")}
-    assert allowed == {namespace: True, "default": namespace == "rbac-cluster"}
+    allowed = {
+        where: may(server, user, {**asked, "namespace": where}) for where in (namespace, f"{namespace}-2", "default")
+    }
+    assert allowed == {namespace: True, f"{namespace}-2": True, "default": namespace == "rbac-cluster"}

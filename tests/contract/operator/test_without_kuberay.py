@@ -35,7 +35,7 @@ def alone(
 def notes(script: Any, operator: Any) -> str:
     """What helm says at the end of an installation (which the API server only tries)."""
     binary = script("kube_binaries").helm()
-    command = [str(binary), "install", "tierserve", str(CHART), "--dry-run=server", "--set", "crds.install=false"]
+    command = [str(binary), "install", "tierserve", str(CHART), "--dry-run=server", "--set", "crds.enabled=false"]
     environment = {**os.environ, "KUBECONFIG": str(operator.kubeconfig)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

@@ -28,15 +28,10 @@ ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = "examples/two-tiers.yaml"
 # Quicker than a user would have it, so that the tests see replicas go; and the nodes share the cores of one machine, so
 # Ray asks for little, and the operator for what it would be sure of on a node of its own.
-SETTINGS = {
-    "TIERSERVE_IDLE_TIMEOUT_S": "30",
-    "TIERSERVE_HEAD_CPU": "200m",
-    "TIERSERVE_WORKER_CPU": "200m",
-    "TIERSERVE_DRAIN_S": "10",
-}
-OPTIONS = "--set resyncPeriod=3s,logFormat=text,resources.requests.cpu=1200m " + " ".join(
-    f"--set 'extraEnv[{i}].name={name}' --set-string 'extraEnv[{i}].value={value}'"
-    for i, (name, value) in enumerate(SETTINGS.items())
+OPTIONS = (
+    "--set resyncPeriod=3s,logFormat=text,resources.requests.cpu=1200m,serving.workerIdleTimeoutSeconds=30,"
+    "serving.head.cpu=200m,serving.worker.cpu=200m,"
+    "podSecurityContext.runAsUser=1000680000"  # a user that the image does not know, as on OpenShift
 )
 
 

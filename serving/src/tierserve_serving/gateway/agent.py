@@ -31,9 +31,11 @@ from tierserve_serving.gateway.demand import AnswerCounter, OfferedCounter
 from tierserve_serving.gateway.hold import Holders
 from tierserve_serving.gateway.limits import Decisions, commands
 from tierserve_serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
+from tierserve_serving.gateway.model_reader import ModelReader
 from tierserve_serving.gateway.percentiles import Window
 
 log = logging.getLogger("tierserve.gateway")
+_BACKEND = "pool_"
 _WATCH_EVERY_S = 1.0
 _LOG_BUFFER_BYTES = 4 * 2**20
 _LOOK = ("show info", "show table offered", admin.SHOW_STAT)
@@ -50,8 +52,10 @@ class Agent:
         self.offered = OfferedCounter(config)
         self.answers = AnswerCounter(config)
         self.holders = Holders(f"{config.admin_socket}.wake")
+        self.reader = ModelReader(config)
         self.receiver = LogReceiver(self._take)
         self.states: dict[str, admin.PoolState] = {}
+        self.routed: list[str] | None = None
         self.polled: float | None = None
         self.poll_error = "not polled yet"
         self.port = config.port
@@ -72,6 +76,7 @@ class Agent:
         self.offered.configure(self.config)
         self.answers.configure(self.config)
         self.metrics.configure(self.config.pools)
+        self.reader.configure(self.config)
 
     def reload(self) -> None:
         """Reads the file again; a bad one is reported and the old one kept. Addresses change only with a restart."""
@@ -88,6 +93,7 @@ class Agent:
         """Serves and polls until cancelled."""
         transport = await self._listen_for_logs()
         runner = await self._serve()
+        await self.reader.start()
         if ready is not None:
             ready.set()
         try:
@@ -96,6 +102,7 @@ class Agent:
                 tasks.create_task(self._poll_gateway())
         finally:
             self.holders.close()
+            await self.reader.close()
             await runner.cleanup()
             if transport is not None:
                 transport.close()
@@ -118,7 +125,7 @@ class Agent:
         except admin.AdminError as error:
             if not self.poll_error:
                 log.warning("HAProxy does not answer: %s", error)
-            self.states, self.poll_error = {}, str(error)
+            self.states, self.routed, self.poll_error = {}, None, str(error)
         else:
             self.polled, self.poll_error = time.time(), ""
         for pool in self.config.pools:
@@ -129,6 +136,7 @@ class Agent:
         process = admin.parse_process(answer)
         found = admin.parse_stat(answer)
         self.states = {p.name: found[b] for p in self.config.pools if (b := _backend(p)) in found}
+        self.routed = sorted(name.removeprefix(_BACKEND) for name in found if name.startswith(_BACKEND))
         if process is not None:
             asleep = [name for name, state in self.states.items() if state.start_s]
             self.offered.update(admin.parse_table(answer), process, asleep)
@@ -182,7 +190,7 @@ class Agent:
         )
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, self.config.listen, self.config.port).start()
+        await web.TCPSite(runner, self.config.listen or None, self.config.port).start()
         self.port = runner.addresses[0][1]
         return runner
 
@@ -221,6 +229,8 @@ class Agent:
             "gateway": {"polled": self.polled, "error": self.poll_error or None},
             "logs": {"received": self.receiver.received, "malformed": self.receiver.malformed},
             "decisions_errors": dict(self.decisions.errors),
+            # Of HAProxy itself: a pool is in use until no configuration has it, whatever this agent's file says.
+            "routed": self.routed,
             "not_routed": dataclasses.asdict(refused.summary(now)) if refused else None,
             "pools": {p.name: self._pool_status(p, now) for p in self.config.pools},
         }
@@ -252,7 +262,7 @@ class Agent:
 
 
 def _backend(pool: AgentPool) -> str:
-    return f"pool_{pool.name}"
+    return f"{_BACKEND}{pool.name}"
 
 
 def _json(body: object, status: int = 200) -> web.Response:
@@ -266,9 +276,10 @@ def _log_socket(address: str) -> socket.socket:
         sock.bind(address)
     else:
         host, _, port = address.rpartition(":")
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LOG_BUFFER_BYTES)
-        sock.bind((host, int(port)))
+        sock.bind((host.strip("[]"), int(port)))
     sock.setblocking(False)
     return sock
 

@@ -35,13 +35,14 @@ class AgentConfig(_Model):
     """What the agent polls, where it listens, and how often."""
 
     service: str
-    listen: str = Field("127.0.0.1", description="address of the agent's own HTTP endpoints")
+    listen: str = Field("127.0.0.1", description="address of the agent's own HTTP endpoints; empty for all")
     port: int = Field(ge=0, le=65535)
     admin_socket: str
     log_address: str | None = Field(None, description="host:port (UDP) or absolute path (Unix datagram)")
     pools: tuple[AgentPool, ...]
     classes: tuple[AgentClass, ...]
     gateways: int = Field(1, ge=1, description="gateways in front of the same pools: each lets in its share")
+    max_body_bytes: int = Field(8 * 2**20, ge=1, description="largest body of a request")
     poll_interval_s: float = Field(0.25, gt=0)
     decisions_interval_s: float = Field(0.5, gt=0)
     window_s: float = Field(60.0, gt=0, description="the window of the exact percentiles in /status")

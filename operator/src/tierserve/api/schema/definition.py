@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib import metadata
 from typing import Any
 
 import yaml
 
 from tierserve.api.schema.rules import RULES, Rule
 from tierserve.api.schema.structural import Schema, structural
-from tierserve.api.v1alpha1.base import NAME_PATTERN
+from tierserve.api.v1alpha1.base import SERVICE_NAME_LENGTH, SERVICE_NAME_PATTERN
 from tierserve.api.v1alpha1.deployment import GROUP, KIND, PLURAL, VERSION, Spec
 from tierserve.api.v1alpha1.status import Status
 
@@ -28,7 +29,7 @@ COLUMNS = (
 @lru_cache(maxsize=1)
 def schema() -> Schema:
     """The structural schema of the whole object, with the rules in their places. Do not change it."""
-    name = {"type": "string", "pattern": NAME_PATTERN, "maxLength": 40}
+    name = {"type": "string", "pattern": SERVICE_NAME_PATTERN, "maxLength": SERVICE_NAME_LENGTH}
     whole: Schema = {
         "description": "A generative-AI service over cloud, edge and device tiers.",
         "type": "object",
@@ -82,7 +83,11 @@ def crd() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "metadata": {
+            "name": f"{PLURAL}.{GROUP}",
+            # The chart leaves a CRD of a newer release alone that it does not own.
+            "labels": {"app.kubernetes.io/version": metadata.version("tierserve")},
+        },
         "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,19 @@ class Tls(Part):
     )
 
 
+Origin = Annotated[str, Field(max_length=253, pattern=r"^(\*|[a-z][a-z0-9+.-]*://[A-Za-z0-9.:\[\]_-]+)$")]
+
+
+class Cors(Part):
+    """Pages of other origins that may call the gateway from a browser (CORS); cookies are not used."""
+
+    allow_origins: tuple[Origin, ...] = Field(
+        min_length=1,
+        max_length=32,
+        description='Origins as browsers send them, such as `https://chat.example.com`; `"*"` allows every origin.',
+    )
+
+
 class Gateway(Part):
     """The one endpoint in front of the tiers."""
 
@@ -31,4 +44,5 @@ class Gateway(Part):
     )
     queue_timeout: Duration = Field(Duration("30s"), description="Longest wait before 503 with Retry-After.")
     response_timeout: Duration = Field(Duration("10m"), description="Longest silence of a tier before 504.")
+    cors: Cors | None = Field(None, description="Pages of other origins that may call the gateway; none when left out.")
     tls: Tls | None = Field(None, description="Encryption; none when left out.")

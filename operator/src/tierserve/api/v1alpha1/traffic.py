@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tierserve.api.v1alpha1.base import Name, Part
 
-Privacy = Literal["public", "site", "device"]
+Privacy = Literal["public", "site", "device"]  # from the loosest to the strictest
 # Kinds of tier that may see a request of each privacy.
 KINDS_ALLOWED: dict[str, frozenset[str]] = {
     "public": frozenset({"cloud", "edge", "device"}),

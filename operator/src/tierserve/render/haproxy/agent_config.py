@@ -35,6 +35,7 @@ def agent_config(
         "log_address": spec.log_address,
         "admin_socket": spec.admin_socket,
         "gateways": gateways,
+        "max_body_bytes": spec.max_body_bytes,
         "classes": [{"name": c.name, "tiers": c.tiers} for c in spec.classes],
         "pools": [
             {

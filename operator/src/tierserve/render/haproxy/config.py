@@ -9,20 +9,21 @@ Checked against HAProxy 2.8 (configuration manual, sections 4.2 and 7.3); needs 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
+from tierserve.render.haproxy.entry import entry_rules
 from tierserve.render.haproxy.model import (
-    CLASS_HEADER,
-    MODEL_HEADER,
+    ANY_ADDRESS,
+    INTERNAL,
     OFFERED_TABLE,
     POOL_HEADER,
-    REQUEST_ID_HEADER,
-    REQUEST_START_HEADER,
     GatewayClass,
     GatewayPool,
     GatewaySpec,
+    bracketed,
     error_body,
+    internal_socket,
+    read_socket,
 )
 from tierserve.render.haproxy.routing import reply, routing_rules
 from tierserve.render.haproxy.scale_to_zero import sleep_lines, sleep_sections
@@ -48,7 +49,7 @@ def render_haproxy(spec: GatewaySpec) -> str:
         *_plain(spec),
         _frontend(spec),
     ]
-    sections += sleep_sections(spec)
+    sections += [_read_model(spec), *sleep_sections(spec)]
     sections += [_backend(spec, pool) for pool in spec.pools]
     return "\n\n".join("\n".join(s) for s in sections) + "\n"
 
@@ -86,6 +87,8 @@ def _defaults(spec: GatewaySpec) -> list[str]:
             "option dontlognull",
             "option abortonclose",
             "option forwardfor",
+            # A token is a small write: without it HAProxy holds it back for up to 200 ms, to fill a packet.
+            "option http-no-delay",
             "timeout http-request 30s",
             "timeout http-keep-alive 60s",
             f"timeout client {_ms(spec.client_timeout_s)}",
@@ -130,11 +133,17 @@ def _table() -> list[str]:
     return _section(f"backend {OFFERED_TABLE}", ["stick-table type string len 256 size 64k nopurge store gpc0"])
 
 
+def _bind(address: str, port: int) -> str:
+    if address == ANY_ADDRESS:
+        return f'bind "{address}:{port}" v4v6'
+    return f"bind {bracketed(address)}:{port}"
+
+
 def _metrics(spec: GatewaySpec) -> list[list[str]]:
     if spec.metrics_port is None:
         return []
     lines = [
-        f"bind {spec.metrics_bind}:{spec.metrics_port}",
+        _bind(spec.metrics_bind, spec.metrics_port),
         "http-request use-service prometheus-exporter if { path /metrics }",
         "http-request return status 404 content-type text/plain string 'see /metrics'",
     ]
@@ -151,21 +160,27 @@ def _plain(spec: GatewaySpec) -> list[list[str]]:
         "redirect": f'http-request redirect code 308 location "https://{host}%[pathq]"',
         "refuse": reply(403, "this service is served over https only", "https_required", "if TRUE"),
     }
-    return [_section("frontend plain", [f"bind {spec.bind}:{spec.plain_port}", answer[spec.plain_http]])]
+    return [_section("frontend plain", [_bind(spec.bind, spec.plain_port), answer[spec.plain_http]])]
 
 
 def _frontend(spec: GatewaySpec) -> list[str]:
     tls = f" ssl crt {spec.tls_certificate} alpn h2,http/1.1" if spec.tls_certificate else ""
-    lines = [f"bind {spec.bind}:{spec.port}{tls}", "option http-buffer-request"]
+    lines = [
+        _bind(spec.bind, spec.port) + tls,
+        f"bind unix@{internal_socket(spec.admin_socket)} mode 600 name {INTERNAL}",
+    ]
     # At a reload an idle client keeps its connection until its next answer: else its next request meets a closed one.
     lines.append("option idle-close-on-response")
     if spec.log_address is not None:
         # Not in the defaults: backends would add notices about their servers, which are not requests.
         lines += ["log global", f"log-format '{LOG_FORMAT}'"]
-    groups = (_identity(), _own_endpoints(spec), _limits(spec), *routing_rules(spec), _send())
-    for group in groups:
+    for group in (*entry_rules(spec), *routing_rules(spec), _use()):
         lines += ["", *group]
     return [line.rstrip() for line in _section("frontend gateway", lines)]
+
+
+def _use() -> list[str]:
+    return ["use_backend read_model unless { var(txn.pool) -m found }", "use_backend pool_%[var(txn.pool)]"]
 
 
 # Times in ms as HAProxy defines them: TR to receive the request, Tw in queue, Tc to connect, Tr to the first byte of
@@ -177,63 +192,25 @@ LOG_FORMAT = (
 )
 
 
-def _ok(body: object, condition: str) -> str:
-    text = json.dumps(body, ensure_ascii=True)
-    return f"http-request return status 200 content-type application/json string '{text}' {condition}"
-
-
-def _identity() -> list[str]:
-    rid = f"req.hdr({REQUEST_ID_HEADER})"
-    return [
-        "http-request set-var-fmt(txn.us) %[date(0,us)]",
-        f"http-request set-var(txn.rid) {rid} if {{ {rid} -m reg ^[A-Za-z0-9._:-]{{1,128}}$ }}",
-        "http-request set-var(txn.rid) uuid() unless { var(txn.rid) -m found }",
-        f"http-after-response set-header {REQUEST_ID_HEADER} %[var(txn.rid)]",
+def _read_model(spec: GatewaySpec) -> list[str]:
+    """The agent, for requests whose model HAProxy cannot read; it sends them back by the internal socket."""
+    # The wait for a slot and for the answer are bounded there: this must not end first.
+    longest = spec.queue_timeout_s + (spec.retries + 1) * (spec.connect_timeout_s + spec.response_timeout_s)
+    body = error_body("the gateway cannot read the model of this request at present", "server_error", "overloaded")
+    lines = [
+        "retries 1",
+        f"timeout server {_ms(longest)}",
+        f"http-error status 503 content-type application/json string '{body}' hdr Retry-After {spec.retry_after_s}",
+        # One request is one line of the log: that of its second passage, where it was sent to a pool.
+        "http-request set-log-level silent",
+        f"http-response set-log-level info unless {{ res.hdr({POOL_HEADER}) -m found }}",
+        f"server agent unix@{read_socket(spec.admin_socket)}",
     ]
-
-
-def _own_endpoints(spec: GatewaySpec) -> list[str]:
-    models = [{"id": m, "object": "model", "created": 0, "owned_by": "tierserve"} for m in (spec.service, *spec.models)]
-    up = " || ".join(f"{{ path /readyz }} {{ nbsrv({p.backend}) gt 0 }}" for p in spec.pools)
-    return [
-        "http-request set-log-level silent if { path /healthz /readyz }",
-        _ok({"status": "ok"}, "if { path /healthz }"),
-        _ok({"status": "ready"}, f"if {up}"),
-        reply(503, "no tier is ready", "unavailable", "if { path /readyz }"),
-        _ok({"object": "list", "data": models}, "if METH_GET { path /v1/models }"),
-        *(_ok(m, f"if METH_GET {{ path /v1/models/{m['id']} }}") for m in models),
-        reply(404, "there is no such model", "model_not_found", "if METH_GET { path_beg /v1/models/ }"),
-        reply(404, "the gateway serves paths under /v1/", "not_found", "unless { path_beg /v1/ }"),
-        # The prefix chooses the pool: nothing may climb out of it.
-        reply(
-            400,
-            "the path must not contain .. or an encoded dot",
-            "bad_path",
-            "if { path_sub .. } || { path_sub -i %2e }",
-        ),
-    ]
-
-
-def _limits(spec: GatewaySpec) -> list[str]:
-    message = f"the body is larger than {spec.max_body_bytes} bytes"
-    return [reply(413, message, "request_too_large", f"if {{ req.body_size gt {spec.max_body_bytes} }}")]
-
-
-def _send() -> list[str]:
-    start = "t=%[var(txn.us),bytes(0,10)].%[var(txn.us),bytes(10)]"
-    return [
-        f"http-request del-header {POOL_HEADER}",
-        f"http-request del-header {MODEL_HEADER}",
-        "http-request del-header X-Forwarded-For",
-        f"http-request set-header {CLASS_HEADER} %[var(txn.class)]",
-        f"http-request set-header {REQUEST_ID_HEADER} %[var(txn.rid)]",
-        f"http-request set-header {REQUEST_START_HEADER} {start}",
-        "use_backend pool_%[var(txn.pool)]",
-    ]
+    return _section("backend read_model", lines)
 
 
 def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
-    health = pool.path_prefix + pool.health_path
+    health, address = pool.path_prefix + pool.health_path, f"{bracketed(pool.host)}:{pool.port}"
     # Sent again only while no byte of the answer has arrived. 500 is what Ray Serve makes of a replica that died, 404
     # what it says on a node that has just come and does not know the application yet.
     retry = "retry-on conn-failure empty-response 404 500 502 503" if spec.retries else "retry-on none"
@@ -241,7 +218,7 @@ def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
     start = f"maxconn {pool.max_in_flight}" if pool.max_in_flight else "maxconn 1 weight 0"
     if pool.sleeps:  # no health check reaches it, for it would wake it, until the agent says that a replica runs
         start = f"maxconn {max(pool.max_in_flight, 1)} disabled"
-    start += " resolvers names init-addr last,libc,none resolve-prefer ipv4" if spec.resolve else ""
+    start += f" resolvers names init-addr last,libc,none resolve-prefer {spec.resolve}" if spec.resolve else ""
     lines = [
         f"retries {spec.retries}",
         retry,
@@ -252,7 +229,7 @@ def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
         f"http-response set-header {POOL_HEADER} {pool.name}",
         *_plain_errors(spec),
         *sleep_lines(spec, pool),
-        f"server s {pool.host}:{pool.port} check {checks} observe layer4 error-limit 1 on-error sudden-death {start}",
+        f"server s {address} check {checks} observe layer4 error-limit 1 on-error sudden-death {start}",
     ]
     return _section(f"backend {pool.backend}", lines)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from typing import get_args
 
 from tierserve.api import GenAIDeployment
+from tierserve.api.v1alpha1.traffic import Privacy
 from tierserve.plan.placement import Placement
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec
 
@@ -20,7 +23,7 @@ class GatewayAddresses:
         admin_socket: HAProxy's admin socket.
         log_address: UDP address of the agent, host:port.
         metrics_bind, metrics_port: HAProxy's own Prometheus exporter.
-        resolve: whether upstreams are names that may come and go, asked for while the gateway runs.
+        resolve: ipv4 or ipv6 where upstreams are names that may come and go, asked for while it runs.
     """
 
     bind: str
@@ -30,7 +33,7 @@ class GatewayAddresses:
     log_address: str
     metrics_bind: str
     metrics_port: int
-    resolve: bool = False
+    resolve: str | None = None
 
 
 def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: GatewayAddresses) -> GatewaySpec:
@@ -38,6 +41,8 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
     gateway = gaid.spec.gateway
     return GatewaySpec(
         service=gaid.name,
+        version=metadata.version("tierserve"),
+        cors_origins=gateway.cors.allow_origins if gateway.cors else (),
         bind=at.bind,
         port=at.port,
         pools=tuple(
@@ -53,13 +58,18 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
         max_queue=gateway.max_queue,
         queue_timeout_s=gateway.queue_timeout.value,
         response_timeout_s=gateway.response_timeout.value,
+        drain_timeout_s=gateway.response_timeout.value,
     )
 
 
 def gateway_classes(gaid: GenAIDeployment) -> tuple[GatewayClass, ...]:
     """Each class with the tiers that may see it; without failover only the first of them."""
     keep = None if gaid.spec.routing.failover else 1
-    return tuple(GatewayClass(c.name, tuple(t.name for t in gaid.tiers_for(c))[:keep]) for c in gaid.spec.traffic)
+    strictness = {privacy: rank for rank, privacy in enumerate(get_args(Privacy))}
+    return tuple(
+        GatewayClass(c.name, tuple(t.name for t in gaid.tiers_for(c))[:keep], strictness[c.privacy])
+        for c in gaid.spec.traffic
+    )
 
 
 def _pool(placement: Placement, at: GatewayAddresses, *, adaptive_lifo: bool) -> GatewayPool:

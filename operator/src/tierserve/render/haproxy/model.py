@@ -12,14 +12,24 @@ POOL_HEADER = "X-TierServe-Pool"
 REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_START_HEADER = "X-Request-Start"
 
+ANY_ADDRESS = "${TIERSERVE_BIND_ADDRESS}"
+"""In place of an address to listen on: all of IPv6 and IPv4. The gateway's entry point sets the variable to [::] where
+the kernel has IPv6 (without it HAProxy would not start), and HAProxy reads an empty one as all of IPv4."""
+
 OFFERED_TABLE = "offered"
 """Name of the stick-table that counts arrivals; its keys are ``class|model|pool|how``, see `route_key`."""
 
 DIRECT, QUEUED, REFUSED = "d", "q", "r"
 """How a request fared on arrival: a slot was free; it waits at the pool; every queue was full or every tier down."""
 
+COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
+"""What replicas serve, all by POST; every other path is answered by the gateway itself."""
+
+INTERNAL = "internal"
+"""Name of the socket on which requests come back from the agent, with their model in `MODEL_HEADER`."""
+
 WAITING_ROOM = "w"
-"""Name of the second server of a pool that may sleep, see `render/gateway_sleep.py`."""
+"""Name of the second server of a pool that may sleep, see `render/haproxy/scale_to_zero.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +71,17 @@ class GatewayPool:
 
 @dataclass(frozen=True, slots=True)
 class GatewayClass:
-    """A traffic class and the only tiers it may use, in the order in which it overflows."""
+    """A traffic class and the only tiers it may use, in the order in which it overflows.
+
+    Args:
+        name: as clients give it in `CLASS_HEADER`.
+        tiers: tiers it may use.
+        strictness: rank of its privacy, 0 for public; a header may not choose a class of less than the default's.
+    """
 
     name: str
     tiers: tuple[str, ...]
+    strictness: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +90,8 @@ class GatewaySpec:
 
     Args:
         service: name of the GenAIDeployment; as a model name it means any variant.
+        version: what ``GET /version`` shows.
+        cors_origins: origins whose pages may call the gateway, or ``*``; none switches CORS off.
         max_queue: requests that may wait at one pool; above it the answer is 503 with Retry-After.
         queue_timeout_s: longest wait for a slot. connect_timeout_s: to reach a pool.
         response_timeout_s: longest silence of a pool before and between the parts of its answer.
@@ -85,7 +104,9 @@ class GatewaySpec:
         plain_port: port on which plain HTTP is redirected to https, or refused; None where nothing listens beside TLS.
         plain_http: `redirect` or `refuse`.
         drain_timeout_s: how long a process may finish its streams after a reload.
-        resolve: pools' hosts are names to be resolved as long as the gateway runs, by the servers of /etc/resolv.conf;
+        bind, metrics_bind: addresses to listen on, or `ANY_ADDRESS`.
+        resolve: pools' hosts are names to be resolved as long as the gateway runs, by the servers of /etc/resolv.conf,
+            to addresses of this family (ipv4, ipv6) first; None where they are no such names;
             one that is not known yet does not keep it from starting.
         states_file: where a reload leaves which pools are down or drained, for the process that takes over. It keeps
             ports too: only where those of pools never change.
@@ -97,6 +118,8 @@ class GatewaySpec:
     classes: tuple[GatewayClass, ...]
     default_class: str
     admin_socket: str
+    version: str = "unknown"
+    cors_origins: tuple[str, ...] = ()
     bind: str = "127.0.0.1"
     log_address: str | None = None
     metrics_bind: str = "127.0.0.1"
@@ -117,7 +140,7 @@ class GatewaySpec:
     plain_port: int | None = None
     plain_http: str = "redirect"
     health_interval_s: float = 2.0
-    resolve: bool = False
+    resolve: str | None = None
     states_file: str | None = None
 
     @property
@@ -132,9 +155,24 @@ class GatewaySpec:
         return tuple(m for m in names if m != self.service)
 
 
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
 def backend_name(pool: str) -> str:
     """Name of the HAProxy backend of a pool; its server is always called ``s``."""
     return f"pool_{pool}"
+
+
+def read_socket(admin_socket: str) -> str:
+    """Path of the Unix socket where the agent reads the model of requests that HAProxy cannot read."""
+    return f"{admin_socket}.read"
+
+
+def internal_socket(admin_socket: str) -> str:
+    """Path of the Unix socket on which such requests come back."""
+    return f"{admin_socket}.{INTERNAL}"
 
 
 def wake_socket(admin_socket: str) -> str:

@@ -1,13 +1,11 @@
-"""The rules that choose a pool when a request arrives: its class, its model, free slots, else the shortest wait."""
+"""The rules that choose a pool when a request arrives: its model, free slots, else the shortest wait."""
 
 from __future__ import annotations
 
 from itertools import chain
 
 from tierserve.render.haproxy.model import (
-    CLASS_HEADER,
     DIRECT,
-    MODEL_HEADER,
     OFFERED_TABLE,
     QUEUED,
     REFUSED,
@@ -24,7 +22,7 @@ _LOWEST_CLASS = 2047  # of HAProxy's queues; the highest is its negative
 
 def routing_rules(spec: GatewaySpec) -> list[list[str]]:
     """Groups of http-request rules; after them ``txn.pool`` is the pool, and what has none has been answered."""
-    return [_class(spec), _model(spec), _choice(spec), _turns(spec)]
+    return [_model(spec), _choice(spec), _turns(spec)]
 
 
 def reply(status: int, message: str, code: str, condition: str, headers: str = "") -> str:
@@ -34,28 +32,23 @@ def reply(status: int, message: str, code: str, condition: str, headers: str = "
     return f"http-request return status {status} content-type application/json string '{body}'{headers} {condition}"
 
 
-def _class(spec: GatewaySpec) -> list[str]:
-    names = " ".join(c.name for c in spec.classes)
-    value = f"req.fhdr({CLASS_HEADER})"
-    count = f"req.fhdr_cnt({CLASS_HEADER})"
-    message = f"{CLASS_HEADER} must be given once and be one of: {names.replace(' ', ', ')}"
-    return [
-        f"http-request set-var(txn.class) {value} if {{ {count} eq 1 }} {{ {value} -m str {names} }}",
-        f"http-request set-var(txn.class) str({spec.default_class}) if {{ {count} eq 0 }}",
-        reply(400, message, "unknown_class", "unless { var(txn.class) -m found }"),
-    ]
-
-
 def _model(spec: GatewaySpec) -> list[str]:
-    """A variant's name, or ``*`` for the service, a name not known here, or one that cannot be told."""
+    """A variant's name, or ``*`` for the service's.
+
+    HAProxy reads the body's first buffer, and of JSON neither deep nesting nor every escape. Where that gives no name
+    that is known here, the agent reads the whole body (`serving/gateway/model_reader.py`): it answers what no tier can
+    serve, and sends the rest back by the internal socket.
+    """
+    names = " ".join((spec.service, *spec.models))
     lines = [
-        f"http-request set-var(txn.model) req.hdr({MODEL_HEADER})",
-        "http-request set-var(txn.model) req.body,json_query('$.model')",
-        "http-request set-var(txn.m) str(*)",
+        "http-request set-var(txn.model) req.body,json_query('$.model') unless internal",
+        f"acl known_model var(txn.model) -m str {names}",
+        # Gateway and agent take up a change one after the other: nothing may go back and forth between them.
+        reply(404, "there is no such model", "model_not_found", "if internal !known_model"),
+        "http-request allow if !known_model",
+        f"http-request set-var(txn.m) str(*) if {{ var(txn.model) -m str {spec.service} }}",
+        "http-request set-var(txn.m) var(txn.model) unless { var(txn.m) -m found }",
     ]
-    if spec.models:
-        known = " ".join(spec.models)
-        lines.append(f"http-request set-var(txn.m) var(txn.model) if {{ var(txn.model) -m str {known} }}")
     return lines + [line for c in spec.classes for line in _closed_models(spec, c)]
 
 
@@ -191,10 +184,11 @@ def _refuse(spec: GatewaySpec, cls: GatewayClass) -> list[str]:
     headers = f" hdr Retry-After {spec.retry_after_s}"
     pools = [p for p in spec.pools if p.tier in cls.tiers]
     refused = f"if {{ var(txn.how) -m str {REFUSED} }} {{ var(txn.class) -m str {cls.name} }}"
-    down = " ".join(f"{{ nbsrv({p.backend}) eq 0 }}" for p in pools)
     none = f"no tier that class {cls.name} may use is up ({', '.join(dict.fromkeys(p.tier for p in pools))})"
     full = f"every queue that class {cls.name} may wait in is full ({spec.max_queue} requests each)"
     return [
-        reply(503, none, "tier_unavailable", f"{refused} {down}", headers),
+        # One line per pool: HAProxy takes at most 64 words a line, and a service may have hundreds of pools.
+        *(f"acl up-{cls.name} nbsrv({p.backend}) gt 0" for p in pools),
+        reply(503, none, "tier_unavailable", f"{refused} !up-{cls.name}", headers),
         reply(503, full, "overloaded", refused, headers),
     ]

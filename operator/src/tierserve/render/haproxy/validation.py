@@ -6,13 +6,18 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from tierserve.api.v1alpha1.base import MODEL_NAME_PATTERN
+from tierserve.render.haproxy.model import ANY_ADDRESS
+
 if TYPE_CHECKING:
     from tierserve.render.haproxy.model import GatewaySpec
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:@+-]{0,127}")
+_MODEL = re.compile(MODEL_NAME_PATTERN)
 _PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)*")
 _HOST = re.compile(r"[A-Za-z0-9_.:\[\]*-]+")
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[A-Za-z0-9.:\[\]_-]+")
+_VERSION = re.compile(r"[A-Za-z0-9.+-]+")
 _FILE = re.compile(r"[A-Za-z0-9_./@:+-]+")
 
 
@@ -32,14 +37,15 @@ def check_spec(spec: GatewaySpec) -> None:
 
 def _check_names(spec: GatewaySpec) -> None:
     _match(_MODEL, "service", [spec.service])
+    _match(_VERSION, "version", [spec.version])
+    _match(_ORIGIN, "cors_origins", spec.cors_origins)
     _match(_NAME, "pools.name", [p.name for p in spec.pools])
     _match(_NAME, "pools.tier", [p.tier for p in spec.pools])
     _match(_MODEL, "pools.models", [m for p in spec.pools for m in p.models])
     _match(_PATH, "pools.path_prefix", [p.path_prefix for p in spec.pools])
     _match(_PATH, "pools.health_path", [p.health_path for p in spec.pools])
     _match(_HOST, "pools.host", [p.host for p in spec.pools])
-    _match(_HOST, "bind", [spec.bind])
-    _match(_HOST, "metrics_bind", [spec.metrics_bind])
+    _match(_HOST, "bind", [one for one in (spec.bind, spec.metrics_bind) if one != ANY_ADDRESS])
     _match(_NAME, "classes.name", [c.name for c in spec.classes])
     _unique("pools.name", [p.name for p in spec.pools])
     _unique("classes.name", [c.name for c in spec.classes])

@@ -25,6 +25,7 @@ _PLURALS = {
     "PodDisruptionBudget": "poddisruptionbudgets",
     "PrometheusRule": "prometheusrules",
     "RayService": "rayservices",
+    "SelfSubjectAccessReview": "selfsubjectaccessreviews",
     "Service": "services",
     "ServiceMonitor": "servicemonitors",
 }
@@ -37,6 +38,13 @@ class ClusterError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class ClusterUnreachableError(ClusterError, ConnectionError):
+    """The API server did not answer at all; no fault of the object in question."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,14 @@ class Cluster:
         events: list[Object] = found.get("items", [])
         return events
 
+    async def may(self, verb: str, group: str, resource: str) -> bool:
+        """Whether the operator's rights in the cluster allow a verb, in the API server's judgement."""
+        version, kind = "authorization.k8s.io/v1", "SelfSubjectAccessReview"
+        spec = {"resourceAttributes": {"verb": verb, "group": group, "resource": resource}}
+        body = {"apiVersion": version, "kind": kind, "spec": spec}
+        review = await self._request("POST", collection(version, kind, None), (), body)
+        return bool(review["status"]["allowed"])
+
     async def delete(self, gone: Object) -> None:
         """Delete an object with what it owns; one that is not there is deleted already."""
         try:
@@ -122,7 +138,7 @@ class Cluster:
             reply = await self.client.call_api(*request, _request_timeout=TIMEOUT_S)
             text = await reply.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ClusterError(0, f"the API server does not answer: {error or type(error).__name__}") from error
+            raise ClusterUnreachableError(f"the API server does not answer: {error or type(error).__name__}") from error
         if reply.status >= 400:
             raise ClusterError(reply.status, _message(text) or f"{method} {path}: HTTP {reply.status}")
         answer: Object = json.loads(text)

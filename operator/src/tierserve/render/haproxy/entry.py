@@ -1,0 +1,165 @@
+"""The rules before routing: what the gateway answers itself, so that no tier is asked, counted as busy or woken for it.
+
+They need no more than the head of a request: a body is waited for only where it will be sent on.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tierserve.render.haproxy.model import (
+    CLASS_HEADER,
+    COMPLETION_PATHS,
+    INTERNAL,
+    MODEL_HEADER,
+    POOL_HEADER,
+    REQUEST_ID_HEADER,
+    REQUEST_START_HEADER,
+    GatewayClass,
+    GatewaySpec,
+)
+from tierserve.render.haproxy.routing import reply
+
+_PREFLIGHT_KEPT_S = 600  # browsers ask again after that; Chromium keeps no answer longer than two hours
+_BODY_S = 30  # as long as the head of a request may take
+_JSON_TYPE = "^(application/json|[^;]+[+]json)[[:space:]]*(;|$)"  # as replicas take it
+
+
+def entry_rules(spec: GatewaySpec) -> list[list[str]]:
+    """Groups of http-request rules; after them a request has a class and its whole head, and is a completion's."""
+    return [
+        _acls(),
+        _identity(),
+        _cors(spec),
+        _health(spec),
+        _models(spec),
+        _paths(),
+        _limits(spec),
+        _class(spec),
+        _head(),
+    ]
+
+
+def _acls() -> list[str]:
+    return [
+        f"acl internal so_name -m str {INTERNAL}",
+        f"acl completion path {' '.join(COMPLETION_PATHS)}",
+        "acl own path /health /healthz /readyz /version /v1/models",
+        "acl own path_beg /v1/models/",
+    ]
+
+
+def _identity() -> list[str]:
+    rid = f"req.hdr({REQUEST_ID_HEADER})"
+    return [
+        "http-request set-var-fmt(txn.us) %[date(0,us)]",
+        "http-request set-var-fmt(txn.start) t=%[var(txn.us),bytes(0,10)].%[var(txn.us),bytes(10)] unless internal",
+        f"http-request set-var(txn.start) req.hdr({REQUEST_START_HEADER}) if internal",
+        f"http-request set-var(txn.rid) {rid} if {{ {rid} -m reg ^[A-Za-z0-9._:-]{{1,128}}$ }}",
+        "http-request set-var(txn.rid) uuid() unless { var(txn.rid) -m found }",
+        f"http-after-response set-header {REQUEST_ID_HEADER} %[var(txn.rid)]",
+    ]
+
+
+def _cors(spec: GatewaySpec) -> list[str]:
+    """What browsers ask for before and with a call from another origin (Fetch standard, section 3.3)."""
+    if not spec.cors_origins:
+        return []
+    any_origin = "*" in spec.cors_origins
+    known = "-m found" if any_origin else f"-m str {' '.join(spec.cors_origins)}"
+    shown = "str(*)" if any_origin else "req.fhdr(Origin)"
+    allowed = "{ var(txn.origin) -m found }"
+    return [
+        f"http-request set-var(txn.origin) {shown} if {{ req.fhdr(Origin) {known} }}",
+        # `*` would not cover Authorization, so the headers asked for are the headers allowed.
+        "http-request return status 204 hdr Access-Control-Allow-Methods 'GET, POST, OPTIONS'"
+        " hdr Access-Control-Allow-Headers '%[req.fhdr(Access-Control-Request-Headers)]'"
+        f" hdr Access-Control-Max-Age {_PREFLIGHT_KEPT_S}"
+        f" if METH_OPTIONS {{ req.hdr(Access-Control-Request-Method) -m found }} {allowed}",
+        f"http-after-response set-header Access-Control-Allow-Origin %[var(txn.origin)] if {allowed}",
+        f"http-after-response set-header Access-Control-Expose-Headers"
+        f" '{REQUEST_ID_HEADER}, {POOL_HEADER}, Retry-After' if {allowed}",
+        *([] if any_origin else ["http-after-response add-header Vary Origin unless internal"]),
+    ]
+
+
+def _ok(body: object, condition: str) -> str:
+    text = json.dumps(body, ensure_ascii=True)
+    return f"http-request return status 200 content-type application/json string '{text}' {condition}"
+
+
+def _health(spec: GatewaySpec) -> list[str]:
+    return [
+        # One line per pool: HAProxy takes at most 64 words a line, and a service may have hundreds of pools.
+        *(f"acl ready nbsrv({p.backend}) gt 0" for p in spec.pools),
+        "http-request set-log-level silent if { path /health /healthz /readyz }",
+        _ok({"status": "ok"}, "if METH_GET { path /healthz }"),
+        _ok({"status": "ready"}, "if METH_GET { path /health /readyz } ready"),
+        reply(503, "no tier is ready", "unavailable", "if METH_GET { path /health /readyz }"),
+        _ok({"version": spec.version}, "if METH_GET { path /version }"),
+    ]
+
+
+def _models(spec: GatewaySpec) -> list[str]:
+    models = [{"id": m, "object": "model", "created": 0, "owned_by": "tierserve"} for m in (spec.service, *spec.models)]
+    return [
+        _ok({"object": "list", "data": models}, "if METH_GET { path /v1/models }"),
+        # Clients encode the slash of org/name.
+        *(_ok(m, f"if METH_GET {{ path,url_dec -m str /v1/models/{m['id']} }}") for m in models),
+        reply(404, "there is no such model", "model_not_found", "if METH_GET { path_beg /v1/models/ }"),
+    ]
+
+
+def _paths() -> list[str]:
+    posts = ", ".join(f"POST {path}" for path in COMPLETION_PATHS)
+    return [
+        reply(404, f"unknown path; there are {posts} and GET /v1/models", "unknown_url", "if !completion !own"),
+        reply(405, "this path takes GET only", "method_not_allowed", "if own", " hdr Allow 'GET, HEAD'"),
+        reply(405, "this path takes POST only", "method_not_allowed", "if completion !METH_POST", " hdr Allow POST"),
+    ]
+
+
+def _limits(spec: GatewaySpec) -> list[str]:
+    too_large = f"the body is larger than {spec.max_body_bytes} bytes"
+    not_json = f"if {{ req.hdr(Content-Type) -m found }} !{{ req.fhdr(Content-Type) -m reg -i '{_JSON_TYPE}' }}"
+    return [
+        # Of a chunked body the length is not known yet: agent and replica measure it.
+        reply(413, too_large, "request_too_large", f"if {{ req.hdr_val(Content-Length) gt {spec.max_body_bytes} }}"),
+        reply(415, "Content-Type must be application/json", "unsupported_media_type", not_json),
+        f"http-request wait-for-body time {_BODY_S}s",
+    ]
+
+
+def _class(spec: GatewaySpec) -> list[str]:
+    """The header may choose a class that is as strict as the default one or stricter, never a looser one."""
+    default = next(c for c in spec.classes if c.name == spec.default_class)
+    value, count = f"req.fhdr({CLASS_HEADER})", f"req.fhdr_cnt({CLASS_HEADER})"
+    unknown = f"{CLASS_HEADER} must be given once and be one of: {', '.join(c.name for c in spec.classes)}"
+    looser = f"{CLASS_HEADER} may not choose a class that is less private than {default.name}"
+    return [
+        f"http-request set-var(txn.class) {value} if {{ {count} eq 1 }} {{ {value} -m str {_names(spec.classes)} }}",
+        f"http-request set-var(txn.class) str({default.name}) if {{ {count} eq 0 }}",
+        reply(400, unknown, "unknown_class", "unless { var(txn.class) -m found }"),
+        *(
+            reply(403, looser, "class_not_allowed", f"if {{ var(txn.class) -m str {c.name} }}")
+            for c in spec.classes
+            if c.strictness < default.strictness
+        ),
+    ]
+
+
+def _names(classes: tuple[GatewayClass, ...]) -> str:
+    return " ".join(c.name for c in classes)
+
+
+def _head() -> list[str]:
+    return [
+        # Only the agent knows the model better than the body's first bytes.
+        f"http-request set-var(txn.model) req.hdr({MODEL_HEADER}) if internal",
+        f"http-request del-header {POOL_HEADER}",
+        f"http-request del-header {MODEL_HEADER}",
+        "http-request del-header X-Forwarded-For unless internal",
+        f"http-request set-header {CLASS_HEADER} %[var(txn.class)]",
+        f"http-request set-header {REQUEST_ID_HEADER} %[var(txn.rid)]",
+        f"http-request set-header {REQUEST_START_HEADER} %[var(txn.start)]",
+    ]

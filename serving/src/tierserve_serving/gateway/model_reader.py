@@ -1,0 +1,171 @@
+"""Reads the model of requests whose model HAProxy cannot read, as replicas would: the body as a whole, any JSON.
+
+HAProxy holds the first 64 KiB of a body, and clients of OpenAI's Python package put the model after the messages. Such
+a request comes here, is answered with an error where no tier can serve it, else sent back to HAProxy with its model in
+a header; the answer is passed on as it comes. See docs/decisions/0008-reading-the-model.md.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from tierserve_serving.gateway.agent_config import AgentConfig
+from tierserve_serving.openai import errors
+from tierserve_serving.openai.errors import ApiError
+
+MODEL_HEADER = "X-TierServe-Model"
+MOST_HELD_BYTES = 128 * 2**20
+"""Of all bodies at once, so that many large ones cannot end the agent: a quarter of its container's memory."""
+
+# RFC 9110, section 7.6.1, and what both ends set themselves.
+_OF_ONE_CONNECTION = frozenset({
+    "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "host",
+})  # fmt: skip
+
+
+class ModelReader:
+    """Serves the socket to which HAProxy sends what it cannot read.
+
+    Args:
+        config: names of the models, the largest body, and where HAProxy's sockets are.
+    """
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._held_bytes = 0
+        self._socket = Path(f"{config.admin_socket}.read")
+        self._internal = f"{config.admin_socket}.internal"
+        self.configure(config)
+
+    def configure(self, config: AgentConfig) -> None:
+        """Takes changed models and bounds."""
+        variants = (model for pool in config.pools for model in pool.models)
+        self._models = tuple(dict.fromkeys((config.service, *variants)))
+        self._max_body_bytes = config.max_body_bytes
+
+    async def start(self) -> None:
+        """Listens, for HAProxy of the same user alone."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(self._internal, limit=0),
+            timeout=aiohttp.ClientTimeout(total=None),  # HAProxy bounds every wait, here and there
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+        )
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        # A client that goes away ends the handler, and with it the request to the tier.
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, auto_decompress=False)
+        await self._runner.setup()
+        await web.UnixSite(self._runner, str(self._socket)).start()
+        self._socket.chmod(0o600)
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        await self._runner.cleanup()
+        await self._session.close()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            # Held until the head of the answer is there: by then the body is with the replica.
+            with self._hold(request.content_length):
+                body = await self._read(request.content)
+                model = find_model(body, self._models)
+                answer = await self._forward(request, body, model)
+        except ApiError as error:
+            headers = {name.decode(): value.decode() for name, value in error.headers}
+            return web.Response(
+                body=error.body(), status=error.status, headers=headers, content_type="application/json"
+            )
+        async with answer:
+            return await _pass_on(request, answer)
+
+    @contextmanager
+    def _hold(self, length: int | None) -> Iterator[None]:
+        size = self._max_body_bytes if length is None else length
+        if size > self._max_body_bytes:
+            raise errors.body_too_large(self._max_body_bytes)
+        if self._held_bytes + size > MOST_HELD_BYTES:
+            raise errors.queue_full(1)
+        self._held_bytes += size
+        try:
+            yield
+        finally:
+            self._held_bytes -= size
+
+    async def _read(self, content: aiohttp.StreamReader) -> bytes:
+        parts, size = [], 0
+        async for part in content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > self._max_body_bytes:
+                raise errors.body_too_large(self._max_body_bytes)
+        return b"".join(parts)
+
+    async def _forward(self, request: web.Request, body: bytes, model: str) -> aiohttp.ClientResponse:
+        headers = _of_message(request.headers)
+        headers.popall("Content-Length", None)
+        headers[MODEL_HEADER] = model
+        url = URL(f"http://{request.host}{request.rel_url.raw_path_qs}", encoded=True)
+        try:
+            return await self._session.request(request.method, url, headers=headers, data=io.BytesIO(body))
+        except aiohttp.ClientError as error:
+            message = f"The gateway did not answer its agent: {error}"
+            raise ApiError(502, message, kind="server_error", code="bad_gateway") from error
+
+
+def find_model(body: bytes, known: tuple[str, ...]) -> str:
+    """The field `model` of a request, the first of `known` (any model) where it has none.
+
+    Raises:
+        ApiError: 400 or 404, no replica could serve it.
+    """
+    document = _parse(body)
+    if not isinstance(document, dict):
+        raise errors.invalid("The body must be a JSON object")
+    model = document.get("model")
+    if model is None:
+        return known[0]
+    if not isinstance(model, str):
+        raise errors.invalid("'model' must be a string", "model")
+    if model not in known:
+        raise errors.model_not_found(model, known)
+    return model
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        reason = str(error)
+    try:
+        return json.loads(body)  # takes some of what replicas may take: single surrogates, NaN
+    except (ValueError, RecursionError):
+        raise errors.bad_json(reason) from None
+
+
+def _of_message(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _OF_ONE_CONNECTION)
+
+
+async def _pass_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    out = web.StreamResponse(status=answer.status, reason=answer.reason, headers=_of_message(answer.headers))
+    await out.prepare(request)
+    try:
+        async for part in answer.content.iter_any():
+            await out.write(part)
+        await out.write_eof()
+    except (aiohttp.ClientError, ConnectionError):
+        # Cut short by one side: the other must see that it is.
+        if request.transport is not None:
+            request.transport.abort()
+    return out
