@@ -36,7 +36,7 @@ FORMS = {
         "logFormat=text", "logLevel=debug", "resyncPeriod=1m30s", "livenessStaleAfter=600",
         f"serving.image.digest={DIGEST}", "serving.image.repository=registry.example/serving",
         "monitoring.labels.release=prometheus", "serving.gatewayReplicas=3",
-        "serving.head.cpu=1", "serving.worker.cpuLimit=",
+        "serving.head.cpu=1", "serving.ipFamily=IPv6", "serving.worker.cpuLimit=",
         "serving.gcsRedis.address=redis:6379", "serving.gcsRedis.secretName=redis",
         "extraEnv[0].name=HTTPS_PROXY", "extraEnv[0].value=http://proxy:3128", "fullnameOverride=ts",
     ),

@@ -185,6 +185,14 @@ def test_decisions_can_be_read_over_http():
     assert httpx.get(f"http://127.0.0.1:{port}/elsewhere").status_code == 404
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_decisions_can_be_read_over_ipv4_and_ipv6():
+    port = free_port()
+    DecisionBoard(f":{port}").put("a", as_json("a", decided()) | {"t": time.time()})
+    for host in ("127.0.0.1", "[::1]"):
+        assert httpx.get(f"http://{host}:{port}/decisions", trust_env=False).json().keys() == {"a"}
+
+
 def test_an_address_in_use_does_not_stop_the_policy():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -300,7 +308,9 @@ def test_gateways_are_told_the_requests_that_each_has_until_that_is_old(monkeypa
 
 
 def test_a_name_is_asked_at_each_of_its_addresses_and_https_by_its_name():
-    assert policy_demand.addresses("http://localhost:81/pools/x") == ["http://127.0.0.1:81/pools/x"]
+    (local,) = policy_demand.addresses("http://localhost:81/pools/x")
+    assert local in {"http://127.0.0.1:81/pools/x", "http://[::1]:81/pools/x"}, "of one family"
+    assert policy_demand.addresses("http://[::1]:81/pools/x") == ["http://[::1]:81/pools/x"]
     assert policy_demand.addresses("https://gateway.example/x") == ["https://gateway.example/x"]
     with pytest.raises(OSError, match=r"nobody\.invalid|not known|resol"):
         policy_demand.addresses("http://nobody.invalid/x")

@@ -51,6 +51,7 @@ class KubeSettings:
         gcs_redis_address: HOST:PORT of a Redis that keeps the state of Ray's control, so that a head may be replaced
             while its replicas go on; empty keeps it in the head alone.
         gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
+        ip_family: IPv4 or IPv6, that of pods' first addresses; if not given, that of the address of the API server.
         monitoring_labels: labels of ServiceMonitors and PrometheusRules, by which a Prometheus selects them.
         scrape_from: peers of a NetworkPolicy that may read metrics; empty for none.
     """
@@ -71,6 +72,7 @@ class KubeSettings:
     cluster_domain: str = "cluster.local"
     gcs_redis_address: str = ""
     gcs_redis_secret: str = ""
+    ip_family: str = "IPv4"
     monitoring_labels: Mapping[str, str] = field(default_factory=dict)
     scrape_from: Sequence[Mapping[str, Any]] = PROMETHEUS
 
