@@ -92,7 +92,10 @@ class Replicas(Part):
         1, ge=0, le=100_000, description="Fewest replicas; with 0 an idle tier scales to zero until the next request."
     )
     max: int | None = Field(
-        None, ge=0, le=100_000, description="Most replicas; cloud 100, edge 8, device 1 if left out."
+        None,
+        ge=0,
+        le=100_000,
+        description="Most replicas; cloud 100, edge 8, device 1 if left out; 0 switches the tier off, whatever min is.",
     )
     scale_to_zero_after: Duration | None = Field(
         None,
@@ -168,9 +171,14 @@ class Tier(Part):
         return self.network.downlink.value if self.network.downlink else self.preset.downlink_bps
 
     @property
+    def is_off(self) -> bool:
+        """Whether no replica may run: nothing is made for the tier, and no request goes there."""
+        return self.replicas.max == 0
+
+    @property
     def min_replicas(self) -> int:
         """Floor per site."""
-        return self.replicas.min
+        return 0 if self.is_off else self.replicas.min
 
     @property
     def max_replicas(self) -> int:
