@@ -11,6 +11,7 @@ import pytest
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
 from tierserve.render.haproxy.model import COMPLETION_PATHS
 from tierserve_serving.gateway import haproxy as binary
+from tierserve_serving.gateway import model_reader
 from tierserve_serving.openai import app
 
 GOLDEN = Path(__file__).with_name("gateway_golden.cfg")
@@ -122,4 +123,5 @@ def test_what_would_change_the_meaning_of_the_file_is_refused(field, change):
 
 
 def test_the_gateway_sends_on_what_replicas_serve_and_nothing_else():
-    assert set(COMPLETION_PATHS) == set(app._CALLS)
+    assert set(COMPLETION_PATHS) == set(model_reader.COMPLETION_PATHS) == set(app._CALLS)
+    assert f"acl own path {' '.join(model_reader.GET_PATHS)}" in render_haproxy(SPEC)
