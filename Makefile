@@ -65,12 +65,12 @@ bench-truth:  ## every formula of queueing beside exact chains and the simulator
 
 bench-traces:  ## predicted response times on real traces beside the simulator, with bursts and long prompts (8 minutes)
 	@$(SETUP) dev
-	@$(BIN)/python -m bench.prediction.traces
+	@$(BIN)/python -m bench.prediction.traces_page
 	@$(BIN)/python -m bench.prediction.long_prompts
 
 bench-ray:  ## our policy beside Ray Serve's own autoscaler, the same load (about 50 minutes)
 	@$(SETUP) runtime
-	@$(BIN)/python -m bench.serving.ray_autoscaler
+	@$(BIN)/python -m bench.serving.ray_autoscaler_page
 
 bench-constant:  ## five minutes of constant load: how often the policy changes its mind
 	@$(SETUP) runtime
@@ -82,7 +82,7 @@ bench-prediction:  ## predicted beside measured response times of real Ray Serve
 
 bench-autoscalers:  ## scaling rules of ours and of the peers on real traces and made-up load, simulated
 	@$(SETUP) dev
-	@$(BIN)/python -m bench.autoscaling.measure
+	@$(BIN)/python -m bench.autoscaling.page
 
 bench-schedules:  ## what knowing all arrivals would be worth on five of these loads: a search, simulated (half an hour)
 	@$(SETUP) dev
@@ -90,7 +90,7 @@ bench-schedules:  ## what knowing all arrivals would be worth on five of these l
 
 bench-growth:  ## p95 from 10 to 500,000 connections that grow by 10% a minute, ours and the peers, simulated (6 minutes)
 	@$(SETUP) dev
-	@$(BIN)/python -m bench.growth.measure
+	@$(BIN)/python -m bench.growth.page
 
 cluster:  ## a cluster to try it on, from kind-config.yaml: kind where Docker is, else processes of this host
 	@$(SETUP) dev

@@ -37,9 +37,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
 from bench.autoscaling.measure import GOAL
 from bench.autoscaling.slots import most_in_slots
-
 from tierserve.simulate.engine.jit import jit
 from tierserve.simulate.types import Floats, Ints, Pool, Workload
 

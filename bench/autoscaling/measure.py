@@ -1,8 +1,8 @@
 """Scaling rules side by side on real and made-up traces: requests within their targets, and GPU-hours.
 
     make bench-autoscalers                                   all of it, about 45 minutes on 2 cores
-    python -m bench.autoscaling.measure --scenario azure-code        a part; the page is made of all parts run so far
-    python -m bench.autoscaling.measure --rule ours --rule hpa       some rules
+    python -m bench.autoscaling.page --scenario azure-code        a part; the page is made of all parts run so far
+    python -m bench.autoscaling.page --rule ours --rule hpa       some rules
 
 Every rule is tried with every value of its knob. The value is chosen on the first part of a trace: the fewest GPU-hours
 among those that keep 99% of the requests within their targets there (where none does, the one that keeps most). It is
@@ -13,21 +13,18 @@ start-up time and drained stops.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from bench.autoscaling.ablations import PARTS
 from rich.progress import track
 
+from bench.autoscaling.ablations import PARTS
 from tierserve.loadgen.traces import load_rates
 from tierserve.loadgen.workloads import traced
 from tierserve.queueing import BatchProfile
@@ -332,30 +329,3 @@ def measured(todo: Sequence[tuple[str, str, float]], jobs: int) -> Iterator[Run]
     one_run(todo[0])  # compiles, once for all processes
     with ProcessPoolExecutor(jobs) as workers:
         yield from track(workers.map(one_run, todo), "runs", total=len(todo))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenario", action="append", choices=list(SCENARIOS))
-    parser.add_argument("--rule", action="append", choices=list(rules()))
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--page-only", action="store_true", help="make the page of the runs kept in out/")
-    arguments = parser.parse_args()
-    kept = ROOT / "out" / "autoscalers.json"
-    kept.parent.mkdir(exist_ok=True)
-    runs = load(kept)
-    if not arguments.page_only:
-        todo = list(tasks(arguments.scenario or list(SCENARIOS), arguments.rule or list(rules())))
-        for run in measured(todo, arguments.jobs):
-            runs = merged(runs, run)
-            kept.write_text(json.dumps([asdict(r) for r in runs]))  # at once: who breaks it off goes on with --scenario
-    from bench.autoscaling.page import write
-
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    print(write(runs, f"`make bench-autoscalers` ({machine})", arguments.out))
-
-
-if __name__ == "__main__":
-    main()

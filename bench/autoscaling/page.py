@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
+import os
+import platform
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib
 
+from bench.autoscaling import measure
+from bench.autoscaling.ablations import PARTS
+from bench.autoscaling.measure import ROOT, load, measured, merged, tasks
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from bench.autoscaling.ablations import PARTS
+
 from bench.autoscaling.bound import least_hours_of_any
 from bench.autoscaling.measure import (
     GOAL,
@@ -261,3 +270,28 @@ def pareto(runs: Sequence[Run], name: str, names: Sequence[str], path: Path) -> 
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=measure.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenario", action="append", choices=list(SCENARIOS))
+    parser.add_argument("--rule", action="append", choices=list(rules()))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--page-only", action="store_true", help="make the page of the runs kept in out/")
+    arguments = parser.parse_args()
+    kept = ROOT / "out" / "autoscalers.json"
+    kept.parent.mkdir(exist_ok=True)
+    runs = load(kept)
+    if not arguments.page_only:
+        todo = list(tasks(arguments.scenario or list(SCENARIOS), arguments.rule or list(rules())))
+        for run in measured(todo, arguments.jobs):
+            runs = merged(runs, run)
+            kept.write_text(json.dumps([asdict(r) for r in runs]))  # at once: who breaks it off goes on with --scenario
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    print(write(runs, f"`make bench-autoscalers` ({machine})", arguments.out))
+
+
+if __name__ == "__main__":
+    main()

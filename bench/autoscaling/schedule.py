@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from bench.autoscaling.bound import least_hours_of_any
-from bench.autoscaling.measure import GOAL, SCENARIOS, Oracle, oracle_values, pool_of
 from rich.progress import track
 
+from bench.autoscaling.bound import least_hours_of_any
+from bench.autoscaling.measure import GOAL, SCENARIOS, Oracle, oracle_values, pool_of
 from tierserve.simulate.cluster import Setup
 from tierserve.simulate.run import simulate
 from tierserve.simulate.types import Ints, Pool, Snapshot, Workload

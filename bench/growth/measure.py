@@ -1,8 +1,8 @@
 """p95 while connections grow from 10 to 500,000 by 10% a minute: our rule and the peers', simulated.
 
     make bench-growth                                  all of it
-    python -m bench.growth.measure --quick --out /tmp/growth   a small one: to 300 connections, few rules
-    python -m bench.growth.measure --case slots-103 --rule ours  a part; the page is made of all parts run so far
+    python -m bench.growth.page --quick --out /tmp/growth   a small one: to 300 connections, few rules
+    python -m bench.growth.page --case slots-103 --rule ours  a part; the page is made of all parts run so far
 
 Each connection thinks 120 s on average between an answer and its next request. Three cases: the slot model with
 start-ups of 103 and 30 s, and the token model with 103 s. Rules run with the knob as published; nothing is tuned.
@@ -10,24 +10,21 @@ start-ups of 103 and 30 s, and the token model with 103 s. Rules run with the kn
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from rich.progress import track
+
 from bench.autoscaling.ablations import PARTS
 from bench.autoscaling.measure import A100_8B, rules
 from bench.autoscaling.measure import told as told_in_batches
-from rich.progress import track
-
 from tierserve.autoscale.sizing import Demand, replicas_for
 from tierserve.autoscale.sizing import Objective as Staffing
 from tierserve.queueing import BatchProfile
@@ -317,34 +314,3 @@ def measured(todo: Sequence[tuple[Case, str, Scale]], jobs: int) -> Iterator[Run
         return
     with ProcessPoolExecutor(jobs) as workers:
         yield from track(workers.map(one_run, todo), "runs", total=len(todo))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="to 300 connections only")
-    parser.add_argument("--case", action="append", choices=[c.name for c in CASES])
-    parser.add_argument("--rule", action="append", choices=names())
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--page-only", action="store_true", help="make the page of the runs kept in out/")
-    asked = parser.parse_args(arguments)
-    scale = QUICK if asked.quick else Scale()
-    kept = (asked.out if asked.quick else ROOT / "out") / "growth.json"
-    todo = [(c, r, scale) for c in CASES for r in names_of(c)
-            if c.name in (asked.case or [c.name]) and r in (asked.rule or [r])]  # fmt: skip
-    runs = load(kept)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    for run in measured(todo, asked.jobs) if not asked.page_only else ():
-        runs = merged(runs, run)
-        kept.write_text(json.dumps([asdict(r) for r in runs]))  # at once: who breaks it off goes on with --case, --rule
-        print(told_of(run), flush=True)
-    from bench.growth.decision import timings
-    from bench.growth.page import write
-
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    print(write(runs, timings(asked.quick), machine, asked.out))
-
-
-if __name__ == "__main__":
-    main()

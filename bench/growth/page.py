@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
+import os
+import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib
 
+from bench.growth import measure
+from bench.growth.decision import timings
+from bench.growth.measure import QUICK, ROOT, Scale, load, measured, merged, names_of, told_of
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
 from bench.growth.decision import Timing
 from bench.growth.measure import (
     CASES,
@@ -135,7 +145,7 @@ def verdict(runs: Sequence[Run]) -> str:
 
 def decision(timings: Sequence[Timing]) -> str:
     lines = ["## One decision at a million slots", ""]
-    lines += ["`plan.autoscale.decide` with 15,625 replicas of 64 slots, on one core:", ""]
+    lines += ["`autoscale.decide` with 15,625 replicas of 64 slots, on one core:", ""]
     lines += ["| what it is told | median (ms) | p99 (ms) |", "|---|---|---|"]
     lines += [f"| {t.what} | {t.median_ms:.2f} | {t.p99_ms:.2f} |" for t in timings]
     lines += [
@@ -190,3 +200,31 @@ def bars(runs: Sequence[Run], axes: plt.Axes) -> None:
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=7)
     axes.set(xscale="log", xlabel="GPU-hours over the oracle's")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=measure.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="to 300 connections only")
+    parser.add_argument("--case", action="append", choices=[c.name for c in CASES])
+    parser.add_argument("--rule", action="append", choices=names())
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--page-only", action="store_true", help="make the page of the runs kept in out/")
+    asked = parser.parse_args(arguments)
+    scale = QUICK if asked.quick else Scale()
+    kept = (asked.out if asked.quick else ROOT / "out") / "growth.json"
+    todo = [(c, r, scale) for c in CASES for r in names_of(c)
+            if c.name in (asked.case or [c.name]) and r in (asked.rule or [r])]  # fmt: skip
+    runs = load(kept)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for run in measured(todo, asked.jobs) if not asked.page_only else ():
+        runs = merged(runs, run)
+        kept.write_text(json.dumps([asdict(r) for r in runs]))  # at once: who breaks it off goes on with --case, --rule
+        print(told_of(run), flush=True)
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    print(write(runs, timings(asked.quick), machine, asked.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from bench.prediction.formulas import Case, Forecast, Q, forecasts
-from bench.prediction.twin import Twin
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from bench.prediction.formulas import Case, Forecast, Q, forecasts
+from bench.prediction.twin import Twin
 from tierserve.api import GenAIDeployment
 from tierserve.loadgen import Trace
 from tierserve.simulate.types import Workload

@@ -28,11 +28,11 @@ import httpx
 import numpy as np
 import orjson
 import psutil
+
 from bench.prediction.cells import Cell, Measured, Part, Trial, cells
 from bench.prediction.formulas import Case
 from bench.prediction.page import page, picture, summary
 from bench.serving.ray_autoscaler import OURS, POOL, ROOT, TRAFFIC, Bench, machine, running
-
 from tierserve.api import GenAIDeployment, load
 from tierserve.loadgen import ClosedLoop, LoadPlan, LoadResult, Outcome, Step, Traffic, replay_step, run_load
 from tierserve.loadgen.runner import Progress
@@ -117,7 +117,7 @@ def until_whole(bench: Bench, case: Case) -> None:
     deadline, want = time.monotonic() + 60.0, case.replicas * case.slots
     while True:
         app = bench.runtime.rest.applications()[POOL]
-        figures, _ = get_gateway(bench.runtime.state.agent_url)
+        figures = get_gateway(bench.runtime.state.agent_url).figures
         open_slots = figures.get(POOL, {}).get("max_in_flight")
         if app.running == case.replicas == sum(app.replicas.values()) and open_slots == want:
             return

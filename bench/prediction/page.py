@@ -10,11 +10,11 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from bench.prediction.cells import BATCHES, LONG_RUN, Cell, Measured, Trial
-from bench.prediction.formulas import BATCH, FULL, HELD, NAMES, PAPER, PLANNER, SPLIT, SPREAD, forecasts
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from bench.prediction.cells import BATCHES, LONG_RUN, Cell, Measured, Trial
+from bench.prediction.formulas import BATCH, FULL, HELD, NAMES, PAPER, PLANNER, SPLIT, SPREAD, forecasts
 from tierserve.api import GenAIDeployment
 from tierserve.report.figures import INK, STYLE
 

@@ -1,7 +1,7 @@
 """Response times that formulas predict beside a simulation token by token, on real request traces.
 
     make bench-traces                            about 5 minutes
-    python -m bench.prediction.traces --quick     one load, no bootstrap: a minute
+    python -m bench.prediction.traces_page --quick     one load, no bootstrap: a minute
 
 A trace, and windows of 15 minutes of it, go to pools of a fixed number of replicas with one queue, empty at first, at
 loads of about 0.5, 0.7 and 0.85. Formulas are told what a planner can know of the same window: rate, tokens, and the
@@ -10,17 +10,12 @@ counts of arrivals, by the second, or what is left of them in some statistic.
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from rich.progress import track
 
 from tierserve.loadgen.workloads import traced
 from tierserve.queueing import (
@@ -302,24 +297,3 @@ def luck(case: Case, loads: tuple[float, ...]) -> list[tuple[str, int, float, fl
         found = [replay_response(draw, SECOND, replicas, batch).quantile(Q) / whole for draw in draws]
         rows.append((case.name, replicas, *(float(x) for x in np.quantile(found, (0.1, 0.9)))))
     return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
-    arguments = parser.parse_args()
-    from bench.prediction.traces_page import write
-
-    began, cpu = time.perf_counter(), time.process_time()
-    loads = (0.7,) if arguments.quick else LOADS
-    cells = [cell for case in track((*CASES, *MADE_UP), "traces") for cell in cells_of(case, loads)]
-    calm = [one for name in ("azure-code", "mooncake-conversation") for one in steady(name, loads)]
-    lucky = [] if arguments.quick else [row for case in CASES[:2] for row in luck(case, loads)]
-    seconds = f"{time.perf_counter() - began:.0f} s, {time.process_time() - cpu:.0f} s of CPU"
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {seconds}"
-    print(write(cells, calm, lucky, machine, arguments.out))
-
-
-if __name__ == "__main__":
-    main()

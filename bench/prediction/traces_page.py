@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import math
+import os
+import platform
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+from rich.progress import track
+
+from bench.prediction import traces as measured
+from bench.prediction.traces import LOADS, ROOT, cells_of, luck
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
 from bench.prediction.traces import (
     ABOUT,
     BLOCK_S,
@@ -178,3 +187,22 @@ def picture(cells: Sequence[Cell], path: Path) -> None:
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=measured.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
+    arguments = parser.parse_args()
+    began, cpu = time.perf_counter(), time.process_time()
+    loads = (0.7,) if arguments.quick else LOADS
+    cells = [cell for case in track((*CASES, *MADE_UP), "traces") for cell in cells_of(case, loads)]
+    calm = [one for name in ("azure-code", "mooncake-conversation") for one in steady(name, loads)]
+    lucky = [] if arguments.quick else [row for case in CASES[:2] for row in luck(case, loads)]
+    seconds = f"{time.perf_counter() - began:.0f} s, {time.process_time() - cpu:.0f} s of CPU"
+    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {seconds}"
+    print(write(cells, calm, lucky, machine, arguments.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.queueing import truth_rows as rows_of
-from bench.queueing.truth_rows import Row
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+from bench.queueing import truth_rows as rows_of
+from bench.queueing.truth_rows import Row
 
 SECTIONS = (
     rows_of.erlang, rows_of.constant_response, rows_of.hayward, rows_of.general, rows_of.counted, rows_of.pooled,

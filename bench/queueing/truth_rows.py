@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from bench.queueing import chains
 
+from bench.queueing import chains
 from tierserve.queueing import (
     BatchProfile,
     batch_queue,

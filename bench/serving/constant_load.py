@@ -15,7 +15,6 @@ import itertools
 import time
 
 from bench.serving.ray_autoscaler import OURS, OUTPUT_TOKENS, POOL, ROOT, TARGET_S, TRAFFIC, Bench, machine, running
-
 from tierserve.loadgen import LoadPlan, LoadResult, OpenLoop, Step, Traffic, run_load
 
 RATE = 20.0

@@ -1,7 +1,7 @@
 """Our policy beside Ray Serve's own autoscaler: the same application, machine and load, one after another.
 
-    python -m bench.serving.ray_autoscaler            the whole comparison, about 50 minutes on 2 cores
-    python -m bench.serving.ray_autoscaler --quick    a short one, to see that all parts work
+    python -m bench.serving.ray_autoscaler_page            the whole comparison, about 50 minutes on 2 cores
+    python -m bench.serving.ray_autoscaler_page --quick    a short one, to see that all parts work
 
 The load is the demo's, longer: connections double from 1 to 128, then a piece of a real trace.
 
@@ -20,7 +20,6 @@ is of all requests of the run, the moments of scaling included; p95 per step is 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -36,7 +35,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import psutil
 
 from tierserve.api import load
@@ -293,35 +291,3 @@ def best(tried: list[tuple[Policy, RunRecord]]) -> Policy:
     if enough:
         return min(enough, key=lambda pair: cost(pair[1]))[0]
     return max(tried, key=lambda pair: share(pair[1]))[0]
-
-
-def main() -> None:
-    """Run the comparison and write its files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a short load; writes to out/bench-ray only")
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench-ray", help="folder of the raw records")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    from bench.serving.ray_autoscaler_page import page, picture, row
-
-    docs = arguments.out if arguments.quick else ROOT / "docs" / "benchmarks"
-    records: dict[Policy, RunRecord] = {}
-    with running(arguments.quick) as bench:
-        url = bench.deploy(OURS)
-        records[OURS] = asyncio.run(bench.measure(OURS, main_load(url, bench.quick)))
-        records[DEFAULT] = asyncio.run(bench.measure(DEFAULT, main_load(bench.deploy(DEFAULT), bench.quick)))
-        chosen, tried = tune(bench)
-        records[chosen] = asyncio.run(bench.measure(chosen, main_load(bench.deploy(chosen), bench.quick)))
-        bench.say("done")
-    docs.mkdir(parents=True, exist_ok=True)
-    for policy, record in records.items():
-        record.write(arguments.out / f"{policy.name}.json")
-    (arguments.out / "tuning.json").write_bytes(orjson.dumps(tried, option=orjson.OPT_INDENT_2))
-    picture(records, docs / "ray-autoscaler.png")
-    (docs / "ray-autoscaler.md").write_text(page(records, tried, "ray-autoscaler.png"))
-    print("\n".join(row(policy, record, records[OURS]) for policy, record in records.items()))
-    print(f"{docs / 'ray-autoscaler.md'}\n{docs / 'ray-autoscaler.png'}")
-
-
-if __name__ == "__main__":
-    main()

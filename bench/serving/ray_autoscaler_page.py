@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import platform
+import signal
 import statistics
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import orjson
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from bench.serving import ray_autoscaler
 from bench.serving.ray_autoscaler import (
+    DEFAULT,
     DOUBLINGS,
     OURS,
     PERCENTILE,
     POOL,
+    ROOT,
     SERVICE_S,
     TARGET_S,
     Policy,
     cost,
     machine,
+    main_load,
+    running,
     share,
+    tune,
 )
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-
 from tierserve.report.figures import INK, MUTED, STYLE, TARGET
 from tierserve.report.record import RunRecord, StepRecord
 
@@ -191,3 +202,35 @@ def row(policy: Policy, record: RunRecord, ours: RunRecord) -> str:
 
 def _cell(value_s: float | None) -> str:
     return "-" if value_s is None else f"{value_s * 1e3:,.0f}"
+
+
+def main() -> None:
+    """Run the comparison and write its files."""
+    parser = argparse.ArgumentParser(
+        description=ray_autoscaler.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a short load; writes to out/bench-ray only")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench-ray", help="folder of the raw records")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    docs = arguments.out if arguments.quick else ROOT / "docs" / "benchmarks"
+    records: dict[Policy, RunRecord] = {}
+    with running(arguments.quick) as bench:
+        url = bench.deploy(OURS)
+        records[OURS] = asyncio.run(bench.measure(OURS, main_load(url, bench.quick)))
+        records[DEFAULT] = asyncio.run(bench.measure(DEFAULT, main_load(bench.deploy(DEFAULT), bench.quick)))
+        chosen, tried = tune(bench)
+        records[chosen] = asyncio.run(bench.measure(chosen, main_load(bench.deploy(chosen), bench.quick)))
+        bench.say("done")
+    docs.mkdir(parents=True, exist_ok=True)
+    for policy, record in records.items():
+        record.write(arguments.out / f"{policy.name}.json")
+    (arguments.out / "tuning.json").write_bytes(orjson.dumps(tried, option=orjson.OPT_INDENT_2))
+    picture(records, docs / "ray-autoscaler.png")
+    (docs / "ray-autoscaler.md").write_text(page(records, tried, "ray-autoscaler.png"))
+    print("\n".join(row(policy, record, records[OURS]) for policy, record in records.items()))
+    print(f"{docs / 'ray-autoscaler.md'}\n{docs / 'ray-autoscaler.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
-from bench.serving.ray_autoscaler import POOL, ROOT, Bench, Policy, machine, running
 
+from bench.serving.ray_autoscaler import POOL, ROOT, Bench, Policy, machine, running
 from tierserve.runtime.local import ray_cluster
 
 

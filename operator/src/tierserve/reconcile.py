@@ -1,66 +1,77 @@
-"""The line that everything hangs on: place -> render -> apply -> observe -> status.
+"""Reconcile loop: observe, plan, render, apply, report status. Both runtimes run it.
 
-Both runtimes walk it: `local` with processes of this machine, `kube` with objects of a cluster (the same line, with
-`await` where the cluster is asked).
+Level-based: it depends on nothing but the resource and what is observed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, TypeVar
 
 from tierserve.api import GenAIDeployment
 from tierserve.plan.placement import Placement, place
-from tierserve.status.build import Observed, Status, status
+from tierserve.state import Observed, PoolObserved
+from tierserve.status.build import Status, status
 
 Desired = TypeVar("Desired")
 
 
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """What must outlive this pass though the service no longer has it.
+
+    Attributes:
+        pools: pools of an earlier version that are not to be removed yet.
+        hold_routes: gateways are to keep their configuration: they would leave a pool before another takes its place.
+    """
+
+    pools: frozenset[str] = frozenset()
+    hold_routes: bool = False
+
+
 class Runtime(Protocol[Desired]):
-    """What a place to run must be able to do."""
+    """What a place to run services must be able to do."""
 
-    def observe(self) -> Observed:
-        """Say what is, each part with what is known of it; missing parts are missing, not zero."""
+    on_cluster: ClassVar[bool]
 
-    def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> Desired:
-        """Say what shall be; no side effects."""
-
-    def apply(self, desired: Desired) -> None:
-        """Bring what is closer to what shall be; safe to repeat."""
-
-
-def reconcile(gaid: GenAIDeployment, runtime: Runtime[Desired], previous: Status | None = None) -> Status:
-    """One pass. Level-based: it depends on nothing but the resource and what is observed."""
-    placements = place(gaid)
-    desired = runtime.render(gaid, placements)
-    if not gaid.spec.paused:
-        runtime.apply(desired)
-    return status(gaid, placements, runtime.observe(), previous)
-
-
-class ClusterRuntime(Protocol[Desired]):
-    """The same of a place that many services share and that is asked over the network."""
+    async def observe(self, gaid: GenAIDeployment) -> Observed:
+        """Return what runs; what is missing is missing, not zero."""
 
     def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> Desired:
-        """Say what shall be; no side effects."""
+        """Return what shall run; no side effects."""
 
-    async def apply(self, gaid: GenAIDeployment, desired: Desired) -> None:
-        """Bring what is closer to what shall be; safe to repeat."""
+    def revisions(self, desired: Desired) -> Mapping[str, str]:
+        """Return the rendered version of each pool, comparable to `PoolObserved.revision`."""
 
-    async def observe(self, gaid: GenAIDeployment, placements: Sequence[Placement]) -> Observed:
-        """Say what is; missing parts are missing, not zero."""
+    async def apply(self, gaid: GenAIDeployment, desired: Desired, keep: InUse) -> Sequence[str]:
+        """Bring what runs closer to what shall run; safe to repeat. Returns what could not be done, a sentence each."""
 
 
-async def reconcile_on_cluster(
-    gaid: GenAIDeployment, runtime: ClusterRuntime[Desired], previous: Status | None = None
-) -> Status:
-    """One pass on a cluster.
+async def reconcile(gaid: GenAIDeployment, runtime: Runtime[Desired], previous: Status | None = None) -> Status:
+    """One pass.
 
     Raises:
         PlacementError: the planner finds no place for a tier; nothing was changed.
     """
+    observed = await runtime.observe(gaid)
     placements = place(gaid)
     desired = runtime.render(gaid, placements)
     if not gaid.spec.paused:
-        await runtime.apply(gaid, desired)
-    return status(gaid, placements, await runtime.observe(gaid, placements), previous, cluster=True)
+        failures = await runtime.apply(gaid, desired, in_use(placements, observed))
+        observed = replace(observed, problems=(*dict.fromkeys((*failures, *observed.problems)),))
+    revisions = runtime.revisions(desired)
+    return status(gaid, placements, observed, previous, revisions=revisions, cluster=runtime.on_cluster)
+
+
+def in_use(placements: Sequence[Placement], observed: Observed) -> InUse:
+    """Pools of an earlier version that still serve: each stays until the new ones serve and no gateway sends to it."""
+    names = {p.pool for p in placements}
+    old = {name for name, pool in observed.pools.items() if name not in names and pool.serves}
+    if not old:
+        return InUse()
+    if not all(observed.pools.get(name, PoolObserved()).app == "RUNNING" for name in names):
+        return InUse(frozenset(old), hold_routes=True)
+    if observed.routed is None:
+        return InUse(frozenset(old))
+    return InUse(frozenset(old & observed.routed))

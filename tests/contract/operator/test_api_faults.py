@@ -20,6 +20,8 @@ import yaml
 from aiohttp import web
 
 pytestmark = [pytest.mark.slow, pytest.mark.apiserver]
+CUT = -1
+"""In place of a status: the connection is closed without an answer."""
 HOP = {"transfer-encoding", "content-length", "content-encoding", "connection", "host"}
 
 
@@ -59,6 +61,9 @@ class Proxy:
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         code = self.refuse(request.method, request.path_qs)
+        if code == CUT:
+            assert request.transport is not None
+            request.transport.abort()
         if code:
             self.refused += 1
             headers = {"Retry-After": "1"} if code == 429 else {}
@@ -239,13 +244,24 @@ def test_an_api_server_that_is_away_is_waited_for(proxy, chat, eventually):
     eventually(lambda: chat.ceiling() == 45, "and goes on", 60.0)
 
 
-def test_an_operator_that_gets_nowhere_fails_its_probe_until_it_does(proxy, behind, chat, eventually):
-    def probe() -> int:
-        return httpx.get(behind.health, timeout=20, trust_env=False).status_code
+def probe(behind: Any) -> int:
+    return httpx.get(behind.health, timeout=20, trust_env=False).status_code
 
-    assert probe() == 200
-    proxy.refuse = lambda method, path: 500 if method == "PATCH" else 0
+
+def test_an_operator_that_does_not_reach_the_api_server_fails_its_probe_until_it_does(proxy, behind, chat, eventually):
+    assert probe(behind) == 200
+    proxy.refuse = lambda method, _path: CUT if method == "PATCH" else 0
     chat.raise_ceiling(46)
-    eventually(lambda: probe() == 500, "no status can be written, and the probe says so", 60.0)
+    eventually(lambda: probe(behind) == 500, "nothing can be written, and the probe shows it", 60.0)
     proxy.refuse = lambda _method, _path: 0
-    eventually(lambda: probe() == 200, "and is well again", 90.0)
+    eventually(lambda: probe(behind) == 200, "and is well again", 90.0)
+
+
+@pytest.mark.parametrize("code", [422, 500])
+def test_one_resource_whose_status_is_refused_for_ever_does_not_fail_the_probe(proxy, behind, chat, eventually, code):
+    proxy.refuse = lambda method, path: code if method == "PATCH" and path.partition("?")[0].endswith("/status") else 0
+    before = proxy.refused
+    chat.raise_ceiling(47)
+    # The probe fails 5 s after the last completed reconcile; retries come after 1, 2, 4, 8 s.
+    eventually(lambda: proxy.refused >= before + 4, "four retries", 60.0)
+    assert probe(behind) == 200

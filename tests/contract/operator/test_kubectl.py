@@ -83,7 +83,7 @@ def test_the_plugin_plans_for_the_service_as_it_is_in_the_cluster(kubectl, appli
 
 def test_the_plugin_lists_events(kubectl, applied, eventually):
     eventually(
-        lambda: "PartsMissing" in kubectl("tierserve", "events", "assistant", "-n", applied.name)[1], "the event"
+        lambda: "ComponentsNotReady" in kubectl("tierserve", "events", "assistant", "-n", applied.name)[1], "the event"
     )
 
 

@@ -41,7 +41,9 @@ def test_a_resource_becomes_a_ray_service_for_each_pool_and_a_gateway(served):
         owner = found["metadata"]["ownerReferences"][0]
         assert (owner["kind"], owner["name"]) == ("GenAIDeployment", "assistant"), "it goes with its owner"
     ready = served.condition("assistant", "Ready")
-    assert (ready["status"], ready["reason"]) == ("False", "PartsMissing"), "no kubelet: no pod of the gateway runs"
+    assert (ready["status"], ready["reason"]) == ("False", "ComponentsNotReady"), (
+        "no kubelet: no pod of the gateway runs"
+    )
 
 
 def test_nothing_is_finalized_so_deletion_needs_no_operator(served):
@@ -166,7 +168,7 @@ def test_an_operator_killed_in_the_middle_goes_on_where_it_was(operator, served,
     served.edit("GenAIDeployment", "assistant", {"spec": {"tiers": tiers}})
     operator.start()
 
-    eventually(lambda: bounds(served, "assistant-cloud-default") == (1, 33), "the change made while it was down", 20.0)
+    eventually(lambda: bounds(served, "assistant-cloud-default") == (1, 33), "the change made while it was down", 90.0)
     assert {pool: served.get("RayService", pool)["metadata"]["uid"] for pool in POOLS} == before
     assert served.names("RayService") == POOLS, "no duplicates"
 
@@ -194,7 +196,7 @@ def test_events_tell_of_transitions_and_only_of_those(served, eventually):
         code, found = served.server.get(served.path("Event"))
         assert code == 200
         mine = [e for e in found["items"] if e["involvedObject"]["name"] == "assistant"]
-        return mine if {e["reason"] for e in mine} >= {"PartsMissing"} else None
+        return mine if {e["reason"] for e in mine} >= {"ComponentsNotReady"} else None
 
     mine = eventually(told, "the event")
     assert all(e["source"]["component"] == "tierserve-operator" for e in mine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,7 @@ from kubernetes.aio.client import ApiClient
 from tierserve.api import GenAIDeployment
 from tierserve.observe.agents import AgentReader
 from tierserve.plan.placement import place
+from tierserve.reconcile import InUse
 from tierserve.render.kubernetes.settings import KubeSettings
 from tierserve.runtime.kubernetes.apply import KubeRuntime
 from tierserve.runtime.kubernetes.client import Cluster
@@ -44,15 +46,15 @@ async def test_what_the_watches_do_not_show_is_read_and_not_written_again(blind,
     space.create(assistant)
     gaid = GenAIDeployment.model_validate(space.get("GenAIDeployment", "assistant"))
     placements = place(gaid)
-    await runtime.apply(gaid, runtime.render(gaid, placements))
+    await runtime.apply(gaid, runtime.render(gaid, placements), InUse())
     ray = space.get("RayService", "assistant-cloud-default")
     ray["status"] = {"activeServiceStatus": {"applicationStatuses": {"cloud-default": {"status": "RUNNING"}}}}
     code, written = space.server.replace_status(space.path("RayService", "assistant-cloud-default"), ray)
     assert code == 200
-    assert (await runtime.observe(gaid, placements)).pools["cloud-default"].app is None, "a watch may still bring it"
+    assert (await runtime.observe(gaid)).pools == {}, "a watch may still bring it"
     clock.now += 6.0
-    assert (await runtime.observe(gaid, placements)).pools["cloud-default"].app == "RUNNING"
-    await runtime.apply(gaid, runtime.render(gaid, placements))
+    assert (await runtime.observe(gaid)).pools["cloud-default"].app == "RUNNING"
+    await runtime.apply(gaid, runtime.render(gaid, placements), InUse())
     after = space.get("RayService", "assistant-cloud-default")["metadata"]["resourceVersion"]
     assert after == written["metadata"]["resourceVersion"]
 
@@ -62,10 +64,39 @@ async def test_what_is_wanted_no_more_is_removed_and_what_others_made_is_left(bl
     space.create(assistant)
     gaid = GenAIDeployment.model_validate(space.get("GenAIDeployment", "assistant"))
     desired = runtime.render(gaid, place(gaid))
-    await runtime.apply(gaid, desired)
+    await runtime.apply(gaid, desired, InUse())
     foreign = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
         "name": "mine", "namespace": space.name, "labels": {"tierserve.io/deployment": "assistant"}}}  # fmt: skip
     space.create(foreign)
-    await runtime.apply(gaid, tuple(one for one in desired if one["metadata"]["name"] != "assistant-cloud-default"))
+    rest = tuple(one for one in desired if one["metadata"]["name"] != "assistant-cloud-default")
+    await runtime.apply(gaid, rest, InUse())
     assert space.names("RayService") == {"assistant-device-default", "assistant-edge-default"}
     assert "mine" in space.names("ConfigMap")
+
+
+async def test_a_pool_that_is_in_use_outlives_its_tier_until_gateways_have_left_it(blind, kuberay, space, assistant):
+    runtime, clock = blind
+    space.create(assistant)
+    gaid = GenAIDeployment.model_validate(space.get("GenAIDeployment", "assistant"))
+    desired = runtime.render(gaid, place(gaid))
+    await runtime.apply(gaid, desired, InUse())
+    before = space.get("ConfigMap", "assistant-gateway")["metadata"]["resourceVersion"]
+
+    renamed = copy.deepcopy(assistant["spec"])
+    renamed["tiers"][1]["name"] = "near"
+    renamed["routing"] = {"overflow": ["near", "cloud"]}
+    space.edit("GenAIDeployment", "assistant", {"spec": renamed})
+    gaid = GenAIDeployment.model_validate(space.get("GenAIDeployment", "assistant"))
+    desired, old = runtime.render(gaid, place(gaid)), frozenset({"edge-default"})
+
+    await runtime.apply(gaid, desired, InUse(old, hold_routes=True))
+    assert space.names("RayService") >= {"assistant-edge-default", "assistant-near-default"}
+    assert space.get("ConfigMap", "assistant-gateway")["metadata"]["resourceVersion"] == before, "gateways stay with it"
+
+    await runtime.apply(gaid, desired, InUse(old))
+    assert "edge-default" not in space.get("ConfigMap", "assistant-gateway")["data"]["haproxy.cfg"]
+    await runtime.apply(gaid, desired, InUse())
+    assert "assistant-edge-default" in space.names("RayService"), "what gateways sent before they left is served"
+    clock.now += runtime.settings.drain_s + 1.0
+    await runtime.apply(gaid, desired, InUse())
+    assert "assistant-edge-default" not in space.names("RayService")

@@ -26,14 +26,14 @@ def told(before, after):
 def test_only_what_changes_is_told():
     well = status(Ready=("True", "Serving"), Degraded=("False", "AsExpected"))
     assert told(well, well) == []
-    assert told(well, status(Ready=("False", "PartsMissing"), Degraded=("False", "AsExpected"))) == [
-        ("Warning", "PartsMissing")
+    assert told(well, status(Ready=("False", "ComponentsNotReady"), Degraded=("False", "AsExpected"))) == [
+        ("Warning", "ComponentsNotReady")
     ]
-    assert told(status(Ready=("False", "PartsMissing")), well) == [("Normal", "Serving")]
+    assert told(status(Ready=("False", "ComponentsNotReady")), well) == [("Normal", "Serving")]
 
 
 def test_a_first_status_tells_only_what_is_wrong():
-    assert told(None, status(Ready=("True", "Serving"), SloMet=("Unknown", "NoTraffic"))) == []
+    assert told(None, status(Ready=("True", "Serving"), SLOMet=("Unknown", "NoTraffic"))) == []
     assert told(None, status(Degraded=("True", "Problems"))) == [("Warning", "Problems")]
 
 
@@ -51,11 +51,11 @@ def shown(metrics, name, **labels):
 def test_what_is_unknown_is_not_a_number_and_what_is_gone_has_no_series():
     metrics = Metrics()
     pools = [{"pool": "edge", "running": 2, "desired": 3}, {"pool": "cloud"}]
-    metrics.show("chat", "assistant", {**status(Ready=("True", "x"), SloMet=("Unknown", "x")), "pools": pools})
+    metrics.show("chat", "assistant", {**status(Ready=("True", "x"), SLOMet=("Unknown", "x")), "pools": pools})
     assert shown(metrics, "tierserve_pool_replicas", pool="edge") == 2
     assert math.isnan(shown(metrics, "tierserve_pool_replicas", pool="cloud"))
     assert shown(metrics, "tierserve_deployment_condition", condition="Ready") == 1
-    assert math.isnan(shown(metrics, "tierserve_deployment_condition", condition="SloMet"))
+    assert math.isnan(shown(metrics, "tierserve_deployment_condition", condition="SLOMet"))
     metrics.show("chat", "assistant", {"pools": pools[:1]})
     assert shown(metrics, "tierserve_pool_replicas", pool="cloud") is None
     metrics.forget("chat", "assistant")

@@ -1,8 +1,9 @@
-"""When services are looked at."""
+"""The work queue: when resources are reconciled, and what its liveness is judged by."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 
 import pytest
@@ -15,7 +16,9 @@ A, B = ("ns", "a"), ("ns", "b")
 class Passes:
     """Counts passes; can fail, take long, or find a service gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, resync_s: float = 60.0) -> None:
+        self.resync_s = resync_s
+        self.error: Exception = RuntimeError("the status is refused")
         self.count: Counter[tuple[str, str]] = Counter()
         self.now: Counter[tuple[str, str]] = Counter()
         self.most = 0
@@ -30,8 +33,8 @@ class Passes:
         await asyncio.sleep(self.takes_s)
         self.now[key] -= 1
         if key in self.failing:
-            raise RuntimeError("the cluster does not answer")
-        return key not in self.gone
+            raise self.error
+        return self.resync_s if key not in self.gone else None
 
 
 @pytest.fixture
@@ -47,15 +50,17 @@ async def run(controller, seconds):
 
 
 async def test_a_crowd_of_events_makes_one_pass(passes):
-    controller = Controller(passes, tick_s=60.0)
+    passes.resync_s = 60.0
+    controller = Controller(passes)
     for _ in range(100):
         controller.wake(A)
     await run(controller, 0.5)
     assert passes.count == {A: 1}
 
 
-async def test_every_service_is_looked_at_again_after_a_tick(passes):
-    controller = Controller(passes, tick_s=0.1)
+async def test_every_resource_is_reconciled_again_after_its_resync_period(passes):
+    passes.resync_s = 0.1
+    controller = Controller(passes)
     controller.wake(A, 0.0)
     controller.wake(B, 0.0)
     await run(controller, 1.0)
@@ -64,7 +69,8 @@ async def test_every_service_is_looked_at_again_after_a_tick(passes):
 
 async def test_a_service_has_one_pass_at_a_time_and_one_more_for_what_came_meanwhile(passes):
     passes.takes_s = 0.3
-    controller = Controller(passes, tick_s=60.0)
+    passes.resync_s = 60.0
+    controller = Controller(passes)
     controller.wake(A, 0.0)
     asyncio.get_running_loop().call_later(0.1, controller.wake, A, 0.0)
     await run(controller, 1.0)
@@ -74,7 +80,8 @@ async def test_a_service_has_one_pass_at_a_time_and_one_more_for_what_came_meanw
 
 async def test_a_failing_service_comes_later_each_time_and_does_not_keep_the_others(passes):
     passes.failing.add(A)
-    controller = Controller(passes, tick_s=0.1)
+    passes.resync_s = 0.1
+    controller = Controller(passes)
     controller.wake(A, 0.0)
     controller.wake(B, 0.0)
     await run(controller, 2.0)
@@ -85,7 +92,8 @@ async def test_a_failing_service_comes_later_each_time_and_does_not_keep_the_oth
 
 async def test_a_service_that_is_gone_is_not_looked_at_again(passes):
     passes.gone.add(A)
-    controller = Controller(passes, tick_s=0.05)
+    passes.resync_s = 0.05
+    controller = Controller(passes)
     controller.wake(A, 0.0)
     await run(controller, 0.5)
     assert passes.count == {A: 1}
@@ -93,17 +101,55 @@ async def test_a_service_that_is_gone_is_not_looked_at_again(passes):
     assert controller.idle_s == 0.0, "nothing to do is not being stuck"
 
 
-async def test_an_operator_that_gets_nowhere_shows_its_age(passes):
+@pytest.fixture
+def clock(monkeypatch):
+    """The queue's clock, an hour ahead after each `hour()`."""
+    real, skipped = time.monotonic, [0.0]
+    monkeypatch.setattr("tierserve.controller.workqueue.time.monotonic", lambda: real() + skipped[0])
+
+    def hour() -> None:
+        skipped[0] += 3600.0
+
+    return hour
+
+
+async def test_an_operator_that_does_not_reach_the_api_server_shows_how_long(passes, clock):
     passes.failing.add(A)
-    controller = Controller(passes, tick_s=0.1)
+    passes.error = ConnectionError("the API server does not answer")
+    controller = Controller(passes)
     controller.wake(A, 0.0)
-    await run(controller, 0.4)
-    assert controller.idle_s >= 0.3
+    clock()
+    await run(controller, 0.2)
+    assert passes.count[A]
+    assert controller.idle_s >= 3600.0
+
+
+async def test_one_resource_that_fails_for_ever_does_not_make_the_operator_look_stuck(passes, clock):
+    passes.failing.add(A)
+    controller = Controller(passes)
+    controller.wake(A, 0.0)
+    clock()
+    await run(controller, 0.2)
+    assert controller.failures[A] >= 1
+    assert controller.idle_s < 60.0
+
+
+async def test_the_first_resource_after_an_idle_hour_does_not_make_the_operator_look_stuck(passes, clock):
+    controller = Controller(passes)
+    clock()
+    controller.wake(A, 0.0)
+    assert controller.idle_s < 60.0
+    passes.gone.add(A)
+    await run(controller, 0.2)
+    clock()
+    controller.wake(B)
+    assert controller.idle_s < 60.0
 
 
 async def test_no_more_passes_than_workers_run_at_once(passes):
     passes.takes_s = 0.2
-    controller = Controller(passes, tick_s=60.0, workers=2)
+    passes.resync_s = 60.0
+    controller = Controller(passes, workers=2)
     for i in range(6):
         controller.wake(("ns", str(i)), 0.0)
     task = asyncio.create_task(controller.run())

@@ -75,7 +75,7 @@ def proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 def test_observation_of_ray_serve_and_of_the_gateway_never_uses_a_proxy(component: Server, proxy: Server) -> None:
     assert ServeRest(component.url).is_up()
     assert ServeRest(component.url).applications() == {}
-    assert get_gateway(component.url)[0] == {"edge": FIGURES}
+    assert get_gateway(component.url).figures == {"edge": FIGURES}
     assert proxy.asked == []
 
 

@@ -74,3 +74,9 @@ def test_nothing_is_made_before_all_else_is_well(tmp_path: Path, monkeypatch: py
     with pytest.raises(PreflightError, match="memory"):
         preflight.check(ServicePaths.of("one"), PLACEMENTS, None)
     assert not (tmp_path / "state").exists()
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_extra():
+    with pytest.raises(PreflightError, match="ray is not installed") as caught:
+        preflight.check_packages(lambda module: None if module == "ray" else module)
+    assert "tierserve[serving]" in caught.value.hint

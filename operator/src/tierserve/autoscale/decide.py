@@ -1,10 +1,10 @@
 """The scaling decision of one pool as a pure function: (Observation, State, Settings) -> (Decision, State).
 
-Up at once, to the replicas that hold P(response > target) <= 1 - percentile / 100 by Erlang C (autoscale_staffing), or
-to what a backlog needs that no chance explains (autoscale_need). Down only to what the highest load of the last hold
+Up at once, to the replicas that hold P(response > target) <= 1 - percentile / 100 by Erlang C (autoscale.sizing), or
+to what a backlog needs that no chance explains (autoscale.demand). Down only to what the highest load of the last hold
 window needs, with a margin; to none, where the floor is 0, only after a quiet as long as a restart costs
-(autoscale_sleep). Estimates stay still while the load does (autoscale_load), so a constant load does not move the
-target. Missing data is not zero traffic: it holds the last target and says so.
+(autoscale.scale_to_zero). Estimates stay still while the load does (autoscale.load), so a constant load does not move
+the target. Missing data is not zero traffic: it holds the last target and says so.
 """
 
 from __future__ import annotations
@@ -98,6 +98,12 @@ def _seen(v: View, servers: int) -> Demand:
     return Demand(load, demand.service_s * factor, demand.service_sd_s * factor, demand.peakedness)
 
 
+def _carried(v: View, servers: int) -> float:
+    """Return the mean number of busy servers: the offered load, but no more than servers or connections there are."""
+    connections = v.connections()
+    return min(v.demand.load, float(servers), math.inf if connections is None else float(connections))
+
+
 def _decision(n: int, why: str, v: View, outlook: Outlook = UNKNOWN) -> Decision:
     obs, load, settings, servers = v.obs, v.load, v.settings, n * v.settings.slots
     demand = v.demand
@@ -119,7 +125,8 @@ def _decision(n: int, why: str, v: View, outlook: Outlook = UNKNOWN) -> Decision
         in_system=v.history.in_system,
         backlog=max(v.history.in_system - v.slots_running, 0.0),
         peakedness=load.peakedness,
-        rho=demand.load / servers if servers else 0.0,
+        rho=_carried(v, servers) / servers if servers else 0.0,
+        offered_load_ratio=demand.load / servers if servers else 0.0,
         p_wait=wait_probability(servers, seen) if servers else float(demand.load > 0),
         predicted_p95_s=p95 if math.isfinite(p95) else None,
         percentile=settings.percentile,

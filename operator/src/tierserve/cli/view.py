@@ -20,7 +20,7 @@ def service_view(document: dict[str, Any]) -> list[Table | Text]:
     ready = conditions.get("Ready", {})
     pools = body.get("pools", [])
     parts: list[Table | Text] = [_headline(document, body, ready), pools_table(pools), *_reasons(pools)]
-    for kind in ("Degraded", "SloMet", "ScalingReady", "ProfileFits"):
+    for kind in ("Degraded", "SLOMet", "ScalingActive", "ProfileFits"):
         condition = conditions.get(kind, {})
         if condition.get("status") == ("True" if kind == "Degraded" else "False"):
             parts.append(Text(f"{kind}: {condition['reason']}: {condition['message']}", style="yellow"))
@@ -81,6 +81,9 @@ def _reasons(pools: list[dict[str, Any]]) -> list[Text]:
 
 def _reason(pool: dict[str, Any]) -> str:
     decision = pool.get("decision") or {}
+    ratio = decision.get("offered_load_ratio") or 0.0
+    if decision.get("reason") and ratio > 1.0:
+        return f"{decision['reason']}; offered load ratio {ratio:.2f}"
     return decision.get("reason") or pool.get("message") or (pool.get("app") or "Ray Serve does not answer").lower()
 
 

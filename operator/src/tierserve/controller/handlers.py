@@ -1,14 +1,16 @@
-"""Kopf's wiring: watches wake the controller, indexes hold what was seen, the probe tells a stuck operator.
+"""Kopf's wiring: watch events add keys to the work queue, indexes hold the objects, the probe detects a stuck operator.
 
-    kopf run --standalone -m tierserve.controller.handlers --all-namespaces --liveness=http://0.0.0.0:8080/healthz
+    kopf run --standalone -m tierserve.controller.handlers --all-namespaces --liveness=http://127.0.0.1:8080/healthz
 
 No handler does work of its own and none adds a finalizer: objects go with their owner, also when no operator runs.
+All handlers are coroutines: Kopf runs plain functions in threads, and the queue belongs to the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,6 +31,8 @@ from tierserve.runtime.kubernetes.client import Cluster, ClusterError
 
 log = logging.getLogger("tierserve")
 OURS: dict[str, Any] = {DEPLOYMENT: kopf.PRESENT, "app.kubernetes.io/managed-by": MANAGER}
+_SPEC_IDENTITY = ("uid", "generation", "deletionTimestamp", "labels", "annotations")
+"""Metadata that changes with what is asked for: a write of the status changes only the resourceVersion."""
 
 
 class Operator:
@@ -40,9 +44,21 @@ class Operator:
         self.client = ApiClient()
         self.agents = AgentReader()
         runtime = KubeRuntime(Cluster(self.client), settings.kube, self.live, self.agents)
-        one_pass = ServicePass(self.read, runtime.cluster, runtime, self.metrics)
-        self.controller = Controller(one_pass, tick_s=settings.resync_period.value)
+        one_pass = ServicePass(self.read, runtime.cluster, runtime, self.metrics, resync_s=settings.resync_period)
+        self.controller = Controller(one_pass)
+        self._identities: dict[Key, list[Any]] = {}
         self.task = asyncio.create_task(self.controller.run())
+
+    def resource_changed(self, key: Key, metadata: Mapping[str, Any], *, deleted: bool) -> None:
+        """Reconcile a resource if its spec, labels or existence changed, and not because its status was written."""
+        identity = [metadata.get(name) for name in _SPEC_IDENTITY]
+        if not deleted and self._identities.get(key) == identity:
+            return
+        if deleted:
+            self._identities.pop(key, None)
+        else:
+            self._identities[key] = identity
+        self.controller.wake(key)
 
     def read(self, key: Key) -> Mapping[str, Any] | None:
         """The resource as the watch last saw it."""
@@ -63,8 +79,12 @@ class Operator:
 
 @kopf.on.startup()
 async def start(*, memo: Any, settings: kopf.OperatorSettings, **indexes: Any) -> None:
-    """Connect and begin to keep appointments."""
-    own = from_environment()
+    """Connect to the API server and start the work queue; settings that cannot be used end the operator."""
+    try:
+        own = from_environment()
+    except ValueError as error:
+        # Not an exception that Kopf handles: it would start again for ever, or bury the message under tracebacks.
+        raise SystemExit(f"tierserve operator: {error}") from None
     if own.log_format == "json":
         _log_as_json()
     settings.posting.enabled = False  # events are posted on transitions, by the pass itself
@@ -77,8 +97,11 @@ async def start(*, memo: Any, settings: kopf.OperatorSettings, **indexes: Any) -
     # try that for 54 s before it turns to the namespaces that it is given.
     settings.scanning.disabled = not await _may_watch_crds(Cluster(operator.client))
     if own.metrics_port:
-        start_http_server(own.metrics_port, registry=operator.metrics.registry)
-    log.info("started", extra={"fields": {"serving_image": own.kube.serving_image, "resync_period": own.resync_period}})
+        address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 (scraped from other pods)
+        start_http_server(own.metrics_port, address, registry=operator.metrics.registry)
+    log.info(
+        "started", extra={"fields": {"serving_image": own.kube.serving_image, "resync_period_s": own.resync_period}}
+    )
 
 
 @kopf.on.cleanup()
@@ -89,45 +112,47 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
 
 
 @kopf.index(GROUP, VERSION, PLURAL)
-def services(body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> dict[Any, dict[str, Any]]:
+async def services(body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> dict[Any, dict[str, Any]]:
     """Every GenAIDeployment by namespace and name."""
     return {(namespace, name): dict(body)}
 
 
 @kopf.index("ray.io", "v1", "rayservices", labels=OURS)
-def ray_services(body: kopf.Body, namespace: str | None, labels: Any, **_: Any) -> dict[Any, dict[str, Any]]:
+async def ray_services(body: kopf.Body, namespace: str | None, labels: Any, **_: Any) -> dict[Any, dict[str, Any]]:
     """RayServices by the service they belong to."""
     return {(namespace, labels[DEPLOYMENT]): {"apiVersion": "ray.io/v1", "kind": "RayService", **body}}
 
 
 @kopf.index("apps", "v1", "deployments", labels=OURS)
-def gateways(body: kopf.Body, namespace: str | None, labels: Any, **_: Any) -> dict[Any, dict[str, Any]]:
+async def gateways(body: kopf.Body, namespace: str | None, labels: Any, **_: Any) -> dict[Any, dict[str, Any]]:
     """Gateway Deployments by the service they belong to."""
     return {(namespace, labels[DEPLOYMENT]): {"apiVersion": "apps/v1", "kind": "Deployment", **body}}
 
 
 @kopf.on.event(GROUP, VERSION, PLURAL)
-def service_changed(memo: kopf.Memo, namespace: str | None, name: str | None, **_: Any) -> None:
-    """Wake the pass of a service."""
-    memo.operator.controller.wake((namespace, name))
+async def service_changed(
+    memo: kopf.Memo, namespace: str | None, name: str, meta: Any, event: Mapping[str, Any], **_: Any
+) -> None:
+    """Add a GenAIDeployment whose spec changed, or that is deleted, to the queue."""
+    memo.operator.resource_changed((str(namespace), name), meta, deleted=event.get("type") == "DELETED")
 
 
 @kopf.on.event("ray.io", "v1", "rayservices", labels=OURS)
 @kopf.on.event("apps", "v1", "deployments", labels=OURS)
-def child_changed(memo: kopf.Memo, namespace: str | None, labels: Any, **_: Any) -> None:
-    """Wake the pass of the service that the object belongs to."""
+async def child_changed(memo: kopf.Memo, namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
+    """Add the GenAIDeployment that the object belongs to."""
     memo.operator.controller.wake((namespace, labels[DEPLOYMENT]))
 
 
 @kopf.on.probe(id="idle_seconds")
-def probe(memo: kopf.Memo, **_: Any) -> float:
-    """Seconds since the last good pass; too many, or a dead controller, fail the liveness probe."""
+async def probe(memo: kopf.Memo, **_: Any) -> float:
+    """Seconds since a reconcile was last completed; too many, or a dead work queue, fail the liveness probe."""
     operator: Operator = memo.operator
     if operator.task.done():
-        raise kopf.PermanentError("the controller has ended")
+        raise kopf.PermanentError("the work queue has ended")
     idle_s = operator.controller.idle_s
-    if idle_s > operator.settings.liveness_stale_after.value:
-        raise kopf.PermanentError(f"no pass went through for {idle_s:.0f} s")
+    if idle_s > operator.settings.liveness_stale_after:
+        raise kopf.PermanentError(f"no reconcile was completed for {idle_s:.0f} s")
     return round(idle_s, 1)
 
 

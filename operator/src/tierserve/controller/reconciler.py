@@ -1,4 +1,4 @@
-"""One pass over one service on a cluster: read it, reconcile, write the status, tell what has changed."""
+"""Reconcile of one GenAIDeployment on a cluster: read it, reconcile, write the status, post events."""
 
 from __future__ import annotations
 
@@ -13,33 +13,47 @@ from pydantic import ValidationError
 from tierserve.api import GenAIDeployment, ValidationFailed, parse
 from tierserve.controller.telemetry import Metrics, transitions
 from tierserve.controller.workqueue import Key
-from tierserve.reconcile import reconcile_on_cluster
+from tierserve.reconcile import reconcile
 from tierserve.runtime.kubernetes.apply import KubeRuntime
 from tierserve.runtime.kubernetes.client import NOT_FOUND, Cluster, ClusterError
 from tierserve.status.build import Status, known, refused
 
 log = logging.getLogger("tierserve")
 _OWN = ("name", "namespace", "uid", "generation", "labels", "annotations")
+PROGRESSING_S = 2.0
+"""Seconds to the next reconcile while something is under way: replicas and gateways are polled, not watched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The last status that was written: to the resource with this uid, at this time by the monotonic clock."""
+
+    uid: str
+    status: Status
+    at: float
 
 
 @dataclass(slots=True)
 class ServicePass:
-    """Callable for the controller: True while the service is there.
+    """Callable for the work queue: seconds until the next reconcile, None if the resource is gone.
 
     Attributes:
         read: the resource as the watch last saw it, None if it is gone.
+        resync_s: seconds between reconciles; figures in the status are written at most this often.
     """
 
     read: Callable[[Key], Mapping[str, Any] | None]
     cluster: Cluster
     runtime: KubeRuntime
     metrics: Metrics
+    resync_s: float = 10.0
     clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
     _parsed: dict[Key, tuple[tuple[Any, ...], GenAIDeployment]] = field(default_factory=dict)
-    _written: dict[Key, tuple[str, Status]] = field(default_factory=dict)
+    _written: dict[Key, Written] = field(default_factory=dict)
 
-    async def __call__(self, key: Key) -> bool:
-        """Look at one service.
+    async def __call__(self, key: Key) -> float | None:
+        """Reconcile one resource.
 
         Raises:
             ClusterError: the cluster does not answer or does not take the status.
@@ -48,9 +62,9 @@ class ServicePass:
         resource = self.read(key)
         if resource is None or resource["metadata"].get("deletionTimestamp"):
             self._forget(key)
-            return False
+            return None
         try:
-            await self._reconcile(key, resource)
+            status = await self._reconcile(key, resource)
         except Exception as error:
             self.metrics.passes.labels("error").inc()
             known = isinstance(error, ClusterError)
@@ -59,26 +73,40 @@ class ServicePass:
         self.metrics.passes.labels("success").inc()
         self.metrics.seconds.observe(time.perf_counter() - began)
         self.metrics.last.set(self.clock())
-        return True
+        return min(PROGRESSING_S, self.resync_s) if is_progressing(status) else self.resync_s
 
-    async def _reconcile(self, key: Key, resource: Mapping[str, Any]) -> None:
-        uid, before = self._written.get(key, ("", None))
+    async def _reconcile(self, key: Key, resource: Mapping[str, Any]) -> Status:
+        began, uid = self.monotonic(), str(resource["metadata"].get("uid"))
+        last = self._written.get(key)
         # What was written is newer than what the watch has seen, unless it was written to one that is gone.
-        previous = before if before and uid == resource["metadata"].get("uid") else resource.get("status") or None
+        last = last if last is not None and last.uid == uid else None
+        previous = last.status if last is not None else resource.get("status") or None
         try:
-            status = known(await reconcile_on_cluster(self._gaid(key, resource), self.runtime, previous))
+            status: Status = known(await reconcile(self._gaid(key, resource), self.runtime, previous))
         except ValidationFailed as error:
             status = known(refused(resource, error.problems, self.clock(), previous))
         self.metrics.show(*key, status)
-        if previous is not None and still(previous) == still(status):
-            return
+        if not self._is_due(last, previous, status, began):
+            return status
         try:
             await self.cluster.apply_status(resource, status)
         except ClusterError as error:
             if error.code == NOT_FOUND:  # deleted meanwhile
-                return
+                return status
             raise
-        self._written[key] = str(resource["metadata"].get("uid")), status
+        self._written[key] = Written(uid, status, began)
+        await self._post_transitions(key, resource, previous, status)
+        return status
+
+    def _is_due(self, last: Written | None, previous: Status | None, status: Status, now: float) -> bool:
+        """Whether the status is to be written: at once where a condition changed, figures once per resync."""
+        if previous is None or significant(previous) != significant(status):
+            return True
+        return previous != status and (last is None or now - last.at >= self.resync_s)
+
+    async def _post_transitions(
+        self, key: Key, resource: Mapping[str, Any], previous: Status | None, status: Status
+    ) -> None:
         for event in transitions(resource, previous, status):
             log.info(event["message"], extra={"fields": {"service": "/".join(key), "reason": event["reason"]}})
             await self._post(event)
@@ -116,11 +144,12 @@ def _value(document: Mapping[str, Any]) -> GenAIDeployment:
         return parse(document)
 
 
-def still(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The status without what moves though nothing happens: the times of decisions and samples."""
-    pools = [{**pool, "decision": _without_time(pool.get("decision") or {})} for pool in status.get("pools", ())]
-    return {**status, "pools": pools}
+def is_progressing(status: Mapping[str, Any]) -> bool:
+    """Whether replicas or a new version are on their way."""
+    return any((c["type"], c["status"]) == ("Progressing", "True") for c in status.get("conditions", ()))
 
 
-def _without_time(decision: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: value for name, value in decision.items() if name != "t"}
+def significant(status: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What is written at once when it changes: the generation, and each condition with its status and reason."""
+    conditions = ((c["type"], c["status"], c.get("reason")) for c in status.get("conditions", ()))
+    return status.get("observedGeneration"), tuple(sorted(conditions))

@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-_TOLD = ("Ready", "Degraded", "SloMet")
+_TOLD = ("Ready", "Degraded", "SLOMet")
 
 
 class Metrics:

@@ -1,6 +1,8 @@
-"""Which service is looked at when: woken by events, again after a tick, later after a failure; one pass at a time each.
+"""Work queue: keys are added by watch events, requeued after their resync period, retried with exponential backoff; one
+reconcile per key at a time.
 
-Level-based: a wake-up says only that something may have changed. What it was is read anew in the pass.
+Level-based: a key in the queue says only that something may have changed. What it was is read anew by the reconcile.
+Everything here runs in one event loop; no other thread may call `wake`.
 """
 
 from __future__ import annotations
@@ -14,57 +16,55 @@ from dataclasses import dataclass, field
 Key = tuple[str, str]
 """Namespace and name of a GenAIDeployment."""
 
-GATHER_S = 0.2  # events come in crowds: one pass for all of them
+GATHER_S = 0.2  # events come in bursts: one reconcile for all of them
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
+JITTER = 0.2
+"""Resyncs come up to this share later, so that those of many resources spread; never earlier."""
 
 
 @dataclass(slots=True)
 class Controller:
-    """Calls `one_pass` for each known service.
+    """Calls `one_pass` for each key in the queue.
 
     Attributes:
-        one_pass: looks at one service and says whether it is still there; what it raises makes it come again, later
-            each time.
-        tick_s: every service is looked at this often though nothing happens, more or less by a tenth.
-        workers: passes at the same time.
+        one_pass: reconciles one resource and returns the seconds after which it is reconciled again without an event,
+            None if the resource is gone; after an exception it is retried with backoff.
+        workers: reconciles at the same time.
     """
 
-    one_pass: Callable[[Key], Awaitable[bool]]
-    tick_s: float = 10.0
+    one_pass: Callable[[Key], Awaitable[float | None]]
     workers: int = 8
     failures: dict[Key, int] = field(default_factory=dict)
-    last_pass: float | None = None
-    began: float = field(default_factory=time.monotonic)
+    _expected: float = field(default_factory=time.monotonic)  # when a reconcile is next expected to be completed
     _due: dict[Key, float] = field(default_factory=dict)
     _running: set[Key] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def wake(self, key: Key, after_s: float = GATHER_S) -> None:
-        """Look at a service soon; an earlier appointment stays."""
+        """Reconcile a resource soon; an earlier appointment stays."""
         at = time.monotonic() + after_s
+        if not self.known:
+            self._expected = at  # there was nothing to reconcile: no time was lost until now
         if at < self._due.get(key, float("inf")):
             self._due[key] = at
             self._changed.set()
 
-    def forget(self, key: Key) -> None:
-        """A service is gone."""
-        self._due.pop(key, None)
-        self.failures.pop(key, None)
-
     @property
     def known(self) -> int:
-        """Services that have an appointment or are being looked at."""
+        """Resources that are in the queue or being reconciled."""
         return len(self._due.keys() | self._running)
 
     @property
     def idle_s(self) -> float:
-        """Seconds since the last pass that went through; 0 while there is nothing to look at."""
-        if not self.known:
-            return 0.0
-        return time.monotonic() - max(self.last_pass or self.began, self.began)
+        """Seconds for which a completed reconcile has been due; 0 while there is nothing to reconcile.
+
+        One that failed counts as completed too: the operator works, and what is wrong with one resource does not get
+        better when it is restarted. Not so where the API server was not reached, where a restart may help.
+        """
+        return max(time.monotonic() - self._expected, 0.0) if self.known else 0.0
 
     async def run(self) -> None:
-        """Keep appointments until cancelled."""
+        """Work through the queue until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 now = time.monotonic()
@@ -72,7 +72,7 @@ class Controller:
                 for key in sorted(ready, key=self._due.__getitem__)[: self.workers - len(self._running)]:
                     del self._due[key]
                     self._running.add(key)
-                    tasks.create_task(self._look(key))
+                    tasks.create_task(self._reconcile(key))
                 await self._wait()
 
     async def _wait(self) -> None:
@@ -85,18 +85,20 @@ class Controller:
         except TimeoutError:
             return
 
-    async def _look(self, key: Key) -> None:
+    async def _reconcile(self, key: Key) -> None:
+        after_s: float | None
+        reached = True
         try:
-            there = await self.one_pass(key)
-        except Exception:
-            there, count = True, self.failures.get(key, 0) + 1
-            self.failures[key] = count
-            again_s = min(FIRST_RETRY_S * 2.0 ** (count - 1), LONGEST_RETRY_S)
+            after_s = await self.one_pass(key)
+        except Exception as error:
+            self.failures[key] = count = self.failures.get(key, 0) + 1
+            after_s = min(FIRST_RETRY_S * 2.0 ** min(count - 1, 16), LONGEST_RETRY_S)
+            reached = not isinstance(error, ConnectionError)
         else:
             self.failures.pop(key, None)
-            self.last_pass = time.monotonic()
-            again_s = self.tick_s
+        if after_s is not None:
+            self.wake(key, after_s * random.uniform(1.0, 1.0 + JITTER))
+        if reached:
+            self._expected = max(self._expected, time.monotonic() + (after_s or 0.0))
         self._running.discard(key)
-        if there:
-            self.wake(key, again_s * random.uniform(0.9, 1.1))
         self._changed.set()

@@ -24,6 +24,7 @@ class AppObserved:
         message: Serve's own words when something is wrong.
         target: replicas that Serve wants now.
         replicas: count per replica state (RUNNING, STARTING, STOPPING ...).
+        previous: of those that run, how many are of the version before; both times are of Serve's own clock.
     """
 
     name: str
@@ -31,6 +32,7 @@ class AppObserved:
     message: str
     target: int
     replicas: Mapping[str, int]
+    previous: int = 0
 
     @property
     def running(self) -> int:
@@ -82,12 +84,17 @@ class ServeRest:
 
 def _observed(name: str, app: Mapping[str, Any]) -> AppObserved:
     deployments = app.get("deployments", {}).values()
-    states = Counter(replica["state"] for d in deployments for replica in d.get("replicas", ()))
+    replicas = [replica for d in deployments for replica in d.get("replicas", ())]
+    states = Counter(replica["state"] for replica in replicas)
+    deployed_s = float(app.get("last_deployed_time_s") or 0.0)
+    older = [r for r in replicas if r["state"] == "RUNNING" and float(r.get("start_time_s") or 0.0) < deployed_s]
     messages = [app.get("message") or "", *(d.get("message") or "" for d in deployments)]
     return AppObserved(
         name=name,
         status=app.get("status", "UNKNOWN"),
-        message="; ".join(m for m in messages if m),
+        message="\n".join(m for m in messages if m),
         target=sum(int(d.get("target_num_replicas") or 0) for d in deployments),
         replicas=dict(states),
+        # A running application has no replica left of another version: some were only given new settings.
+        previous=0 if app.get("status") == "RUNNING" else len(older),
     )

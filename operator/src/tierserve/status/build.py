@@ -1,4 +1,4 @@
-"""What is observed, against what was asked for: conditions, one line per pool, and the words for each (pure).
+"""Status of a GenAIDeployment: conditions and one entry per pool, from what is desired and what is observed (pure).
 
 Conditions follow the Kubernetes API conventions: `type`, `status` True | False | Unknown, `reason` in CamelCase,
 `message` for people, `observedGeneration`, `lastTransitionTime` that moves only when `status` does.
@@ -7,7 +7,7 @@ Conditions follow the Kubernetes API conventions: `type`, `status` True | False 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,54 +16,23 @@ from tierserve.api.errors import Problem
 from tierserve.api.v1alpha1.tiers import Tier
 from tierserve.plan.energy import energy_of
 from tierserve.plan.placement import Placement
+from tierserve.state import Observed, PoolObserved
 from tierserve.status.profile import OFF, profile_status, profiles_off
+from tierserve.status.text import bounded, cause, figures
 
 Truth = Literal["True", "False", "Unknown"]
 Status = dict[str, Any]
 
-# A decision or a measurement older than this says nothing about now.
 STALE_AFTER_S = 15.0
+"""Age from which a decision, made every half second, is not shown any more and is not taken for a current one."""
+UNKNOWN_AFTER_S = 60.0
+"""Age from which a pool is not Ready either: a Serve controller that is restarted takes up to half a minute, in which
+replicas serve on, and after that nobody knows whether they do."""
 _TAKEN = ("watts", "costPerHour", "carbonGramsPerHour")
-
-
-@dataclass(frozen=True, slots=True)
-class PoolObserved:
-    """What is known of one pool; None is "not known", which is not zero.
-
-    Attributes:
-        app: state of the Serve application (RUNNING, DEPLOYING, ...), None when Serve does not answer.
-        message: Serve's own words when something is wrong.
-        running: replicas that serve.
-        desired: replicas that Serve aims at.
-        decision: the policy's last decision.
-        gateway: the gateway's figures of the pool.
-    """
-
-    app: str | None = None
-    message: str = ""
-    running: int | None = None
-    desired: int | None = None
-    decision: Mapping[str, Any] | None = None
-    gateway: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """Everything observed in one pass.
-
-    Attributes:
-        now: Unix seconds.
-        endpoint: base URL of the service.
-        pools: per pool name.
-        parts: whether each part (gateway, agent, ray head, nodes) is alive.
-        problems: what went wrong in this pass, in words.
-    """
-
-    now: float
-    endpoint: str
-    pools: Mapping[str, PoolObserved] = field(default_factory=dict)
-    parts: Mapping[str, bool] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+_FAILED = frozenset({"UNHEALTHY", "DEPLOY_FAILED"})
+_KEPT_CONDITIONS = frozenset({"ScalingActive", "SLOMet"})
+_NOT_SHOWN = frozenset({"t", "gateways", "pool"})
+"""Of a decision: its time changes though nothing happens, and each gateway's requests are for the gateways' agents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,36 +51,43 @@ def status(
     observed: Observed,
     previous: Status | None = None,
     *,
+    revisions: Mapping[str, str] | None = None,
     cluster: bool = False,
 ) -> Status:
     """The whole status of a resource.
 
     Args:
-        gaid: what was asked for.
-        placements: what the planner made of it.
-        observed: what is.
-        previous: the status before, for the times of transition.
+        gaid: the resource.
+        placements: its pools as planned.
+        observed: what is observed.
+        previous: the status before, for the times of transition and for the generation that was ready.
+        revisions: the rendered version of each pool, as `PoolObserved.revision`; None: every version counts.
         cluster: it runs on Kubernetes.
 
     Returns:
-        A JSON-able status: endpoint, conditions, pools, replicas, ready.
+        A JSON-able status: endpoint, conditions, pools, replicas, ready. Every text fits the CRD.
     """
-    seen = {p.pool: observed.pools.get(p.pool, PoolObserved()) for p in placements}
-    pools = [
-        pool_status(p, seen[p.pool], observed.now) | taken(gaid.tier(p.tier), seen[p.pool], observed.now)
-        for p in placements
-    ]
+    generation = gaid.metadata.generation or 0
+    # Once a generation was Ready, an operator that renders it anew rolls out in the background.
+    was_ready = _was_ready(previous, generation)
+    pools = []
+    for p in placements:
+        seen = observed.pools.get(p.pool, PoolObserved())
+        current = revisions is None or seen.revision == revisions.get(p.pool)
+        pools.append(pool_status(p, seen, current=current, was_ready=was_ready) | taken(gaid.tier(p.tier), seen))
+    retiring = sorted(
+        name for name, seen in observed.pools.items() if seen.serves and name not in {p.pool for p in placements}
+    )
     conditions = [
         _accepted(gaid, cluster=cluster),
-        _ready(placements, observed, pools),
+        _ready(observed, pools),
+        _progressing(gaid, pools, retiring),
         _degraded(observed, pools),
-        _scaling_ready(pools),
+        _scaling_active(pools),
         _slo_met(pools),
         _profile_fits(pools),
     ]
-    conditions.insert(2, _progressing(gaid, pools))
-    generation = gaid.metadata.generation or 0
-    return {
+    document = {
         "observedGeneration": generation,
         "endpoint": observed.endpoint,
         "ready": conditions[1].status,
@@ -122,8 +98,17 @@ def status(
         **{name: _sum(pools, name) for name in _TAKEN},
         "conditions": [_stamped(c, generation, observed.now, previous) for c in conditions],
         "pools": pools,
-        "parts": dict(observed.parts),
+        "components": dict(observed.components),
     }
+    fitted: Status = bounded(document)
+    return fitted
+
+
+def _was_ready(previous: Status | None, generation: int) -> bool:
+    return any(
+        (c["type"], c["status"], c.get("observedGeneration")) == ("Ready", "True", generation)
+        for c in (previous or {}).get("conditions", ())
+    )
 
 
 def known(value: Any) -> Any:
@@ -153,8 +138,10 @@ def refused(gaid: Mapping[str, Any], problems: Sequence[Problem], now: float, pr
         Condition("Degraded", "True", "CannotBePlanned", words),
     ]
     stamped = [_stamped(c, generation, now, previous) for c in conditions]
-    others = [c for c in (previous or {}).get("conditions", ()) if c["type"] in {"ScalingReady", "SloMet"}]
-    return {**(previous or {}), "observedGeneration": generation, "ready": "False", "conditions": [*stamped, *others]}
+    others = [c for c in (previous or {}).get("conditions", ()) if c["type"] in _KEPT_CONDITIONS]
+    document = {**(previous or {}), "observedGeneration": generation, "ready": "False"}
+    fitted: Status = bounded(document | {"conditions": [*stamped, *others]})
+    return fitted
 
 
 def _slowest(pools: Sequence[Mapping[str, Any]]) -> str | None:
@@ -169,13 +156,19 @@ def _connections(pools: Sequence[Mapping[str, Any]]) -> int | None:
     return sum(int(g.get("in_flight") or 0) + int(g.get("queued") or 0) for g in known) if known else None
 
 
-def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[str, Any]:
-    """One pool: desired and running replicas, the policy's figures, predicted and observed p95, the reason in words."""
-    # which gateway has how many requests is for the gateways' agents
-    decision = {name: value for name, value in (seen.decision or {}).items() if name != "gateways"}
-    fresh = bool(decision) and now - float(decision.get("t", 0.0)) <= STALE_AFTER_S
-    floor = max(placement.min_replicas, 0)
-    running = seen.running
+def pool_status(
+    placement: Placement, seen: PoolObserved, *, current: bool = True, was_ready: bool = False
+) -> dict[str, Any]:
+    """One pool: desired, running and updated replicas, the policy's figures, predicted and observed p95, the reason.
+
+    Args:
+        placement: the pool as planned.
+        seen: the pool as observed.
+        current: the version that serves is the one rendered last.
+        was_ready: this generation was ready before.
+    """
+    decision = _fresh_decision(seen)
+    serving = _is_serving(placement, seen)
     return {
         "pool": placement.pool,
         "tier": placement.tier,
@@ -187,18 +180,52 @@ def pool_status(placement: Placement, seen: PoolObserved, now: float) -> dict[st
         "minReplicas": placement.min_replicas,
         "maxReplicas": placement.max_replicas,
         "app": seen.app,
+        "update": seen.update,
         "message": seen.message,
         "desired": seen.desired,
-        "running": running,
-        "ready": seen.app == "RUNNING" and running is not None and running >= floor,
+        "running": seen.running,
+        "updated": _updated(seen, current=current),
+        "ready": serving and (current or was_ready),
         "scaledToZero": is_scaled_to_zero(placement, seen),
-        "decision": decision if fresh else None,
-        "gateway": dict(seen.gateway) if seen.gateway else None,
-        "modelError": model_error(decision if fresh else {}, seen.gateway or {}),
-        **profile_status(placement, decision if fresh else {}),
+        "decision": figures(decision, drop=_NOT_SHOWN) if decision else None,
+        "gateway": figures(seen.gateway) if seen.gateway else None,
+        "modelError": model_error(decision, seen.gateway or {}),
+        **profile_status(placement, decision),
         "targetSeconds": placement.target_s,
         "percentile": placement.percentile,
     }
+
+
+def _fresh_decision(seen: PoolObserved) -> Mapping[str, Any]:
+    """The last decision, empty where it is too old to be the current one."""
+    fresh = seen.decision_age_s is not None and seen.decision_age_s <= STALE_AFTER_S
+    return seen.decision if seen.decision is not None and fresh else {}
+
+
+def _is_unknown(seen: PoolObserved) -> bool:
+    """Whether the policy has been silent for so long that its figures tell nothing."""
+    return seen.decision is not None and (seen.decision_age_s is None or seen.decision_age_s > UNKNOWN_AFTER_S)
+
+
+def _is_serving(placement: Placement, seen: PoolObserved) -> bool:
+    """Whether the pool answers with its minimum of replicas, by Serve, by the policy and by the gateway's checks."""
+    if seen.app != "RUNNING" or seen.running is None or seen.running < placement.min_replicas or _is_unknown(seen):
+        return False
+    return is_scaled_to_zero(placement, seen) or not _is_down(seen.gateway)
+
+
+def _is_down(gateway: Mapping[str, Any] | None) -> bool:
+    """Whether no gateway finds a server of the pool up; not known is not down."""
+    return (gateway or {}).get("up") is False
+
+
+def _updated(seen: PoolObserved, *, current: bool) -> int | None:
+    """Replicas that serve the version rendered last."""
+    if current:
+        return seen.running
+    if seen.running is None or seen.previous is None:
+        return None
+    return max(seen.running - seen.previous, 0)
 
 
 def is_scaled_to_zero(placement: Placement, seen: PoolObserved) -> bool:
@@ -207,23 +234,27 @@ def is_scaled_to_zero(placement: Placement, seen: PoolObserved) -> bool:
     return may_be_zero and seen.app == "RUNNING" and seen.running == 0 and seen.desired == 0
 
 
-def is_short(observed: Observed, placements: Sequence[Placement]) -> bool:
-    """Whether a pool has fewer replicas than it should, says nothing, or the gateway is away: time to ask why."""
-    pools = [pool_status(p, observed.pools.get(p.pool, PoolObserved()), observed.now) for p in placements]
-    return not all(observed.parts.values()) or any(
-        not one["ready"] or one["decision"] is None or (one["desired"] or 0) > (one["running"] or 0) for one in pools
+def is_short(observed: Observed) -> bool:
+    """Whether a pool has fewer replicas than it should or is not known, or the gateway is away: time to ask why."""
+    return not all(observed.components.values()) or any(
+        seen.app != "RUNNING"
+        or seen.running is None
+        or not _fresh_decision(seen)
+        or (seen.desired or 0) > seen.running
+        or (_is_down(seen.gateway) and seen.running > 0)
+        for seen in observed.pools.values()
     )
 
 
-def taken(tier: Tier, seen: PoolObserved, now: float) -> dict[str, float | None]:
+def taken(tier: Tier, seen: PoolObserved) -> dict[str, float | None]:
     """What the replicas that serve take: watts as used, money and grams of CO2e an hour; None where not known."""
-    decision = seen.decision or {}
-    rho = decision.get("rho") if now - float(decision.get("t", 0.0)) <= STALE_AFTER_S else None
+    decision = _fresh_decision(seen)
+    rho = decision.get("rho")
     if seen.running is None or rho is None:
         return dict.fromkeys(_TAKEN)
     energy = energy_of(tier, seen.running, min(1.0, float(rho)), float(decision.get("lambda", 0.0)))
-    figures = (energy.watts, energy.cost_per_hour, energy.carbon_g_per_hour)
-    return {name: round(value, 2) for name, value in zip(_TAKEN, figures, strict=True)}
+    values = (energy.watts, energy.cost_per_hour, energy.carbon_g_per_hour)
+    return {name: round(value, 2) for name, value in zip(_TAKEN, values, strict=True)}
 
 
 def _sum(pools: Sequence[Mapping[str, Any]], name: str) -> float | None:
@@ -245,15 +276,16 @@ def _in_words(problems: Sequence[Problem]) -> str:
     return "; ".join(": ".join(filter(None, (p.path, p.message_with_value, p.hint))) for p in problems)[:1000]
 
 
-def _ready(placements: Sequence[Placement], observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:
-    waiting = [p["pool"] for p in pools if not p["ready"]]
-    dead = sorted(name for name, alive in observed.parts.items() if not alive)
+def _ready(observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:
+    waiting = [p for p in pools if not p["ready"]]
+    dead = sorted(name for name, alive in observed.components.items() if not alive)
     if dead:
-        return Condition("Ready", "False", "PartsMissing", f"not running: {', '.join(dead)}")
+        return Condition("Ready", "False", "ComponentsNotReady", f"not running: {', '.join(dead)}")
     if waiting:
-        return Condition("Ready", "False", "PoolsNotReady", f"waiting for {', '.join(waiting)}")
+        words = ", ".join(f"{p['pool']} ({_why_not_ready(p, observed)})" for p in waiting)
+        return Condition("Ready", "False", "PoolsNotReady", f"{len(pools) - len(waiting)}/{len(pools)} ready: {words}")
     at_zero = [p["pool"] for p in pools if p["scaledToZero"]]
-    serving = len(placements) - len(at_zero)
+    serving = len(pools) - len(at_zero)
     if not serving:
         return Condition(
             "Ready", "True", "ScaledToZero", f"scaled to zero; a request to {observed.endpoint} starts a replica"
@@ -264,51 +296,88 @@ def _ready(placements: Sequence[Placement], observed: Observed, pools: Sequence[
     return Condition("Ready", "True", "Serving", words)
 
 
-def _progressing(gaid: GenAIDeployment, pools: Sequence[Mapping[str, Any]]) -> Condition:
+def _why_not_ready(pool: Mapping[str, Any], observed: Observed) -> str:
+    seen = observed.pools.get(pool["pool"], PoolObserved())
+    if _is_unknown(seen):
+        return f"no decision of the autoscaler for more than {UNKNOWN_AFTER_S:.0f} s"
+    old = (seen.running or 0) - (pool["updated"] or 0)
+    if pool["app"] == "RUNNING" and pool["updated"] != seen.running and old > 0:
+        return f"{_replicas(pool['updated'] or 0, pool)} of this version, {old} of the version before"
+    if pool["app"] == "RUNNING" and seen.running and _is_down(seen.gateway):
+        return "the gateway's health checks fail"
+    return f"{_replicas(seen.running, pool)} ready"
+
+
+def _replicas(count: int | None, pool: Mapping[str, Any]) -> str:
+    desired = max(pool["desired"] or 0, pool["minReplicas"] or 0)
+    return f"{'?' if count is None else count}/{desired} replicas"
+
+
+def _progressing(gaid: GenAIDeployment, pools: Sequence[Mapping[str, Any]], retiring: Sequence[str]) -> Condition:
     if gaid.spec.paused:
         return Condition("Progressing", "False", "Paused", "spec.paused is true: nothing is changed")
-    moving = [p["pool"] for p in pools if p["app"] == "DEPLOYING" or (p["desired"] or 0) != (p["running"] or 0)]
+    updating = [
+        p for p in pools if p["updated"] != p["running"] and p["update"] not in _FAILED and p["app"] not in _FAILED
+    ]
+    if updating or retiring:
+        words = [f"rolling out: {_each(updating, 'updated')}"] if updating else []
+        words += [f"serving until replaced: {', '.join(retiring)}"] if retiring else []
+        return Condition("Progressing", "True", "RollingOut", "; ".join(words))
+    moving = [p for p in pools if p["app"] == "DEPLOYING" or (p["desired"] or 0) != (p["running"] or 0)]
     if moving:
-        return Condition("Progressing", "True", "Scaling", f"on the way: {', '.join(moving)}")
+        return Condition("Progressing", "True", "Scaling", f"scaling: {_each(moving, 'running')}")
     return Condition("Progressing", "False", "Settled", "all pools are at their desired replica count")
 
 
+def _each(pools: Sequence[Mapping[str, Any]], field: str) -> str:
+    word = "ready" if field == "running" else field
+    return ", ".join(f"{p['pool']} ({_replicas(p[field], p)} {word})" for p in pools)
+
+
 def _degraded(observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:
-    failed = [
-        f"{p['pool']}: {p['app']} {p['message']}".strip() for p in pools if p["app"] in {"UNHEALTHY", "DEPLOY_FAILED"}
-    ]
-    words = [*observed.problems, *failed]
+    words = [*observed.problems, *filter(None, map(_failure, pools))]
     if words:
         return Condition("Degraded", "True", "Problems", "; ".join(words)[:1000])
-    return Condition("Degraded", "False", "AsExpected", "no problem seen")
+    return Condition("Degraded", "False", "AsExpected", "no problem is observed")
 
 
-def _scaling_ready(pools: Sequence[Mapping[str, Any]]) -> Condition:
-    blind = [p["pool"] for p in pools if not p["decision"] or p["decision"].get("stale")]
-    if blind:
-        words = f"no fresh decision for {', '.join(blind)}: replicas are held"
-        return Condition("ScalingReady", "False", "MetricsMissing", words)
-    return Condition("ScalingReady", "True", "Deciding", "every pool has a fresh decision")
+def _failure(pool: Mapping[str, Any]) -> str:
+    """What is wrong with a pool: its replicas' own error first, empty where nothing is known to be wrong."""
+    state = pool["update"] or pool["app"]
+    error = cause(pool["message"])
+    if state in _FAILED:
+        return f"{pool['pool']}: {state}: {error or pool['message'] or 'Ray Serve gives no reason'}"
+    return f"{pool['pool']}: a replica does not start: {error}" if error and state != "RUNNING" else ""
+
+
+def _scaling_active(pools: Sequence[Mapping[str, Any]]) -> Condition:
+    without = [p["pool"] for p in pools if not p["decision"] or p["decision"].get("stale")]
+    if without:
+        words = f"no current decision for {', '.join(without)}: replica counts are held"
+        return Condition("ScalingActive", "False", "MetricsMissing", words)
+    return Condition("ScalingActive", "True", "Deciding", "every pool has a current decision")
 
 
 def _slo_met(pools: Sequence[Mapping[str, Any]]) -> Condition:
     seen = {p["pool"]: observed_p95(p) for p in pools}
     measured = {pool: value for pool, value in seen.items() if value is not None}
     if not measured:
-        return Condition("SloMet", "Unknown", "NoTraffic", "no requests in the last minute")
+        return Condition("SLOMet", "Unknown", "NoTraffic", "no requests in the last minute")
     missed = [
         f"{p['pool']} {measured[p['pool']] * 1e3:.0f} ms of {p['targetSeconds'] * 1e3:.0f} ms"
         for p in pools
         if p["pool"] in measured and measured[p["pool"]] > p["targetSeconds"]
     ]
     if missed:
-        return Condition("SloMet", "False", "TargetMissed", f"over the target: {', '.join(missed)}")
-    return Condition("SloMet", "True", "WithinTarget", "every pool with traffic is within its target")
+        return Condition("SLOMet", "False", "TargetMissed", f"over the target: {', '.join(missed)}")
+    return Condition("SLOMet", "True", "WithinTarget", "every pool with traffic is within its target")
 
 
 def _profile_fits(pools: Sequence[Mapping[str, Any]]) -> Condition:
     if all(p["profileError"] is None for p in pools):
-        return Condition("ProfileFits", "Unknown", "NotMeasured", "too few requests yet to tell")
+        return Condition(
+            "ProfileFits", "Unknown", "NotMeasured", "not enough completed requests to evaluate the profile"
+        )
     off = profiles_off(pools)
     if off:
         return Condition("ProfileFits", "False", "ProfileOff", "; ".join(off))

@@ -23,10 +23,11 @@ import aiohttp
 from aiohttp import web
 from pydantic import ValidationError
 
+from tierserve.autoscale.types import GatewaySample
 from tierserve_serving.gateway import admin
 from tierserve_serving.gateway.access_log import LogReceiver, RequestRecord
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool, load_config
-from tierserve_serving.gateway.demand import OfferedCounter
+from tierserve_serving.gateway.demand import AnswerCounter, OfferedCounter
 from tierserve_serving.gateway.hold import Holders
 from tierserve_serving.gateway.limits import Decisions, commands
 from tierserve_serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
@@ -34,6 +35,7 @@ from tierserve_serving.gateway.model_reader import ModelReader
 from tierserve_serving.gateway.percentiles import Window
 
 log = logging.getLogger("tierserve.gateway")
+_BACKEND = "pool_"
 _WATCH_EVERY_S = 1.0
 _LOG_BUFFER_BYTES = 4 * 2**20
 _LOOK = ("show info", "show table offered", admin.SHOW_STAT)
@@ -48,10 +50,12 @@ class Agent:
         self.metrics = GatewayMetrics()
         self.decisions = Decisions()
         self.offered = OfferedCounter(config)
+        self.answers = AnswerCounter(config)
         self.holders = Holders(f"{config.admin_socket}.wake")
         self.reader = ModelReader(config)
         self.receiver = LogReceiver(self._take)
         self.states: dict[str, admin.PoolState] = {}
+        self.routed: list[str] | None = None
         self.polled: float | None = None
         self.poll_error = "not polled yet"
         self.port = config.port
@@ -70,6 +74,7 @@ class Agent:
         self._classes = {c.name for c in self.config.classes}
         self._windows = {name: window for name, window in self._windows.items() if name in {*self._tiers, "-"}}
         self.offered.configure(self.config)
+        self.answers.configure(self.config)
         self.metrics.configure(self.config.pools)
         self.reader.configure(self.config)
 
@@ -120,7 +125,7 @@ class Agent:
         except admin.AdminError as error:
             if not self.poll_error:
                 log.warning("HAProxy does not answer: %s", error)
-            self.states, self.poll_error = {}, str(error)
+            self.states, self.routed, self.poll_error = {}, None, str(error)
         else:
             self.polled, self.poll_error = time.time(), ""
         for pool in self.config.pools:
@@ -131,6 +136,7 @@ class Agent:
         process = admin.parse_process(answer)
         found = admin.parse_stat(answer)
         self.states = {p.name: found[b] for p in self.config.pools if (b := _backend(p)) in found}
+        self.routed = sorted(name.removeprefix(_BACKEND) for name in found if name.startswith(_BACKEND))
         if process is not None:
             asleep = [name for name, state in self.states.items() if state.start_s]
             self.offered.update(admin.parse_table(answer), process, asleep)
@@ -158,6 +164,7 @@ class Agent:
             pool = record.pool if tier != "-" else "-"
             record = dataclasses.replace(record, pool=pool, cls=record.cls if record.cls in self._classes else "-")
         self.metrics.record(record, tier)
+        self.answers.add(record)
         window = self._windows.get(record.pool)
         if window is None:
             window = self._windows[record.pool] = Window(self.config.window_s)
@@ -183,7 +190,7 @@ class Agent:
         )
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, self.config.listen, self.config.port).start()
+        await web.TCPSite(runner, self.config.listen or None, self.config.port).start()
         self.port = runner.addresses[0][1]
         return runner
 
@@ -195,17 +202,17 @@ class Agent:
         if state is None or self.polled is None:
             # Old figures without a word would be worse for an autoscaler than none.
             return _json({"error": f"HAProxy does not answer: {self.poll_error}"}, 503)
-        return _json(
-            {
-                "t": self.polled,
-                "arrivals_total": self.offered.totals[name],
-                "queued": state.queued,
-                "in_flight": state.in_flight,
-                "max_in_flight": 0 if state.drained or state.off else state.max_in_flight,
-                "passed_total": self.offered.passed[name],
-                "gateway": self.name,
-            }
+        sample = GatewaySample(
+            t=self.polled,
+            arrivals=self.offered.totals[name],
+            queued=float(state.queued),
+            in_flight=float(state.in_flight),
+            answered=self.answers.answered[name],
+            late=self.answers.late[name],
+            passed=self.offered.passed[name],
         )
+        max_in_flight = 0 if state.drained or state.off else state.max_in_flight
+        return _json({**sample.to_json(), "max_in_flight": max_in_flight, "gateway": self.name})
 
     async def _get_status(self, request: web.Request) -> web.Response:
         del request
@@ -222,6 +229,8 @@ class Agent:
             "gateway": {"polled": self.polled, "error": self.poll_error or None},
             "logs": {"received": self.receiver.received, "malformed": self.receiver.malformed},
             "decisions_errors": dict(self.decisions.errors),
+            # Of HAProxy itself: a pool is in use until no configuration has it, whatever this agent's file says.
+            "routed": self.routed,
             "not_routed": dataclasses.asdict(refused.summary(now)) if refused else None,
             "pools": {p.name: self._pool_status(p, now) for p in self.config.pools},
         }
@@ -253,7 +262,7 @@ class Agent:
 
 
 def _backend(pool: AgentPool) -> str:
-    return f"pool_{pool.name}"
+    return f"{_BACKEND}{pool.name}"
 
 
 def _json(body: object, status: int = 200) -> web.Response:
@@ -267,9 +276,10 @@ def _log_socket(address: str) -> socket.socket:
         sock.bind(address)
     else:
         host, _, port = address.rpartition(":")
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LOG_BUFFER_BYTES)
-        sock.bind((host, int(port)))
+        sock.bind((host.strip("[]"), int(port)))
     sock.setblocking(False)
     return sock
 

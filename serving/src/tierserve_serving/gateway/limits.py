@@ -47,11 +47,12 @@ class Decisions:
         for pool in pools:
             decision = decisions.get(pool.name)
             if isinstance(decision, dict):
+                age_s = decision.pop("age_s", 0.0)
                 self.latest[pool.name] = decision
-                self.received[pool.name] = time.monotonic()
+                self.received[pool.name] = time.monotonic() - (float(age_s) if _is_count(age_s) else 0.0)
 
     def age_s(self, pool: str) -> float | None:
-        """Seconds since the pool's decision was received; None if never."""
+        """Seconds since the pool's decision was made, its age when it was received included; None if there is none."""
         received = self.received.get(pool)
         return None if received is None else time.monotonic() - received
 

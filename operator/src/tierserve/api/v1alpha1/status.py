@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from tierserve.api.units import Duration
-from tierserve.api.v1alpha1.base import Name, Part
+from tierserve.api.v1alpha1.base import MODEL_NAME_LENGTH, Name, Part
 
 
 class StatusPart(Part):
@@ -43,16 +43,20 @@ class PoolStatus(StatusPart):
     tier: Name = Field(description="Name of the tier.")
     site: Name = Field(description="Name of the site.")
     kind: str | None = Field(None, max_length=16, description="Kind of the tier.")
-    model: str | None = Field(None, max_length=40, description="Model that runs there.")
+    model: str | None = Field(None, max_length=MODEL_NAME_LENGTH, description="Model that runs there.")
     engine: str | None = Field(None, max_length=16, description="Engine that runs it.")
     slots: int | None = Field(None, description="Requests that one replica holds at once.")
     min_replicas: int | None = Field(None, description="Floor.")
     max_replicas: int | None = Field(None, description="Ceiling.")
-    app: str | None = Field(None, max_length=32, description="State of the Ray Serve application.")
+    app: str | None = Field(None, max_length=32, description="State of the Ray Serve application that serves.")
+    update: str | None = Field(
+        None, max_length=32, description="State of the application of a new version that does not serve yet."
+    )
     message: str | None = Field(None, max_length=4096, description="What Ray Serve says about it.")
     desired: int | None = Field(None, description="Desired number of replicas.")
-    running: int | None = Field(None, description="Replicas that serve.")
-    ready: bool | None = Field(None, description="Whether it serves with at least its floor.")
+    running: int | None = Field(None, description="Replicas that serve, of whatever version.")
+    updated: int | None = Field(None, description="Replicas that serve this generation; the others are older.")
+    ready: bool | None = Field(None, description="Whether it serves this generation with at least its floor.")
     scaled_to_zero: bool | None = Field(None, description="Whether it has no replica because it has no load.")
     watts: float | None = Field(None, description="Electrical power that its replicas take at this load.")
     cost_per_hour: float | None = Field(None, description="What its replicas cost, in the currency of the prices.")
@@ -60,7 +64,9 @@ class PoolStatus(StatusPart):
     target_seconds: float | None = Field(None, description="What is left of the target for waiting and inference.")
     percentile: float | None = Field(None, description="Percentile of the objective.")
     decision: dict[str, Any] | None = Field(
-        None, description="Last decision of the autoscaler: lambda, mu, servers, rho, P(wait), predicted p95, reason."
+        None,
+        description="Last decision of the autoscaler: lambda, mu, servers, rho (carried load over servers), "
+        "offered_load_ratio, P(wait), predicted p95, reason.",
     )
     gateway: dict[str, Any] | None = Field(None, description="What the gateway saw: arrivals, queue, percentiles.")
     model_error: float | None = Field(
@@ -89,4 +95,4 @@ class Status(StatusPart):
     carbon_grams_per_hour: float | None = Field(None, description="CO2e of that power.")
     endpoint: str | None = Field(None, max_length=512, description="Address of the gateway.")
     pools: tuple[PoolStatus, ...] = Field((), max_length=1024, description="Each tier at each site.")
-    parts: dict[str, bool] | None = Field(None, description="Parts of the service and whether they run.")
+    components: dict[str, bool] | None = Field(None, description="Components of the service and whether they run.")

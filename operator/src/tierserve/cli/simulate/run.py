@@ -1,4 +1,5 @@
-"""The work of `tierserve simulate`: options, runs, a table and a picture; all pools at once are in `simulate_tiers`."""
+"""The work of `tierserve simulate`: options, runs, a table and a picture; all pools at once are in
+`cli.simulate.multi_tier`."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ def execute(options: Options) -> None:
     except LoadError as error:
         raise UserError(error.message, error.hint) from error
     except NumbaMissingError as error:
-        raise UserError("the simulator needs numba", "pip install 'tierserve[simulate]'") from error
+        raise UserError("the simulator needs numba", 'pip install "tierserve[simulate]"', code=1) from error
 
 
 def _execute_one(gaid: GenAIDeployment, placements: Sequence[Placement], options: Options, picture: Picture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from tierserve.plan.placement import Placement
 MANAGER = "tierserve"
 """Field manager of server-side apply, and value of the label app.kubernetes.io/managed-by."""
 DEPLOYMENT, TIER, SITE = "tierserve.io/deployment", "tierserve.io/tier", "tierserve.io/site"
+REVISION = "tierserve.io/revision"
+"""Annotation of a RayService: a hash of its spec, by which a status is told from that of the version before."""
 LONGEST_RAY_SERVICE = 47  # KubeRay refuses longer ones: it adds to them
 LONGEST_NAME = 63
 
@@ -103,3 +106,10 @@ def kube_object(
         **own_and_inherited(gaid, labels),
     }
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}
+
+
+def with_revision(one: Object) -> Object:
+    """The object with a hash of its spec as an annotation."""
+    revision = hashlib.sha256(json.dumps(one["spec"], sort_keys=True).encode()).hexdigest()[:12]
+    metadata = {**one["metadata"], "annotations": {**one["metadata"].get("annotations", {}), REVISION: revision}}
+    return {**one, "metadata": metadata}

@@ -1,4 +1,4 @@
-"""One service on a cluster: apply what is wanted, remove what is not, ask the gateway agents.
+"""One service on a cluster: observe it, apply what is desired, and remove last what is in use no more.
 
 An object is applied when it differs from what was applied last, when somebody changed it since, and every
 `HEAL_EVERY_S` whatever is known: level-based, without a write for each tick.
@@ -11,25 +11,29 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from tierserve.api import GenAIDeployment
 from tierserve.observe.agents import AgentReader
 from tierserve.observe.kube_refusals import gateway_refusals, is_upgrading, pool_refusals, start_failures
-from tierserve.observe.kubernetes import observed
+from tierserve.observe.kubernetes import has_caught_up, observed, pool_of
 from tierserve.observe.pod_failures import pod_problems
-from tierserve.plan.placement import Placement
+from tierserve.plan.placement import Placement, place
+from tierserve.reconcile import InUse
 from tierserve.render.kubernetes.gateway import agents_url
-from tierserve.render.kubernetes.metadata import DEPLOYMENT, Object
+from tierserve.render.kubernetes.metadata import DEPLOYMENT, REVISION, Object, gateway_name, with_revision
 from tierserve.render.kubernetes.objects import KINDS, OPTIONAL_KINDS, kube_objects
 from tierserve.render.kubernetes.ray_service import with_pod_metadata_of
 from tierserve.render.kubernetes.settings import KubeSettings
 from tierserve.runtime.kubernetes.client import NOT_FOUND, Cluster, ClusterError, path_of
 from tierserve.runtime.kubernetes.upgrades import UpgradeTurn
-from tierserve.status.build import Observed, is_short
+from tierserve.state import Observed
+from tierserve.status.build import is_short
 
 HEAL_EVERY_S = 60.0
 SEEN_AFTER_S = 5.0  # a watched object that is not seen by then has been deleted
+SETTLE_S = 6.0
+"""KubeRay reads the state of Serve every 2 s (ServiceDefaultRequeueDuration); see `has_caught_up`."""
 WATCHED = {"RayService": "ray.io/v1", "Deployment": "apps/v1"}
 INSTALL_KUBERAY = (
     "KubeRay is not installed (the cluster serves no RayService): helm install kuberay-operator kuberay-operator "
@@ -54,26 +58,37 @@ class Applied:
 class KubeRuntime:
     """The cluster as a place to run a service; one for the whole operator, state is per service."""
 
+    on_cluster: ClassVar[bool] = True
     cluster: Cluster
     settings: KubeSettings
     live: Live
     agents: AgentReader
     clock: Callable[[], float] = time.time
     _applied: dict[str, dict[str, Applied]] = field(default_factory=dict)
-    _pruned: dict[str, tuple[frozenset[str], float]] = field(default_factory=dict)
-    _problems: dict[str, list[str]] = field(default_factory=dict)
+    _pruned: dict[str, tuple[frozenset[str], frozenset[str], float]] = field(default_factory=dict)
+    _caught_up: dict[str, dict[str, tuple[Any, float]]] = field(default_factory=dict)
+    _unused: dict[str, dict[str, float]] = field(default_factory=dict)
     _unserved: dict[str, float] = field(default_factory=dict)
     _turn: UpgradeTurn = field(default_factory=UpgradeTurn)
 
     def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> tuple[Object, ...]:
         """The objects that shall be."""
-        return kube_objects(gaid, placements, self.settings)
+        objects = kube_objects(gaid, placements, self.settings)
+        return tuple(with_revision(one) if one["kind"] == "RayService" else one for one in objects)
 
-    async def apply(self, gaid: GenAIDeployment, desired: tuple[Object, ...]) -> None:
-        """Bring the cluster closer to what shall be; what fails is a problem in the status, not an end."""
-        problems = self._problems[_key(gaid)] = []
+    def revisions(self, desired: tuple[Object, ...]) -> Mapping[str, str]:
+        """The rendered version of each pool."""
+        services = (one for one in desired if one["kind"] == "RayService")
+        return {pool_of(one): one["metadata"]["annotations"][REVISION] for one in services}
+
+    async def apply(self, gaid: GenAIDeployment, desired: tuple[Object, ...], keep: InUse) -> Sequence[str]:
+        """Bring the cluster closer to what shall be, removals last; what fails does not keep the rest from it."""
+        problems: list[str] = []
         live = {path_of(one): one for one in await self._children(gaid)}
+        routes = ("ConfigMap", gateway_name(gaid.name))
         for wanted in self._admitted(gaid, desired, live):
+            if keep.hold_routes and (wanted["kind"], wanted["metadata"]["name"]) == routes:
+                continue
             try:
                 await self._apply_one(gaid, wanted, live.get(path_of(wanted)))
             except ClusterError as error:
@@ -83,8 +98,8 @@ class KubeRuntime:
                     self._unserved[wanted["kind"]] = self.clock()
                 else:
                     problems.append(_words(wanted, error))
-        await self._prune(gaid, desired)
-        problems[:] = list(dict.fromkeys(problems))
+        await self._prune(gaid, desired, keep.pools)
+        return tuple(dict.fromkeys(problems))
 
     def _admitted(self, gaid: GenAIDeployment, desired: tuple[Object, ...], live: Mapping[str, Object]) -> list[Object]:
         """What is applied now: without RayServices whose turn to be upgraded has not come."""
@@ -129,29 +144,53 @@ class KubeRuntime:
             whose = f"GenAIDeployment {owner}" if owner else "somebody else"
             raise ClusterError(409, f"it belongs to {whose}; give this service or tier another name")
 
-    async def _prune(self, gaid: GenAIDeployment, desired: Sequence[Object]) -> None:
-        """Remove objects of the service that are not wanted any more."""
+    async def _prune(self, gaid: GenAIDeployment, desired: Sequence[Object], keep: frozenset[str]) -> None:
+        """Remove objects of the service that are desired no more, but none of a pool that was in use until lately.
+
+        HAProxy's process of before a reload serves what it has begun for `gateway.responseTimeout` more.
+        """
         wanted = frozenset(path_of(one) for one in desired)
         before = self._pruned.get(_key(gaid))
-        if before is not None and before[0] == wanted and self.clock() - before[1] < HEAL_EVERY_S:
+        if before is not None and before[:2] == (wanted, keep) and self.clock() - before[2] < HEAL_EVERY_S:
             return
-        namespace = gaid.metadata.namespace or "default"
+        unused = self._unused.setdefault(_key(gaid), {})
+        unused.update({pool: self.clock() for pool in keep})  # so that it counts from when it is in use no more
+        namespace, waiting = gaid.metadata.namespace or "default", False
         for api_version, kind in KINDS:
             for child in await self.cluster.children(api_version, kind, namespace, gaid.name):
-                if path_of(child) not in wanted and not child["metadata"].get("deletionTimestamp"):
-                    await self.cluster.delete(child)
-                    self._applied.get(_key(gaid), {}).pop(path_of(child), None)
-        self._pruned[_key(gaid)] = (wanted, self.clock())
+                if path_of(child) in wanted or child["metadata"].get("deletionTimestamp"):
+                    continue
+                if self.clock() - unused.get(pool_of(child), float("-inf")) < gaid.spec.gateway.response_timeout.value:
+                    waiting = True
+                    continue
+                await self.cluster.delete(child)
+                self._applied.get(_key(gaid), {}).pop(path_of(child), None)
+        if not waiting:
+            self._pruned[_key(gaid)] = (wanted, keep, self.clock())
 
-    async def observe(self, gaid: GenAIDeployment, placements: Sequence[Placement]) -> Observed:
-        """What is, as watches and agents tell it."""
+    async def observe(self, gaid: GenAIDeployment) -> Observed:
+        """What watches and agents report."""
         agents, children = await asyncio.gather(self.agents.read(agents_url(gaid)), self._children(gaid))
-        problems = [*self._problems.get(_key(gaid), ()), *gateway_refusals(children)]
-        found = observed(gaid, placements, children, agents, now=self.clock(), problems=problems)
-        if not is_short(found, placements) and not is_upgrading(children):
+        found = observed(
+            gaid, children, agents, now=self.clock(), settled=self._settled(gaid, children),
+            problems=gateway_refusals(children),
+        )  # fmt: skip
+        if not is_short(found) and not is_upgrading(children):
             return found
-        causes = await self._causes(gaid, placements, children)
+        causes = await self._causes(gaid, place(gaid), children)
         return replace(found, problems=(*found.problems, *causes))
+
+    def _settled(self, gaid: GenAIDeployment, children: Sequence[Object]) -> set[str]:
+        """Names of the RayServices that KubeRay has caught up with for `SETTLE_S`."""
+        before = self._caught_up.get(_key(gaid), {})
+        now: dict[str, tuple[Any, float]] = {}
+        for one in children:
+            if one["kind"] == "RayService" and has_caught_up(one):
+                name, version = one["metadata"]["name"], (one["metadata"].get("uid"), one["metadata"]["generation"])
+                since = before.get(name, (None, 0.0))
+                now[name] = since if since[0] == version else (version, self.clock())
+        self._caught_up[_key(gaid)] = now
+        return {name for name, (_, at) in now.items() if self.clock() - at >= SETTLE_S}
 
     async def _causes(
         self, gaid: GenAIDeployment, placements: Sequence[Placement], children: Sequence[Object]
@@ -188,7 +227,7 @@ class KubeRuntime:
 
     def forget(self, namespace: str, name: str) -> None:
         """Drop what is remembered of a service that is gone."""
-        for memory in (self._applied, self._pruned, self._problems):
+        for memory in (self._applied, self._pruned, self._caught_up, self._unused):
             memory.pop(f"{namespace}/{name}", None)
         self._turn.forget(f"{namespace}/{name}")
 

@@ -40,6 +40,13 @@ class ClusterError(Exception):
         self.code = code
 
 
+class ClusterUnreachableError(ClusterError, ConnectionError):
+    """The API server did not answer at all; no fault of the object in question."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, message)
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """Requests with the rights of the operator."""
@@ -131,7 +138,7 @@ class Cluster:
             reply = await self.client.call_api(*request, _request_timeout=TIMEOUT_S)
             text = await reply.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ClusterError(0, f"the API server does not answer: {error or type(error).__name__}") from error
+            raise ClusterUnreachableError(f"the API server does not answer: {error or type(error).__name__}") from error
         if reply.status >= 400:
             raise ClusterError(reply.status, _message(text) or f"{method} {path}: HTTP {reply.status}")
         answer: Object = json.loads(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 
 from tierserve.plan.placement import Placement
 from tierserve.runtime.local.paths import LocalError, ServicePaths
@@ -24,12 +25,20 @@ class PreflightError(LocalError):
 
 def check(paths: ServicePaths, placements: Sequence[Placement], port: int | None) -> None:
     """Raise LocalError for the first thing that would keep the service from starting; make its folders."""
+    check_packages()
     check_engines(placements)
     check_haproxy()
     check_memory(placements)
     if port is not None:
         check_port(port)
     paths.make()
+
+
+def check_packages(installed: Callable[[str], object] = find_spec) -> None:
+    """The packages that the processes of a service import, long after this one has started them."""
+    for module in ("ray", "aiohttp", "prometheus_client"):
+        if installed(module) is None:
+            raise PreflightError(f"{module} is not installed", 'pip install "tierserve[serving]"')
 
 
 def check_engines(placements: Iterable[Placement]) -> None:

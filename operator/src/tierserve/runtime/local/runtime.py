@@ -6,33 +6,35 @@ that died is seen at the next pass and started again; when the head of the Ray c
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import httpx
 import psutil
 
 from tierserve.api import GenAIDeployment
-from tierserve.observe.gateway_agent import get_gateway
+from tierserve.observe.gateway_agent import AgentReport, get_gateway
 from tierserve.observe.serve_rest import AppObserved, ServeRest
 from tierserve.plan.placement import Placement
+from tierserve.reconcile import InUse
 from tierserve.render.haproxy.agent_config import agent_config
 from tierserve.render.haproxy.config import render_haproxy
 from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
-from tierserve.render.serve import ServeTarget, labels, serve_config
+from tierserve.render.serve import LINGER_S, ServeTarget, labels, serve_config
 from tierserve.runtime.local import ray_cluster
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK
 from tierserve.runtime.local.processes import end_marked, end_tree, reap, start
-from tierserve.runtime.local.ray_cluster import DRAIN_S
 from tierserve.runtime.local.state import LocalState, write_atomic
-from tierserve.status.build import Observed, PoolObserved
+from tierserve.state import Observed, PoolObserved
 from tierserve_serving.gateway import haproxy as binary
 
 Progress = Callable[[str], None]
@@ -50,14 +52,19 @@ class LocalDesired:
 
 @dataclass(slots=True)
 class LocalRuntime:
-    """Processes of one service on this machine."""
+    """Processes of one service on this machine. Its steps block, so they run in a thread: one at a time."""
 
+    on_cluster: ClassVar[bool] = False
     paths: ServicePaths
     state: LocalState
     say: Progress = print
     emulate_network: bool = True
     _applied: dict[str, str] = field(default_factory=dict)
     _problems: list[str] = field(default_factory=list)
+    _reported: set[str] = field(default_factory=set)
+    _declared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    _in_use: dict[str, float] = field(default_factory=dict)
 
     @property
     def rest(self) -> ServeRest:
@@ -84,8 +91,8 @@ class LocalRuntime:
             http_port=ray.http,
             decisions_address=f"{LOOPBACK}:{state.decisions_port}",
             demand_urls={p.pool: f"{state.agent_url}/pools/{p.pool}" for p in placements},
+            response_timeout_s=gaid.spec.gateway.response_timeout.value,
             emulate_network=self.emulate_network,
-            drain_s=DRAIN_S,
         )
         decisions = {p.pool: f"http://{LOOPBACK}:{state.decisions_port}/decisions" for p in placements}
         return LocalDesired(
@@ -97,12 +104,34 @@ class LocalRuntime:
 
     # ------------------------------------------------------------------- apply
 
-    def apply(self, desired: LocalDesired) -> None:
+    def revisions(self, desired: LocalDesired) -> Mapping[str, str]:
+        """The rendered version of each pool."""
+        return {app["name"]: _revision(app) for app in desired.serve["applications"]}
+
+    async def apply(self, gaid: GenAIDeployment, desired: LocalDesired, keep: InUse) -> Sequence[str]:
         """Start what is missing and hand out what has changed."""
+        await asyncio.to_thread(self._apply, self._with_pools_in_use(desired, keep), keep.hold_routes)
+        return tuple(self._problems)
+
+    def _with_pools_in_use(self, desired: LocalDesired, keep: InUse) -> LocalDesired:
+        """With the earlier pools that are in use, or were until lately: HAProxy's old process still serves."""
+        now = time.monotonic()
+        self._in_use = {pool: at for pool, at in self._in_use.items() if now - at < LINGER_S} | dict.fromkeys(
+            keep.pools, now
+        )
+        pools = [pool for pool in self._in_use if pool not in desired.nodes and pool in self._declared]
+        nodes = {**desired.nodes, **{pool: self._labels[pool] for pool in pools}}
+        applications = [*desired.serve["applications"], *(self._declared[pool] for pool in pools)]
+        self._labels = dict(nodes)
+        return replace(desired, nodes=nodes, serve={**desired.serve, "applications": applications})
+
+    def _apply(self, desired: LocalDesired, hold_routes: bool) -> None:
+        self._reported = set(self._problems)  # of the pass before: the same again needs no second line in the log
         self._problems.clear()
         reap()
-        self._attempt("gateway agent", lambda: self._ensure_agent(desired))
-        self._attempt("gateway", lambda: self._ensure_gateway(desired))
+        if not (hold_routes and self._alive("agent") and self._alive("gateway")):
+            self._attempt("gateway agent", lambda: self._ensure_agent(desired))
+            self._attempt("gateway", lambda: self._ensure_gateway(desired))
         self._attempt("prefork", self._ensure_prefork)
         self._attempt("Ray head", self._ensure_head)
         # Serve's controller and proxy start beside the nodes; replicas wait for the node with their labels.
@@ -117,8 +146,10 @@ class LocalRuntime:
         try:
             step()
         except (OSError, RuntimeError, ValueError, binary.GatewayError, httpx.HTTPError, psutil.Error) as error:
-            self._problems.append(f"{part}: {error}")
-            self.say(f"{part}: {error}")
+            problem = f"{part}: {error}"
+            self._problems.append(problem)
+            if problem not in self._reported:
+                self.say(problem)
 
     def _alive(self, part: str) -> bool:
         reference = self.state.processes.get(part)
@@ -183,9 +214,14 @@ class LocalRuntime:
                 self.say(f"Ray node started, labelled {node_labels['tierserve.io/tier']}")
 
     def _drop_nodes(self, desired: LocalDesired) -> None:
-        """A node goes only after Serve was told that its pool is no longer wanted."""
+        """A node ends only after the last replica of its pool has: Serve keeps the application as long as one stops."""
         unwanted = [p for p in self.state.processes if p.startswith("node-") and p[5:] not in desired.nodes]
-        for part in unwanted if "serve" in self._applied else []:
+        if not unwanted or "serve" not in self._applied:
+            return
+        applications = self.rest.applications()
+        for part in unwanted:
+            if part[5:] in applications:
+                continue
             self._stop(part)
             self.say(f"{part} ended: its pool is gone from the file")
 
@@ -194,6 +230,7 @@ class LocalRuntime:
         if self._changed("serve", content) and self._alive("head"):
             self.rest.declare(desired.serve)
             self._applied["serve"] = content
+            self._declared = {app["name"]: app for app in desired.serve["applications"]}
             self.say(f"Ray Serve has the configuration of {len(desired.nodes)} pools")
 
     def _changed(self, key: str, content: str) -> bool:
@@ -215,19 +252,37 @@ class LocalRuntime:
 
     # ----------------------------------------------------------------- observe
 
-    def observe(self) -> Observed:
+    async def observe(self, gaid: GenAIDeployment) -> Observed:
         """What runs now; what does not answer is missing, not zero."""
-        problems = list(self._problems)
+        return await asyncio.to_thread(self._observe)
+
+    def _observe(self) -> Observed:
+        problems: list[str] = []
         apps = self._applications(problems)
-        gateway, decisions = get_gateway(self.state.agent_url)
-        names = set(apps) | set(gateway) | set(decisions)
+        report = get_gateway(self.state.agent_url)
+        names = {*apps, *report.figures, *report.decisions}
         return Observed(
             now=time.time(),
             endpoint=self.state.endpoint,
-            pools={n: _pool(apps.get(n), gateway.get(n), decisions.get(n)) for n in names},
-            parts={part: reference.alive() for part, reference in self.state.processes.items() if part != "supervisor"},
+            pools={name: self._pool(name, apps.get(name), report) for name in names},
+            components={p: reference.alive() for p, reference in self.state.processes.items() if p != "supervisor"},
             problems=tuple(problems),
+            routed=report.routed,
         )
+
+    def _pool(self, name: str, app: AppObserved | None, report: AgentReport) -> PoolObserved:
+        declared = self._declared.get(name)
+        known = PoolObserved(
+            gateway=report.figures.get(name),
+            decision=report.decisions.get(name),
+            decision_age_s=report.ages_s.get(name),
+        )
+        if app is None:
+            return known
+        return replace(
+            known, app=app.status, message=app.message, running=app.running, desired=app.target, previous=app.previous,
+            revision=_revision(declared) if declared is not None else None,
+        )  # fmt: skip
 
     def _applications(self, problems: list[str]) -> dict[str, AppObserved]:
         try:
@@ -247,9 +302,5 @@ def family(pid: int) -> list[int]:
         return [pid]
 
 
-def _pool(
-    app: AppObserved | None, gateway: Mapping[str, Any] | None, decision: Mapping[str, Any] | None
-) -> PoolObserved:
-    if app is None:
-        return PoolObserved(gateway=gateway, decision=decision)
-    return PoolObserved(app.status, app.message, app.running, app.target, decision, gateway)
+def _revision(app: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(app, sort_keys=True).encode()).hexdigest()[:12]

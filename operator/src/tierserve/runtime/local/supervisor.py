@@ -6,6 +6,7 @@ Run by `tierserve up`; ends at SIGTERM, and then ends every part that it started
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import signal
@@ -99,7 +100,7 @@ class Supervisor:
         gaid = self.file.read()
         try:
             if gaid is not None:
-                self.status = reconcile(gaid, self.runtime, self.status)
+                self.status = asyncio.run(reconcile(gaid, self.runtime, self.status))
         except Exception as error:
             log.exception("pass failed")
             self.status = {**self.status, "error": f"{type(error).__name__}: {error}"}

@@ -1,0 +1,1 @@
+"""Scaling rules on traces and made-up loads, simulated."""

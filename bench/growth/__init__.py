@@ -1,0 +1,1 @@
+"""p95 from 10 to 500,000 connections, simulated."""

@@ -1,0 +1,1 @@
+"""What the operator costs, and how long from apply to ready."""

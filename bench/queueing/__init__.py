@@ -1,0 +1,1 @@
+"""Speed and error of the formulas, of the planner and of the simulator."""

@@ -1,0 +1,1 @@
+"""Replicas and gateway on real Ray Serve and HAProxy."""

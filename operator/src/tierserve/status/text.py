@@ -1,0 +1,66 @@
+"""Texts and figures of the status: cut to what the CRD takes, rounded to what is worth a write (pure)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tierserve.api.schema.definition import schema
+
+_FREE_TEXT = 1024
+"""Longest text where the CRD has no limit of its own; the whole object must stay under etcd's 1.5 MiB."""
+_LONGEST_CAUSE = 400
+_DIGITS = 3
+"""Significant digits of a figure: more would change with every look, and each change is a write."""
+_COUNTERS = frozenset({"total", "count", "errors", "aborted"})
+_ERROR = re.compile(
+    r"^\s*(?:\x1b\[[0-9;]*m)?((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt|Failure|NotFound|Failed)\w*)"
+    r"(?:: ?(.*))?$"
+)
+
+
+def bounded(status: Mapping[str, Any]) -> Any:
+    """The status with every text and list cut to the length that the CRD allows."""
+    return _fit(status, schema()["properties"]["status"])
+
+
+def _fit(value: Any, node: Mapping[str, Any]) -> Any:
+    if isinstance(value, str):
+        longest = int(node.get("maxLength", _FREE_TEXT))
+        return value if len(value) <= longest else value[: longest - 1] + "…"
+    if isinstance(value, Mapping):
+        properties, others = node.get("properties") or {}, node.get("additionalProperties")
+        others = others if isinstance(others, Mapping) else {}
+        return {name: _fit(one, properties.get(name, others)) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fit(one, node.get("items") or {}) for one in value[: node.get("maxItems", len(value))]]
+    return value
+
+
+def figures(values: Mapping[str, Any], drop: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Figures as the status shows them: rounded, without counters, which belong in metrics."""
+    gone = drop | _COUNTERS
+    return {n: _rounded(v) for n, v in values.items() if n not in gone and not n.endswith("_total")}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def cause(message: str) -> str:
+    """First line of the exception that a replica ended with, from Serve's message with its traceback; empty if none.
+
+    The last exception of a traceback is the one that was not handled. Those before it only lead there.
+    """
+    found = ""
+    for line in message.splitlines():
+        match = _ERROR.match(line)
+        if match and not (match[2] or "").startswith("Traceback"):
+            found = line.strip() if match[2] else match[1]
+    return found[:_LONGEST_CAUSE]
