@@ -28,8 +28,8 @@ import aiohttp
 import numpy as np
 import psutil
 from aiohttp import web
-from bench.serving import streams
 
+from bench.serving import streams
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
 from tierserve.runtime.local.ports import free_ports
 from tierserve_serving.gateway import haproxy as binary
