@@ -1,4 +1,4 @@
-"""How long one decision takes at a million slots: `plan.autoscale.decide` for 15,625 replicas of 64 slots."""
+"""How long one decision takes at a million slots: `autoscale.decide` for 15,625 replicas of 64 slots."""
 
 from __future__ import annotations
 

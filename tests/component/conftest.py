@@ -90,16 +90,7 @@ def ray_serve() -> Iterator[RayServe]:
     port = free_port()
     stats_port = free_port()
     with _environment(marker, stats_port, Path(folder)):
-        ray.init(
-            address="local",
-            num_cpus=8,
-            object_store_memory=100 * 2**20,
-            include_dashboard=False,
-            _temp_dir=folder,
-            _node_ip_address="127.0.0.1",
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        _init(folder, marker)
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
         yield RayServe(port, stats_port)
@@ -107,6 +98,30 @@ def ray_serve() -> Iterator[RayServe]:
         ray.shutdown()
         _end_processes(marker)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _init(folder: str, marker: str, tries: int = 3) -> None:
+    """Start the cluster; Ray gives its raylet 30 s, which a busy machine takes, so it is tried again."""
+    import ray
+
+    for left in reversed(range(tries)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=8,
+                object_store_memory=100 * 2**20,
+                include_dashboard=False,
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            _end_processes(marker)
+            if not left or "timed out" not in str(error):
+                raise
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ TIERSERVE_IMAGE_PULL_POLICY: {{ $serving.image.pullPolicy | quote }}
 TIERSERVE_IMAGE_PULL_SECRETS: {{ include "tierserve.pullSecrets" . | quote }}
 TIERSERVE_RAY_VERSION: {{ $serving.rayVersion | quote }}
 TIERSERVE_GATEWAY_REPLICAS: {{ $serving.gatewayReplicas | quote }}
-TIERSERVE_DRAIN_S: {{ $serving.drainSeconds | quote }}
 TIERSERVE_IDLE_TIMEOUT_S: {{ $serving.workerIdleTimeoutSeconds | quote }}
 TIERSERVE_CLUSTER_DOMAIN: {{ $serving.clusterDomain | quote }}
+{{- with $serving.ipFamily }}
+TIERSERVE_IP_FAMILY: {{ . }}
+{{- end }}
 TIERSERVE_HEAD_CPU: {{ $serving.head.cpu | quote }}
 TIERSERVE_HEAD_CPU_LIMIT: {{ $serving.head.cpuLimit | quote }}
 TIERSERVE_HEAD_MEMORY: {{ $serving.head.memory | quote }}

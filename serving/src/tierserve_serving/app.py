@@ -25,10 +25,14 @@ _HEADROOM = 64
 class Replica:
     """One replica: ingress and engine in one process.
 
-    Serve's own calls to it: `check_health` and `record_autoscaling_stats`.
+    Serve's own calls to it: `reconfigure`, `check_health` and `record_autoscaling_stats`.
+
+    Args:
+        config: the fields of `PoolConfig`.
+        _settings: the handle that makes `AutoscalingSettings` part of the application; never called.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], _settings: Any = None) -> None:
         begin = time.perf_counter()
         self._config = PoolConfig.model_validate(config)
         self._engine = make_engine(self._config)
@@ -45,6 +49,13 @@ class Replica:
         behind_haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
         return Ingress(self._worker, tells_request_id=False, keeps_connections=not behind_haproxy)
 
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take up live values (`LiveConfig`), at the start and whenever they change; requests in the engine go on.
+
+        A coroutine, so that Serve runs it in the event loop of the engine.
+        """
+        self._worker.reconfigure(self._config.with_live(user_config))
+
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return counters and gauges for the autoscaling policy; names in `stats.ReplicaStats`."""
         return self._worker.report()
@@ -56,6 +67,14 @@ class Replica:
     def __del__(self) -> None:
         if hasattr(self, "_engine"):
             self._engine.close()
+
+
+@serve.deployment(name="autoscaling", autoscaling_config={"min_replicas": 0, "max_replicas": 1})
+class AutoscalingSettings:
+    """Carries the policy's settings in its `user_config` (policy_runtime/settings.py); it never has a replica."""
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take any: Serve requires the method where there is a `user_config`."""
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -70,7 +89,10 @@ def build(args: dict[str, Any]) -> serve.Application:
     config = validated(args)
     limit = config.slots + config.max_queue + _HEADROOM
     deployment: Any = Replica  # the decorator makes a Deployment of the class
-    application: serve.Application = deployment.options(max_ongoing_requests=limit).bind(config.model_dump(mode="json"))
+    settings: Any = AutoscalingSettings
+    application: serve.Application = deployment.options(max_ongoing_requests=limit).bind(
+        config.model_dump(mode="json"), settings.bind()
+    )
     return application
 
 

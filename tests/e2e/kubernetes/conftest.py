@@ -30,7 +30,8 @@ EXAMPLE = "examples/two-tiers.yaml"
 # Ray asks for little, and the operator for what it would be sure of on a node of its own.
 OPTIONS = (
     "--set resyncPeriod=3s,logFormat=text,resources.requests.cpu=1200m,serving.workerIdleTimeoutSeconds=30,"
-    "serving.head.cpu=200m,serving.worker.cpu=200m,serving.drainSeconds=10"
+    "serving.head.cpu=200m,serving.worker.cpu=200m,"
+    "podSecurityContext.runAsUser=1000680000"  # a user that the image does not know, as on OpenShift
 )
 
 

@@ -26,7 +26,7 @@ def bad(tmp_path: Path) -> Path:
     file = tmp_path / "bad.yaml"
     text = (ROOT / "examples/smallest.yaml").read_text()
     text = text.replace("weights: 16Gi", "weights: 160Gi")
-    file.write_text(text.replace("{preset: cpu}", "{preset: cpu}, replicas: {max: 0}"))
+    file.write_text(text.replace("{preset: cpu}", "{preset: cpu}, replicas: {min: 2, max: 1}"))
     return file
 
 
@@ -45,8 +45,8 @@ def test_a_mistake_is_told_with_field_value_and_mend(bad: Path) -> None:
     assert (
         result.output
         == f"""\
-{bad}:14: spec.tiers[1].replicas.max: 0 is less than min (1)
-    give max at least min, or set min to 0 to let the tier scale to zero
+{bad}:14: spec.tiers[1].replicas.max: 1 is less than min (2)
+    give max at least min, min 0 to let the tier scale to zero, or max 0 to switch it off
 {bad}:10: spec.models[0].memory.weights: 160Gi does not fit accelerator A100-80GB of tier cloud (1 x 80Gi, 4Gi of each \
 in reserve)
     use more accelerators perReplica (tensor parallel), a quantised variant, or a larger accelerator
@@ -64,7 +64,7 @@ def test_json_has_the_same(bad: Path) -> None:
         "spec.tiers[1].replicas.max",
         "spec.models[0].memory.weights",
     ]
-    assert [error["value"] for error in first["errors"]] == [0, "160Gi"]
+    assert [error["value"] for error in first["errors"]] == [1, "160Gi"]
 
 
 def test_a_field_that_is_not_acted_on_is_a_warning(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_well_packed_nonsense_is_refused(pool, old, new):
 
 
 def test_fields_that_are_kept_change_only_with_the_number_of_the_format():
-    """If this fails, raise `autoscale_memory.FORMAT` and write down the fields of now."""
+    """If this fails, raise `autoscale.snapshot.FORMAT` and write down the fields of now."""
     kept = {
         cls.__name__: " ".join(getattr(cls, "_fields", None) or [f.name for f in dataclasses.fields(cls)])
         for cls in (

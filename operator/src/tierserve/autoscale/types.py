@@ -25,7 +25,7 @@ class Settings:
         startup_s: prior of the time from a raised target to a running replica.
         scale_down_window_s: the load of this many last seconds (or of the start-up time, if longer) governs going down.
         idle_window_s: how long the last replica of a pool with a floor of 0 stands idle before it goes; None: as long
-            as a restart costs (plan/autoscale_sleep.py).
+            as a restart costs (autoscale/scale_to_zero.py).
         scale_down_margin: share by which the load is enlarged when the pool is asked whether fewer replicas would do.
         headroom: share by which the load may grow at once: slots are kept for it.
         stale_after_s: age at which a replica's or the gateway's figures are no longer believed.
@@ -36,12 +36,12 @@ class Settings:
             slack.
         prior_completions: finished requests from which the observed service time replaces the prior.
         sampling_jitter_s: spread of the times at which replicas are sampled (no matter with the gateway's figures).
-        learn_reserve: whether those replicas stand ready that experience shows to suffice (plan/reserve.py), in place
-            of those that Erlang C gives for the load of now. It pays where a start takes long beside the time that a
-            request may wait; None: where `startup_s` is `SLOW_START_S` or more.
+        learn_reserve: whether those replicas stand ready that experience shows to suffice (autoscale/standby/rules.py),
+            in place of those that Erlang C gives for the load of now. It pays where a start takes long beside the time
+            that a request may wait; None: where `startup_s` is `SLOW_START_S` or more.
         reserve_gain: by how much requests that were late in truth move what is trusted on paper.
         forecast: whether replicas are ordered ahead of a rise that is forecast for the time when they will be ready, by
-            a model that has earned it (plan/autoscale_forecast.py).
+            a model that has earned it (autoscale/forecast/lookahead.py).
         forecast_quantile: of the rate at that time, which is staffed for; in (0, 1).
         forecast_period_s: length of the shape that comes again, a day.
         profile: batching profile; with `input_tokens` and `output_tokens` the prior is scaled by observed over
@@ -177,8 +177,8 @@ class Observation:
         running: replicas that serve now.
         target: replicas wanted by the last decision.
         floor, ceiling: bounds of the target.
-        replicas: samples by replica name, of running replicas; as columns (`autoscale_samples.Samples`) they cost a
-            decision over thousands of replicas least.
+        replicas: samples by replica name, of running replicas; as columns (`autoscale.replica_metrics.Samples`) they
+            cost a decision over thousands of replicas least.
         gateway: the gateway's figures, if it is there.
         ongoing: requests in the pool as Ray counts them (running and queued), None if unknown.
         queued: requests that wait outside the replicas as Ray counts them, None if unknown.
@@ -249,7 +249,7 @@ class Decision:
         stale: no data was there, the last decision is held.
         calibration: the profile as measured; None where none was given, or replicas do not tell.
         forecast_rate: arrivals per second expected when a replica ordered now is ready; None while nothing is known.
-        forecast_model: the model that says so, one of `plan.forecast.MODELS`.
+        forecast_model: the model that says so, one of `autoscale.forecast.state.MODELS`.
         forecast_error: its mean absolute error so far ahead over the mean rate.
     """
 

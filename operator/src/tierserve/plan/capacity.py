@@ -1,10 +1,10 @@
 """Replicas of every pool for so many connections, and the number of connections at which each tier is exhausted.
 
 A pool of R replicas with n slots each is one queue before batches that slow as they fill, and in which long prompts
-hold up answers (`plan.pool`). It meets the objective if the share of requests with t_UL + wait + service + t_DL >
-target is at most 1 - percentile.
+hold up answers (`plan.pool_sizing`). It meets the objective if the share of requests with t_UL + wait + service + t_DL
+> target is at most 1 - percentile.
 
-How demand fills the tiers: `plan.filling`.
+How demand fills the tiers: `plan.tier_fill`.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Plan:
 
     @property
     def response_s(self) -> float:
-        """Response time at the percentile, the worst of the pools that serve; 0 where nobody asks."""
+        """Response time at the percentile, the worst of the pools that serve; 0 without traffic."""
         return max((one.response_s for one in self.pools if one.rate > 0), default=0.0)
 
 
@@ -264,7 +264,7 @@ def limits_of(gaid: GenAIDeployment, placements: Sequence[Placement], think_s: f
 
 
 def _limits_of(gaid: GenAIDeployment, filling: Filling, think_s: float | None) -> Limits:
-    rates = {tier.name: filling.full_from(tier.name) for tier in gaid.spec.tiers}
+    rates = {tier.name: filling.full_from(tier.name) for tier in gaid.tiers_on}
     found = {name: None if rate is None else filling.connections(rate, think_s) for name, rate in rates.items()}
     return Limits(found, filling.connections(filling.served_up_to(), think_s))
 

@@ -115,19 +115,21 @@ def _service_time(profile: BatchProfile, slots: int, sizes: Sizes) -> float:
 
 
 def place(gaid: GenAIDeployment) -> tuple[Placement, ...]:
-    """Return one placement per tier and site, in the order of the file.
+    """Return one placement per site of each tier that is on, in the order of the file.
 
     A tier runs the first model allowed there whose weights and one request fit the memory of a replica and that keeps
     the times of the objective when alone; where none is fast enough, the first that fits.
 
     Raises:
-        PlacementError: a tier has no model whose weights and one request fit its memory; its network alone takes longer
-            than the target; or no measured model is fast enough even alone. An estimated one only loses `meets_target`,
-            since the estimate may be wrong.
+        PlacementError: a class has no tier that is on; a tier has no model whose weights and one request fit its
+            memory; its network alone takes longer than the target; or no measured model is fast enough even alone. An
+            estimated one only loses `meets_target`, since the estimate may be wrong.
     """
     placements: list[Placement] = []
-    problems: list[Problem] = []
+    problems = _classes_without_tier(gaid)
     for index, tier in enumerate(gaid.spec.tiers):
+        if tier.is_off:
+            continue
         try:
             placements += _on_tier(gaid, tier, index)
         except PlacementError as error:
@@ -135,6 +137,18 @@ def place(gaid: GenAIDeployment) -> tuple[Placement, ...]:
     if problems:
         raise PlacementError(problems)
     return tuple(placements)
+
+
+def _classes_without_tier(gaid: GenAIDeployment) -> list[Problem]:
+    return [
+        Problem(
+            path=f"spec.traffic[{index}]",
+            message=f"class {traffic.name} has no tier: each that may serve it is off (replicas.max 0)",
+            hint="give one of these tiers a replicas.max above 0, or add another to routing.overflow",
+        )
+        for index, traffic in enumerate(gaid.spec.traffic)
+        if not gaid.tiers_for(traffic)
+    ]
 
 
 def _on_tier(gaid: GenAIDeployment, tier: Tier, index: int) -> list[Placement]:

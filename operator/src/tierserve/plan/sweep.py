@@ -61,7 +61,7 @@ def sweep(gaid: GenAIDeployment, first: float, last: float, think_s: float | Non
         connections=tuple(counts),
         target_s=gaid.spec.objective.response_time.target.value,
         percentile=gaid.spec.objective.response_time.percentile,
-        tiers=tuple(_curve(tier.name, plans) for tier in gaid.spec.tiers),
+        tiers=tuple(_curve(tier.name, plans) for tier in gaid.tiers_on),
         limits=limits,
         unserved=tuple(plan.unserved_rate / plan.rate if plan.rate else 0.0 for plan in plans),
     )

@@ -31,9 +31,9 @@ class Filling:
             (share, total, [[pool for pool in tier.pools if pool in self.room] for tier in tiers])
             for share, tiers in sorted(ways, key=lambda way: len(way[1]))
         ]
-        self._tiers = {tier.name: [one.pool for one in placements if one.tier == tier.name] for tier in gaid.spec.tiers}
+        self._tiers = {tier.name: [one.pool for one in placements if one.tier == tier.name] for tier in gaid.tiers_on}
         self._times = {one.pool: one.network_s + one.service_s for one in placements}
-        self._nearest = [one for one in placements if one.tier == gaid.overflow[0].name]
+        self._nearest = [one for one in placements if one.tier == next(t.name for t in gaid.overflow if not t.is_off)]
 
     def shares(self, rate: float) -> tuple[dict[str, float], float]:
         """Return the requests per second of each pool by name, and those that no tier can take."""

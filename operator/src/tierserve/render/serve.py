@@ -1,7 +1,9 @@
 """Placements -> the declarative configuration of Ray Serve, the same on a laptop and as serveConfigV2 in a RayService.
 
-What changes lightly stays out of `args`: floors and ceilings may change at any time without a restart; a changed
-model, slot count or profile starts new replicas.
+Ray Serve (2.60) replaces every replica when `args`, `policy_kwargs` or `ray_actor_options` change, so they hold only
+what a replica's process is made from: model, source, engine, slots, context, resources. Everything else is in fields
+that replicas outlive: bounds in `autoscaling_config`, the policy's settings in the `user_config` of the deployment
+`autoscaling`, what a replica emulates in its own `user_config`. docs/decisions/0010-what-restarts-a-replica.md.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from tierserve.plan.placement import Placement
 
 IMPORT_PATH = "tierserve_serving.app:build"
 POLICY = "tierserve_serving.policy:ErlangPolicy"
+SETTINGS_DEPLOYMENT = "autoscaling"
+"""Deployment of `tierserve_serving.app` without replicas, whose `user_config` holds the policy's settings."""
 # What a replica may hold beyond its slots: the gateway queues centrally, this only evens out the moment between two
 # polls of the gateway's agent.
 QUEUE_PER_SLOT = 2
@@ -23,13 +27,21 @@ METRICS_INTERVAL_S = 0.5
 IDLE_S = 15
 """How long Ray's HAProxy keeps a connection that nobody uses. At each change of replicas it goes on as a new process,
 and the old one stays until its last connection ends: a node is not given back while one of a gateway's idles there."""
+LINGER_S = 5
+"""How long a replica that stops takes new requests: longer than Ray's HAProxy takes to leave it."""
+STOP_MARGIN_S = 5
+"""Beyond linger and responseTimeout, for a replica to end by itself before Ray kills it."""
 RELOADS = {
-    # Ray's own 120 s would cut off an answer that takes longer, whenever replicas come or go meanwhile.
-    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
+    # Ray's own 120 s would cut off an answer that takes longer, whenever replicas come or go meanwhile. A day, since it
+    # cannot follow `gateway.responseTimeout`: another value here would make a new Ray cluster.
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "86400",
     # Else so long as that and 30 s. An old process takes no new request after IDLE_S without one.
     "RAY_SERVE_PORT_QUARANTINE_S": "150",
+    # Ray's own 30 s keep the node from the replica that takes its place.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(LINGER_S),
 }
-"""Environment of Ray's processes: what becomes of the old process, and of the ports of replicas that it knew."""
+"""Environment of Ray's processes: what becomes of the old process, of the ports of replicas that it knew, and of a
+replica that stops."""
 
 
 SURGE_PERCENT = 20
@@ -45,7 +57,7 @@ class ServeTarget:
         decisions_address: where the policies publish their decisions, host:port.
         demand_urls: the gateway agent's demand feed per pool.
         emulate_network: delay requests by t_UL and t_DL, where no real network lies between gateway and tier.
-        drain_s: how long a replica that was told to go may finish what it serves.
+        response_timeout_s: how long a replica that stops may go on with what it has begun.
         proxy_location: on which nodes Serve's proxies run.
         replica_resources: Ray's custom resources that a replica takes of its node, by name.
         replica_gpus: accelerators that Ray hands to a replica.
@@ -56,8 +68,8 @@ class ServeTarget:
     http_port: int
     decisions_address: str
     demand_urls: Mapping[str, str]
+    response_timeout_s: float
     emulate_network: bool = False
-    drain_s: float = 30.0
     proxy_location: str = "HeadOnly"
     replica_resources: Mapping[str, float] = field(default_factory=dict)
     replica_gpus: int = 0
@@ -92,12 +104,15 @@ def application(service: str, placement: Placement, target: ServeTarget) -> dict
         "name": placement.pool,
         "route_prefix": f"/{placement.pool}",
         "import_path": IMPORT_PATH,
-        "args": _args(service, placement, target),
-        "deployments": [_deployment(service, placement, target)],
+        "args": _args(service, placement),
+        "deployments": [
+            _deployment(service, placement, target),
+            {"name": SETTINGS_DEPLOYMENT, "user_config": _policy_settings(placement, target)},
+        ],
     }
 
 
-def _args(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
+def _args(service: str, placement: Placement) -> dict[str, Any]:
     return {
         "service": service,
         "tier": placement.tier,
@@ -107,14 +122,18 @@ def _args(service: str, placement: Placement, target: ServeTarget) -> dict[str, 
         "source": placement.source,
         "slots": placement.slots,
         "max_queue": QUEUE_PER_SLOT * placement.slots,
-        "profile": _profile(placement),
-        "input_tokens": placement.input_tokens,
-        "output_tokens": placement.output_tokens,
         "context_tokens": placement.context_tokens,
-        "uplink_s": placement.uplink_s if target.emulate_network else 0.0,
-        "downlink_s": placement.downlink_s if target.emulate_network else 0.0,
-        "response_target_s": placement.target_s,
     }
+
+
+def _live_config(placement: Placement, target: ServeTarget) -> dict[str, Any]:
+    """What a replica emulates; empty where nothing is, since a replica leaves Ray's proxy while it takes it up."""
+    # Rounded: a mean request that is a few bytes longer is no change of the network.
+    times = {"uplink_s": round(placement.uplink_s, 4), "downlink_s": round(placement.downlink_s, 4)}
+    network = times if target.emulate_network else {}
+    if placement.engine != "emulated":
+        return network
+    return {**network, "profile": _profile(placement), "output_tokens": placement.output_tokens}
 
 
 def _profile(placement: Placement) -> dict[str, float]:
@@ -123,10 +142,13 @@ def _profile(placement: Placement) -> dict[str, float]:
 
 
 def _deployment(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
+    live = _live_config(placement, target)
     return {
         "name": "replica",
+        **({"user_config": live} if live else {}),
         "ray_actor_options": _actor_options(service, placement, target),
-        "graceful_shutdown_timeout_s": target.drain_s + 5.0,
+        # An upper bound: Ray ends the replica when its last request has.
+        "graceful_shutdown_timeout_s": LINGER_S + target.response_timeout_s + STOP_MARGIN_S,
         "graceful_shutdown_wait_loop_s": 0.5,
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
@@ -148,7 +170,7 @@ def _autoscaling(service: str, placement: Placement, target: ServeTarget) -> dic
     # Serve's own delays are off: when to follow load up and down is the policy's business.
     return {
         "min_replicas": placement.min_replicas,
-        "max_replicas": max(placement.max_replicas, 1),
+        "max_replicas": placement.max_replicas,
         "upscale_delay_s": 0,
         "downscale_delay_s": 0,
         "metrics_interval_s": METRICS_INTERVAL_S,
@@ -158,8 +180,19 @@ def _autoscaling(service: str, placement: Placement, target: ServeTarget) -> dic
 
 
 def _policy_kwargs(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
+    """What stays the same as long as the replicas do."""
     return {
         "pool": placement.pool,
+        "settings_deployment": SETTINGS_DEPLOYMENT,
+        "demand_url": target.demand_urls.get(placement.pool),
+        "decisions_address": target.decisions_address,
+        "process_version": _process_version(service, placement, target),
+    }
+
+
+def _policy_settings(placement: Placement, target: ServeTarget) -> dict[str, Any]:
+    """What the policy takes up while replicas run, within about a second; what it has learned stays."""
+    return {
         "response_target_s": placement.target_s,
         "percentile": placement.percentile,
         "service_s": placement.service_s,
@@ -171,14 +204,11 @@ def _policy_kwargs(service: str, placement: Placement, target: ServeTarget) -> d
         "headroom": placement.headroom,
         "idle_window_s": placement.scale_to_zero_after_s,
         "learn_reserve": placement.standby,
-        "demand_url": target.demand_urls.get(placement.pool),
-        "decisions_address": target.decisions_address,
-        "only_version": _only_version(service, placement, target),
+        "surge": target.surge,
     }
 
 
-def _only_version(service: str, placement: Placement, target: ServeTarget) -> str | None:
-    """Of a replica that has none beside it while it is replaced; None where there is one."""
-    if target.surge or placement.max_replicas > 1:
-        return None
-    return hashlib.sha256(json.dumps(_args(service, placement, target), sort_keys=True).encode()).hexdigest()[:12]
+def _process_version(service: str, placement: Placement, target: ServeTarget) -> str:
+    """A word that changes when replicas are replaced: the policy then lets gateways leave a pool of one replica."""
+    process = [_args(service, placement), _actor_options(service, placement, target)]
+    return hashlib.sha256(json.dumps(process, sort_keys=True).encode()).hexdigest()[:12]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from tierserve_serving.config import PoolConfig
 
 FinishReason = Literal["stop", "length"]
 
@@ -157,6 +160,9 @@ class Engine(Protocol):
 
     def load(self) -> None:
         """Make ready, blocking. Raises `ValueError` that names the field if the configuration cannot work."""
+
+    def reconfigure(self, config: PoolConfig) -> None:
+        """Take up the live values of a configuration (`LiveConfig`) while requests run, in their event loop."""
 
     def check(self, generation: Generation) -> None:
         """Raise `PromptError` if the request cannot be served, before it waits for a slot."""

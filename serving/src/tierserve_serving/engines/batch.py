@@ -93,14 +93,26 @@ class Batch:
     def join(self, job: Job, now: float) -> list[Progress]:
         """Add a request at `now`; return what the others had done up to then."""
         past = self.advance(now)
-        p, i, o = self.profile, job.input_tokens, job.output_tokens
-        job.share = p.beta * (i + o) / (o + 1.0) + p.gamma * (i + o / 2.0)
-        job.prefill_own = (p.beta + p.gamma) * i
-        job.decode_own = p.beta + p.gamma * (i + o / 2.0)
+        self._set_times(job)
         job.entered = (self.now, self._area)
         self.jobs.append(job)
         self._sum_shares()
         return past
+
+    def change_profile(self, profile: BatchProfile, now: float) -> list[Progress]:
+        """Go on at other step times; return what had been done up to then."""
+        past = self.advance(now)
+        self.profile = profile
+        for job in self.jobs:
+            self._set_times(job)
+        self._sum_shares()
+        return past
+
+    def _set_times(self, job: Job) -> None:
+        p, i, o = self.profile, job.input_tokens, job.output_tokens
+        job.share = p.beta * (i + o) / (o + 1.0) + p.gamma * (i + o / 2.0)
+        job.prefill_own = (p.beta + p.gamma) * i
+        job.decode_own = p.beta + p.gamma * (i + o / 2.0)
 
     def leave(self, job: Job, now: float) -> list[Progress]:
         """Take out a request that was given up; return what had been done up to then."""

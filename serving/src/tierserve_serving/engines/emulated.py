@@ -134,6 +134,11 @@ class EmulatedEngine:
     def load(self) -> None:
         """Do nothing: there is no model."""
 
+    def reconfigure(self, config: PoolConfig) -> None:
+        """Go on with the step times and the mean answer of `config`, from now on."""
+        self._default_output = max(1, round(config.output_tokens))
+        self._deliver(self._batch.change_profile(config.profile.batch_profile(), self._clock()))
+
     def check(self, generation: Generation) -> None:
         """Refuse a prompt that fills the context."""
         tokens = prompt_tokens(generation.prompt)

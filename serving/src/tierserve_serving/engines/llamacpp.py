@@ -156,6 +156,9 @@ class LlamaCppEngine:
         except RuntimeError as error:
             raise ValueError(f"source: llama.cpp cannot load {path}: {error}; give a GGUF file") from error
 
+    def reconfigure(self, config: PoolConfig) -> None:
+        """Do nothing: live values are of emulation."""
+
     def check(self, generation: Generation) -> None:
         """Do nothing: llama.cpp counts the tokens itself and refuses what is too long."""
 

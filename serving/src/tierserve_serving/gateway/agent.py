@@ -186,7 +186,7 @@ class Agent:
         )
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, self.config.listen, self.config.port).start()
+        await web.TCPSite(runner, self.config.listen or None, self.config.port).start()
         self.port = runner.addresses[0][1]
         return runner
 
@@ -272,9 +272,10 @@ def _log_socket(address: str) -> socket.socket:
         sock.bind(address)
     else:
         host, _, port = address.rpartition(":")
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LOG_BUFFER_BYTES)
-        sock.bind((host, int(port)))
+        sock.bind((host.strip("[]"), int(port)))
     sock.setblocking(False)
     return sock
 

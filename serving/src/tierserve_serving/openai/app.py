@@ -87,7 +87,7 @@ class Ingress:
         self._worker.engine.check_health()
         config = self._worker.config
         names = {"pool": config.pool, "service": config.service, "model": config.model, "engine": config.engine}
-        return {"status": "ok"} | names | self._worker.report()
+        return {"status": "ok"} | names | self._worker.report() | {"live": config.live()}
 
     def models(self) -> dict[str, Any]:
         """Return the list of models."""

@@ -1,16 +1,21 @@
-"""Shows the decisions of all policies of a process: HTTP `GET /decisions`, Ray metrics and one log line per change."""
+"""Shows the decisions of all policies of a process, and the settings that they are made with.
+
+HTTP `GET /decisions` and `GET /settings`, Ray metrics, and one log line per change.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import socket
 import threading
 import time
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tierserve.autoscale.decide import Decision
+from tierserve.autoscale.decide import Decision, Settings
 from tierserve.autoscale.types import Calibrated
 
 logger = logging.getLogger("ray.serve")
@@ -44,13 +49,14 @@ class DecisionBoard:
     """The last decision of each pool, served on one address. A port in use is tried again every ten seconds."""
 
     def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise ValueError(f"decisions_address must be HOST:PORT, got {address!r}")
+        host, colon, port = address.rpartition(":")
+        if not colon or not port.isdigit():
+            raise ValueError(f"decisions_address must be HOST:PORT, or :PORT for all addresses, got {address!r}")
         self.host, self.port = host.strip("[]"), int(port)
         self._decisions: dict[str, dict[str, Any]] = {}
         self._made: dict[str, float] = {}
         self._closed: dict[str, float] = {}
+        self._settings: dict[str, Settings] = {}
         self._server: ThreadingHTTPServer | None = None
         self._tried = -math.inf
 
@@ -68,10 +74,14 @@ class DecisionBoard:
         kept = {name: shown for name, shown in self._decisions.items() if name in self._made}
         self._decisions = kept | {pool: self._as_closed(pool, decision)}
 
+    def put_settings(self, pool: str, settings: Settings) -> None:
+        """Show the settings that a pool's decisions are made with."""
+        self._settings = self._settings | {pool: settings}
+
     def close(self, pool: str) -> bool:
-        """Show that none runs until a decision says so itself, at most 10 s; False where none was said to run."""
+        """Show no running replica until a decision has none, at most 10 s; False unless exactly one was running."""
         last = self._decisions.get(pool)
-        if last is None or not last.get("running"):
+        if last is None or last.get("running") != 1:
             return False
         self._closed[pool] = time.monotonic() + _CLOSED_S
         self._show(pool, last)
@@ -89,6 +99,10 @@ class DecisionBoard:
         shown = {pool: one | {"age_s": now - made[pool]} for pool, one in self._decisions.items() if pool in made}
         return json.dumps(shown).encode()
 
+    def settings(self) -> bytes:
+        """Return the settings in force as JSON, by pool."""
+        return json.dumps({pool: asdict(settings) for pool, settings in self._settings.items()}).encode()
+
     def _listen(self) -> None:
         board = self
 
@@ -96,7 +110,7 @@ class DecisionBoard:
             timeout = 5
 
             def do_GET(self) -> None:
-                bodies = {"/decisions": board.body(), "/healthz": b'{"ok": true}'}
+                bodies = {"/decisions": board.body(), "/settings": board.settings(), "/healthz": b'{"ok": true}'}
                 found = bodies.get(self.path.split("?")[0])
                 body = found or b'{"error": "try /decisions"}'
                 self.send_response(200 if found else 404)
@@ -109,12 +123,30 @@ class DecisionBoard:
                 """Say nothing of each request."""
 
         try:
-            self._server = ThreadingHTTPServer((self.host, self.port), Handler)
+            self._server = _server_class(self.host)((self.host, self.port), Handler)
         except OSError as error:
             logger.warning("tierserve: decisions cannot be shown on %s:%d: %s", self.host, self.port, error)
             return
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="tierserve-decisions", daemon=True).start()
+
+
+def _server_class(host: str) -> type[ThreadingHTTPServer]:
+    """A server of the family of `host`; an empty one stands for all addresses, IPv6 and IPv4 where there are both."""
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host or _is_dual(host) else socket.AF_INET
+
+        def server_bind(self) -> None:
+            if _is_dual(host):
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            super().server_bind()
+
+    return Server
+
+
+def _is_dual(host: str) -> bool:
+    return not host and socket.has_dualstack_ipv6()
 
 
 def board(address: str) -> DecisionBoard:

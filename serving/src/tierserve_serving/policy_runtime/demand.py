@@ -89,7 +89,9 @@ class DemandPoller:
 
 
 def addresses(url: str) -> list[str]:
-    """Return the URL once for each IPv4 address of its host; as it is for https, which must keep the name.
+    """Return the URL once for each address of its host; as it is for https, which must keep the name.
+
+    The addresses are of one family: a host that has one of each would be counted twice.
 
     Raises:
         OSError: the name is not known.
@@ -98,8 +100,9 @@ def addresses(url: str) -> list[str]:
     if parts.scheme != "http" or parts.hostname is None:
         return [url]
     port = parts.port or 80
-    found = socket.getaddrinfo(parts.hostname, port, socket.AF_INET, socket.SOCK_STREAM)
-    return sorted({parts._replace(netloc=f"{info[4][0]}:{port}").geturl() for info in found})
+    found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    hosts = {str(info[4][0]) for info in found if info[0] == found[0][0]}
+    return sorted(parts._replace(netloc=f"[{h}]:{port}" if ":" in h else f"{h}:{port}").geturl() for h in hosts)
 
 
 def poller(url: str) -> DemandPoller:

@@ -18,13 +18,14 @@ _versions: dict[str, str] = {}
 _lock = threading.Lock()
 
 
-def leave(pool: str, version: str, board: DecisionBoard) -> None:
+def leave(pool: str, version: str, board: DecisionBoard, *, surge: bool) -> None:
     """Where the version of a pool has changed, show that no replica of it runs, and wait until gateways have read it.
 
+    Only where a single replica runs that stops before the new one starts (no `surge`): else others serve meanwhile.
     It holds up Serve's controller, on purpose: the next that it does is to stop the replica.
     """
     with _lock:
         before = _versions.get(pool, version)
         _versions[pool] = version
-    if before != version and board.close(pool):
+    if before != version and not surge and board.close(pool):
         time.sleep(LEAVE_S)

@@ -1,7 +1,7 @@
 """Runs the pure decision for one pool inside the Serve controller: when to decide, what to remember, whom to tell.
 
 Ray Serve builds the policy anew at every change of the deployment's configuration; what a pool has learned is kept
-here, in the process, under the pool's name, and for the next process in Ray's GCS (policy_memory).
+here, in the process, under the pool's name, and for the next process in Ray's GCS (policy_runtime.store).
 """
 
 from __future__ import annotations
@@ -48,12 +48,25 @@ class PolicyRunner:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Settings | None,
         outlets: Outlets,
         pool: str | None,
         interval_s: float,
         clock: Callable[[], float] = time.time,
+        *,
+        live: Callable[[], Settings | None] | None = None,
     ) -> None:
+        """Make a runner.
+
+        Args:
+            settings: of the decision; None where only `live` has them, and the target is held until it does.
+            outlets: where demand comes from and decisions go to.
+            pool: name of the pool; None: APPLICATION-DEPLOYMENT.
+            interval_s: least time between decisions.
+            clock: Unix seconds.
+            live: returns the settings in force, None while they are not known; None where they never change.
+        """
+        self.live = live
         self.settings, self.pool, self.interval_s, self.clock = settings, pool, interval_s, clock
         self.demand = policy_demand.poller(outlets.demand_url) if outlets.demand_url else None
         self.board = policy_decisions.board(outlets.decisions_address) if outlets.decisions_address else None
@@ -80,20 +93,26 @@ class PolicyRunner:
         last = self.last
         if last and now - self.decided < self.interval_s and last.running == running:
             return self._bounded(last.replicas, ctx)
+        settings = (self.live() if self.live else None) or self.settings
+        if settings is None:
+            return int(ctx.target_num_replicas)
+        self.settings = settings
         pool = self.pool or f"{ctx.app_name}-{ctx.deployment_name}"
         state = self.state if self.state is not None else _remembered(pool, now)
         memory = policy_memory.memory(pool)
-        state = memory.recalled(state, self.settings, now)
+        state = memory.recalled(state, settings, now)
         gateway = self.demand.latest() if self.demand else None
-        obs = policy_context.observation(ctx, gateway, now, self.settings.stale_after_s, self.reports)
-        decision, self.state = decide(obs, state, self.settings)
+        obs = policy_context.observation(ctx, gateway, now, settings.stale_after_s, self.reports)
+        decision, self.state = decide(obs, state, settings)
         self.decided = now
         with _lock:
             _states[pool] = self.state
-        memory.keep(self.state, self.settings, now)
-        told = self.demand and gateway and now - gateway.t <= self.settings.stale_after_s
+        memory.keep(self.state, settings, now)
+        told = self.demand and gateway and now - gateway.t <= settings.stale_after_s
         requests = self.demand.requests if self.demand and told else {}
         self._tell(pool, decision, last, requests)
+        if self.board:
+            self.board.put_settings(pool, settings)
         self.last = decision
         return decision.replicas
 

@@ -28,6 +28,11 @@ class Worker:
         self.slots = Slots(config.slots, config.max_queue)
         self.stats = stats or ReplicaStats()
 
+    def reconfigure(self, config: PoolConfig) -> None:
+        """Take up the live values of a configuration, in the event loop of the engine."""
+        self.config = config
+        self.engine.reconfigure(config)
+
     def report(self) -> dict[str, float]:
         """Return what the autoscaling policy reads."""
         return self.stats.report(running=self.slots.running, waiting=self.slots.waiting, slots=self.slots.slots)
@@ -35,7 +40,7 @@ class Worker:
     def retry_after_s(self) -> int:
         """Return in how many seconds, about, the queue in front of a new request will be gone; 1 to 60."""
         done = self.stats.completions_total
-        service_s = self.stats.service_seconds_total / done if done else self.config.response_target_s or 1.0
+        service_s = self.stats.service_seconds_total / done if done else 1.0
         return max(1, min(60, math.ceil(service_s * (self.slots.waiting + 1) / self.slots.slots)))
 
     def serve(self, generations: Sequence[Generation], gateway_wait_s: float = 0.0) -> AsyncGenerator[Chunk, None]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tierserve.api.v1alpha1.base import MODEL_NAME_LENGTH
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
-from tierserve.render.haproxy.model import COMPLETION_PATHS
+from tierserve.render.haproxy.model import ANY_ADDRESS, COMPLETION_PATHS
 from tierserve_serving.gateway import haproxy as binary
 from tierserve_serving.openai import app
 
@@ -25,6 +26,11 @@ CLASSES = (
     GatewayClass("chat", ("edge", "cloud")),
     GatewayClass("personal", ("device",)),
     GatewayClass("health", ("edge",)),
+)
+LONGEST = "x" * (MODEL_NAME_LENGTH - 9)
+MANY = tuple(  # sites of many tiers, and as many models as a file may have, with the longest names
+    dataclasses.replace(POOLS[k % 4], name=f"{POOLS[k % 4].name}-{k}", models=(f"org/M:{k % 16:02}@{LONGEST}",))
+    for k in range(80)
 )
 SPEC = GatewaySpec(
     service="assistant",
@@ -54,10 +60,13 @@ def test_the_whole_file_is_as_agreed():
         {"log_address": "/run/tierserve/log.sock", "retries": 0, "max_connections": 1000, "threads": 2},
         {"pools": POOLS[:1], "classes": (GatewayClass("only", ("device", "edge")),), "default_class": "only"},
         {"pools": tuple(dataclasses.replace(p, models=()) for p in POOLS)},
-        {"resolve": True},
+        {"resolve": "ipv6"},
+        {"bind": ANY_ADDRESS, "metrics_bind": ANY_ADDRESS, "metrics_port": 8405},
+        {"bind": "::1"},
         {"cors_origins": ("https://chat.example.com", "http://localhost:3000")},
         {"cors_origins": ("*",)},
         {"pools": tuple(dataclasses.replace(p, sleeps=True) for p in POOLS)},
+        {"pools": MANY},
     ],
 )
 def test_haproxy_takes_every_form_of_it(tmp_path, change):
@@ -71,7 +80,7 @@ def test_haproxy_takes_every_form_of_it(tmp_path, change):
 def test_a_name_that_is_not_known_yet_keeps_no_gateway_from_starting(tmp_path):
     path = tmp_path / "haproxy.cfg"
     pools = tuple(dataclasses.replace(p, host="nobody.invalid") for p in POOLS)
-    path.write_text(render_haproxy(dataclasses.replace(SPEC, pools=pools, resolve=True)))
+    path.write_text(render_haproxy(dataclasses.replace(SPEC, pools=pools, resolve="ipv4")))
     binary.check_config(binary.find_haproxy(), path)
 
 

@@ -43,7 +43,7 @@ def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (1, 0, 100_000), "Serve has the bounds"
     assert group["resources"]["tierserve_replica"] == "1"
-    (deployment,) = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
+    deployment = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][0]
     assert deployment["ray_actor_options"]["resources"] == {"tierserve_replica": 1}
     for pod in (group["template"]["spec"], spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]):
         assert pod["nodeSelector"] == {"tierserve.io/tier": "edge"}
@@ -56,8 +56,8 @@ def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
 def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, told):
     found = objects(edge={"replicas": {"standby": standby} if standby else {}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
-    (deployment,) = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
-    assert deployment["autoscaling_config"]["policy"]["policy_kwargs"]["learn_reserve"] is told
+    settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][1]["user_config"]
+    assert settings["learn_reserve"] is told
 
 
 def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
@@ -65,10 +65,9 @@ def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who
     spec = found["RayService", "assistant-edge-default"]["spec"]
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert group["replicas"] == 0
-    (deployment,) = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
-    scaling = deployment["autoscaling_config"]
-    assert scaling["min_replicas"] == 0
-    assert scaling["policy"]["policy_kwargs"]["idle_window_s"] == 300.0
+    replica, settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
+    assert replica["autoscaling_config"]["min_replicas"] == 0
+    assert settings["user_config"]["idle_window_s"] == 300.0
     files = next(one["data"] for (kind, name), one in found.items() if kind == "ConfigMap" and "gateway" in name)
     assert "server w unix@/run/tierserve/admin.sock.hold backup" in files["haproxy.cfg"]
     agent = json.loads(files["agent.json"])
@@ -233,20 +232,6 @@ def test_a_pool_that_may_grow_starts_a_new_version_before_it_stops_the_old_one_a
     assert surge("edge-default") is None, "there may be no node for one more: it would wait for good"
 
 
-def test_the_policy_of_a_replica_that_is_replaced_in_place_is_told_of_it():
-    def version(pool: str, replicas: dict[str, int], **more: Any) -> str | None:
-        found = objects(edge={"replicas": replicas, **more})["RayService", pool]
-        (deployment,) = json.loads(found["spec"]["serveConfigV2"])["applications"][0]["deployments"]
-        told: str | None = deployment["autoscaling_config"]["policy"]["policy_kwargs"]["only_version"]
-        return told
-
-    alone = version("assistant-edge-default", {"min": 1, "max": 1})
-    assert alone
-    assert alone != version("assistant-edge-default", {"min": 1, "max": 1}, network={"rtt": "70ms"})
-    assert version("assistant-edge-default", {"min": 2, "max": 2}) is None, "the other one serves"
-    assert version("assistant-edge-default", {"min": 1, "max": 2}) is None, "the new one starts first"
-
-
 def test_the_state_of_rays_control_is_kept_in_a_redis_where_one_is_given():
     settings = KubeSettings(gcs_redis_address="redis.ray:6379", gcs_redis_secret="redis")
     given = objects(settings)["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]
@@ -363,3 +348,19 @@ def test_labels_by_which_a_prometheus_selects_are_a_setting():
     found = objects(KubeSettings(monitoring_labels={"release": "monitoring"}))
     for kind in ("ServiceMonitor", "PrometheusRule"):
         assert found[kind, "assistant-gateway"]["metadata"]["labels"]["release"] == "monitoring"
+
+
+def test_on_an_ipv6_cluster_nothing_listens_on_ipv4_alone():
+    found = objects(KubeSettings(ip_family="IPv6"))
+    assert "0.0.0.0" not in json.dumps([*found.values()])
+    cluster = found["RayService", "assistant-edge-default"]["spec"]
+    assert cluster["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "::"
+    assert json.loads(cluster["serveConfigV2"])["http_options"]["host"] == "::0"
+    text = found["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
+    assert "resolve-prefer ipv6" in text
+
+
+def test_the_gateway_has_the_addresses_that_the_cluster_has_and_an_agent_has_one():
+    found = objects()
+    assert found["Service", "assistant-gateway"]["spec"]["ipFamilyPolicy"] == "PreferDualStack"
+    assert found["Service", "assistant-gateway-agents"]["spec"]["ipFamilyPolicy"] == "SingleStack"

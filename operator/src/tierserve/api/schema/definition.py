@@ -10,7 +10,7 @@ import yaml
 
 from tierserve.api.schema.rules import RULES, Rule
 from tierserve.api.schema.structural import Schema, structural
-from tierserve.api.v1alpha1.base import NAME_PATTERN
+from tierserve.api.v1alpha1.base import SERVICE_NAME_LENGTH, SERVICE_NAME_PATTERN
 from tierserve.api.v1alpha1.deployment import GROUP, KIND, PLURAL, VERSION, Spec
 from tierserve.api.v1alpha1.status import Status
 
@@ -29,7 +29,7 @@ COLUMNS = (
 @lru_cache(maxsize=1)
 def schema() -> Schema:
     """The structural schema of the whole object, with the rules in their places. Do not change it."""
-    name = {"type": "string", "pattern": NAME_PATTERN, "maxLength": 40}
+    name = {"type": "string", "pattern": SERVICE_NAME_PATTERN, "maxLength": SERVICE_NAME_LENGTH}
     whole: Schema = {
         "description": "A generative-AI service over cloud, edge and device tiers.",
         "type": "object",

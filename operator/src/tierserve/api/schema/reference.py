@@ -26,7 +26,8 @@ those of the planner, each with the field, the value and what to do about it.
 
 Units: bytes as Kubernetes quantities (`16Gi`, `1.5G`), durations as in Go (`800ms`, `2m30s`), plain numbers with an
 SI suffix (`13.1G`), bit rates (`10Gbit`), power (`400W`), masses (`3kg`). A name has lower-case letters, digits and
-dashes, at most 40 of them.
+dashes, at most 40 of them; `metadata.name` begins with a letter. A model has the name by which clients ask for it, as
+hubs write it (`qwen2.5-7b`, `org/Name-8B`), at most 96 characters.
 """
 ABOUT_PRESETS = """\
 ## Presets

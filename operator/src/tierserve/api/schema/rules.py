@@ -163,9 +163,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="replicas-in-order",
         at="spec.tiers[].replicas",
-        must="!has(self.max) || self.min <= self.max",
+        must="!has(self.max) || self.max == 0 || self.min <= self.max",
         message="is less than min",
-        hint="give max at least min, or set min to 0 to let the tier scale to zero",
+        hint="give max at least min, min 0 to let the tier scale to zero, or max 0 to switch it off",
         field="max",
         detail="is less than min ({self.min})",
     ),

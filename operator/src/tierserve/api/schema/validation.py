@@ -10,12 +10,15 @@ from typing import Any
 
 from tierserve.api.errors import Problem
 from tierserve.api.units import Amount, BitRate, Duration, Mass, Power, Quantity
-from tierserve.api.v1alpha1.base import NAME_PATTERN
+from tierserve.api.v1alpha1.base import MODEL_NAME_PATTERN, NAME_PATTERN, SERVICE_NAME_PATTERN, SUBDOMAIN_PATTERN
 from tierserve.api.v1alpha1.models import SOURCE_PATTERN
 
 Schema = Mapping[str, Any]
 EXAMPLES = {unit.pattern: unit.example for unit in (Quantity, Amount, Duration, BitRate, Power, Mass)} | {
     NAME_PATTERN: "a name of lower-case letters, digits and dashes",
+    SERVICE_NAME_PATTERN: "a name of lower-case letters, digits and dashes that begins with a letter",
+    SUBDOMAIN_PATTERN: "a name of lower-case letters, digits, dashes and dots",
+    MODEL_NAME_PATTERN: "a model's name such as large, qwen2.5-7b or org/Name-8B",
     SOURCE_PATTERN: "a source such as hf://org/model, oci://, pvc://, file:// or pypi://package",
 }
 

@@ -8,6 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+# Names of Services begin with the service's name, and Services take DNS labels of RFC 1035: a letter first.
+SERVICE_NAME_PATTERN = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"
+SERVICE_NAME_LENGTH = 40
+# Names as hubs and other servers write them: qwen2.5-7b, org/Name-8B, llama3:8b. Longer than 96, the longest repository
+# name of Hugging Face, a class, a model and a pool would not fit the 255 characters of a key of the gateway's table.
+MODEL_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._:@+/-]*[A-Za-z0-9])?$"
+MODEL_NAME_LENGTH = 96
+ModelName = Annotated[str, Field(pattern=MODEL_NAME_PATTERN, min_length=1, max_length=MODEL_NAME_LENGTH)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, min_length=1, max_length=40)]
 SUBDOMAIN_PATTERN = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 Subdomain = Annotated[str, Field(pattern=SUBDOMAIN_PATTERN, min_length=1, max_length=253)]  # names of Secrets

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from tierserve.api.v1alpha1.base import NAME_PATTERN, Part
+from tierserve.api.v1alpha1.base import SERVICE_NAME_LENGTH, SERVICE_NAME_PATTERN, Part
 from tierserve.api.v1alpha1.gateway import Gateway
 from tierserve.api.v1alpha1.models import Model
 from tierserve.api.v1alpha1.objective import Objective
@@ -21,7 +21,7 @@ class Metadata(Part):
     """The metadata of the object that matter here; what else Kubernetes keeps there is kept too."""
 
     model_config = ConfigDict(extra="allow")
-    name: str = Field(pattern=NAME_PATTERN, max_length=40, description="Name of the service.")
+    name: str = Field(pattern=SERVICE_NAME_PATTERN, max_length=SERVICE_NAME_LENGTH, description="Name of the service.")
     namespace: str | None = None
     generation: int | None = None
     uid: str | None = None
@@ -70,6 +70,11 @@ class GenAIDeployment(Part):
         return tuple(self.model(name) for name in tier.models) or self.spec.models
 
     @property
+    def tiers_on(self) -> tuple[Tier, ...]:
+        """Tiers that may run a replica, in the order of the file."""
+        return tuple(tier for tier in self.spec.tiers if not tier.is_off)
+
+    @property
     def overflow(self) -> tuple[Tier, ...]:
         """All tiers in the order in which they are filled: those of routing.overflow, the rest after, nearest first."""
         order, by_name = self.spec.routing.overflow, {tier.name: tier for tier in self.spec.tiers}
@@ -77,14 +82,14 @@ class GenAIDeployment(Part):
         return (*(by_name[name] for name in order), *rest)
 
     def tiers_for(self, traffic: TrafficClass) -> tuple[Tier, ...]:
-        """Tiers that may see requests of this class, in the order in which they are filled; fail closed.
+        """Tiers that may see requests of this class and are on, in the order in which they are filled; fail closed.
 
         Where routing.overflow names some of them, the others are left alone: a device is not a spare cloud. A class
         that may go to none of those named goes to the rest that may see it (a private one to its device).
         """
         allowed = [tier for tier in self.overflow if tier.kind in KINDS_ALLOWED[traffic.privacy]]
         named = [tier for tier in allowed if tier.name in self.spec.routing.overflow]
-        return tuple(named or allowed)
+        return tuple(tier for tier in named or allowed if not tier.is_off)
 
     @property
     def default_class(self) -> TrafficClass:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tierserve.api.units import Amount, Duration, Quantity
-from tierserve.api.v1alpha1.base import Name, Part
+from tierserve.api.v1alpha1.base import ModelName, Part
 
 SOURCE_PATTERN = r"^(hf|oci|pvc|file|pypi)://.+$"
 BYTES_PER_TOKEN = 4.0
@@ -47,7 +47,7 @@ class Output(Part):
 class Model(Part):
     """One model in one form (a variant), and how it is run."""
 
-    name: Name = Field(description="Name, unique in the list; clients may ask for it as `model`.")
+    name: ModelName = Field(description="Name, unique in the list; clients send it as `model`.")
     size: Size | None = Field(None, description="Size class; taken from the name when that is large, mid or light.")
     engine: Engine = Field(description="What runs the model; `emulated` has its timings, no weights.")
     source: str | None = Field(

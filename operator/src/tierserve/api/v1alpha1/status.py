@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from tierserve.api.units import Duration
-from tierserve.api.v1alpha1.base import Name, Part
+from tierserve.api.v1alpha1.base import MODEL_NAME_LENGTH, Name, Part
 
 
 class StatusPart(Part):
@@ -43,7 +43,7 @@ class PoolStatus(StatusPart):
     tier: Name = Field(description="Name of the tier.")
     site: Name = Field(description="Name of the site.")
     kind: str | None = Field(None, max_length=16, description="Kind of the tier.")
-    model: str | None = Field(None, max_length=40, description="Model that runs there.")
+    model: str | None = Field(None, max_length=MODEL_NAME_LENGTH, description="Model that runs there.")
     engine: str | None = Field(None, max_length=16, description="Engine that runs it.")
     slots: int | None = Field(None, description="Requests that one replica holds at once.")
     min_replicas: int | None = Field(None, description="Floor.")

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tierserve.api.presets import ACCELERATORS, RESERVE, TIERS, TierPreset
 from tierserve.api.units import Amount, BitRate, Duration, Power, Quantity
-from tierserve.api.v1alpha1.base import Label, Name, Part
+from tierserve.api.v1alpha1.base import Label, ModelName, Name, Part
 
 Kind = Literal["cloud", "edge", "device"]
 # The keys of presets.ACCELERATORS; a test keeps the two alike.
@@ -92,7 +92,10 @@ class Replicas(Part):
         1, ge=0, le=100_000, description="Fewest replicas; with 0 an idle tier scales to zero until the next request."
     )
     max: int | None = Field(
-        None, ge=0, le=100_000, description="Most replicas; cloud 100, edge 8, device 1 if left out."
+        None,
+        ge=0,
+        le=100_000,
+        description="Most replicas; cloud 100, edge 8, device 1 if left out; 0 switches the tier off, whatever min is.",
     )
     scale_to_zero_after: Duration | None = Field(
         None,
@@ -133,7 +136,7 @@ class Tier(Part):
     price: float | None = Field(None, ge=0, description="Price of one accelerator for an hour.")
     power: TierPower = Field(TierPower(), description="Electrical power of one accelerator.")
     carbon_intensity: float | None = Field(None, ge=0, le=5000, description="gCO2e per kWh of the electricity.")
-    models: tuple[Name, ...] = Field(
+    models: tuple[ModelName, ...] = Field(
         (), max_length=16, description="Models allowed here, the preferred first; all when left out."
     )
 
@@ -168,9 +171,14 @@ class Tier(Part):
         return self.network.downlink.value if self.network.downlink else self.preset.downlink_bps
 
     @property
+    def is_off(self) -> bool:
+        """Whether no replica may run: nothing is made for the tier, and no request goes there."""
+        return self.replicas.max == 0
+
+    @property
     def min_replicas(self) -> int:
         """Floor per site."""
-        return self.replicas.min
+        return 0 if self.is_off else self.replicas.min
 
     @property
     def max_replicas(self) -> int:

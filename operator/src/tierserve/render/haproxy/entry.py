@@ -89,11 +89,12 @@ def _ok(body: object, condition: str) -> str:
 
 
 def _health(spec: GatewaySpec) -> list[str]:
-    serves = " || ".join(f"METH_GET {{ path /health /readyz }} {{ nbsrv({p.backend}) gt 0 }}" for p in spec.pools)
     return [
+        # One line per pool: HAProxy takes at most 64 words a line, and a service may have hundreds of pools.
+        *(f"acl ready nbsrv({p.backend}) gt 0" for p in spec.pools),
         "http-request set-log-level silent if { path /health /healthz /readyz }",
         _ok({"status": "ok"}, "if METH_GET { path /healthz }"),
-        _ok({"status": "ready"}, f"if {serves}"),
+        _ok({"status": "ready"}, "if METH_GET { path /health /readyz } ready"),
         reply(503, "no tier is ready", "unavailable", "if METH_GET { path /health /readyz }"),
         _ok({"version": spec.version}, "if METH_GET { path /version }"),
     ]

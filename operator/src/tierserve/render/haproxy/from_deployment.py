@@ -23,7 +23,7 @@ class GatewayAddresses:
         admin_socket: HAProxy's admin socket.
         log_address: UDP address of the agent, host:port.
         metrics_bind, metrics_port: HAProxy's own Prometheus exporter.
-        resolve: whether upstreams are names that may come and go, asked for while the gateway runs.
+        resolve: ipv4 or ipv6 where upstreams are names that may come and go, asked for while it runs.
     """
 
     bind: str
@@ -33,7 +33,7 @@ class GatewayAddresses:
     log_address: str
     metrics_bind: str
     metrics_port: int
-    resolve: bool = False
+    resolve: str | None = None
 
 
 def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: GatewayAddresses) -> GatewaySpec:
@@ -58,6 +58,7 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
         max_queue=gateway.max_queue,
         queue_timeout_s=gateway.queue_timeout.value,
         response_timeout_s=gateway.response_timeout.value,
+        drain_timeout_s=gateway.response_timeout.value,
     )
 
 

@@ -184,10 +184,11 @@ def _refuse(spec: GatewaySpec, cls: GatewayClass) -> list[str]:
     headers = f" hdr Retry-After {spec.retry_after_s}"
     pools = [p for p in spec.pools if p.tier in cls.tiers]
     refused = f"if {{ var(txn.how) -m str {REFUSED} }} {{ var(txn.class) -m str {cls.name} }}"
-    down = " ".join(f"{{ nbsrv({p.backend}) eq 0 }}" for p in pools)
     none = f"no tier that class {cls.name} may use is up ({', '.join(dict.fromkeys(p.tier for p in pools))})"
     full = f"every queue that class {cls.name} may wait in is full ({spec.max_queue} requests each)"
     return [
-        reply(503, none, "tier_unavailable", f"{refused} {down}", headers),
+        # One line per pool: HAProxy takes at most 64 words a line, and a service may have hundreds of pools.
+        *(f"acl up-{cls.name} nbsrv({p.backend}) gt 0" for p in pools),
+        reply(503, none, "tier_unavailable", f"{refused} !up-{cls.name}", headers),
         reply(503, full, "overloaded", refused, headers),
     ]

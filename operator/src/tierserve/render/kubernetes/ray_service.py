@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,9 +48,6 @@ WORKERS = "replicas"
 CLUSTER_HASH, GENERATION = "tierserve.io/cluster-hash", "tierserve.io/generation"
 """Annotations of a RayService: of the Ray cluster that it asks for, and of the resource that it was rendered from."""
 MOST_WORKERS = 100_000
-LINGER_S = 5
-"""How long a replica that was told to go takes new requests: longer than Ray's HAProxy takes to leave it. Ray's own
-30 s keep the node from the replica that takes its place."""
 
 
 def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings) -> Object:
@@ -70,6 +68,8 @@ def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSetti
             # JSON is YAML, and the same configuration must always be the same text.
             "serveConfigV2": json.dumps(config, sort_keys=True, indent=1),
             "upgradeStrategy": {"type": "NewCluster"},
+            # The old cluster answers what it has begun; new requests go to the new one as soon as that serves.
+            "rayClusterDeletionDelaySeconds": math.ceil(gaid.spec.gateway.response_timeout.value),
             "rayClusterConfig": cluster,
         },
     )  # fmt: skip
@@ -151,11 +151,11 @@ def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings)
     agents = f"{agents_name(gaid.name)}.{gaid.metadata.namespace or 'default'}.svc"
     needs = accelerators(gaid, placement)
     return ServeTarget(
-        http_host="0.0.0.0",  # noqa: S104 (in a pod)
+        http_host=_serve_address(settings),
         http_port=SERVE_PORT,
-        decisions_address=f"0.0.0.0:{DECISIONS_PORT}",
+        decisions_address=f":{DECISIONS_PORT}",
         demand_urls={placement.pool: f"http://{agents}:{AGENT_PORT}/pools/{placement.pool}"},
-        drain_s=settings.drain_s,
+        response_timeout_s=gaid.spec.gateway.response_timeout.value,
         proxy_location="EveryNode",
         replica_resources={REPLICA: 1},
         replica_gpus=needs[1] if needs else 0,
@@ -163,6 +163,16 @@ def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings)
         # the next tier: waiting for a node that never comes would leave the old version for good.
         surge=placement.max_replicas > placement.min_replicas,
     )
+
+
+def _any_address(settings: KubeSettings) -> str:
+    """All addresses of the family of pods: Ray's dashboard listens on one family only."""
+    return "::" if settings.ip_family == "IPv6" else "0.0.0.0"  # noqa: S104 (in a pod)
+
+
+def _serve_address(settings: KubeSettings) -> str:
+    """The same for Ray Serve: of `::` it makes `*` in the file of its HAProxy, which is IPv4 only; not of `::0`."""
+    return "::0" if settings.ip_family == "IPv6" else _any_address(settings)
 
 
 def _autoscaler(settings: KubeSettings) -> dict[str, Any]:
@@ -202,7 +212,7 @@ def _head(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, m
     }
     return {
         # No replica runs beside the control of the cluster.
-        "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},  # noqa: S104 (in a pod)
+        "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": _any_address(settings)},
         "template": _pod(gaid, placement, settings, marks, container),
     }
 
@@ -247,7 +257,6 @@ def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
             # What a replica says of itself at its start is 108 KB in Serve 2.60 (its router's class by value). Above
             # Ray's 100 KB it lies in the node's object store for good, and the autoscaler never finds the node idle.
             {"name": "RAY_max_direct_call_object_size", "value": "1048576"},
-            {"name": "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "value": str(LINGER_S)},
             *({"name": name, "value": value} for name, value in RELOADS.items()),
         ],
     }
@@ -265,7 +274,6 @@ def _pod(
         "securityContext": dict(POD_SECURITY),
         "containers": [container],
         "restartPolicy": "Never",  # as Ray's autoscaler v2 wants it: it replaces pods, the kubelet does not
-        "terminationGracePeriodSeconds": settings.drain_s + 30,
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]

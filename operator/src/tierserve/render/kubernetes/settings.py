@@ -51,7 +51,7 @@ class KubeSettings:
         gcs_redis_address: HOST:PORT of a Redis that keeps the state of Ray's control, so that a head may be replaced
             while its replicas go on; empty keeps it in the head alone.
         gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
-        drain_s: how long a pod of the gateway may finish its streams, and a replica what it serves.
+        ip_family: IPv4 or IPv6, that of pods' first addresses; if not given, that of the address of the API server.
         monitoring_labels: labels of ServiceMonitors and PrometheusRules, by which a Prometheus selects them.
         scrape_from: peers of a NetworkPolicy that may read metrics; empty for none.
     """
@@ -69,10 +69,10 @@ class KubeSettings:
     # Several times the requests: a limit that throttles the start of Ray's processes makes pods late.
     head_cpu_limit: str = "2"
     worker_cpu_limit: str = "4"
-    drain_s: int = 60
     cluster_domain: str = "cluster.local"
     gcs_redis_address: str = ""
     gcs_redis_secret: str = ""
+    ip_family: str = "IPv4"
     monitoring_labels: Mapping[str, str] = field(default_factory=dict)
     scrape_from: Sequence[Mapping[str, Any]] = PROMETHEUS
 

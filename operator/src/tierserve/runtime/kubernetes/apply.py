@@ -147,7 +147,7 @@ class KubeRuntime:
     async def _prune(self, gaid: GenAIDeployment, desired: Sequence[Object], keep: frozenset[str]) -> None:
         """Remove objects of the service that are desired no more, but none of a pool that was in use until lately.
 
-        HAProxy's process of before a reload serves what it has begun for `drain_s` more.
+        HAProxy's process of before a reload serves what it has begun for `gateway.responseTimeout` more.
         """
         wanted = frozenset(path_of(one) for one in desired)
         before = self._pruned.get(_key(gaid))
@@ -160,7 +160,7 @@ class KubeRuntime:
             for child in await self.cluster.children(api_version, kind, namespace, gaid.name):
                 if path_of(child) in wanted or child["metadata"].get("deletionTimestamp"):
                     continue
-                if self.clock() - unused.get(pool_of(child), float("-inf")) < self.settings.drain_s:
+                if self.clock() - unused.get(pool_of(child), float("-inf")) < gaid.spec.gateway.response_timeout.value:
                     waiting = True
                     continue
                 await self.cluster.delete(child)

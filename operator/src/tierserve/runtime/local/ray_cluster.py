@@ -24,8 +24,6 @@ from tierserve.runtime.local.processes import ProcessRef, start
 from tierserve_serving.gateway.haproxy import write_ray_launcher
 
 OBJECT_STORE_BYTES = 80_000_000
-# Long enough for a stream to end after its replica was told to go; Ray's own 30 s keep replicas that serve nobody.
-DRAIN_S = 5
 PREFORK_HOOK = Path(__file__).parent / "prefork_hook"
 
 
@@ -74,7 +72,6 @@ def environment(paths: ServicePaths, ports: RayPorts) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
         **RELOADS,
         # One thread per numeric library: the timings of a replica must not depend on how many replicas there are.
         "OMP_NUM_THREADS": "1",

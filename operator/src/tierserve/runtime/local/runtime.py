@@ -28,12 +28,11 @@ from tierserve.reconcile import InUse
 from tierserve.render.haproxy.agent_config import agent_config
 from tierserve.render.haproxy.config import render_haproxy
 from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
-from tierserve.render.serve import ServeTarget, labels, serve_config
+from tierserve.render.serve import LINGER_S, ServeTarget, labels, serve_config
 from tierserve.runtime.local import ray_cluster
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK
 from tierserve.runtime.local.processes import end_marked, end_tree, reap, start
-from tierserve.runtime.local.ray_cluster import DRAIN_S
 from tierserve.runtime.local.state import LocalState, write_atomic
 from tierserve.state import Observed, PoolObserved
 from tierserve_serving.gateway import haproxy as binary
@@ -62,6 +61,7 @@ class LocalRuntime:
     emulate_network: bool = True
     _applied: dict[str, str] = field(default_factory=dict)
     _problems: list[str] = field(default_factory=list)
+    _reported: set[str] = field(default_factory=set)
     _declared: dict[str, dict[str, Any]] = field(default_factory=dict)
     _labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _in_use: dict[str, float] = field(default_factory=dict)
@@ -91,8 +91,8 @@ class LocalRuntime:
             http_port=ray.http,
             decisions_address=f"{LOOPBACK}:{state.decisions_port}",
             demand_urls={p.pool: f"{state.agent_url}/pools/{p.pool}" for p in placements},
+            response_timeout_s=gaid.spec.gateway.response_timeout.value,
             emulate_network=self.emulate_network,
-            drain_s=DRAIN_S,
         )
         decisions = {p.pool: f"http://{LOOPBACK}:{state.decisions_port}/decisions" for p in placements}
         return LocalDesired(
@@ -116,7 +116,7 @@ class LocalRuntime:
     def _with_pools_in_use(self, desired: LocalDesired, keep: InUse) -> LocalDesired:
         """With the earlier pools that are in use, or were until lately: HAProxy's old process still serves."""
         now = time.monotonic()
-        self._in_use = {pool: at for pool, at in self._in_use.items() if now - at < DRAIN_S} | dict.fromkeys(
+        self._in_use = {pool: at for pool, at in self._in_use.items() if now - at < LINGER_S} | dict.fromkeys(
             keep.pools, now
         )
         pools = [pool for pool in self._in_use if pool not in desired.nodes and pool in self._declared]
@@ -126,6 +126,7 @@ class LocalRuntime:
         return replace(desired, nodes=nodes, serve={**desired.serve, "applications": applications})
 
     def _apply(self, desired: LocalDesired, hold_routes: bool) -> None:
+        self._reported = set(self._problems)  # of the pass before: the same again needs no second line in the log
         self._problems.clear()
         reap()
         if not (hold_routes and self._alive("agent") and self._alive("gateway")):
@@ -145,8 +146,10 @@ class LocalRuntime:
         try:
             step()
         except (OSError, RuntimeError, ValueError, binary.GatewayError, httpx.HTTPError, psutil.Error) as error:
-            self._problems.append(f"{part}: {error}")
-            self.say(f"{part}: {error}")
+            problem = f"{part}: {error}"
+            self._problems.append(problem)
+            if problem not in self._reported:
+                self.say(problem)
 
     def _alive(self, part: str) -> bool:
         reference = self.state.processes.get(part)
@@ -212,9 +215,14 @@ class LocalRuntime:
                 self.say(f"Ray node started, labelled {node_labels['tierserve.io/tier']}")
 
     def _drop_nodes(self, desired: LocalDesired) -> None:
-        """A node goes only after Serve was told that its pool is no longer wanted."""
+        """A node ends only after the last replica of its pool has: Serve keeps the application as long as one stops."""
         unwanted = [p for p in self.state.processes if p.startswith("node-") and p[5:] not in desired.nodes]
-        for part in unwanted if "serve" in self._applied else []:
+        if not unwanted or "serve" not in self._applied:
+            return
+        applications = self.rest.applications()
+        for part in unwanted:
+            if part[5:] in applications:
+                continue
             self._stop(part)
             self.say(f"{part} ended: its pool is gone from the file")
 
