@@ -327,6 +327,11 @@ def test_an_earlier_pool_that_still_serves_is_on_its_way_out():
     assert "gone-default" in progressing["message"]
 
 
+def test_what_is_not_known_is_not_settled():
+    progressing = conditions(Observed(NOW, "http://x"))["Progressing"]
+    assert (progressing["status"], progressing["reason"]) == ("Unknown", "NotObserved")
+
+
 # ---- Ready is of now ----
 
 
