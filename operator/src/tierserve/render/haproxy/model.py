@@ -29,7 +29,7 @@ INTERNAL = "internal"
 """Name of the socket on which requests come back from the agent, with their model in `MODEL_HEADER`."""
 
 WAITING_ROOM = "w"
-"""Name of the second server of a pool that may sleep, see `render/gateway_sleep.py`."""
+"""Name of the second server of a pool that may sleep, see `render/haproxy/scale_to_zero.py`."""
 
 
 @dataclass(frozen=True, slots=True)
