@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from tierserve.autoscale.sizing import Objective
 from tierserve.queueing.batching.profile import BatchProfile
@@ -149,13 +149,15 @@ class StepCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GatewaySample:
-    """What the gateway saw of the pool.
+    """What a gateway reports of a pool: built by the gateway's agent and by the simulator, read by the policy.
+
+    No field has a default, so that what one of them leaves out does not go unnoticed.
 
     Attributes:
         t: Unix seconds.
         arrivals: requests offered to the pool, a counter since the gateway's start.
         queued, in_flight: in its queue and in the replicas now.
-        answered, late: counters of answers, and of those that missed the objective; 0 where it does not tell.
+        answered, late: counters of answers, and of those that missed the objective; 0 where it does not report them.
         passed: of those that came to the pool while it slept and were served elsewhere at once, a counter; they are not
             among the arrivals.
     """
@@ -164,9 +166,28 @@ class GatewaySample:
     arrivals: float
     queued: float
     in_flight: float
-    answered: float = 0.0
-    late: float = 0.0
-    passed: float = 0.0
+    answered: float
+    late: float
+    passed: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the document of `GET /pools/NAME`; counters end in `_total`."""
+        return {f"{name}_total" if name in COUNTERS else name: value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """Return the sample in such a document; gateways of others may leave out `answered`, `late` and `passed`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        optional = {name: float(body.get(f"{name}_total", 0.0)) for name in COUNTERS[1:]}
+        arrivals, queued, in_flight = (float(body[name]) for name in ("arrivals_total", "queued", "in_flight"))
+        return cls(t=float(body.get("t", 0.0)), arrivals=arrivals, queued=queued, in_flight=in_flight, **optional)
+
+
+COUNTERS = ("arrivals", "answered", "late", "passed")
+"""Fields of a `GatewaySample` that only grow while the gateway runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,9 @@ class Ours:
         """Return the desired replicas."""
         # the objective is on the wait, so the spread of the service must not count: its squares are not told
         sample = ReplicaSample(seen.t, seen.arrivals, seen.completions, seen.service_sum_s, running=seen.running)
-        gateway = GatewaySample(seen.t, seen.arrivals, seen.queued, seen.running, seen.completions, seen.late)
+        gateway = GatewaySample(
+            seen.t, seen.arrivals, seen.queued, seen.running, answered=seen.completions, late=seen.late, passed=0.0
+        )
         obs = Observation(seen.t, seen.ready, seen.target, self.pool.floor, self.pool.ceiling, {"all": sample}, gateway)
         decision, self.state = decide(obs, self.state, self.settings)
         return decision.replicas
