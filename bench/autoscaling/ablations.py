@@ -30,7 +30,7 @@ PARTS = (
     ),
     _without(
         "erlang-no-queue",
-        "Erlang C alone, blind to the queue",
+        "Erlang C alone, without queue length",
         "without replicas for what waits already",
         learn_reserve=False,
         drain_s=_NEVER_S,

@@ -150,7 +150,7 @@ class Run:
         }  # fmt: skip
         steps = {name: StepCounts(*(r[f"{f}_total"] for f in StepCounts._fields)) for name, r in told.items()}
         in_flight = float(sum(len(r.batch.jobs) for r in self.replicas))
-        gateway = GatewaySample(now, self.arrived, len(self.queue), in_flight, self.answered, self.late)
+        gateway = GatewaySample(now, self.arrived, len(self.queue), in_flight, self.answered, self.late, passed=0.0)
         obs = Observation(now, len(serving), self.target, 1, 100, samples, gateway, steps=steps if self.tells else {})
         decision, self.state = decide(obs, self.state, self.settings)
         self.decisions.append(decision)

@@ -1,4 +1,4 @@
-"""How long one decision takes at a million slots: `plan.autoscale.decide` for 15,625 replicas of 64 slots."""
+"""How long one decision takes at a million slots: `autoscale.decide` for 15,625 replicas of 64 slots."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sample(t: float, growth: float = 0.0) -> ReplicaSample:
 
 def told(t: float, replicas: Any, growth: float = 0.0, gateway: bool = False) -> Observation:
     come, busy = sample(t, growth).arrivals * REPLICAS, sample(t, growth).running * REPLICAS
-    front = GatewaySample(t, come, 0.0, busy, come, 0.0) if gateway else None
+    front = GatewaySample(t, come, 0.0, busy, come, 0.0, passed=0.0) if gateway else None
     return Observation(t, REPLICAS, REPLICAS, 1, 100_000, replicas, front)
 
 

@@ -145,7 +145,7 @@ def verdict(runs: Sequence[Run]) -> str:
 
 def decision(timings: Sequence[Timing]) -> str:
     lines = ["## One decision at a million slots", ""]
-    lines += ["`plan.autoscale.decide` with 15,625 replicas of 64 slots, on one core:", ""]
+    lines += ["`autoscale.decide` with 15,625 replicas of 64 slots, on one core:", ""]
     lines += ["| what it is told | median (ms) | p99 (ms) |", "|---|---|---|"]
     lines += [f"| {t.what} | {t.median_ms:.2f} | {t.p99_ms:.2f} |" for t in timings]
     lines += [

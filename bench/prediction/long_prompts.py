@@ -5,7 +5,7 @@
 Pools of 1, 4 and 16 replicas with 8 and 32 slots, at loads of 0.3 to 0.85, Poisson arrivals, 40,000 requests each, the
 first tenth left out. The plan is told the tokens in, and mean and spread of the tokens out, as a file has them. `even`
 is what it said when it spread the reading of a prompt over the steps of its request (`batch_response`), `planned` what
-it says (`plan.pool.response_of`).
+it says (`plan.pool_sizing.response_of`).
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def page(all_cells: Sequence[Cell], all_staffed: Sequence[Staffed], machine: str
 By `python -m bench.prediction.long_prompts` on {machine}.
 A prompt is read in one step, in which no answer beside it goes on.
 `even` spreads that over the steps of its request, as plans did before; `planned` is what they say now
-(`queueing.prompt_response` where `plan.pool.held_up`, else the same as `even`).
+(`queueing.prompt_response` where `plan.pool_sizing.held_up`, else the same as `even`).
 Beside a simulation token by token: an 8B model on an A100 (11.2 ms a step, 103 us a token read), Poisson arrivals,
 {REQUESTS:,} requests, loads of {", ".join(f"{x:g}" for x in LOADS)}, 8 and 32 slots.
 

@@ -110,8 +110,8 @@ def page(rows: list[Row], whole_s: float) -> str:
 Made by `python -m bench.prediction.trace_planning` ({whole_s:.0f} s of processor time). The same on any machine but for
 that time and the seconds.
 
-What `tierserve plan --trace` finds (`plan.replayed`) beside the least replicas with which a simulation token by token
-keeps p95 within the target, the number being the same throughout. Pools as in
+What `tierserve plan --trace` finds (`plan.trace.replay`) beside the least replicas with which a simulation token by
+token keeps p95 within the target, the number being the same throughout. Pools as in
 [trace-prediction.md](trace-prediction.md), whose 15% is of loads of 0.5 to 0.85. Short targets on bursty traces take
 replicas that are mostly idle:
 
@@ -121,9 +121,10 @@ replicas that are mostly idle:
   target barely above what requests take alone.
 - Those with 15% to spare are enough for {enough} of {len(rows)} targets.
 
-So `tierserve plan --trace` confirms what is found in simulations (`plan.confirmed`). Started from it these end at the
-column "simulation" by construction; here that takes {min(runs)} to {max(runs)} runs, {np.mean(runs):.1f} on average,
-and {min(seconds):.1f} to {max(seconds):.1f} seconds of one core, {np.mean(seconds):.1f} on average ("runs", "seconds").
+So `tierserve plan --trace` confirms what is found in simulations (`plan.trace.search`). Started from it these end at
+the column "simulation" by construction; here that takes {min(runs)} to {max(runs)} runs, {np.mean(runs):.1f} on
+average, and {min(seconds):.1f} to {max(seconds):.1f} seconds of one core, {np.mean(seconds):.1f} on average ("runs",
+"seconds").
 
 {lines}
 """

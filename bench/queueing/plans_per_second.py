@@ -5,8 +5,8 @@
 A deployment planned: for one with step times, slots, token sizes, target, percentile and rate of its own, no two alike,
 the least replicas that keep the objective, with the mean and the percentile of the response time. Pools have 4 to 1,000
 servers, replicas x slots, evenly spread in the logarithm, or 500 to 1,000. Those whose long prompts hold up answers
-(`plan.pool.held_up`: 7 to 9% of those drawn with sizes alike, 0.5% of the others) are planned one by one, and measured
-apart, too. Beside them what is asked of Erlang C alone: the least servers at which at most a fifth waits.
+(`plan.pool_sizing.held_up`: 7 to 9% of those drawn with sizes alike, 0.5% of the others) are planned one by one, and
+measured apart, too. Beside them what is asked of Erlang C alone: the least servers at which at most a fifth waits.
 
 Times are those of the processor, of all threads together, not of the clock; each round has deployments that no round
 before it had, so that no answer is in a cache. Ends with status 1 if less than 10,000 a second are planned by

@@ -36,7 +36,7 @@ FORMS = {
         "logFormat=text", "logLevel=debug", "resyncPeriod=1m30s", "livenessStaleAfter=600",
         f"serving.image.digest={DIGEST}", "serving.image.repository=registry.example/serving",
         "monitoring.labels.release=prometheus", "serving.gatewayReplicas=3",
-        "serving.head.cpu=1", "serving.worker.cpuLimit=",
+        "serving.head.cpu=1", "serving.ipFamily=IPv6", "serving.worker.cpuLimit=",
         "serving.gcsRedis.address=redis:6379", "serving.gcsRedis.secretName=redis",
         "extraEnv[0].name=HTTPS_PROXY", "extraEnv[0].value=http://proxy:3128", "fullnameOverride=ts",
     ),
@@ -235,7 +235,7 @@ def test_every_setting_of_the_operator_is_a_value_and_every_variable_of_the_pod_
     settings = {f.name for f in (*fields(OperatorSettings), *fields(KubeSettings))} - {"kube"}
     assert own == {f"{PREFIX}{name.upper()}" for name in settings}
     found = from_environment(variables)
-    assert (found.log_format, found.resync_period.value, found.liveness_stale_after.value) == ("text", 90.0, 600.0)
+    assert (found.log_format, found.resync_period, found.liveness_stale_after) == ("text", 90.0, 600.0)
     assert (found.kube.image_pull_secrets, found.kube.head_cpu) == (("one", "two"), "1")
     assert (found.kube.worker_cpu_limit, found.kube.gcs_redis_address) == ("", "redis:6379")
 

@@ -12,6 +12,9 @@ TIERSERVE_RAY_VERSION: {{ $serving.rayVersion | quote }}
 TIERSERVE_GATEWAY_REPLICAS: {{ $serving.gatewayReplicas | quote }}
 TIERSERVE_IDLE_TIMEOUT_S: {{ $serving.workerIdleTimeoutSeconds | quote }}
 TIERSERVE_CLUSTER_DOMAIN: {{ $serving.clusterDomain | quote }}
+{{- with $serving.ipFamily }}
+TIERSERVE_IP_FAMILY: {{ . }}
+{{- end }}
 TIERSERVE_HEAD_CPU: {{ $serving.head.cpu | quote }}
 TIERSERVE_HEAD_CPU_LIMIT: {{ $serving.head.cpuLimit | quote }}
 TIERSERVE_HEAD_MEMORY: {{ $serving.head.memory | quote }}

@@ -26,13 +26,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
+from tierserve.render.haproxy.model import ANY_ADDRESS
 from tierserve.runtime.local.ports import free_port
 from tierserve_serving.gateway import entrypoint, haproxy
 
 pytestmark = pytest.mark.haproxy
 
 
-def until(true: Callable[[], bool], what: str, limit_s: float = 20.0) -> None:
+def until(true: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < end, what
@@ -138,6 +139,36 @@ def test_beside_tls_plain_http_is_redirected_or_refused(
             assert reply.json()["error"]["code"] == "https_required"
     finally:
         end(process)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_the_gateway_and_its_agent_listen_on_ipv4_and_ipv6(tmp_path: Path) -> None:
+    pool = GatewayPool("edge-default", "edge", "::1", free_port(), models=("mid",))
+    spec = GatewaySpec(
+        service="assistant", port=free_port(), pools=(pool,), classes=(GatewayClass("chat", ("edge",)),),
+        default_class="chat", admin_socket=str(tmp_path / "admin.sock"), bind=ANY_ADDRESS,
+    )  # fmt: skip
+    config, agent = tmp_path / "haproxy.cfg", tmp_path / "agent.json"
+    config.write_text(render_haproxy(spec))
+    agent_port = free_port()
+    own = {"service": "assistant", "listen": "", "port": agent_port, "admin_socket": spec.admin_socket}
+    pools, classes = [{"name": "edge-default", "tier": "edge"}], [{"name": "chat", "tiers": ["edge"]}]
+    agent.write_text(json.dumps({**own, "pools": pools, "classes": classes}))
+    module = [sys.executable, "-m", "tierserve_serving.gateway"]
+    processes = [
+        subprocess.Popen([*module[:-1], f"{module[-1]}.{name}", "--config", str(file), *more])
+        for name, file, more in (
+            ("entrypoint", config, ("--run", str(tmp_path), "--linger", "0")),
+            ("agent", agent, ()),
+        )
+    ]
+    try:
+        for port in (spec.port, agent_port):
+            for host in ("127.0.0.1", "[::1]"):
+                until(lambda url=f"http://{host}:{port}": answers(url), f"{host}:{port}")  # type: ignore[misc]
+    finally:
+        for process in processes:
+            end(process)
 
 
 def test_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tierserve_serving.policy import ErlangPolicy
 from tierserve_serving.policy_runtime import demand as policy_demand
 from tierserve_serving.policy_runtime import handover as policy_handover
 from tierserve_serving.policy_runtime import settings as policy_settings
-from tierserve_serving.policy_runtime.context import observation
+from tierserve_serving.policy_runtime.context import ReplicaReports, observation
 from tierserve_serving.policy_runtime.decisions import _GAUGES, DecisionBoard, _calibration, as_json, board
 from tierserve_serving.policy_runtime.demand import DemandPoller
 
@@ -120,9 +120,10 @@ def test_without_replica_figures_rays_own_sum_is_taken():
 
 
 def test_replicas_that_fell_silent_are_not_taken_for_idle_ones():
-    then = time.time() - 60.0
-    raw = {"running_requests": [0.0, 0.0]}
-    assert observation(context(raw=raw, running=2, now=then), None, time.time(), 5.0).ongoing is None
+    reports, then = ReplicaReports(), 1000.0  # by their own clock
+    ctx = context(raw={"running_requests": [0.0, 0.0]}, running=2, now=then)
+    assert observation(ctx, None, 2000.0, 5.0, reports).ongoing == 0.0
+    assert observation(ctx, None, 2006.0, 5.0, reports).ongoing is None
 
 
 def test_a_policy_that_cannot_decide_keeps_the_target():
@@ -183,6 +184,14 @@ def test_decisions_can_be_read_over_http():
     assert seen.keys() == {"a", "b"}
     assert seen["a"]["lambda"] == 0.0
     assert httpx.get(f"http://127.0.0.1:{port}/elsewhere").status_code == 404
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_decisions_can_be_read_over_ipv4_and_ipv6():
+    port = free_port()
+    DecisionBoard(f":{port}").put("a", as_json("a", decided()) | {"t": time.time()})
+    for host in ("127.0.0.1", "[::1]"):
+        assert httpx.get(f"http://{host}:{port}/decisions", trust_env=False).json().keys() == {"a"}
 
 
 def test_an_address_in_use_does_not_stop_the_policy():
@@ -300,7 +309,9 @@ def test_gateways_are_told_the_requests_that_each_has_until_that_is_old(monkeypa
 
 
 def test_a_name_is_asked_at_each_of_its_addresses_and_https_by_its_name():
-    assert policy_demand.addresses("http://localhost:81/pools/x") == ["http://127.0.0.1:81/pools/x"]
+    (local,) = policy_demand.addresses("http://localhost:81/pools/x")
+    assert local in {"http://127.0.0.1:81/pools/x", "http://[::1]:81/pools/x"}, "of one family"
+    assert policy_demand.addresses("http://[::1]:81/pools/x") == ["http://[::1]:81/pools/x"]
     assert policy_demand.addresses("https://gateway.example/x") == ["https://gateway.example/x"]
     with pytest.raises(OSError, match=r"nobody\.invalid|not known|resol"):
         policy_demand.addresses("http://nobody.invalid/x")

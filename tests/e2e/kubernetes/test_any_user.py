@@ -10,12 +10,14 @@ SERVING = "ghcr.io/tierserve/serving:0.1.0"
 USER = 1000680000
 PROBE = "import getpass, os, ray; getpass.getuser(); ray.init(num_cpus=1, include_dashboard=False); print(os.getuid())"
 
+PATIENCE = "RAY_raylet_start_wait_time_s=120"  # as the operator sets it: Ray gives up after 30 s, which busy nodes take
+
 
 def test_ray_runs_in_the_serving_image_as_any_user(bare_cluster: Any) -> None:
     context = {"runAsUser": USER, "runAsGroup": 0, "runAsNonRoot": True}
     overrides = json.dumps({"spec": {"securityContext": context}})
     bare_cluster.kubectl(
-        f"run any-user --image={SERVING} --restart=Never --overrides={shlex.quote(overrides)} "
+        f"run any-user --image={SERVING} --restart=Never --overrides={shlex.quote(overrides)} --env={PATIENCE} "
         f"--command -- python -c {shlex.quote(PROBE)}"
     )
     try:

@@ -27,7 +27,11 @@ def lived(moments: list[tuple[float, int]], state: State | None = None, t: float
     state, came = state or State(), 0.0
     for pause, requests in moments:
         t, came = t + pause, came + requests
-        _, state = decide(Observation(t, 1, 1, 1, 50, gateway=GatewaySample(t, came, 0.0, 1.0)), state, SETTINGS)
+        _, state = decide(
+            Observation(t, 1, 1, 1, 50, gateway=GatewaySample(t, came, 0.0, 1.0, answered=0.0, late=0.0, passed=0.0)),
+            state,
+            SETTINGS,
+        )
     return state, t
 
 

@@ -60,7 +60,7 @@ class Pool:
         sample = ReplicaSample(
             self.t, done, done, done * SERVICE_S, done * SERVICE_S**2, running=busy, startup_s=STARTUP_S
         )
-        gateway = GatewaySample(self.t, self.came, self.queued, busy)
+        gateway = GatewaySample(self.t, self.came, self.queued, busy, answered=0.0, late=0.0, passed=0.0)
         seen = ({"all": sample}, gateway) if told else ({}, None)
         obs = Observation(self.t, running, self.target, self.floor, self.ceiling, *seen)
         decision, self.state = decide(obs, self.state, self.settings)

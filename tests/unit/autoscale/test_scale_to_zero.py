@@ -38,7 +38,11 @@ class Sleeper:
             self.running, self.raised = self.target, None
         self.arrivals += came
         self.passed += passed
-        gateway = GatewaySample(self.t, self.arrivals, waiting, 0.0, passed=self.passed) if tells else None
+        gateway = (
+            GatewaySample(self.t, self.arrivals, waiting, 0.0, passed=self.passed, answered=0.0, late=0.0)
+            if tells
+            else None
+        )
         replicas = {"a": ReplicaSample(self.t, self.arrivals)} if self.running else {}
         obs = Observation(
             self.t, self.running, self.target, self.floor, 8, replicas, gateway, None if replicas else 0.0

@@ -50,7 +50,7 @@ class Pool:
         batch = min(max(busy / min(self.asked), 1.0), 8.0)
         ttft, itl = PROFILE.prefill(batch, 200.0, 50.0) * 1.2, PROFILE.decode(batch, 200.0, 50.0) * 1.2
         steps = StepCounts(n, 200.0 * n, 50.0 * n, n, ttft * n, batch * n, 50.0 * n, itl * 50.0 * n, batch * 50.0 * n)
-        gateway = GatewaySample(self.t, n, 0.0, busy)
+        gateway = GatewaySample(self.t, n, 0.0, busy, answered=0.0, late=0.0, passed=0.0)
         obs = Observation(self.t, min(self.asked), self.target, 1, 99, {"a": sample}, gateway, steps={"a": steps})
         decision, self.state = decide(obs, self.state, SETTINGS)
         self.target = decision.replicas
@@ -259,7 +259,7 @@ def test_well_packed_nonsense_is_refused(pool, old, new):
 
 
 def test_fields_that_are_kept_change_only_with_the_number_of_the_format():
-    """If this fails, raise `autoscale_memory.FORMAT` and write down the fields of now."""
+    """If this fails, raise `autoscale.snapshot.FORMAT` and write down the fields of now."""
     kept = {
         cls.__name__: " ".join(getattr(cls, "_fields", None) or [f.name for f in dataclasses.fields(cls)])
         for cls in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 from types import ModuleType
 
@@ -24,7 +25,8 @@ class Pool:
         self.t += 1.0
         self.arrivals += requests
         self.late += late
-        gateway = GatewaySample(self.t, self.arrivals, queued, requests, self.arrivals, self.late)
+        gateway = GatewaySample(self.t, self.arrivals, queued, requests, self.arrivals, self.late, passed=0.0)
+        gateway = GatewaySample.from_json(gateway.to_json())  # as a gateway's agent sends it
         sample = ReplicaSample(
             self.t, self.arrivals, self.arrivals, self.arrivals, self.arrivals, running=requests,
             startup_s=self.startup_s,
@@ -87,6 +89,18 @@ def test_what_was_late_before_replicas_were_there_does_not_make_it_stricter() ->
     assert excused.state.reserve is not None
     assert (blamed.state.reserve.late > 0.0, excused.state.reserve.late) == (True, 0.0)
     assert blamed.state.reserve.trust < excused.state.reserve.trust  # type: ignore[operator]
+
+
+def test_late_answers_in_the_gateways_report_make_more_replicas_ready() -> None:
+    def replicas(late_share: float) -> int:
+        pool, rng = Pool(), random.Random(3)
+        for k in range(900):
+            if k % 30 == 0:
+                rate = rng.choice([2.0, 4.0, 8.0, 20.0, 40.0, 90.0, 150.0])
+            decision = pool.tick(rate, late=late_share * rate)
+        return decision.replicas
+
+    assert replicas(0.05) > replicas(0.0)
 
 
 def test_a_load_beyond_experience_is_staffed_for_as_it_is() -> None:

@@ -85,3 +85,15 @@ def test_labels_and_peers_are_json_and_anything_else_is_named_with_its_variable(
     for name, text in (("MONITORING_LABELS", '{"a": 1}'), ("MONITORING_LABELS", "a=b"), ("SCRAPE_FROM", '{"a": {}}')):
         with pytest.raises(ValueError, match=f"TIERSERVE_{name}"):
             from_environment({f"TIERSERVE_{name}": text})
+
+
+@pytest.mark.parametrize(("service", "family"), [("10.96.0.1", "IPv4"), ("fd00:10:96::1", "IPv6"), ("", "IPv4")])
+def test_the_family_of_pods_addresses_is_that_of_the_address_of_the_api_server(service: str, family: str):
+    assert from_environment({"KUBERNETES_SERVICE_HOST": service}).kube.ip_family == family
+
+
+def test_the_ip_family_may_be_given_and_another_word_is_named():
+    given = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "TIERSERVE_IP_FAMILY": "IPv6"}
+    assert from_environment(given).kube.ip_family == "IPv6"
+    with pytest.raises(ValueError, match="TIERSERVE_IP_FAMILY"):
+        from_environment({"TIERSERVE_IP_FAMILY": "v6"})

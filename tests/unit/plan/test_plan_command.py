@@ -166,7 +166,8 @@ def test_a_mistake_in_the_file_names_field_and_mend(run: Run, tmp_path: Path) ->
 
 def test_a_target_no_model_can_keep_names_field_and_mend(run: Run) -> None:
     words = refusal(run(changes={"spec.models.0.profile.alpha": "40ms"}))
-    assert "spec.objective.responseTime.target: 3s is less than model large on tier cloud needs even alone" in words
+    assert "spec.objective.responseTime.target: must be at least 4" in words
+    assert "which model large on tier cloud takes for one request" in words
     assert "give at least" in words
 
 

@@ -61,3 +61,26 @@ def test_a_node_ends_only_after_the_last_replica_of_its_removed_pool(monkeypatch
     desired = runtime.LocalDesired(nodes={}, serve={}, haproxy="", agent={})
     made._attempt("Ray nodes", lambda: made._drop_nodes(desired))
     assert ("node-edge-default" in made.state.processes) is node_is_left
+
+
+def test_a_part_that_fails_in_the_same_way_at_every_pass_is_one_line_in_the_log(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TIERSERVE_STATE", str(tmp_path))
+    made = local()
+    made.paths.make()
+    lines: list[str] = []
+    made.say = lines.append
+    why = "first"
+
+    def fails() -> None:
+        raise OSError(why)
+
+    for name in ("_ensure_agent", "_ensure_gateway", "_ensure_prefork", "_ensure_head", "_ensure_serve"):
+        monkeypatch.setattr(runtime.LocalRuntime, name, lambda *_: None)
+    monkeypatch.setattr(runtime.LocalRuntime, "_ensure_nodes", lambda *_: fails())
+    desired = runtime.LocalDesired(nodes={}, serve={}, haproxy="", agent={})
+    for _ in range(3):
+        made._apply(desired, hold_routes=False)
+    assert lines == ["Ray nodes: first"]
+    why = "second"
+    made._apply(desired, hold_routes=False)
+    assert lines == ["Ray nodes: first", "Ray nodes: second"]

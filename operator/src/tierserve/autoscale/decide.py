@@ -1,10 +1,10 @@
 """The scaling decision of one pool as a pure function: (Observation, State, Settings) -> (Decision, State).
 
-Up at once, to the replicas that hold P(response > target) <= 1 - percentile / 100 by Erlang C (autoscale_staffing), or
-to what a backlog needs that no chance explains (autoscale_need). Down only to what the highest load of the last hold
+Up at once, to the replicas that hold P(response > target) <= 1 - percentile / 100 by Erlang C (autoscale.sizing), or
+to what a backlog needs that no chance explains (autoscale.demand). Down only to what the highest load of the last hold
 window needs, with a margin; to none, where the floor is 0, only after a quiet as long as a restart costs
-(autoscale_sleep). Estimates stay still while the load does (autoscale_load), so a constant load does not move the
-target. Missing data is not zero traffic: it holds the last target and says so.
+(autoscale.scale_to_zero). Estimates stay still while the load does (autoscale.load), so a constant load does not move
+the target. Missing data is not zero traffic: it holds the last target and says so.
 """
 
 from __future__ import annotations

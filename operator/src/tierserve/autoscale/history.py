@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -214,7 +214,7 @@ def extend(h: History, seen: Samples, obs: Observation, settings: Settings, serv
     replicas = _replicas(h, seen, obs.t, settings)
     reporting = replicas.reporting
     gateway = obs.gateway
-    if gateway and not (_sound(gateway.t, gateway.arrivals, gateway.queued, gateway.in_flight)):
+    if gateway and not _sound(*astuple(gateway)):
         gateway = None
     if gateway and not _fresh(gateway.t, obs.t, settings):
         gateway = None

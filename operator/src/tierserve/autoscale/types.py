@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from tierserve.autoscale.sizing import Objective
 from tierserve.queueing.batching.profile import BatchProfile
@@ -25,7 +25,7 @@ class Settings:
         startup_s: prior of the time from a raised target to a running replica.
         scale_down_window_s: the load of this many last seconds (or of the start-up time, if longer) governs going down.
         idle_window_s: how long the last replica of a pool with a floor of 0 stands idle before it goes; None: as long
-            as a restart costs (plan/autoscale_sleep.py).
+            as a restart costs (autoscale/scale_to_zero.py).
         scale_down_margin: share by which the load is enlarged when the pool is asked whether fewer replicas would do.
         headroom: share by which the load may grow at once: slots are kept for it.
         stale_after_s: age at which a replica's or the gateway's figures are no longer believed.
@@ -36,12 +36,12 @@ class Settings:
             slack.
         prior_completions: finished requests from which the observed service time replaces the prior.
         sampling_jitter_s: spread of the times at which replicas are sampled (no matter with the gateway's figures).
-        learn_reserve: whether those replicas stand ready that experience shows to suffice (plan/reserve.py), in place
-            of those that Erlang C gives for the load of now. It pays where a start takes long beside the time that a
-            request may wait; None: where `startup_s` is `SLOW_START_S` or more.
+        learn_reserve: whether those replicas stand ready that experience shows to suffice (autoscale/standby/rules.py),
+            in place of those that Erlang C gives for the load of now. It pays where a start takes long beside the time
+            that a request may wait; None: where `startup_s` is `SLOW_START_S` or more.
         reserve_gain: by how much requests that were late in truth move what is trusted on paper.
         forecast: whether replicas are ordered ahead of a rise that is forecast for the time when they will be ready, by
-            a model that has earned it (plan/autoscale_forecast.py).
+            a model that has earned it (autoscale/forecast/lookahead.py).
         forecast_quantile: of the rate at that time, which is staffed for; in (0, 1).
         forecast_period_s: length of the shape that comes again, a day.
         profile: batching profile; with `input_tokens` and `output_tokens` the prior is scaled by observed over
@@ -149,13 +149,15 @@ class StepCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GatewaySample:
-    """What the gateway saw of the pool.
+    """What a gateway reports of a pool: built by the gateway's agent and by the simulator, read by the policy.
+
+    No field has a default, so that what one of them leaves out does not go unnoticed.
 
     Attributes:
         t: Unix seconds.
         arrivals: requests offered to the pool, a counter since the gateway's start.
         queued, in_flight: in its queue and in the replicas now.
-        answered, late: counters of answers, and of those that missed the objective; 0 where it does not tell.
+        answered, late: counters of answers, and of those that missed the objective; 0 where it does not report them.
         passed: of those that came to the pool while it slept and were served elsewhere at once, a counter; they are not
             among the arrivals.
     """
@@ -164,9 +166,28 @@ class GatewaySample:
     arrivals: float
     queued: float
     in_flight: float
-    answered: float = 0.0
-    late: float = 0.0
-    passed: float = 0.0
+    answered: float
+    late: float
+    passed: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the document of `GET /pools/NAME`; counters end in `_total`."""
+        return {f"{name}_total" if name in COUNTERS else name: value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """Return the sample in such a document; gateways of others may leave out `answered`, `late` and `passed`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        optional = {name: float(body.get(f"{name}_total", 0.0)) for name in COUNTERS[1:]}
+        arrivals, queued, in_flight = (float(body[name]) for name in ("arrivals_total", "queued", "in_flight"))
+        return cls(t=float(body.get("t", 0.0)), arrivals=arrivals, queued=queued, in_flight=in_flight, **optional)
+
+
+COUNTERS = ("arrivals", "answered", "late", "passed")
+"""Fields of a `GatewaySample` that only grow while the gateway runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +198,8 @@ class Observation:
         running: replicas that serve now.
         target: replicas wanted by the last decision.
         floor, ceiling: bounds of the target.
-        replicas: samples by replica name, of running replicas; as columns (`autoscale_samples.Samples`) they cost a
-            decision over thousands of replicas least.
+        replicas: samples by replica name, of running replicas; as columns (`autoscale.replica_metrics.Samples`) they
+            cost a decision over thousands of replicas least.
         gateway: the gateway's figures, if it is there.
         ongoing: requests in the pool as Ray counts them (running and queued), None if unknown.
         queued: requests that wait outside the replicas as Ray counts them, None if unknown.
@@ -249,7 +270,7 @@ class Decision:
         stale: no data was there, the last decision is held.
         calibration: the profile as measured; None where none was given, or replicas do not tell.
         forecast_rate: arrivals per second expected when a replica ordered now is ready; None while nothing is known.
-        forecast_model: the model that says so, one of `plan.forecast.MODELS`.
+        forecast_model: the model that says so, one of `autoscale.forecast.state.MODELS`.
         forecast_error: its mean absolute error so far ahead over the mean rate.
     """
 

@@ -1,6 +1,6 @@
 """Kopf's wiring: watch events add keys to the work queue, indexes hold the objects, the probe detects a stuck operator.
 
-    kopf run --standalone -m tierserve.controller.handlers --all-namespaces --liveness=http://0.0.0.0:8080/healthz
+    kopf run --standalone -m tierserve.controller.handlers --all-namespaces --liveness=http://127.0.0.1:8080/healthz
 
 No handler does work of its own and none adds a finalizer: objects go with their owner, also when no operator runs.
 All handlers are coroutines: Kopf runs plain functions in threads, and the queue belongs to the event loop.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -96,7 +97,8 @@ async def start(*, memo: Any, settings: kopf.OperatorSettings, **indexes: Any) -
     # try that for 54 s before it turns to the namespaces that it is given.
     settings.scanning.disabled = not await _may_watch_crds(Cluster(operator.client))
     if own.metrics_port:
-        start_http_server(own.metrics_port, registry=operator.metrics.registry)
+        address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 (scraped from other pods)
+        start_http_server(own.metrics_port, address, registry=operator.metrics.registry)
     log.info(
         "started", extra={"fields": {"serving_image": own.kube.serving_image, "resync_period_s": own.resync_period}}
     )

@@ -14,7 +14,11 @@ from tierserve.render.kubernetes.settings import PROMETHEUS, KubeSettings
 
 PREFIX = "TIERSERVE_"
 _DURATIONS = frozenset({"resync_period", "liveness_stale_after"})
-_CHOICES = {"log_format": ("json", "text"), "image_pull_policy": ("Always", "IfNotPresent", "Never")}
+_CHOICES = {
+    "ip_family": ("IPv4", "IPv6"),
+    "log_format": ("json", "text"),
+    "image_pull_policy": ("Always", "IfNotPresent", "Never"),
+}
 _MAY_BE_ZERO = frozenset({"metrics_port", "idle_timeout_s", "drain_s"})
 _LARGEST_PORT = 65535
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
@@ -46,11 +50,11 @@ def from_environment(environment: Mapping[str, str] | None = None) -> OperatorSe
     Raises:
         ValueError: variables that are not known, or whose value cannot be used; the message names each of them.
     """
-    given = {
-        name.removeprefix(PREFIX).lower(): value
-        for name, value in (os.environ if environment is None else environment).items()
-        if name.startswith(PREFIX)
-    }
+    variables = os.environ if environment is None else environment
+    given = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items() if name.startswith(PREFIX)}
+    # Set in every pod: the address of the API server's Service is of the family of pods' first addresses.
+    if ":" in variables.get("KUBERNETES_SERVICE_HOST", ""):
+        given.setdefault("ip_family", "IPv6")
     errors: list[str] = []
     own = _read(OperatorSettings(), given, errors, skip=("kube",))
     kube = _read(KubeSettings(), given, errors)

@@ -44,7 +44,8 @@ async def _addresses(url: str) -> list[str]:
         found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except OSError:
         return []
-    hosts = sorted({info[4][0] for info in found})
+    # Of one family: an agent that has an address of each would be counted twice.
+    hosts = sorted({info[4][0] for info in found if info[0] == found[0][0]})
     return [
         parts._replace(netloc=f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}").geturl() for host in hosts
     ]

@@ -1,10 +1,10 @@
 """Replicas of every pool for so many connections, and the number of connections at which each tier is exhausted.
 
 A pool of R replicas with n slots each is one queue before batches that slow as they fill, and in which long prompts
-hold up answers (`plan.pool`). It meets the objective if the share of requests with t_UL + wait + service + t_DL >
-target is at most 1 - percentile.
+hold up answers (`plan.pool_sizing`). It meets the objective if the share of requests with t_UL + wait + service + t_DL
+> target is at most 1 - percentile.
 
-How demand fills the tiers: `plan.filling`.
+How demand fills the tiers: `plan.tier_fill`.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Plan:
 
     @property
     def response_s(self) -> float:
-        """Response time at the percentile, the worst of the pools that serve; 0 where nobody asks."""
+        """Response time at the percentile, the worst of the pools that serve; 0 without traffic."""
         return max((one.response_s for one in self.pools if one.rate > 0), default=0.0)
 
 

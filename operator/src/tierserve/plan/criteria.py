@@ -37,7 +37,7 @@ class Criterion:
     message: str
 
     def binds(self, connections: float) -> bool:
-        """Tell whether so many connections are more than the site can do."""
+        """Return whether so many connections are more than the site can do."""
         return connections > self.connections
 
 

@@ -24,7 +24,7 @@ COMPUTE_EFFICIENCY = 0.5
 BANDWIDTH_EFFICIENCY = 0.7
 """Share of the peak memory bandwidth that a serving engine reaches when it reads weights."""
 SIZE_PARAMETERS = {"large": 8e9, "mid": 3e9, "light": 1e9}
-"""Parameters assumed for a size class where neither FLOPs, weights, source nor name tell."""
+"""Parameters assumed for a size class where neither FLOPs, weights, source nor name state it."""
 ENGINE_SLOTS = {"vllm": 256, "emulated": 256, "llamacpp": 8}
 """Requests that an engine takes into one batch unless `maxConcurrency` says otherwise."""
 MOST_SLOTS = 4096
@@ -159,7 +159,7 @@ def profile_of(model: Model, hardware: Hardware, tokens: Tokens) -> BatchProfile
 
 
 def fits(model: Model, hardware: Hardware, tokens: Tokens) -> bool:
-    """Tell whether the weights and one request fit the memory of one replica."""
+    """Return whether the weights and one request fit the memory of one replica."""
     return memory_slots(model, hardware, tokens) >= 1
 
 

@@ -1,8 +1,9 @@
 """One pool of batching replicas and the objective: what R replicas take, and how many a rate needs.
 
 A request keeps the objective if t_UL + wait + service + t_DL <= target; the share that does not may be 1 - percentile.
-Wait and service are those of `queueing.batch_times`: batches as full as they are, one queue before all replicas. Where
-prompts are so long that reading them holds up answers (`held_up`), they are those of `queueing.batch_prompts`.
+Wait and service are those of `queueing.batching.response`: batches as full as they are, one queue before all replicas.
+Where prompts are so long that reading them holds up answers (`held_up`), they are those of
+`queueing.batching.prefill_stalls`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def work_of(placement: Placement) -> BatchWork:
 
 @lru_cache(maxsize=4096)
 def held_up(placement: Placement) -> bool:
-    """Tell whether prompts are so long that answers beside them wait notably while they are read, at any load."""
+    """Return whether prompts are so long that answers beside them wait notably while they are read, at any load."""
     return placement.slots > 1 and unevenness(work_of(placement)) > NOTABLE
 
 
@@ -51,7 +52,7 @@ def response_of(placement: Placement, replicas: int, rate: float) -> BatchRespon
 
 
 def reachable(placement: Placement) -> bool:
-    """Tell whether a full replica keeps the objective for those who do not wait."""
+    """Return whether a full replica keeps the objective for requests that do not wait."""
     return placement.service_quantile_s < placement.target_s
 
 
@@ -60,7 +61,7 @@ def may_miss(placement: Placement) -> float:
     """Return the share of the requests that may take too long.
 
     Sizes that are too long even alone use it up. Where they are just that share, a thousandth more is allowed: else
-    nobody could ever wait, and no number of replicas does that.
+    no request could ever wait, and no number of replicas ensures that.
     """
     share, work = 1.0 - placement.percentile / 100.0, work_of(placement)
     too_long = float(work.shares[work.services(1.0 / float(work.rates[0])) > placement.target_s].sum())
@@ -77,12 +78,12 @@ def miss(placement: Placement, response: BatchResponse) -> float:
 
 
 def meets(placement: Placement, replicas: int, rate: float) -> bool:
-    """Tell whether `replicas` replicas keep the objective at `rate` requests per second."""
+    """Return whether `replicas` replicas keep the objective at `rate` requests per second."""
     return _goal_of(placement).met(replicas, rate)
 
 
 def even_meets(placement: Placement, replicas: int, rate: float) -> bool:
-    """Tell the same where the reading of a prompt is spread evenly over the steps of its request."""
+    """Return the same where the reading of a prompt is spread evenly over the steps of its request."""
     return _even_goal_of(placement).met(replicas, rate)
 
 

@@ -1,7 +1,8 @@
 """Many pools planned at once, each for its own rate: `replicas_for` and what it predicts, by arrays.
 
 All pools are looked for in lock-step: from where the limit of many slots puts the answer, in steps that double until
-they hold it, then halving. From there on a pool whose long prompts hold up answers is planned alone by `plan.pool`, and
+they hold it, then halving. From there on a pool whose long prompts hold up answers is planned alone by
+`plan.pool_sizing`, and
 from the start one that is too large for arrays, or so near a bound that rounding might decide: the replicas are those
 of `replicas_for`, without exception.
 """
@@ -49,7 +50,7 @@ class ManyPlans:
     """The replicas of d pools and what is predicted with them; arrays of shape (d,), in the order given.
 
     Attributes:
-        replicas: R, 0 where nobody asks; there the times are those of an empty replica.
+        replicas: R, 0 without traffic; there the times are those of an empty replica.
         p_wait: share of the requests that find all slots taken.
         wait_s: quantile of the wait at the objective's percentile, seconds.
         inference_s: the same of wait and service together.
@@ -224,7 +225,7 @@ class _Search:
         self.found.put(on, found)
 
     def _late(self, on: Index, found: Responses) -> tuple[Mask, Mask]:
-        """Whether more of the requests take too long than may, and whether that is too near to tell."""
+        """Whether more of the requests take too long than may, and whether that is too near to decide."""
         target, reachable = self.target[on], self.reachable[on]
         miss = found.survival(target)
         if not reachable.all():
@@ -278,7 +279,7 @@ class _Search:
 
 
 def _may_miss(rows: Rows, share: Array, target: Array) -> tuple[Array, Mask]:
-    """As `pool.may_miss`, and whether that is too near to tell."""
+    """As `pool.may_miss`, and whether that is too near to decide."""
     services = rows.services(rows.alone)
     some = rows.shares > 0.0
     too_long = (rows.shares * (services > target[:, None])).sum(axis=1)

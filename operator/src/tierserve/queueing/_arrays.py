@@ -19,7 +19,7 @@ _SCALARS = (float, int)
 
 
 def is_scalar(*values: object) -> bool:
-    """Tell whether every value is one number, so that the path without arrays may be taken."""
+    """Return whether every value is one number, so that the path without arrays may be taken."""
     return all(type(v) in _SCALARS or isinstance(v, np.floating | np.integer) or np.ndim(v) == 0 for v in values)  # type: ignore[arg-type]
 
 

@@ -111,8 +111,8 @@ def hayward_c(c: Real, a: Real, z: Real) -> float | Array:
     Errors beside exact chains (two-phase gaps of ca2 2 to 9, and two rates that take turns of up to one service time;
     loads of 0.7 to 0.9, exponential service): P(wait) is too low, by up to 0.045 with 64 servers, 0.10 with 16 and 0.17
     with 4. The mean wait C z / (c - a) is -23 to +25% off with 64 servers, -19 to +3% with 16, -46 to 0% with 4. With
-    bursts that outlast the service (turns of three) all wait longer than any z tells: P(wait) up to 0.18 and the mean
-    wait up to 58% too low.
+    bursts that outlast the service (turns of three) all wait longer than any z predicts: P(wait) up to 0.18 and the
+    mean wait up to 58% too low.
 
     Args:
         c: servers, >= 0.

@@ -18,7 +18,7 @@ from tierserve.queueing._arrays import Array, Real, array_of
 from tierserve.queueing._validation import above_zero, at_least_zero, complain
 from tierserve.queueing.mmc import mean_wait
 
-_LARGEST_RATIO = 1.0 - 1e-9  # of W(M/D/c) over W(M/M/c): Cosmetatos' form leaves its range where nobody waits
+_LARGEST_RATIO = 1.0 - 1e-9  # of W(M/D/c) over W(M/M/c): Cosmetatos' form leaves its range where no request waits
 
 
 def mean_wait_general(c: float, lam: float, mu: float, cs2: float) -> float:

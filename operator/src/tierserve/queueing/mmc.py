@@ -112,7 +112,7 @@ def response_quantile(
     Exact for exponential service; beside simulations of M/M/c at q = 0.95 within their 95% intervals and 1%. With
     `service_quantile_s` it is on the long side: it takes the wait of exponential service, and both quantiles at once.
     Beside simulations at q = 0.95, constant service and cs2 0.25: 29 to 30% too long at 95% load of 64 servers, 40 to
-    84% at 80 and 95% of 8, 71 to 92% at 70% of one. Where nobody waits it is exact.
+    84% at 80 and 95% of 8, 71 to 92% at 70% of one. Where no request waits it is exact.
 
     Args:
         c: servers, real, >= 0.

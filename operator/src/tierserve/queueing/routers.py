@@ -1,4 +1,4 @@
-"""Replicas with a queue each, behind a router that looks at some of them before it sends: not one pool of slots.
+"""Replicas with a queue each, behind a router that samples some of them (power of d choices): not one slots pool.
 
 A router that asks d replicas taken by chance and joins the one with the fewest requests: d = 1 is random routing, d = 2
 the power of two choices. For many replicas each of them is, in equilibrium, a birth-death process of its own whose
@@ -49,7 +49,7 @@ class Routed:
 
 
 def power_of_choices(lam: float, rates: Sequence[float] | Array, choices: int = 2) -> Routed:
-    """Return the figures of a replica whose router looks at `choices` replicas by chance and joins the shortest.
+    """Return the figures of a replica whose router samples `choices` replicas at random and joins the shortest.
 
     For many replicas; d = 1 is exact for any number. Errors with d = 2, r(j) = j mu and loads of 0.7 to 0.95: beside
     simulations of 100 replicas of 8 slots P(wait) is within 0.015 and the mean wait, where it is more than a thousandth

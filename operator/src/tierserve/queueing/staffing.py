@@ -39,7 +39,7 @@ class _Targets:
     service: float | None
 
     def met(self, p_wait: float, spare: float) -> bool:
-        """Tell whether a queue with P(wait) = `p_wait` and `spare` = c - a > 0 meets every target."""
+        """Return whether a queue with P(wait) = `p_wait` and `spare` = c - a > 0 meets every target."""
         return (
             p_wait <= self.p_wait
             and p_wait <= self.mean_wait * spare

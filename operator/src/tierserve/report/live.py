@@ -1,4 +1,4 @@
-"""The screen while a run goes on: one line per step, the running one in bold, and what the model on the device says."""
+"""The screen during a run: one line per step, the running one in bold, and text that the device's model generates."""
 
 from __future__ import annotations
 

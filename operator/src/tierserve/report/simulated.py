@@ -39,7 +39,7 @@ def draw(found: Mapping[str, Result], work: Workload, pool: Pool, path: Path) ->
     load = np.histogram(work.times_s, edges)[0] * each / width
     above.fill_between(edges[:-1] / 60, load, step="post", color="lightgrey", label="load, in full replicas")
     for name, one in found.items():
-        (line,) = above.step(one.decided_s / 60, one.target, where="post", lw=1.2, label=f"{name}: wanted")
+        (line,) = above.step(one.decided_s / 60, one.target, where="post", lw=1.2, label=f"{name}: desired")
         below.plot(edges[:-1] / 60, _p95(one, edges), ".", ms=3, color=line.get_color(), label=name)
     above.set(ylabel="replicas", xlim=(0, work.length_s / 60))
     above.legend(fontsize=8)
@@ -69,7 +69,7 @@ def draw_tiers(found: Mapping[str, TiersResult], length_s: float, path: Path) ->
         rates = above.twinx()
         for name, one in found.items():
             pool = one.pools[p]
-            (line,) = above.step(pool.decided_s / 60, pool.target, where="post", lw=1.2, label=f"{name}: wanted")
+            (line,) = above.step(pool.decided_s / 60, pool.target, where="post", lw=1.2, label=f"{name}: desired")
             rate = np.histogram(pool.arrive_s, edges)[0] / (edges[1] - edges[0])
             rates.fill_between(edges[:-1] / 60, rate, step="post", alpha=0.15, color=line.get_color())
         above.set(ylabel=f"replicas of {site}", ylim=(0, None))
@@ -84,7 +84,7 @@ def draw_tiers(found: Mapping[str, TiersResult], length_s: float, path: Path) ->
 
 
 def _p95(one: Result | TiersResult, edges: np.ndarray) -> list[float]:
-    """p95 of the response of those who arrived in each part; NaN where nobody did or somebody was never answered."""
+    """p95 of the response of those who arrived in each part; NaN where no request did or one was never answered."""
     response = one.response_s
     cuts = np.searchsorted(one.arrive_s, edges)
     parts = [response[a:b] for a, b in itertools.pairwise(cuts)]

@@ -32,7 +32,7 @@ class Setup:
         initial: replicas that serve at the start.
         startup_spread: coefficient of variation of the start-up time (gamma distributed); 0: always the same.
         failures: (second, replicas): so many replicas die then and are started anew; their requests are sent again.
-        drain: whether a replica that is not wanted finishes its requests; else they are aborted.
+        drain: whether a surplus replica finishes its requests; else they are aborted.
         seed: of start-up times and of the routers that throw dice.
     """
 

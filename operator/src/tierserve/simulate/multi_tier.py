@@ -52,7 +52,7 @@ class Site:
 
     @property
     def expected_service_s(self) -> float:
-        """Mean service time by which the gateway tells how long a queue is."""
+        """Mean service time from which the gateway estimates the wait in a queue."""
         if self.mean_service_s is not None:
             return self.mean_service_s
         return self.pool.profile.service_time(self.pool.slots, self.pool.input_tokens, self.pool.output_tokens)

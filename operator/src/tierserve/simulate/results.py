@@ -24,7 +24,8 @@ class TiersResult:
         classes: tiers that each class may use, in order.
         kind: class of each request.
         pool: index of the pool that took it; -1: none, a cache answered or it was refused.
-        how: whether a slot was free, it waited for one, a cache had the answer, or it was refused (`_front.DIRECT` on).
+        how: whether a slot was free, it waited for one, a cache had the answer, or it was refused
+            (`simulate.engine.router.DIRECT` on).
         arrive_s, first_s, end_s: at the gateway; NaN where it never happened.
         output_tokens: of each request.
         network_s: t_UL + t_DL of where it was answered.

@@ -12,7 +12,7 @@ from tierserve.simulate.cluster import Cluster, Setup
 from tierserve.simulate.types import Floats, Ints, Objective, Policy, Pool, Workload
 
 GRACE_S = 3600.0
-"""After the last arrival the run goes on until all are answered, and so long at most."""
+"""After the last arrival the run continues until all are answered, and so long at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Result:
     Attributes:
         arrive_s, start_s, first_s, end_s: seconds since the start; NaN where it never happened.
         output_tokens: of each request.
-        decided_s, target, ready, held: when a decision was made; replicas wanted after it; that serve; that hold an
+        decided_s, target, ready, held: when a decision was made; desired replicas after it; that serve; that hold an
             accelerator (starting and draining ones too).
         length_s: end of the time that counts.
         aborted: requests that a stopped replica dropped.

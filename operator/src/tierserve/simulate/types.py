@@ -80,13 +80,13 @@ class Snapshot:
 
     Attributes:
         t: seconds since the start.
-        target: replicas wanted by the last decision.
+        target: desired replicas by the last decision.
         ready, starting, draining: replicas that serve; that were asked for and do not serve yet; that finish what they
             have.
         queued, running: requests that wait (at the gateway and in replicas); that are in a batch.
         in_batch, waiting: the same per ready replica, shape (ready,).
         arrivals, completions: requests, counted.
-        late: of the completions, those that missed a target of the pool's objective (a histogram of the gateway tells).
+        late: of the completions, those that missed a target of the pool's objective (from a histogram of the gateway).
         first_tokens: requests that had their first token, counted.
         ttft_sum_s: sum of their times to it.
         itl_sum_s: sum over completions of each one's mean time between tokens.
@@ -132,4 +132,4 @@ class Policy(Protocol):
         """Seconds between two decisions."""
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the replicas wanted from now on; the simulator keeps them within the floor and the ceiling."""
+        """Return the desired replicas from now on; the simulator keeps them within the floor and the ceiling."""

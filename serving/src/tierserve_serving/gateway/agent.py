@@ -23,10 +23,11 @@ import aiohttp
 from aiohttp import web
 from pydantic import ValidationError
 
+from tierserve.autoscale.types import GatewaySample
 from tierserve_serving.gateway import admin
 from tierserve_serving.gateway.access_log import LogReceiver, RequestRecord
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool, load_config
-from tierserve_serving.gateway.demand import OfferedCounter
+from tierserve_serving.gateway.demand import AnswerCounter, OfferedCounter
 from tierserve_serving.gateway.hold import Holders
 from tierserve_serving.gateway.limits import Decisions, commands
 from tierserve_serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
@@ -49,6 +50,7 @@ class Agent:
         self.metrics = GatewayMetrics()
         self.decisions = Decisions()
         self.offered = OfferedCounter(config)
+        self.answers = AnswerCounter(config)
         self.holders = Holders(f"{config.admin_socket}.wake")
         self.reader = ModelReader(config)
         self.receiver = LogReceiver(self._take)
@@ -72,6 +74,7 @@ class Agent:
         self._classes = {c.name for c in self.config.classes}
         self._windows = {name: window for name, window in self._windows.items() if name in {*self._tiers, "-"}}
         self.offered.configure(self.config)
+        self.answers.configure(self.config)
         self.metrics.configure(self.config.pools)
         self.reader.configure(self.config)
 
@@ -161,6 +164,7 @@ class Agent:
             pool = record.pool if tier != "-" else "-"
             record = dataclasses.replace(record, pool=pool, cls=record.cls if record.cls in self._classes else "-")
         self.metrics.record(record, tier)
+        self.answers.add(record)
         window = self._windows.get(record.pool)
         if window is None:
             window = self._windows[record.pool] = Window(self.config.window_s)
@@ -186,7 +190,7 @@ class Agent:
         )
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, self.config.listen, self.config.port).start()
+        await web.TCPSite(runner, self.config.listen or None, self.config.port).start()
         self.port = runner.addresses[0][1]
         return runner
 
@@ -198,17 +202,17 @@ class Agent:
         if state is None or self.polled is None:
             # Old figures without a word would be worse for an autoscaler than none.
             return _json({"error": f"HAProxy does not answer: {self.poll_error}"}, 503)
-        return _json(
-            {
-                "t": self.polled,
-                "arrivals_total": self.offered.totals[name],
-                "queued": state.queued,
-                "in_flight": state.in_flight,
-                "max_in_flight": 0 if state.drained or state.off else state.max_in_flight,
-                "passed_total": self.offered.passed[name],
-                "gateway": self.name,
-            }
+        sample = GatewaySample(
+            t=self.polled,
+            arrivals=self.offered.totals[name],
+            queued=float(state.queued),
+            in_flight=float(state.in_flight),
+            answered=self.answers.answered[name],
+            late=self.answers.late[name],
+            passed=self.offered.passed[name],
         )
+        max_in_flight = 0 if state.drained or state.off else state.max_in_flight
+        return _json({**sample.to_json(), "max_in_flight": max_in_flight, "gateway": self.name})
 
     async def _get_status(self, request: web.Request) -> web.Response:
         del request
@@ -272,16 +276,16 @@ def _log_socket(address: str) -> socket.socket:
         sock.bind(address)
     else:
         host, _, port = address.rpartition(":")
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LOG_BUFFER_BYTES)
-        sock.bind((host, int(port)))
+        sock.bind((host.strip("[]"), int(port)))
     sock.setblocking(False)
     return sock
 
 
-async def _watch(agent: Agent, path: Path) -> None:
-    """Reads the file again when its content changes, as a mounted ConfigMap's does, which sends no signal."""
-    known = await asyncio.to_thread(path.read_bytes)
+async def _watch(agent: Agent, path: Path, known: bytes) -> None:
+    """Reads the file again when it is not as `known`, as a mounted ConfigMap's changes, which sends no signal."""
     while True:
         await asyncio.sleep(_WATCH_EVERY_S)
         with contextlib.suppress(OSError):
@@ -293,13 +297,14 @@ async def _watch(agent: Agent, path: Path) -> None:
 
 async def serve(path: Path, *, watch: bool = False) -> None:
     """Runs the agent until SIGTERM or SIGINT; SIGHUP reads `path` again, and with `watch` every change of it."""
+    content = await asyncio.to_thread(path.read_bytes)  # before it is read: no change may fall between the two
     agent = Agent(load_config(path), path)
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(agent.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     loop.add_signal_handler(signal.SIGHUP, agent.reload)
-    watcher = asyncio.ensure_future(_watch(agent, path)) if watch else None
+    watcher = asyncio.ensure_future(_watch(agent, path, content)) if watch else None
     try:
         await task
     except asyncio.CancelledError:

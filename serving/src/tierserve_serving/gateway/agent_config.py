@@ -35,7 +35,7 @@ class AgentConfig(_Model):
     """What the agent polls, where it listens, and how often."""
 
     service: str
-    listen: str = Field("127.0.0.1", description="address of the agent's own HTTP endpoints")
+    listen: str = Field("127.0.0.1", description="address of the agent's own HTTP endpoints; empty for all")
     port: int = Field(ge=0, le=65535)
     admin_socket: str
     log_address: str | None = Field(None, description="host:port (UDP) or absolute path (Unix datagram)")

@@ -12,12 +12,45 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from tierserve_serving.gateway.access_log import RequestRecord
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool
 
 DIRECT = "d"
 ANY_MODEL = "*"
 _PARTS = 4
 _PROCESSES_KEPT = 8
+
+
+_NO_SERVER_IN_TIME = (503, 504)
+
+
+class AnswerCounter:
+    """Cumulative answers per pool and those that missed its objective, from the log.
+
+    Answered is what has an answer below 400, and what waited in vain for a free server, which is late: with more
+    replicas it would have been served. Not counted are requests that the client gave up or got wrong, and failures of
+    an engine, which more replicas do not prevent.
+    """
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.answered: dict[str, float] = {}
+        self.late: dict[str, float] = {}
+        self.configure(config)
+
+    def configure(self, config: AgentConfig) -> None:
+        """Takes a changed set of pools; counts of the pools that stay are kept."""
+        self._targets = {p.name: p.target_s for p in config.pools}
+        self.answered = {name: self.answered.get(name, 0.0) for name in self._targets}
+        self.late = {name: self.late.get(name, 0.0) for name in self._targets}
+
+    def add(self, record: RequestRecord) -> None:
+        """Counts one finished request. A pool without objective has no late answers, and counts none."""
+        target_s = self._targets.get(record.pool)
+        in_vain = record.code in _NO_SERVER_IN_TIME
+        if target_s is None or record.aborted or not (record.code < 400 or in_vain):
+            return
+        self.answered[record.pool] += 1
+        self.late[record.pool] += in_vain or record.duration_s > target_s
 
 
 class OfferedCounter:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -92,6 +94,8 @@ def main() -> int:
     parser.add_argument("--linger", type=float, default=5.0, help="seconds of new connections after SIGTERM [5]")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if socket.has_dualstack_ipv6():  # the file has this variable where HAProxy listens
+        os.environ.setdefault("TIERSERVE_BIND_ADDRESS", "[::]")
     try:
         gateway = GatewayProcess(arguments.config, arguments.run, arguments.follow)
     except (OSError, binary.GatewayError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import socket
 import threading
 import time
 from dataclasses import asdict
@@ -48,9 +49,9 @@ class DecisionBoard:
     """The last decision of each pool, served on one address. A port in use is tried again every ten seconds."""
 
     def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise ValueError(f"decisions_address must be HOST:PORT, got {address!r}")
+        host, colon, port = address.rpartition(":")
+        if not colon or not port.isdigit():
+            raise ValueError(f"decisions_address must be HOST:PORT, or :PORT for all addresses, got {address!r}")
         self.host, self.port = host.strip("[]"), int(port)
         self._decisions: dict[str, dict[str, Any]] = {}
         self._made: dict[str, float] = {}
@@ -122,12 +123,30 @@ class DecisionBoard:
                 """Say nothing of each request."""
 
         try:
-            self._server = ThreadingHTTPServer((self.host, self.port), Handler)
+            self._server = _server_class(self.host)((self.host, self.port), Handler)
         except OSError as error:
             logger.warning("tierserve: decisions cannot be shown on %s:%d: %s", self.host, self.port, error)
             return
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="tierserve-decisions", daemon=True).start()
+
+
+def _server_class(host: str) -> type[ThreadingHTTPServer]:
+    """A server of the family of `host`; an empty one stands for all addresses, IPv6 and IPv4 where there are both."""
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host or _is_dual(host) else socket.AF_INET
+
+        def server_bind(self) -> None:
+            if _is_dual(host):
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            super().server_bind()
+
+    return Server
+
+
+def _is_dual(host: str) -> bool:
+    return not host and socket.has_dualstack_ipv6()
 
 
 def board(address: str) -> DecisionBoard:

@@ -11,7 +11,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-from tierserve.autoscale.decide import GatewaySample
+from tierserve.autoscale.types import COUNTERS, GatewaySample
 
 logger = logging.getLogger("ray.serve")
 _UNUSED_S = 30.0
@@ -22,9 +22,7 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class DemandPoller:
-    """Polls `GET url` -> `{"arrivals_total", "queued", "in_flight"}` while somebody asks for the latest sample.
-
-    `passed_total` may be there too: of what came while the pool slept and others served.
+    """Polls `GET url` for a `GatewaySample` while somebody asks for the latest one.
 
     A name with several addresses stands for several gateways (a headless Service): each is asked, and the sample is
     their sum. The thread ends by itself when nobody asked for half a minute, so a policy that Ray Serve drops leaves
@@ -38,7 +36,7 @@ class DemandPoller:
         self.requests: dict[str, float] = {}  # by gateway, when the last sample was read
         self._sample: GatewaySample | None = None
         self._counts: dict[tuple[str, str], float] = {}
-        self._sums = {"arrivals_total": 0.0, "passed_total": 0.0}
+        self._sums = dict.fromkeys(COUNTERS, 0.0)
         self._asked = 0.0
         self._thread: threading.Thread | None = None
         self._failed = False
@@ -64,17 +62,16 @@ class DemandPoller:
 
     def _read(self) -> GatewaySample:
         answers = {url: self._ask(url) for url in addresses(self.url)}
-        for url, body in answers.items():
-            self._add("arrivals_total", url, float(body["arrivals_total"]))
-            self._add("passed_total", url, float(body.get("passed_total", 0.0)))
+        samples = {url: GatewaySample.from_json(body) for url, body in answers.items()}
+        for url, sample in samples.items():
+            for name in COUNTERS:
+                self._add(name, url, getattr(sample, name))
         self.requests = {
-            str(body.get("gateway", url)): float(body["queued"]) + float(body["in_flight"])
-            for url, body in answers.items()
+            str(body.get("gateway", url)): samples[url].queued + samples[url].in_flight for url, body in answers.items()
         }
-        queued = sum(float(body["queued"]) for body in answers.values())
-        in_flight = sum(float(body["in_flight"]) for body in answers.values())
-        arrivals, passed = self._sums["arrivals_total"], self._sums["passed_total"]
-        return GatewaySample(time.time(), arrivals, queued, in_flight, passed=passed)
+        queued = sum(sample.queued for sample in samples.values())
+        in_flight = sum(sample.in_flight for sample in samples.values())
+        return GatewaySample(t=time.time(), queued=queued, in_flight=in_flight, **self._sums)
 
     def _add(self, name: str, url: str, count: float) -> None:
         # A gateway that came or began anew counts from 0: a sum of counters would jump, one of increments does not.
@@ -89,7 +86,9 @@ class DemandPoller:
 
 
 def addresses(url: str) -> list[str]:
-    """Return the URL once for each IPv4 address of its host; as it is for https, which must keep the name.
+    """Return the URL once for each address of its host; as it is for https, which must keep the name.
+
+    The addresses are of one family: a host that has one of each would be counted twice.
 
     Raises:
         OSError: the name is not known.
@@ -98,8 +97,9 @@ def addresses(url: str) -> list[str]:
     if parts.scheme != "http" or parts.hostname is None:
         return [url]
     port = parts.port or 80
-    found = socket.getaddrinfo(parts.hostname, port, socket.AF_INET, socket.SOCK_STREAM)
-    return sorted({parts._replace(netloc=f"{info[4][0]}:{port}").geturl() for info in found})
+    found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    hosts = {str(info[4][0]) for info in found if info[0] == found[0][0]}
+    return sorted(parts._replace(netloc=f"[{h}]:{port}" if ":" in h else f"{h}:{port}").geturl() for h in hosts)
 
 
 def poller(url: str) -> DemandPoller:

@@ -1,7 +1,7 @@
 """Runs the pure decision for one pool inside the Serve controller: when to decide, what to remember, whom to tell.
 
 Ray Serve builds the policy anew at every change of the deployment's configuration; what a pool has learned is kept
-here, in the process, under the pool's name, and for the next process in Ray's GCS (policy_memory).
+here, in the process, under the pool's name, and for the next process in Ray's GCS (policy_runtime.store).
 """
 
 from __future__ import annotations

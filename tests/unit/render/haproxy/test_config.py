@@ -10,8 +10,9 @@ import pytest
 
 from tierserve.api.v1alpha1.base import MODEL_NAME_LENGTH
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
-from tierserve.render.haproxy.model import COMPLETION_PATHS
+from tierserve.render.haproxy.model import ANY_ADDRESS, COMPLETION_PATHS
 from tierserve_serving.gateway import haproxy as binary
+from tierserve_serving.gateway import model_reader
 from tierserve_serving.openai import app
 
 GOLDEN = Path(__file__).with_name("gateway_golden.cfg")
@@ -60,7 +61,9 @@ def test_the_whole_file_is_as_agreed():
         {"log_address": "/run/tierserve/log.sock", "retries": 0, "max_connections": 1000, "threads": 2},
         {"pools": POOLS[:1], "classes": (GatewayClass("only", ("device", "edge")),), "default_class": "only"},
         {"pools": tuple(dataclasses.replace(p, models=()) for p in POOLS)},
-        {"resolve": True},
+        {"resolve": "ipv6"},
+        {"bind": ANY_ADDRESS, "metrics_bind": ANY_ADDRESS, "metrics_port": 8405},
+        {"bind": "::1"},
         {"cors_origins": ("https://chat.example.com", "http://localhost:3000")},
         {"cors_origins": ("*",)},
         {"pools": tuple(dataclasses.replace(p, sleeps=True) for p in POOLS)},
@@ -78,7 +81,7 @@ def test_haproxy_takes_every_form_of_it(tmp_path, change):
 def test_a_name_that_is_not_known_yet_keeps_no_gateway_from_starting(tmp_path):
     path = tmp_path / "haproxy.cfg"
     pools = tuple(dataclasses.replace(p, host="nobody.invalid") for p in POOLS)
-    path.write_text(render_haproxy(dataclasses.replace(SPEC, pools=pools, resolve=True)))
+    path.write_text(render_haproxy(dataclasses.replace(SPEC, pools=pools, resolve="ipv4")))
     binary.check_config(binary.find_haproxy(), path)
 
 
@@ -129,4 +132,5 @@ def test_what_would_change_the_meaning_of_the_file_is_refused(field, change):
 
 
 def test_the_gateway_sends_on_what_replicas_serve_and_nothing_else():
-    assert set(COMPLETION_PATHS) == set(app._CALLS)
+    assert set(COMPLETION_PATHS) == set(model_reader.COMPLETION_PATHS) == set(app._CALLS)
+    assert f"acl own path {' '.join(model_reader.GET_PATHS)}" in render_haproxy(SPEC)

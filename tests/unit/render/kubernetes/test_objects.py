@@ -348,3 +348,27 @@ def test_labels_by_which_a_prometheus_selects_are_a_setting():
     found = objects(KubeSettings(monitoring_labels={"release": "monitoring"}))
     for kind in ("ServiceMonitor", "PrometheusRule"):
         assert found[kind, "assistant-gateway"]["metadata"]["labels"]["release"] == "monitoring"
+
+
+def test_on_an_ipv6_cluster_nothing_listens_on_ipv4_alone():
+    found = objects(KubeSettings(ip_family="IPv6"))
+    assert "0.0.0.0" not in json.dumps([*found.values()])
+    cluster = found["RayService", "assistant-edge-default"]["spec"]
+    assert cluster["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "::"
+    assert json.loads(cluster["serveConfigV2"])["http_options"]["host"] == "::0"
+    text = found["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
+    assert "resolve-prefer ipv6" in text
+
+
+def test_the_gateway_has_the_addresses_that_the_cluster_has_and_an_agent_has_one():
+    found = objects()
+    assert found["Service", "assistant-gateway"]["spec"]["ipFamilyPolicy"] == "PreferDualStack"
+    assert found["Service", "assistant-gateway-agents"]["spec"]["ipFamilyPolicy"] == "SingleStack"
+
+
+def test_a_worker_pod_without_a_replica_is_released_within_a_minute_and_not_before_its_service_has_left_it():
+    cluster = objects()["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]
+    (container,) = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    draining_s = int({e["name"]: e["value"] for e in container["env"]}["RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S"])
+    assert draining_s >= 10, "KubeRay's readiness probe (5 s) and kube-proxy take it out of the Service first"
+    assert draining_s + cluster["autoscalerOptions"]["idleTimeoutSeconds"] <= 60

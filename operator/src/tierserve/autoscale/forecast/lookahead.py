@@ -1,11 +1,12 @@
 """Replicas for the arrivals that are forecast when a replica ordered now will be ready.
 
-A forecast (plan/forecast.py) pays where the load has a shape that comes again, or a trend, and starts are slow; nowhere
-else may it cost anything. So a model is only heard where it says that arrivals rise, and only if it has earned it: each
-time that it said so before it was compared with the last value, which says that all stays as it is. Over the rises that
-it forecast its error must have been clearly less. On a load without a shape hardly any rise is forecast, and those that
-are turn out no better than the last value. What is staffed for is a quantile of the rate at that time, from the ratios
-of what was seen to what the model had said of rises (conformal, as in plan/forecast_residuals.py).
+A forecast (autoscale/forecast/state.py) pays where the load has a shape that comes again, or a trend, and starts are
+slow; nowhere else may it cost anything. So a model is only heard where it says that arrivals rise, and only if it has
+earned it: each time that it said so before it was compared with the last value, which says that all stays as it is.
+Over the rises that it forecast its error must have been clearly less. On a load without a shape hardly any rise is
+forecast, and those that are turn out no better than the last value. What is staffed for is a quantile of the rate at
+that time, from the ratios of what was seen to what the model had said of rises (conformal, as in
+autoscale/forecast/intervals.py).
 
 A day has one morning: how good a model was at it must be remembered for days, while nights add nothing. Steps are
 counted from the Unix epoch, so that the time of day is known whatever was missed, and a change of the start-up time

@@ -1,10 +1,10 @@
 """The arrival rate ahead: what will be offered when a replica that is ordered now is ready, with an interval.
 
-Several models (`forecast_models`) run side by side. At the end of each block of steps each makes its forecast one
-horizon ahead; when that time comes it is scored on the mean rate of the block, old errors weighing less, and the model
-with the least error of its own is used. A change needs a clear advantage, so that noise does not flip it. The
-interval is conformal (`forecast_residuals`): from the ratios of what was seen to what this procedure, whichever model
-it used, had said. So it covers the errors of the choice too, and needs no law of the arrivals.
+Several models (`autoscale.forecast.models`) run side by side. At the end of each block of steps each makes its forecast
+one horizon ahead; when that time comes it is scored on the mean rate of the block, old errors weighing less, and the
+model with the least error of its own is used. A change needs a clear advantage, so that noise does not flip it. The
+interval is conformal (`autoscale.forecast.intervals`): from the ratios of what was seen to what this procedure,
+whichever model it used, had said. So it covers the errors of the choice too, and needs no law of the arrivals.
 
 Libraries that fit such models (statsmodels, statsforecast) were left out: they refit a whole history in milliseconds to
 seconds, while this runs each second in each pool, keeps no history and takes tens of microseconds.

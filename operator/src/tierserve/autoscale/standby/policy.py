@@ -1,4 +1,4 @@
-"""The need of a pool as experience has it: what `plan.reserve` learned, fed from the pool's own history."""
+"""The need of a pool as experience has it: what `autoscale.standby.rules` learned, fed from the pool's own history."""
 
 from __future__ import annotations
 

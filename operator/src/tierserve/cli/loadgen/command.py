@@ -1,4 +1,4 @@
-"""`tierserve load`: ask a service as many users would, and show what they waited. The work is in `load_run`."""
+"""`tierserve load`: ask a service as many users would, and show what they waited. The work is in `cli.loadgen.run`."""
 
 from __future__ import annotations
 

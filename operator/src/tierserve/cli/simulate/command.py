@@ -1,4 +1,4 @@
-"""`tierserve simulate`: what scaling rules would do with a pool under a load. The work is in `simulate_run`."""
+"""`tierserve simulate`: what scaling rules would do with a pool under a load. The work is in `cli.simulate.run`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The work of `tierserve simulate`: options, runs, a table and a picture; all pools at once are in `simulate_tiers`."""
+"""The work of `tierserve simulate`: options, runs, a table and a picture; all pools at once are in
+`cli.simulate.multi_tier`."""
 
 from __future__ import annotations
 

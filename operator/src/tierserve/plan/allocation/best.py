@@ -5,8 +5,8 @@ over all plans that keep the response-time target for every class, never send a 
 memory, downlink, and the bounds of replicas, and stay under the caps. Where there is none, `Infeasible` names the
 smallest change of the file that makes one possible (`relaxation`).
 
-It solves twice. The first time all traffic is fresh. Of that plan it takes what is blocked at each pool, and goes on to
-the next tier that the plan uses; the second time this is added to the load of the pool it goes to, and that pool is
+It solves twice. The first time all traffic is fresh. Of that plan it takes what is blocked at each pool and overflows
+to the next tier that the plan uses; the second time this is added to the load of the pool it goes to, and that pool is
 planned for bursts (`overflow`). Pools are planned for what they would bear if nothing overflowed from them.
 """
 

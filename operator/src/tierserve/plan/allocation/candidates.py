@@ -5,8 +5,8 @@ group, and how many of them run what is a whole number: the plan is the same whi
 that comes in at a named site (`origin`) stays there, which makes that site a group of its own.
 
 The staffing curve of an option is f(R), the highest rate at which R replicas keep the percentile of the objective, by
-the birth-death model of batches and the spread of the sizes (`queueing.batch_times.batch_response`): P(wait > b) <=
-1 - p, where b is what network and service in a full replica leave of the target. f is convex: larger pools are used
+the birth-death model of batches and the spread of the sizes (`queueing.batching.response.batch_response`): P(wait > b)
+<= 1 - p, where b is what network and service in a full replica leave of the target. f is convex: larger pools are used
 better. It is exact at the levels; between two of them the line through f(R) and f(R + 1) stands for it, which lies
 below f, never above: with four slots or more a replica by 0.06% up to 100 replicas and 0.5% up to 100,000; with one
 slot by 0.4% and 3%. Where service leaves hardly any time to wait it is more: 0.5% at 8 replicas of four slots.
@@ -144,7 +144,7 @@ class Option:
 class Group:
     """Sites of one tier that are alike in every respect, and the options they have.
 
-    `idle` tells whether a site may run nothing at all.
+    `idle`: whether a site may run nothing at all.
     """
 
     tier: Tier
@@ -171,7 +171,7 @@ def groups_of(gaid: GenAIDeployment) -> tuple[Group, ...]:
 
 
 def may_go(gaid: GenAIDeployment, traffic: TrafficClass, tier: Tier, site: str) -> bool:
-    """Tell whether requests of a class may be served on a site: by privacy and order of overflow, and by its origin.
+    """Return whether requests of a class may be served on a site: by privacy and order of overflow, and by its origin.
 
     A private class that comes in at a site leaves it for no other; a device without sites goes where its user goes.
     """

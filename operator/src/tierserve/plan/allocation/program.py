@@ -1,6 +1,6 @@
-"""The allocation as a mixed-integer programme; `allocation_solve` has HiGHS solve it.
+"""The allocation as a mixed-integer programme; `plan.allocation.solver` has HiGHS solve it.
 
-For each group of like sites g, option o and level k (replicas R_k .. R_(k+1) - 1, see `allocation_options`):
+For each group of like sites g, option o and level k (replicas R_k .. R_(k+1) - 1, see `plan.allocation.candidates`):
 
     y(g, o, k)   whole: sites that run o at this level           sum over o, k (and "nothing") = sites of g
     x(g, o, k)   whole: replicas above R_k at these sites        x <= (R_(k+1) - 1 - R_k) y
@@ -9,7 +9,7 @@ For each group of like sites g, option o and level k (replicas R_k .. R_(k+1) - 
 
 The curve is convex, so no linear inequality bounds it from above without a choice: y is that choice, in place of a
 special ordered set. Up to twelve numbers of replicas each is a level and the programme is exact; beyond that a level
-takes in several, at the loss of rate that is told there. Convexity also says that of the sites that run an option all
+takes in several, at the loss of rate that is stated there. Convexity also says that of the sites that run an option all
 but one may be taken to have the floor or the ceiling, and where a site may also be idle, nothing or the ceiling. That
 keeps twenty like sites from being twenty times the work.
 

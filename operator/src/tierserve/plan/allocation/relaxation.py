@@ -2,7 +2,7 @@
 
 The soft bounds are `replicas.max` and `network.downlink` of each tier, the caps, and the target of the response time.
 Changes are compared by |after - before| / before, and are found with the planner itself, since slots and curves change
-with target and downlink and no linear slack would tell:
+with target and downlink and no linear slack would show:
 
     one field     each alone is stretched as little as is enough: a cap by minimising what it bounds without it, the
                   others by bisection (whole numbers; the target in steps of 5%; the downlink to 1%)

@@ -191,7 +191,7 @@ def _outdone(made: Programme) -> list[Columns]:
 
 
 def _outdoes(one: Columns, other: Columns) -> bool:
-    """Tell whether what `other` does, `one` does with as many replicas at each site, for no more watts.
+    """Return whether what `other` does, `one` does with as many replicas at each site, for no more watts.
 
     Replicas of a group cost alike, and so do all of them that are idle.
     """
@@ -205,12 +205,12 @@ def _outdoes(one: Columns, other: Columns) -> bool:
 
 
 def _same_steps(one: Columns, other: Columns) -> bool:
-    """Tell whether two options have the same levels, whatever they take."""
+    """Return whether two options have the same levels, whatever they take."""
     return [(a.replicas, a.span) for a in one.levels] == [(b.replicas, b.span) for b in other.levels]
 
 
 def _takes(one: Columns, other: Columns, factor: float) -> bool:
-    """Tell whether `one` takes at least `factor` of what `other` does, at either end of each of their levels."""
+    """Return whether `one` takes at least `factor` of what `other` does, at either end of each of their levels."""
     return all(
         a.most >= factor * b.most and a.most + a.step * (a.span - 1) >= factor * (b.most + b.step * (b.span - 1))
         for a, b in zip(one.levels, other.levels, strict=True)
@@ -218,6 +218,6 @@ def _takes(one: Columns, other: Columns, factor: float) -> bool:
 
 
 def _asks_more(fresh: Programme, bursty: Programme) -> bool:
-    """Tell whether any plan of the programme with overflow is one of that without, at no higher value."""
+    """Return whether any plan of the programme with overflow is one of that without, at no higher value."""
     pairs = list(zip(fresh.blocks, bursty.blocks, strict=True))
     return all(_same_steps(a, b) and _takes(a, b, 1.0) for a, b in pairs)

@@ -85,7 +85,7 @@ class Allocation:
         return {one.placement.pool: one for one in self.pools}[name]
 
     def shares(self, traffic: str) -> dict[str, float]:
-        """Part of a class that each pool gets; they sum to 1. Empty where nobody asks."""
+        """Part of a class that each pool gets; they sum to 1. Empty without traffic."""
         rates = {one.placement.pool: one.rates[traffic] for one in self.pools if traffic in one.rates}
         total = sum(rates.values())
         return {name: rate / total for name, rate in rates.items()} if total > 0.0 else {}

@@ -1,8 +1,8 @@
 """How many replicas a recorded stream of requests needs: its arrivals second by second, in their order.
 
 The plan for a rate takes arrivals as Poisson. Real ones come in bursts that last for minutes, and then it promises far
-too much. Here the counts are replayed (`queueing.batch_replay`) through pools of more and more replicas, whose number
-stays the same throughout, until the objective's percentile of the whole trace is within the target.
+too much. Here the counts are replayed (`queueing.batching.replay`) through pools of more and more replicas, whose
+number stays the same throughout, until the objective's percentile of the whole trace is within the target.
 """
 
 from __future__ import annotations
@@ -177,11 +177,11 @@ def replayed(placement: Placement, requests: Requests) -> Replayed:
 
     p95 is within `ERROR` of a simulation on `CLOSE_WINDOWS` of `WINDOWS` windows of real traces at loads of `LOADS`. At
     lower ones it is off by `LOW_LOAD_ERROR`, and the replicas are `LOW_LOAD_REPLICAS` of those that a simulation needs
-    (`plan.confirmed` finds these).
+    (`plan.trace.search` finds these).
 
     Args:
         placement: with the sizes of the stream (`asked`).
-        requests: the stream; where nobody asks, the floor is enough.
+        requests: the stream; without traffic, the floor is enough.
     """
     if not requests.counts.any():
         return _idle(placement)
@@ -243,7 +243,7 @@ def _least(good: Callable[[int], bool], start: int, most: int) -> int | None:
 
 def _steady(placement: Placement, rate: float, most: int, answers: Callable[[int], BurstResponse]) -> Steady:
     def good(replicas: int) -> bool:
-        """As `plan.pool.meets`, also where a full replica is too slow: not all are full."""
+        """As `plan.pool_sizing.meets`, also where a full replica is too slow: not all are full."""
         if rate >= replicas * placement.rate:
             return False
         return response_of(placement, replicas, rate).survival(placement.target_s) <= may_miss(placement)

@@ -2,12 +2,12 @@
 
 `batch_response` is of Poisson arrivals and of even steps. Here
 
-*   steps last as long as what is read in them (`queueing.batch_steps`);
-*   short bursts are told by the peakedness z. Hayward's form of it (Fredericks, "Congestion in blocking systems", 1980)
-    is C(c/z, a/z): requests come and go z at a time. For rates mu(k) that is the chain on every z-th state. Edges of a
-    finer or coarser grid keep its drift and its ratio of up to down, (lambda / mu)^(step / z), which for a step of 1
-    and z = 1 is the chain of `batch_queue`;
-*   long bursts are told by `Bursts`: the rate itself is redrawn from its distribution after exponential times. The
+*   steps last as long as what is read in them (`queueing.batching.steps`);
+*   short bursts are described by the peakedness z. Hayward's form of it (Fredericks, "Congestion in blocking
+    systems", 1980) is C(c/z, a/z): requests come and go z at a time. For rates mu(k) that is the chain on every z-th
+    state. Edges of a finer or coarser grid keep its drift and its ratio of up to down, (lambda / mu)^(step / z), which
+    for a step of 1 and z = 1 is the chain of `batch_queue`;
+*   long bursts are described by `Bursts`: the rate itself is redrawn from its distribution after exponential times. The
     chain has the rate as a second dimension (a quasi-birth-death process, Neuts, "Matrix-geometric solutions in
     stochastic models", 1981), cut where the queue is negligible, and solved as one banded system.
 
@@ -36,7 +36,7 @@ from tierserve.queueing.batching.steps import StepNoise, step_noise
 _STATES = 500
 """States of the grid below c, and of the queue, at most."""
 _GROUPS = 40
-"""What arrivals find is told by so many kinds of states, at most."""
+"""What arrivals find is described by so many kinds of states, at most."""
 _FIRST, _LATER, _LAST = 0.1, 0.05, 4.0
 """Strides of a stay: of the shortest service, of the time that has passed, and the longest services looked ahead."""
 _SURE = 1e-2
@@ -140,7 +140,7 @@ def burst_response(
 
 
 def _alone_or_never(calm: BatchResponse, work: BatchWork) -> BurstResponse:
-    """Without arrivals everyone is alone; with more than the pool can bear nobody is answered."""
+    """Without arrivals every request is alone in its batch; an offered load beyond capacity is never served."""
     mean, one = calm.free[None, :], np.ones(1)
     wait, waits = (0.0, 0.0) if calm.decay > 0.0 else (math.inf, 1.0)
     response = wait + float(work.shares @ calm.free)
@@ -169,7 +169,7 @@ def _mixture(seen: _Seen, calm: BatchResponse, noise: StepNoise, replicas: int, 
 def _served(seen: _Seen, wait: Array, replicas: int, work: BatchWork) -> Array:
     """Return the service of each size from each state, shape (g, m): its steps as the batch allows them meanwhile.
 
-    The number in the system goes on as arrivals less departures do, in strides of a part of the time that has passed.
+    The number in the system continues as arrivals less departures do, in strides of a part of the time that has passed.
     """
     own, share = work.own / work.steps, work.profile.share(work.sizes)
     mu = np.concatenate([[0.0], work.rates]) * replicas
@@ -311,14 +311,14 @@ def _moves(at: Array, widths: Array, mu: Array, rates: Array, clump: Array) -> _
 def bursts_of(counts: Real, window_s: float, levels: int = 8) -> Bursts:
     """Return the rates that these counts show, and for how long one lasts.
 
-    The rates are means of parts of the windows, finer where they are high. How long they last is told by
+    The rates are means of parts of the windows, finer where they are high. How long they last is described by
     the dispersion of counts over windows that are joined: where rates are redrawn after exponential times of mean T,
     the variance over n windows is that of rates with correlation e^(-t/T) on top of Poisson's.
 
     Args:
         counts: arrivals in consecutive windows, >= 0, of twenty windows or more.
         window_s: seconds of each.
-        levels: rates that are told apart, >= 1.
+        levels: rates that are distinguished, >= 1.
 
     Raises:
         ValueError: a count is negative or not finite, or there are too few.

@@ -64,7 +64,7 @@ class BatchProfile:
     def service_time(self, n: float, i: float, o: float) -> float:
         """Return T(n), the seconds from entering the batch to the last token, in a batch of n with the request itself.
 
-        T is linear in n. Below n = 1, where no request is, that line goes on: for solvers, no time that is seen.
+        T is linear in n. Below n = 1, where no request is, that line continues: for solvers, no time that is seen.
         """
         return self.prefill(n, i, o) + o * self.decode(n, i, o)
 

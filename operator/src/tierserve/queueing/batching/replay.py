@@ -1,14 +1,14 @@
 """How long requests take in a pool of batching replicas while arrivals come as they were counted, second by second.
 
 Where the rate rises above what a pool can bear, for a few seconds or for minutes, what matters is how long that lasts
-and how soon it comes again, which no mean, variance or peakedness tells. The counts themselves do. Requests are taken
+and how soon it comes again, which no mean, variance or peakedness shows. The counts themselves do. Requests are taken
 as a fluid (Newell, "Applications of queueing theory", 1982) of three parts: those that wait for a slot, those whose
 prompt is not read yet, x, and those that are answered, y. Prompts go first, one after another at each replica,
 
     read = min(x, R) / B,      finished = y (1 - f) / [(alpha + d y / R) (1 + o)],      f = read B / R,
 
-so that a burst that fills empty replicas is first read as a whole, and nobody has an answer meanwhile. In a steady
-state it is the chain of `batch_queue` without chance. Chance is added from `queueing.batch_steps`.
+so that a burst that fills empty replicas is first read as a whole, and no request completes meanwhile. In a steady
+state it is the chain of `batch_queue` without chance. Chance is added from `queueing.batching.steps`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tierserve.queueing.batching.steps import StepNoise, step_noise
 _FINE = 0.05
 """Strides of the fluid, of the time that a request takes alone."""
 _KINDS = 300
-"""Moments of arrival that are told apart, at most."""
+"""Moments of arrival that are distinguished, at most."""
 _TAIL = 20.0
-"""The fluid goes on after the last arrival for at most so many times what all of them and one more service take."""
+"""The fluid continues after the last arrival for at most so many times what all of them and one more service take."""
 _GONE = 1e-3
 _TINY = 1e-9
 _DEPARTURES = 0.5
@@ -65,7 +65,7 @@ def replay_response(counts: Real, window_s: float, replicas: int, work: BatchWor
     seen = array_of("counts", counts, "give the arrivals in each window").ravel()
     above_zero("window_s", window_s, "give the seconds of a window")
     if not seen.sum() > 0.0:
-        raise complain("counts", 0, "with at least one arrival", "nobody is answered where nobody asks")
+        raise complain("counts", 0, "given with at least one arrival", "without arrivals there is no response time")
     rate = float(seen.sum()) / (window_s * seen.size)
     calm = batch_response(min(rate, 0.95 * replicas * float(work.rates[-1])), replicas, work)
     noise = step_noise(calm, replicas, work)

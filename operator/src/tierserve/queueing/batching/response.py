@@ -7,7 +7,7 @@
     which all of the batch is replaced (autocorrelation 1 - t / S), the mean of it deviates by sd sqrt(2/3), and each
     request more lengthens each step. The service is taken as normal with that deviation.
 *   A request that waits finds all slots taken, and is served in a full batch. Its wait is exponential at the rate
-    (mu(c) - lambda) / g, where g is W(M/G/c) / W(M/M/c) for the spread of sizes (Kimura; `queueing.general`): g is
+    (mu(c) - lambda) / g, where g is W(M/G/c) / W(M/M/c) for the spread of sizes (Kimura; `queueing.mgc`): g is
     near 1/2 where all requests are alike, 1 where their service is as uneven as the exponential.
 
 Sizes are a mixture of (share, input tokens, output tokens); `lognormal_points` makes one of a mean and a deviation.

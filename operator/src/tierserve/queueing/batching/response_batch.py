@@ -1,8 +1,8 @@
 """The response times of many pools of batching replicas at once: `batch_response` for the rows of arrays.
 
 Every row is a pool of its own, with its own step times, slots, sizes and arrivals; the formulas are those of
-`birth_death` and `batch_times`. pi(k) is the running product of lambda / mu(k) from k = 0 on, begun so low that it
-cannot overflow, which holds for pools of up to `MOST` slots, R n.
+`queueing.batching.birth_death` and `queueing.batching.response`. pi(k) is the running product of lambda / mu(k) from k
+= 0 on, begun so low that it cannot overflow, which holds for pools of up to `MOST` slots, R n.
 
 `diffusion_many` has in place of the chain its limit for many slots, that of Halfin and Whitt (1981) for batches that
 slow down: around x R, where R r(x) = lambda, the number in the pool is normal with the variance lambda / r'(x); above
@@ -50,7 +50,7 @@ class Rows:
         alone: T(1), shape (d,).
         each: T(n) - T(n - 1), shape (d,).
         mean_own, mean_steps: means of the two below, shape (d,).
-        uneven: `batch_prompts.unevenness`, shape (d,).
+        uneven: `queueing.batching.prefill_stalls.unevenness`, shape (d,).
         shares, steps, own, slope, full: as of `BatchWork`, shape (d, m).
     """
 
@@ -129,7 +129,8 @@ class _Line(NamedTuple):
 
 
 def _unevenness(share: Array, prompts: Array, line: _Line, spread: Array) -> Array:
-    """`batch_prompts.unevenness` of each row; `spread` is the squared coefficient of variation of a full service."""
+    """`queueing.batching.prefill_stalls.unevenness` of each row; `spread` is the squared coefficient of variation of a
+    full service."""
     own = line.alone - line.each
     batch = np.where(line.each * line.slots > own, np.maximum(own, 0.0) / np.maximum(line.each, _TINY), line.slots)
     batch = np.maximum(batch, 1.0)
@@ -197,7 +198,8 @@ def _mean(shares: Array, values: Array) -> Array:
 
 
 def _first_within(responses: Responses, miss: Array, high: Array) -> Array:
-    """Least t with survival(t) <= miss, to ten digits and never below: that of `batch_times`, for all rows at once."""
+    """Least t with survival(t) <= miss, to ten digits and never below: that of `queueing.batching.response`, for all
+    rows at once."""
     out, rows = high.copy(), np.arange(high.size)
     low, at_low, at_high = np.zeros_like(high), -np.log(miss), _excess(responses.survival(high), miss)
     side, slow, width = np.zeros_like(high), np.zeros_like(high), high.copy()

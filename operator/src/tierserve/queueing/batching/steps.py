@@ -56,7 +56,7 @@ class StepNoise:
         """Return the variance of services that even steps would make `even` seconds long, shape (..., m).
 
         What others read meanwhile varies as much as they are many. Of the variance of batches as `calm` has it a part
-        `kept` is counted: none where the number in the batch is told apart.
+        `kept` is counted: none where the number in the batch is distinguished.
         """
         alone = work.services(1.0 / float(work.rates[0]))
         others = np.maximum(even - alone, 0.0) / np.maximum(calm.free - alone, _FEW * alone)

@@ -13,12 +13,14 @@ from collections.abc import Iterable
 
 from tierserve.render.haproxy.entry import entry_rules
 from tierserve.render.haproxy.model import (
+    ANY_ADDRESS,
     INTERNAL,
     OFFERED_TABLE,
     POOL_HEADER,
     GatewayClass,
     GatewayPool,
     GatewaySpec,
+    bracketed,
     error_body,
     internal_socket,
     read_socket,
@@ -131,11 +133,17 @@ def _table() -> list[str]:
     return _section(f"backend {OFFERED_TABLE}", ["stick-table type string len 256 size 64k nopurge store gpc0"])
 
 
+def _bind(address: str, port: int) -> str:
+    if address == ANY_ADDRESS:
+        return f'bind "{address}:{port}" v4v6'
+    return f"bind {bracketed(address)}:{port}"
+
+
 def _metrics(spec: GatewaySpec) -> list[list[str]]:
     if spec.metrics_port is None:
         return []
     lines = [
-        f"bind {spec.metrics_bind}:{spec.metrics_port}",
+        _bind(spec.metrics_bind, spec.metrics_port),
         "http-request use-service prometheus-exporter if { path /metrics }",
         "http-request return status 404 content-type text/plain string 'see /metrics'",
     ]
@@ -152,13 +160,13 @@ def _plain(spec: GatewaySpec) -> list[list[str]]:
         "redirect": f'http-request redirect code 308 location "https://{host}%[pathq]"',
         "refuse": reply(403, "this service is served over https only", "https_required", "if TRUE"),
     }
-    return [_section("frontend plain", [f"bind {spec.bind}:{spec.plain_port}", answer[spec.plain_http]])]
+    return [_section("frontend plain", [_bind(spec.bind, spec.plain_port), answer[spec.plain_http]])]
 
 
 def _frontend(spec: GatewaySpec) -> list[str]:
     tls = f" ssl crt {spec.tls_certificate} alpn h2,http/1.1" if spec.tls_certificate else ""
     lines = [
-        f"bind {spec.bind}:{spec.port}{tls}",
+        _bind(spec.bind, spec.port) + tls,
         f"bind unix@{internal_socket(spec.admin_socket)} mode 600 name {INTERNAL}",
     ]
     # At a reload an idle client keeps its connection until its next answer: else its next request meets a closed one.
@@ -196,13 +204,14 @@ def _read_model(spec: GatewaySpec) -> list[str]:
         # One request is one line of the log: that of its second passage, where it was sent to a pool.
         "http-request set-log-level silent",
         f"http-response set-log-level info unless {{ res.hdr({POOL_HEADER}) -m found }}",
+        "http-response del-header Server",
         f"server agent unix@{read_socket(spec.admin_socket)}",
     ]
     return _section("backend read_model", lines)
 
 
 def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
-    health = pool.path_prefix + pool.health_path
+    health, address = pool.path_prefix + pool.health_path, f"{bracketed(pool.host)}:{pool.port}"
     # Sent again only while no byte of the answer has arrived. 500 is what Ray Serve makes of a replica that died, 404
     # what it says on a node that has just come and does not know the application yet.
     retry = "retry-on conn-failure empty-response 404 500 502 503" if spec.retries else "retry-on none"
@@ -210,7 +219,7 @@ def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
     start = f"maxconn {pool.max_in_flight}" if pool.max_in_flight else "maxconn 1 weight 0"
     if pool.sleeps:  # no health check reaches it, for it would wake it, until the agent says that a replica runs
         start = f"maxconn {max(pool.max_in_flight, 1)} disabled"
-    start += " resolvers names init-addr last,libc,none resolve-prefer ipv4" if spec.resolve else ""
+    start += f" resolvers names init-addr last,libc,none resolve-prefer {spec.resolve}" if spec.resolve else ""
     lines = [
         f"retries {spec.retries}",
         retry,
@@ -221,7 +230,7 @@ def _backend(spec: GatewaySpec, pool: GatewayPool) -> list[str]:
         f"http-response set-header {POOL_HEADER} {pool.name}",
         *_plain_errors(spec),
         *sleep_lines(spec, pool),
-        f"server s {pool.host}:{pool.port} check {checks} observe layer4 error-limit 1 on-error sudden-death {start}",
+        f"server s {address} check {checks} observe layer4 error-limit 1 on-error sudden-death {start}",
     ]
     return _section(f"backend {pool.backend}", lines)
 

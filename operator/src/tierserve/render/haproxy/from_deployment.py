@@ -23,7 +23,7 @@ class GatewayAddresses:
         admin_socket: HAProxy's admin socket.
         log_address: UDP address of the agent, host:port.
         metrics_bind, metrics_port: HAProxy's own Prometheus exporter.
-        resolve: whether upstreams are names that may come and go, asked for while the gateway runs.
+        resolve: ipv4 or ipv6 where upstreams are names that may come and go, asked for while it runs.
     """
 
     bind: str
@@ -33,7 +33,7 @@ class GatewayAddresses:
     log_address: str
     metrics_bind: str
     metrics_port: int
-    resolve: bool = False
+    resolve: str | None = None
 
 
 def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: GatewayAddresses) -> GatewaySpec:

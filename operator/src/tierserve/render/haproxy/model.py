@@ -12,6 +12,10 @@ POOL_HEADER = "X-TierServe-Pool"
 REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_START_HEADER = "X-Request-Start"
 
+ANY_ADDRESS = "${TIERSERVE_BIND_ADDRESS}"
+"""In place of an address to listen on: all of IPv6 and IPv4. The gateway's entry point sets the variable to [::] where
+the kernel has IPv6 (without it HAProxy would not start), and HAProxy reads an empty one as all of IPv4."""
+
 OFFERED_TABLE = "offered"
 """Name of the stick-table that counts arrivals; its keys are ``class|model|pool|how``, see `route_key`."""
 
@@ -25,7 +29,7 @@ INTERNAL = "internal"
 """Name of the socket on which requests come back from the agent, with their model in `MODEL_HEADER`."""
 
 WAITING_ROOM = "w"
-"""Name of the second server of a pool that may sleep, see `render/gateway_sleep.py`."""
+"""Name of the second server of a pool that may sleep, see `render/haproxy/scale_to_zero.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,9 @@ class GatewaySpec:
         plain_port: port on which plain HTTP is redirected to https, or refused; None where nothing listens beside TLS.
         plain_http: `redirect` or `refuse`.
         drain_timeout_s: how long a process may finish its streams after a reload.
-        resolve: pools' hosts are names to be resolved as long as the gateway runs, by the servers of /etc/resolv.conf;
+        bind, metrics_bind: addresses to listen on, or `ANY_ADDRESS`.
+        resolve: pools' hosts are names to be resolved as long as the gateway runs, by the servers of /etc/resolv.conf,
+            to addresses of this family (ipv4, ipv6) first; None where they are no such names;
             one that is not known yet does not keep it from starting.
         states_file: where a reload leaves which pools are down or drained, for the process that takes over. It keeps
             ports too: only where those of pools never change.
@@ -134,7 +140,7 @@ class GatewaySpec:
     plain_port: int | None = None
     plain_http: str = "redirect"
     health_interval_s: float = 2.0
-    resolve: bool = False
+    resolve: str | None = None
     states_file: str | None = None
 
     @property
@@ -147,6 +153,11 @@ class GatewaySpec:
         """Variants of all pools, each once, without the service's own name."""
         names = dict.fromkeys(chain.from_iterable(p.models for p in self.pools))
         return tuple(m for m in names if m != self.service)
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def backend_name(pool: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tierserve.api.v1alpha1.base import MODEL_NAME_PATTERN
+from tierserve.render.haproxy.model import ANY_ADDRESS
 
 if TYPE_CHECKING:
     from tierserve.render.haproxy.model import GatewaySpec
@@ -44,8 +45,7 @@ def _check_names(spec: GatewaySpec) -> None:
     _match(_PATH, "pools.path_prefix", [p.path_prefix for p in spec.pools])
     _match(_PATH, "pools.health_path", [p.health_path for p in spec.pools])
     _match(_HOST, "pools.host", [p.host for p in spec.pools])
-    _match(_HOST, "bind", [spec.bind])
-    _match(_HOST, "metrics_bind", [spec.metrics_bind])
+    _match(_HOST, "bind", [one for one in (spec.bind, spec.metrics_bind) if one != ANY_ADDRESS])
     _match(_NAME, "classes.name", [c.name for c in spec.classes])
     _unique("pools.name", [p.name for p in spec.pools])
     _unique("classes.name", [c.name for c in spec.classes])

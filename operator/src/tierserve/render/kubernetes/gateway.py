@@ -13,6 +13,7 @@ from tierserve.plan.placement import Placement
 from tierserve.render.haproxy.agent_config import agent_config
 from tierserve.render.haproxy.config import GatewaySpec, render_haproxy
 from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
+from tierserve.render.haproxy.model import ANY_ADDRESS
 from tierserve.render.kubernetes.metadata import (
     DEPLOYMENT,
     Object,
@@ -87,14 +88,14 @@ def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Kube
     # HAProxy's own resolver knows no search path: names must be whole.
     upstreams = {p.pool: (f"{serve_host(gaid, p)}.{settings.cluster_domain}", SERVE_PORT) for p in placements}
     at = GatewayAddresses(
-        bind="0.0.0.0",  # noqa: S104 (in a pod)
+        bind=ANY_ADDRESS,
         port=HTTP_PORT,
         upstreams=upstreams,
         admin_socket=f"{RUN}/admin.sock",
         log_address=f"127.0.0.1:{LOG_PORT}",
-        metrics_bind="0.0.0.0",  # noqa: S104 (in a pod)
+        metrics_bind=ANY_ADDRESS,
         metrics_port=HAPROXY_METRICS_PORT,
-        resolve=True,
+        resolve=settings.ip_family.lower(),
     )
     spec = gateway_spec(gaid, placements, at)
     share = settings.gateway_replicas
@@ -123,7 +124,7 @@ def _config(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Ku
     decisions = {p.pool: f"http://{head_host(gaid, p)}:{DECISIONS_PORT}/decisions" for p in placements}
     agent = agent_config(
         spec, placements, decisions,
-        listen="0.0.0.0", port=AGENT_PORT, gateways=settings.gateway_replicas,  # noqa: S104 (in a pod)
+        listen="", port=AGENT_PORT, gateways=settings.gateway_replicas,
     )  # fmt: skip
     files = {PLAIN: render_haproxy(spec), "agent.json": json.dumps(agent, sort_keys=True, indent=1)}
     if _secret(gaid):
@@ -239,6 +240,7 @@ def _service(gaid: GenAIDeployment) -> Object:
     numbers = {"http": 80, **({"https": 443} if _secret(gaid) else {})}
     spec = {
         "type": "ClusterIP",
+        "ipFamilyPolicy": "PreferDualStack",  # the addresses that the cluster has, one or both
         "selector": _selector(gaid),
         "ports": [{"name": n, "port": p, "targetPort": n, "protocol": "TCP"} for n, p in numbers.items()],
     }
@@ -248,6 +250,7 @@ def _service(gaid: GenAIDeployment) -> Object:
 def _agents(gaid: GenAIDeployment) -> Object:
     spec = {
         "clusterIP": "None",
+        "ipFamilyPolicy": "SingleStack",  # an agent with two addresses would be counted twice
         "selector": _selector(gaid),
         "ports": [
             {"name": "agent", "port": AGENT_PORT, "targetPort": "agent", "protocol": "TCP"},

@@ -151,9 +151,9 @@ def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings)
     agents = f"{agents_name(gaid.name)}.{gaid.metadata.namespace or 'default'}.svc"
     needs = accelerators(gaid, placement)
     return ServeTarget(
-        http_host="0.0.0.0",  # noqa: S104 (in a pod)
+        http_host=_serve_address(settings),
         http_port=SERVE_PORT,
-        decisions_address=f"0.0.0.0:{DECISIONS_PORT}",
+        decisions_address=f":{DECISIONS_PORT}",
         demand_urls={placement.pool: f"http://{agents}:{AGENT_PORT}/pools/{placement.pool}"},
         response_timeout_s=gaid.spec.gateway.response_timeout.value,
         proxy_location="EveryNode",
@@ -163,6 +163,16 @@ def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings)
         # the next tier: waiting for a node that never comes would leave the old version for good.
         surge=placement.max_replicas > placement.min_replicas,
     )
+
+
+def _any_address(settings: KubeSettings) -> str:
+    """All addresses of the family of pods: Ray's dashboard listens on one family only."""
+    return "::" if settings.ip_family == "IPv6" else "0.0.0.0"  # noqa: S104 (in a pod)
+
+
+def _serve_address(settings: KubeSettings) -> str:
+    """The same for Ray Serve: of `::` it makes `*` in the file of its HAProxy, which is IPv4 only; not of `::0`."""
+    return "::0" if settings.ip_family == "IPv6" else _any_address(settings)
 
 
 def _autoscaler(settings: KubeSettings) -> dict[str, Any]:
@@ -202,7 +212,7 @@ def _head(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, m
     }
     return {
         # No replica runs beside the control of the cluster.
-        "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},  # noqa: S104 (in a pod)
+        "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": _any_address(settings)},
         "template": _pod(gaid, placement, settings, marks, container),
     }
 

@@ -51,6 +51,7 @@ class KubeSettings:
         gcs_redis_address: HOST:PORT of a Redis that keeps the state of Ray's control, so that a head may be replaced
             while its replicas go on; empty keeps it in the head alone.
         gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
+        ip_family: IPv4 or IPv6, that of pods' first addresses; if not given, that of the address of the API server.
         monitoring_labels: labels of ServiceMonitors and PrometheusRules, by which a Prometheus selects them.
         scrape_from: peers of a NetworkPolicy that may read metrics; empty for none.
     """
@@ -60,7 +61,9 @@ class KubeSettings:
     image_pull_secrets: tuple[str, ...] = ()
     ray_version: str = "2.60.0"
     gateway_replicas: int = 2
-    idle_timeout_s: int = 60
+    # A worker pod is idle from the end of its proxy on, not while a replica starts. KubeRay's own 60 s keep an
+    # accelerator for a minute more after each roll-over; less would throw pods away between two versions of a replica.
+    idle_timeout_s: int = 30
     head_cpu: str = "500m"
     head_memory: str = "2Gi"
     worker_cpu: str = "500m"
@@ -71,6 +74,7 @@ class KubeSettings:
     cluster_domain: str = "cluster.local"
     gcs_redis_address: str = ""
     gcs_redis_secret: str = ""
+    ip_family: str = "IPv4"
     monitoring_labels: Mapping[str, str] = field(default_factory=dict)
     scrape_from: Sequence[Mapping[str, Any]] = PROMETHEUS
 

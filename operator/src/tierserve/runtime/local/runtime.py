@@ -61,6 +61,7 @@ class LocalRuntime:
     emulate_network: bool = True
     _applied: dict[str, str] = field(default_factory=dict)
     _problems: list[str] = field(default_factory=list)
+    _reported: set[str] = field(default_factory=set)
     _declared: dict[str, dict[str, Any]] = field(default_factory=dict)
     _labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _in_use: dict[str, float] = field(default_factory=dict)
@@ -125,6 +126,7 @@ class LocalRuntime:
         return replace(desired, nodes=nodes, serve={**desired.serve, "applications": applications})
 
     def _apply(self, desired: LocalDesired, hold_routes: bool) -> None:
+        self._reported = set(self._problems)  # of the pass before: the same again needs no second line in the log
         self._problems.clear()
         reap()
         if not (hold_routes and self._alive("agent") and self._alive("gateway")):
@@ -144,8 +146,10 @@ class LocalRuntime:
         try:
             step()
         except (OSError, RuntimeError, ValueError, binary.GatewayError, httpx.HTTPError, psutil.Error) as error:
-            self._problems.append(f"{part}: {error}")
-            self.say(f"{part}: {error}")
+            problem = f"{part}: {error}"
+            self._problems.append(problem)
+            if problem not in self._reported:
+                self.say(problem)
 
     def _alive(self, part: str) -> bool:
         reference = self.state.processes.get(part)
@@ -153,19 +157,18 @@ class LocalRuntime:
 
     def _ensure_agent(self, desired: LocalDesired) -> None:
         content = json.dumps(desired.agent, indent=2)
-        if self._changed("agent", content) or not self._alive("agent"):
-            write_atomic(self.paths.agent_config, content.encode())
+        alive = self._alive("agent")
+        if alive and not self._changed("agent", content):
+            return
+        write_atomic(self.paths.agent_config, content.encode())
+        # A running agent follows its file (--watch): requests are on their way through it.
+        if not alive:
             self._stop("agent")
-            command = [
-                sys.executable,
-                "-m",
-                "tierserve_serving.gateway.agent",
-                "--config",
-                str(self.paths.agent_config),
-            ]
+            command = [sys.executable, "-m", "tierserve_serving.gateway.agent"]
+            command += ["--config", str(self.paths.agent_config), "--watch"]
             self.state.processes["agent"] = start(command, log=self.paths.logs / "agent.log", marker=self.paths.marker)
-            self._applied["agent"] = content
             self.say("gateway agent started")
+        self._applied["agent"] = content
 
     def _ensure_gateway(self, desired: LocalDesired) -> None:
         changed = self._changed("haproxy", desired.haproxy)

@@ -18,7 +18,7 @@ from tierserve.api.loading import load_text
 from tierserve.plan.placement import place
 from tierserve.runtime.local import preflight
 from tierserve.runtime.local.paths import ServicePaths
-from tierserve.runtime.local.processes import end_marked, start
+from tierserve.runtime.local.processes import end_marked, end_tree, start
 from tierserve.runtime.local.ray_cluster import tail
 from tierserve.runtime.local.state import LocalState, write_atomic
 
@@ -186,6 +186,10 @@ class LocalService:
     def down(self, *, timeout_s: float = 40.0) -> None:
         """End every process of the service and remove its folders. Safe to call when nothing runs."""
         end_marked(self.paths.marker, grace_s=8.0, timeout_s=timeout_s)
+        # Whose environment cannot be read (another user namespace) carries no marker that can be seen.
+        state = self.state()
+        for process in state.processes.values() if state else ():
+            end_tree(process)
         for folder in (self.paths.short, self.paths.root):
             shutil.rmtree(folder, ignore_errors=True)
 

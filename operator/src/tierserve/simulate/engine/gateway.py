@@ -1,6 +1,6 @@
 """What both engines share: requests, the order of events, the queue at the gateway and the choice of a replica.
 
-Compiled; all state is in arrays, so that a run stops between any two events and goes on.
+Compiled; all state is in arrays, so that a run stops between any two events and continues.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Requests(NamedTuple):
     """Shape (n,) each; times in seconds, NaN while it has not happened.
 
     `compute`: tokens of the input that no cache has. `behind`: who waits behind it. `done`: how many are done, then
-    which, in order; shape (n + 1,), or (1,) where nobody asks.
+    which, in order; shape (n + 1,), or (1,) without traffic.
     """
 
     arrive: Floats
@@ -196,7 +196,7 @@ def next_for(q: Requests, rows: Rows, numbers: Ints, row: int) -> int:
 
 @jit
 def take_all(q: Requests, rows: Rows, numbers: Ints, row: int) -> None:
-    """Give the gateway's queue to a replica: where each has its own, they waited because nobody served."""
+    """Give the gateway's queue to a replica: where each has its own, they waited because no replica served."""
     while numbers[QUEUED] > 0:
         give(q, rows, numbers, row, dequeue(q, numbers))
 

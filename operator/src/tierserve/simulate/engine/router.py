@@ -1,6 +1,6 @@
 """The gateway in front of several pools, compiled: which pool gets a request, and what its caches hold.
 
-The rules are those of the rendered gateway (`render/gateway_routing.py`) and of what it counts as offered: the first
+The rules are those of the rendered gateway (`render/haproxy/routing.py`) and of what it counts as offered: the first
 tier with a free slot in the order of the class, its site with most of them; if all are full, the pool with the least
 expected wait of those that the class may use. A slot that falls free while others wait is not free.
 """

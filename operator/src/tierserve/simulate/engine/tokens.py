@@ -2,7 +2,7 @@
 
 A step costs alpha + beta (tokens computed) + gamma (tokens of context read). A request that joins has its prefill in
 the next step (all its input at once, but for what a cache has; its first token is out at the end of it) and `output`
-decode steps after that, so that n like requests take the mean step of `BatchProfile.iteration`. As long as nobody joins
+decode steps after that, so that n like requests take the mean step of `BatchProfile.iteration`. While no request joins
 or leaves, k steps cost
 
     k (alpha + beta n + gamma context) + gamma n k (k - 1) / 2

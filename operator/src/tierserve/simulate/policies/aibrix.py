@@ -33,7 +33,7 @@ class Apa:
         self._highest = Highest(_COOLDOWN_S)
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the replicas wanted; the target as it is where no replica is there to measure."""
+        """Return the desired replicas; the target as it is where no replica is there to measure."""
         if seen.ready == 0:
             return seen.target
         wanted = self._wanted(seen.target, in_flight(seen) / (seen.ready * self._target))

@@ -111,7 +111,7 @@ class Dynamo:
         return _THROUGHPUT_S if self._mode == "throughput" else _LOAD_S
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the replicas wanted."""
+        """Return the desired replicas."""
         self._window.add(seen)
         at_rest = seen.starting == 0 and seen.ready == seen.target
         due = self._mode != "load" and seen.t >= self._next_s - _SLACK_S

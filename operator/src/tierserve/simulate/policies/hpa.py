@@ -32,7 +32,7 @@ class Hpa:
         self._highest: Highest | None = None
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the replicas wanted; 0 stays 0, for an HPA at 0 replicas is off."""
+        """Return the desired replicas; 0 stays 0, for an HPA at 0 replicas is off."""
         current = seen.target
         if current == 0:
             return 0
@@ -68,5 +68,5 @@ class Hpa:
 
 
 def within(ratio: float) -> bool:
-    """Tell whether metric over target is so near to 1 that the HPA holds."""
+    """Return whether metric over target is so near to 1 that the HPA holds."""
     return abs(1.0 - ratio) <= _TOLERANCE

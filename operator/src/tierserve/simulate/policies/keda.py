@@ -32,7 +32,7 @@ class Keda(Hpa):
         self._polled_s = self._active_s = -math.inf
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the replicas wanted: KEDA's own answer at a poll if it has one, else the HPA's."""
+        """Return the desired replicas: KEDA's own answer at a poll if it has one, else the HPA's."""
         own = self._poll(seen) if seen.t - self._polled_s >= _POLL_S - _SLACK_S else None
         if own is not None:
             return own

@@ -37,7 +37,7 @@ class Kpa:
         self._first = True
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the pods wanted."""
+        """Return the desired pods."""
         self._window.add(seen)
         if self._first and seen.ready > 1:  # a new autoscaler starts in panic, not to undo what the one before it did
             self._panic_s, self._most = seen.t, seen.ready

@@ -12,12 +12,12 @@ _TICKS_A_STARTUP = 60
 
 
 class Ours:
-    """`plan.autoscale.decide`, told what gateway and replicas would tell it.
+    """`autoscale.decide`, given what gateway and replicas would report.
 
     Args:
         pool: the replicas.
         strictness: the share of requests that may miss, divided by this.
-        settings: parts to change, of `plan.autoscale.Settings`.
+        settings: parts to change, of `autoscale.decide.Settings`.
     """
 
     def __init__(self, pool: Pool, strictness: float = 1.0, **settings: object) -> None:
@@ -44,10 +44,12 @@ class Ours:
         self.state = State()
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the replicas wanted."""
+        """Return the desired replicas."""
         # the objective is on the wait, so the spread of the service must not count: its squares are not told
         sample = ReplicaSample(seen.t, seen.arrivals, seen.completions, seen.service_sum_s, running=seen.running)
-        gateway = GatewaySample(seen.t, seen.arrivals, seen.queued, seen.running, seen.completions, seen.late)
+        gateway = GatewaySample(
+            seen.t, seen.arrivals, seen.queued, seen.running, answered=seen.completions, late=seen.late, passed=0.0
+        )
         obs = Observation(seen.t, seen.ready, seen.target, self.pool.floor, self.pool.ceiling, {"all": sample}, gateway)
         decision, self.state = decide(obs, self.state, self.settings)
         return decision.replicas
@@ -59,7 +61,7 @@ OURS = (
     Rule("ours", "TierServe", "plan/autoscale.py", "the share that may miss, divided by", 1.0, _STRICTNESS, Ours),
     Rule(
         "ours-paper-only",
-        "TierServe, deaf to late answers",
+        "TierServe, without SLO-miss feedback",
         "without the correction by what was late in truth",
         "the share that may miss, divided by",
         1.0,

@@ -45,7 +45,7 @@ class RayServe:
         self._state: dict[str, Any] = {}
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the replicas wanted, as Ray's controller puts its policy, factors and delays together."""
+        """Return the desired replicas, as Ray's controller puts its policy, factors and delays together."""
         self._window.add(seen)
         wanted, _ = self._policy.replica_queue_length_autoscaling_policy(self._seen_by_ray(seen))
         wanted = self._policy._apply_scaling_factors(wanted, seen.ready, self._config)

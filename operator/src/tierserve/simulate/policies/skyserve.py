@@ -18,7 +18,7 @@ _SLACK_S = 1e-6
 
 
 class SkyServe:
-    """ceil(requests per second / target), taken over after so many ticks in a row that wanted up, or down.
+    """ceil(requests per second / target), taken over after so many ticks in a row that asked for more, or fewer.
 
     The number taken over is the last one, not the mean of the wait. A delay is a count of ticks, as there: of 15 ticks
     the last comes 280 s after the first.
@@ -42,7 +42,7 @@ class SkyServe:
         return _IDLE_TICK_S if self._floor == 0 else _TICK_S
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the replicas wanted, the target as it is between two ticks."""
+        """Return the desired replicas, the target as it is between two ticks."""
         self._window.add(seen)
         if seen.target > 0 and seen.t < self._next_s - _SLACK_S:
             return seen.target

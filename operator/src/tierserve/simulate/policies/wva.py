@@ -56,7 +56,7 @@ class WvaQueue:
         self._rates: dict[tuple[int, int], float | None] = {}
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the replicas wanted; with no request, the least there may be."""
+        """Return the desired replicas; with no request, the least there may be."""
         self._window.add(seen)
         rate = self._window.rate("arrivals")
         if rate <= 0.0:
@@ -145,7 +145,7 @@ class WvaSaturation:
         self._next_s = _INTERVAL_S
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the replicas wanted, the target as it is between two decisions."""
+        """Return the desired replicas, the target as it is between two decisions."""
         if self._samples and self._samples[-1][0].size != seen.ready:
             self._samples.clear()  # other replicas: what was seen of the old ones says nothing of these
         self._samples.append((seen.in_batch / self._slots, waiting_per_replica(seen)))
