@@ -79,7 +79,7 @@ def test_what_one_site_cannot_do_is_said_in_words(run: Run) -> None:
 
 
 def test_a_narrow_terminal_gets_a_column_per_pool(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tierserve.cli.plan.command.PIPED_WIDTH", 80)
+    monkeypatch.setattr("tierserve.cli.output.PIPED_WIDTH", 80)
     lines = run("-n", "60").output.splitlines()
     assert any(line.split()[:1] == ["slots"] and len(line.split()) == 4 for line in lines)
 
