@@ -152,7 +152,7 @@ def test_a_missing_file_is_named(run: Run) -> None:
 
 def test_a_picture_of_an_unknown_kind_is_refused(run: Run, tmp_path: Path) -> None:
     words = refusal(run("--sweep", "1..10", "--out", str(tmp_path / "plan.doc")))
-    assert "end the name in .png, .svg, .pdf" in words
+    assert "is not a kind of picture" in words
 
 
 def test_a_mistake_in_the_file_names_field_and_mend(run: Run, tmp_path: Path) -> None:
