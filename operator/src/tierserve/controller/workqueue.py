@@ -30,19 +30,24 @@ class Controller:
         one_pass: reconciles one resource and returns the seconds after which it is reconciled again without an event,
             None if the resource is gone; after an exception it is retried with backoff.
         workers: reconciles at the same time.
+        clock: the event loop's, in seconds.
     """
 
     one_pass: Callable[[Key], Awaitable[float | None]]
     workers: int = 8
+    clock: Callable[[], float] = time.monotonic
     failures: dict[Key, int] = field(default_factory=dict)
-    _expected: float = field(default_factory=time.monotonic)  # when a reconcile is next expected to be completed
+    _expected: float = field(init=False)  # when a reconcile is next expected to be completed
     _due: dict[Key, float] = field(default_factory=dict)
     _running: set[Key] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def __post_init__(self) -> None:
+        self._expected = self.clock()
+
     def wake(self, key: Key, after_s: float = GATHER_S) -> None:
         """Reconcile a resource soon; an earlier appointment stays."""
-        at = time.monotonic() + after_s
+        at = self.clock() + after_s
         if not self.known:
             self._expected = at  # there was nothing to reconcile: no time was lost until now
         if at < self._due.get(key, float("inf")):
@@ -61,13 +66,13 @@ class Controller:
         One that failed counts as completed too: the operator works, and what is wrong with one resource does not get
         better when it is restarted. Not so where the API server was not reached, where a restart may help.
         """
-        return max(time.monotonic() - self._expected, 0.0) if self.known else 0.0
+        return max(self.clock() - self._expected, 0.0) if self.known else 0.0
 
     async def run(self) -> None:
         """Work through the queue until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                now = time.monotonic()
+                now = self.clock()
                 ready = [key for key, at in self._due.items() if at <= now and key not in self._running]
                 for key in sorted(ready, key=self._due.__getitem__)[: self.workers - len(self._running)]:
                     del self._due[key]
@@ -79,7 +84,7 @@ class Controller:
         self._changed.clear()
         free = len(self._running) < self.workers
         waiting = [at for key, at in self._due.items() if key not in self._running] if free else []
-        timeout = max(min(waiting) - time.monotonic(), 0.0) if waiting else None
+        timeout = max(min(waiting) - self.clock(), 0.0) if waiting else None
         try:
             await asyncio.wait_for(self._changed.wait(), timeout)
         except TimeoutError:
@@ -99,6 +104,6 @@ class Controller:
         if after_s is not None:
             self.wake(key, after_s * random.uniform(1.0, 1.0 + JITTER))
         if reached:
-            self._expected = max(self._expected, time.monotonic() + (after_s or 0.0))
+            self._expected = max(self._expected, self.clock() + (after_s or 0.0))
         self._running.discard(key)
         self._changed.set()
