@@ -62,7 +62,11 @@ def test_get_gaid_answers_whether_it_is_well(kubectl, applied):
 def test_explain_reads_well(kubectl, applied):
     code, out, _ = kubectl("explain", "gaid.spec.tiers.replicas")
     assert code == 0
-    for words in ("headroom", "Bounds of the number of replicas per site", "with 0 an idle tier scales to zero until the next request"):
+    for words in (
+        "headroom",
+        "Bounds of the number of replicas per site",
+        "with 0 an idle tier scales to zero until the next request",
+    ):
         assert words in " ".join(out.split())
 
 
