@@ -2,6 +2,7 @@
 
     python -m bench.serving.gateway                  about a minute
     python -m bench.serving.gateway --rate 100 --seconds 10
+    python -m bench.serving.gateway --streams        what it adds to the tokens of a stream, beside Ray's own proxy
 
 A server that answers after 20 ms stands for three pools. Poisson arrivals, bodies of 1.2 KiB, an open loop: latency
 counts from the intended start. Both ways are asked in turns, so that a noisy machine is noisy for both.
@@ -28,6 +29,7 @@ import numpy as np
 import psutil
 from aiohttp import web
 
+from bench.serving import streams
 from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySpec, render_haproxy
 from tierserve.runtime.local.ports import free_ports
 from tierserve_serving.gateway import haproxy as binary
@@ -41,7 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=200.0, help="requests per second")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each of the rounds, per way")
+    parser.add_argument("--streams", action="store_true", help="measure streams instead, through a whole local service")
     given = parser.parse_args()
+    if given.streams:
+        streams.main()
+        return
     asyncio.run(compare(given.rate, given.seconds))
 
 

@@ -65,6 +65,31 @@ async def test_what_no_replica_can_answer_is_refused_at_once_and_wakes_no_tier(r
     assert rig.upstream.seen == []
 
 
+async def test_what_is_refused_is_read_first_or_clients_lose_the_answer(rig):
+    """A client that is still sending when the connection is closed sees a reset, not the error."""
+    await rig.start((rig.pool("edge-a", 5),), max_body_bytes=2**20)
+    await rig.start_agent()
+    for size in (1_000, 60_000, 300_000, 3_000_000):
+        body, known = b'{"model": "assistant", "x": "' + b"x" * size + b'"}', 200 if size < 2**20 else 413
+        for method, path, kind, status in (
+            ("POST", "/v1/embeddings", "application/json", 404 if size < 2**20 else 413),
+            ("PUT", "/v1/completions", "application/json", 405 if size < 2**20 else 413),
+            ("POST", "/v1/models", "application/json", 405 if size < 2**20 else 413),
+            ("POST", "/v1/completions", "text/plain", 415 if size < 2**20 else 413),
+            ("POST", "/v1/completions", "application/json", known),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.spec.port)
+            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode())
+            await writer.drain()
+            for at in range(0, len(body), 40_000):
+                writer.write(body[at : at + 40_000])
+                await writer.drain()
+            line = await reader.readline()
+            writer.close()
+            assert line.startswith(f"HTTP/1.1 {status} ".encode()), (size, method, path, kind, line)
+
+
 async def test_an_unknown_model_is_named_with_those_that_exist(rig):
     await rig.start((rig.pool("edge-a", 5, models=("light",)),))
     await rig.start_agent()

@@ -33,7 +33,7 @@ from tierserve_serving.gateway import entrypoint, haproxy
 pytestmark = pytest.mark.haproxy
 
 
-def until(true: Callable[[], bool], what: str, limit_s: float = 20.0) -> None:
+def until(true: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < end, what

@@ -24,7 +24,7 @@ from tierserve_serving.policy import ErlangPolicy
 from tierserve_serving.policy_runtime import demand as policy_demand
 from tierserve_serving.policy_runtime import handover as policy_handover
 from tierserve_serving.policy_runtime import settings as policy_settings
-from tierserve_serving.policy_runtime.context import observation
+from tierserve_serving.policy_runtime.context import ReplicaReports, observation
 from tierserve_serving.policy_runtime.decisions import _GAUGES, DecisionBoard, _calibration, as_json, board
 from tierserve_serving.policy_runtime.demand import DemandPoller
 
@@ -120,9 +120,10 @@ def test_without_replica_figures_rays_own_sum_is_taken():
 
 
 def test_replicas_that_fell_silent_are_not_taken_for_idle_ones():
-    then = time.time() - 60.0
-    raw = {"running_requests": [0.0, 0.0]}
-    assert observation(context(raw=raw, running=2, now=then), None, time.time(), 5.0).ongoing is None
+    reports, then = ReplicaReports(), 1000.0  # by their own clock
+    ctx = context(raw={"running_requests": [0.0, 0.0]}, running=2, now=then)
+    assert observation(ctx, None, 2000.0, 5.0, reports).ongoing == 0.0
+    assert observation(ctx, None, 2006.0, 5.0, reports).ongoing is None
 
 
 def test_a_policy_that_cannot_decide_keeps_the_target():

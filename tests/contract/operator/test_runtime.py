@@ -97,6 +97,6 @@ async def test_a_pool_that_is_in_use_outlives_its_tier_until_gateways_have_left_
     assert "edge-default" not in space.get("ConfigMap", "assistant-gateway")["data"]["haproxy.cfg"]
     await runtime.apply(gaid, desired, InUse())
     assert "assistant-edge-default" in space.names("RayService"), "what gateways sent before they left is served"
-    clock.now += runtime.settings.drain_s + 1.0
+    clock.now += gaid.spec.gateway.response_timeout.value + 1.0
     await runtime.apply(gaid, desired, InUse())
     assert "assistant-edge-default" not in space.names("RayService")

@@ -99,7 +99,11 @@ def test_load_adds_worker_pods_also_while_the_operator_is_killed_and_quiet_takes
 
 
 def test_a_change_of_the_model_under_load_loses_no_request(service: Any, users: Any) -> None:
-    patch = '{"op":"replace","path":"/spec/models/0/profile/alpha","value":"15ms"}'
+    # The context is what a replica's process is made with; the profile alone would reach it while it runs.
+    patch = (
+        '{"op":"replace","path":"/spec/models/0/profile/alpha","value":"15ms"},'
+        '{"op":"add","path":"/spec/models/0/contextTokens","value":4000}'
+    )
     with users(4) as crowd:
         time.sleep(10)
         service.kubectl(f"patch gaid assistant --type json -p '[{patch}]'")

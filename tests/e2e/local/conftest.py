@@ -18,7 +18,7 @@ spec:
   objective:
     responseTime: {percentile: 95, target: 1500ms}
   models:
-    - name: large
+    - name: org/Large-8B.v1
       engine: emulated
       memory: {weights: 16Gi, perRequest: 250Mi}
       maxConcurrency: 4
@@ -31,13 +31,13 @@ spec:
       accelerator: {preset: A100-80GB}
       network: {rtt: 4ms}
       replicas: {min: 1, max: 1}
-      models: [large]
+      models: [org/Large-8B.v1]
     - name: cloud
       kind: cloud
       accelerator: {preset: A100-80GB}
       network: {rtt: 20ms}
       replicas: {min: 1, max: 4}
-      models: [large]
+      models: [org/Large-8B.v1]
     - name: device
       kind: device
       accelerator: {preset: cpu}

@@ -25,6 +25,7 @@ from tierserve.runtime.local.processes import marked
 from tierserve.runtime.local.service import LocalService
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.haproxy, pytest.mark.timeout(400)]
+HUB_NAME = "org/Large-8B.v1"  # of the model in conftest.py
 
 
 @pytest.fixture
@@ -70,7 +71,13 @@ def test_a_private_request_is_refused_rather_than_sent_elsewhere(client: openai.
 
 
 def test_models_of_all_tiers_are_listed(client: openai.OpenAI):
-    assert {"e2e", "large", "light"} <= {m.id for m in client.models.list()}
+    assert {"e2e", HUB_NAME, "light"} <= {m.id for m in client.models.list()}
+
+
+def test_a_model_is_asked_for_by_the_name_that_hubs_give_it(client: openai.OpenAI):
+    assert client.models.retrieve(HUB_NAME).id == HUB_NAME
+    messages = [{"role": "user", "content": "hi"}]
+    assert client.chat.completions.create(model=HUB_NAME, messages=messages, max_tokens=2).model == HUB_NAME
 
 
 def test_status_answers_is_it_well(client: openai.OpenAI, service: LocalService, wait_until: Callable[..., None]):

@@ -157,14 +157,14 @@ async def test_a_bad_configuration_ends_the_agent_with_a_clear_error(rig):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tierserve_serving.gateway.agent", "--config", str(path), stderr=asyncio.subprocess.PIPE
     )
-    _, said = await asyncio.wait_for(process.communicate(), 20)
+    _, said = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
     assert b"port" in said
     assert b"Traceback" not in said
 
 
 async def _eventually(rig, url, pools):
-    for _ in range(400):
+    for _ in range(1200):
         with contextlib.suppress(aiohttp.ClientError):
             _, body = await rig.get_json(url + "/status")
             if set(body["pools"]) == pools:

@@ -103,8 +103,9 @@ async def test_an_error_in_a_stream_counts_as_failed_though_done_follows(serve, 
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(text=f"data: {WORDS[0]}\n\n{event}data: [DONE]\n\n", content_type="text/event-stream")
 
-    samples = await load(await serve(answer))
-    assert set(samples.outcome.tolist()) == {Outcome.HTTP_ERROR}
+    traffic = Traffic("u", ClosedLoop(1, ramp_s=0.0), streamed=True)
+    result = await run_load(LoadPlan(await serve(answer), (Step("s", 20.0, (traffic,)),), max_requests=2))
+    assert result.total().errors_by_kind == {"error_in_answer": 2}
 
 
 async def test_a_stream_that_ends_without_done_is_truncated(serve):

@@ -17,7 +17,7 @@ from tierserve.plan.capacity import (
     pool_plan,
     refused_from,
 )
-from tierserve.plan.criteria import criteria_of, first_to_bind
+from tierserve.plan.paper import criteria_of, first_to_bind
 from tierserve.plan.placement import PlacementError, place
 from tierserve.plan.pool_sizing import most_rate, replicas_for, response_of
 from tierserve.plan.sweep import sweep

@@ -5,15 +5,20 @@ from __future__ import annotations
 import pytest
 
 from tierserve.api import GenAIDeployment
-from tierserve.plan.criteria import (
+from tierserve.plan.energy import JOULES_PER_WH, joules_of_flops, training_kwh, training_pounds
+from tierserve.plan.paper import (
     bandwidth_criterion,
     compute_criterion,
     flops_within,
     memory_criterion,
     memory_for_each,
+    packed_servers,
+    paper_tier,
+    pooled,
+    pooled_servers,
+    power_of_ten,
+    service_rate,
 )
-from tierserve.plan.energy import JOULES_PER_WH, joules_of_flops, training_kwh, training_pounds
-from tierserve.plan.paper import packed_servers, paper_tier, pooled, pooled_servers, power_of_ten, service_rate
 
 
 def test_the_cloud_of_a_hundred_a100(paper: GenAIDeployment) -> None:

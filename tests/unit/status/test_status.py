@@ -217,11 +217,13 @@ def test_what_is_not_known_is_left_out_where_null_is_no_value():
 
 def test_a_spec_that_cannot_be_served_keeps_what_was_known_and_says_field_and_mend():
     before = {"endpoint": "http://here", "conditions": [{"type": "SLOMet", "status": "True"}], "pools": [1]}
-    problem = Problem("spec.tiers[0].replicas.max", "is less than min (1)", "give max at least 1", 0)
+    problem = Problem("spec.tiers[0].replicas.max", "must be at least min, 1", "give max at least 1", 0)
     found = refused({"metadata": {"generation": 4}}, [problem], 0.0, before)
     assert (found["endpoint"], found["pools"], found["observedGeneration"]) == ("http://here", [1], 4)
     by_type = {c["type"]: c for c in found["conditions"]}
-    assert by_type["Degraded"]["message"] == ("spec.tiers[0].replicas.max: 0 is less than min (1): give max at least 1")
+    assert by_type["Degraded"]["message"] == (
+        "spec.tiers[0].replicas.max: must be at least min, 1 (got 0): give max at least 1"
+    )
     assert by_type["Accepted"] == by_type["Degraded"] | {"type": "Accepted", "status": "False"}
     assert (by_type["Ready"]["status"], by_type["SLOMet"]["status"]) == ("False", "True")
 
@@ -323,6 +325,11 @@ def test_an_earlier_pool_that_still_serves_is_on_its_way_out():
     progressing = conditions(replace(well(), pools=pools))["Progressing"]
     assert (progressing["status"], progressing["reason"]) == ("True", "RollingOut")
     assert "gone-default" in progressing["message"]
+
+
+def test_what_is_not_known_is_not_settled():
+    progressing = conditions(Observed(NOW, "http://x"))["Progressing"]
+    assert (progressing["status"], progressing["reason"]) == ("Unknown", "NotObserved")
 
 
 # ---- Ready is of now ----

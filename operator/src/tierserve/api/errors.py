@@ -18,16 +18,16 @@ class Problem:
 
     @property
     def message_with_value(self) -> str:
-        """The value and what is wrong with it: ``0 is less than min (1)``."""
+        """What is wrong, and the value: ``must be at least min, 1 (got 0)``."""
         plain = isinstance(self.value, str | int | float) and not isinstance(self.value, bool)
         shown = repr(self.value) if self.value == "" else str(self.value)
-        return f"{shown} {self.message}" if plain else self.message
+        return f"{self.message} (got {shown})" if plain else self.message
 
     def format(self, file: str = "") -> str:
         """Two lines: file, line, field and what is wrong there; then the hint."""
         where = f"{file}:{self.line}" if file and self.line else file
         head = ": ".join(part for part in (where, self.path, self.message_with_value) if part)
-        return f"{head}\n    {self.hint}" if self.hint else head
+        return f"{head}\n    hint: {self.hint}" if self.hint else head
 
 
 class ValidationFailed(ValueError):  # noqa: N818 - reads as a sentence where it is caught

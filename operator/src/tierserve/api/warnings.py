@@ -49,7 +49,7 @@ def _queue_timeout_below_startup(gaid: GenAIDeployment) -> list[Problem]:
     return [
         Problem(
             "spec.gateway.queueTimeout",
-            f"is shorter than a start-up ({soonest:.0f} s), and every tier may be scaled to zero",
+            f"should be at least the start-up time, {soonest:.0f} s, since every tier may be scaled to zero",
             f"set it to {math.ceil(1.5 * soonest)}s, or replicas.min of a tier to 1; else the first request gets a 503",
             str(timeout),
         )

@@ -28,7 +28,7 @@ class UserError(Exception):
         self.code = code
 
     def __str__(self) -> str:
-        return f"{self.message}\n    {self.hint}" if self.hint else self.message
+        return f"{self.message}\n    hint: {self.hint}" if self.hint else self.message
 
 
 def invalid(file: Path, problems: Iterable[Problem]) -> UserError:

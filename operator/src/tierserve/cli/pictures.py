@@ -28,7 +28,10 @@ class Picture:
         self.problem = ""
         if out is not None:
             if out.suffix.lower() not in ENDINGS:
-                raise UserError(f"--out {out}: is not a kind of picture", f"end the name in {', '.join(ENDINGS)}")
+                raise UserError(
+                    f"--out {out}: is not a kind of picture",
+                    f"give a path that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}",
+                )
             check_writable("--out", out)
 
     def draw(self, draw: Callable[[Path], None]) -> None:

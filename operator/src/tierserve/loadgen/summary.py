@@ -198,12 +198,14 @@ def _within(samples: Samples, objective: dict[str, float | None]) -> float:
 
 
 def _kinds(samples: Samples) -> dict[str, int]:
-    """Failures by kind: `http_503`, `timeout`, ..."""
+    """Failures by kind: `http_503`, `timeout`, `error_in_answer`, ..."""
     kinds: dict[str, int] = {}
     for outcome, status in zip(samples.outcome.tolist(), samples.status.tolist(), strict=True):
         if outcome == Outcome.OK:
             continue
-        kind = f"http_{status}" if outcome == Outcome.HTTP_ERROR else Outcome(outcome).name.lower()
+        kind = Outcome(outcome).name.lower()
+        if outcome == Outcome.HTTP_ERROR:  # or an error in an answer that began with 200
+            kind = f"http_{status}" if status >= 400 else "error_in_answer"
         kinds[kind] = kinds.get(kind, 0) + 1
     return kinds
 

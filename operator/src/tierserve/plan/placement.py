@@ -282,7 +282,7 @@ def _does_not_fit(gaid: GenAIDeployment, tier: Tier, index: int, model: Model) -
 
 def _network_too_slow(gaid: GenAIDeployment, tier: Tier, index: int, one: Placement) -> PlacementError:
     target = gaid.spec.objective.response_time.target
-    message = f"is less than what the network of tier {tier.name} takes alone ({one.network_s * 1e3:.3g} ms)"
+    message = f"must be more than the {one.network_s * 1e3:.3g} ms that the network of tier {tier.name} takes"
     hint = f"give a longer target, a nearer tier, or another spec.tiers[{index}].network"
     return PlacementError([Problem("spec.objective.responseTime.target", message, hint, str(target))])
 
@@ -300,8 +300,8 @@ def _too_slow(gaid: GenAIDeployment, tier: Tier, model: Model, one: Placement) -
     }[name]
     path = "spec.objective.responseTime.target" if name == "responseTime" else f"spec.objective.{name}"
     message = (
-        f"is less than model {model.name} on tier {tier.name} needs even alone: {alone * 1e3:.4g} ms with the "
-        f"network ({one.network_s * 1e3:.3g} ms) and a tenth kept for waiting"
+        f"must be at least {alone * 1e3:.4g} ms, which model {model.name} on tier {tier.name} takes for one request, "
+        f"the network ({one.network_s * 1e3:.3g} ms) and a tenth for waiting included"
     )
     hint = f"give at least {alone * 1e3:.4g}ms, fewer output tokens, or a faster model on this tier"
     return PlacementError([Problem(path, message, hint, str(value))])

@@ -39,6 +39,9 @@ RELOADS = {
     "RAY_SERVE_PORT_QUARANTINE_S": "150",
     # Ray's own 30 s keep the node from the replica that takes its place.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(LINGER_S),
+    # How long the proxy of a node without replicas stays, and with it the node and its accelerators. Ray's own is 30 s;
+    # a readiness probe of KubeRay (every 5 s, one failure) takes the pod out of its Service in less than half of that.
+    "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "15",
 }
 """Environment of Ray's processes: what becomes of the old process, of the ports of replicas that it knew, and of a
 replica that stops."""

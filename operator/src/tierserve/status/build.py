@@ -323,6 +323,9 @@ def _progressing(gaid: GenAIDeployment, pools: Sequence[Mapping[str, Any]], reti
         words = [f"rolling out: {_each(updating, 'updated')}"] if updating else []
         words += [f"serving until replaced: {', '.join(retiring)}"] if retiring else []
         return Condition("Progressing", "True", "RollingOut", "; ".join(words))
+    unknown = [p["pool"] for p in pools if p["app"] is None and p["running"] is None]
+    if unknown:
+        return Condition("Progressing", "Unknown", "NotObserved", f"nothing is known of {', '.join(unknown)}")
     moving = [p for p in pools if p["app"] == "DEPLOYING" or (p["desired"] or 0) != (p["running"] or 0)]
     if moving:
         return Condition("Progressing", "True", "Scaling", f"scaling: {_each(moving, 'running')}")
@@ -346,7 +349,7 @@ def _failure(pool: Mapping[str, Any]) -> str:
     state = pool["update"] or pool["app"]
     error = cause(pool["message"])
     if state in _FAILED:
-        return f"{pool['pool']}: {state}: {error or pool['message'] or 'Ray Serve gives no reason'}"
+        return f"{pool['pool']}: {state}: {error or ' '.join(pool['message'].split()) or 'Ray Serve gives no reason'}"
     return f"{pool['pool']}: a replica does not start: {error}" if error and state != "RUNNING" else ""
 
 

@@ -6,9 +6,10 @@ share to the steps of the others: with (i_k, o_k) the tokens of request k, the s
     it_j = alpha + sum_{k != j} [beta (i_k + o_k) / (o_k + 1) + gamma (i_k + o_k / 2)]
 
 and what its own tokens cost: one prefill step of it_j + (beta + gamma) i_j and o_j decode steps of it_j + beta +
-gamma (i_j + o_j / 2). When all are equal that is T(n). Between two changes of the batch every `it_j` is constant, so
-progress is integrated exactly from change to change, however late the caller looks: late wake-ups delay an answer,
-never the others' work.
+gamma (i_j + o_j / 2). When all are equal that is T(n). The first token comes with the prefill, as engines send it, the
+k-th with the k-th step; the last step is that of the token that ends the text, of which nothing is seen. Between two
+changes of the batch every `it_j` is constant, so progress is integrated exactly from change to change, however late the
+caller looks: late wake-ups delay an answer, never the others' work.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Job:
         share: what it adds to every step of the others, in seconds.
         prefill_own, decode_own: what it adds to its own prefill step and to each of its decode steps, in seconds.
         steps: how many of its 1 + output_tokens steps are done, a real number; the first is the prefill.
-        reported: tokens already told to the caller.
+        reported: tokens already reported to the caller.
         entered, prefilled, left: when it came, had its prefill behind it and was done, each with the request-seconds of
             the batch up to then.
     """
@@ -63,13 +64,13 @@ class Job:
         return 1.0 + self.output_tokens
 
     def next_step(self) -> float:
-        """Steps at which it next has something to tell."""
-        return 2.0 + self.reported if self.streamed else self.last_step
+        """Steps at which it next has something to report: a token, or after the last one its end."""
+        return 1.0 + self.reported if self.streamed else self.last_step
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """At the time `at`, `tokens` tokens of `job` were out; `done` if these are all."""
+    """At the time `at`, `tokens` tokens of `job` were out; `done` if it is at its end."""
 
     at: float
     job: Job
@@ -168,8 +169,10 @@ class Batch:
 
     def _report(self, job: Job) -> Progress:
         job.steps = max(job.steps, job.next_step())  # rounding may have left it a hair short
-        job.reported = min(job.output_tokens, int(job.steps - 1.0 + _EDGE))
-        done = job.reported >= job.output_tokens
+        if job.prefilled is None:  # by the same hair
+            job.prefilled = (self.now, self._area)
+        job.reported = min(job.output_tokens, int(job.steps + _EDGE))
+        done = job.steps >= job.last_step - _EDGE
         if done:
             job.left = (self.now, self._area)
             self._remove(job)

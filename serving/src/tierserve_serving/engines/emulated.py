@@ -73,13 +73,14 @@ class _Answer:
     sent: int = 0
     sent_chars: int = 0
 
-    def chunk(self, tokens: int, job: Job) -> Chunk:
-        """Return what is new once `tokens` tokens are out."""
+    def chunk(self, progress: Progress) -> Chunk:
+        """Return what is new."""
+        tokens, job = progress.tokens, progress.job
         begin = self.sent_chars
         self.sent_chars += sum(map(len, self.drawn[self.sent : tokens]))
         fresh, self.sent = tokens - self.sent, tokens
         text = self.text[begin : self.sent_chars]
-        if tokens < self.tokens:
+        if not progress.done:
             return Chunk(text, fresh, None, job.input_tokens)
         return Chunk(text, fresh, self.finish, job.input_tokens, job.timing())
 
@@ -162,8 +163,11 @@ class EmulatedEngine:
         answer = self._answer(generation, prompt_text(generation.prompt), input_tokens)
         request = self._join(Job(input_tokens, answer.tokens, streamed=generation.streamed))
         try:
-            while answer.sent < answer.tokens:
-                yield answer.chunk((await request.next()).tokens, request.job)
+            done = False
+            while not done:
+                progress = await request.next()
+                done = progress.done
+                yield answer.chunk(progress)
         finally:
             self._leave(request.job)
 

@@ -284,9 +284,8 @@ def _log_socket(address: str) -> socket.socket:
     return sock
 
 
-async def _watch(agent: Agent, path: Path) -> None:
-    """Reads the file again when its content changes, as a mounted ConfigMap's does, which sends no signal."""
-    known = await asyncio.to_thread(path.read_bytes)
+async def _watch(agent: Agent, path: Path, known: bytes) -> None:
+    """Reads the file again when it is not as `known`, as a mounted ConfigMap's changes, which sends no signal."""
     while True:
         await asyncio.sleep(_WATCH_EVERY_S)
         with contextlib.suppress(OSError):
@@ -298,13 +297,14 @@ async def _watch(agent: Agent, path: Path) -> None:
 
 async def serve(path: Path, *, watch: bool = False) -> None:
     """Runs the agent until SIGTERM or SIGINT; SIGHUP reads `path` again, and with `watch` every change of it."""
+    content = await asyncio.to_thread(path.read_bytes)  # before it is read: no change may fall between the two
     agent = Agent(load_config(path), path)
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(agent.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     loop.add_signal_handler(signal.SIGHUP, agent.reload)
-    watcher = asyncio.ensure_future(_watch(agent, path)) if watch else None
+    watcher = asyncio.ensure_future(_watch(agent, path, content)) if watch else None
     try:
         await task
     except asyncio.CancelledError:

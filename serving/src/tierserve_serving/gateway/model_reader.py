@@ -28,6 +28,11 @@ MODEL_HEADER = "X-TierServe-Model"
 MOST_HELD_BYTES = 128 * 2**20
 """Of all bodies at once, so that many large ones cannot end the agent: a quarter of its container's memory."""
 
+_MOST_DRAINED_BYTES = 64 * 2**20
+# As in the rendered configuration (`tierserve.render.haproxy`).
+COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
+GET_PATHS = ("/health", "/healthz", "/readyz", "/version", "/v1/models")
+
 # RFC 9110, section 7.6.1, and what both ends set themselves.
 _OF_ONE_CONNECTION = frozenset({
     "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "host",
@@ -79,9 +84,11 @@ class ModelReader:
             # Held until the head of the answer is there: by then the body is with the replica.
             with self._hold(request.content_length):
                 body = await self._read(request.content)
+                _check_head(request)
                 model = find_model(body, self._models)
                 answer = await self._forward(request, body, model)
         except ApiError as error:
+            await _drain(request.content)
             headers = {name.decode(): value.decode() for name, value in error.headers}
             return web.Response(
                 body=error.body(), status=error.status, headers=headers, content_type="application/json"
@@ -121,6 +128,28 @@ class ModelReader:
         except aiohttp.ClientError as error:
             message = f"The gateway did not answer its agent: {error}"
             raise ApiError(502, message, kind="server_error", code="bad_gateway") from error
+
+
+def _check_head(request: web.Request) -> None:
+    """Refuses what HAProxy would have, had it had the whole body."""
+    if request.path in GET_PATHS or request.path.startswith("/v1/models/"):
+        raise errors.method_not_allowed(request.method, "GET, HEAD")
+    if request.path not in COMPLETION_PATHS:
+        raise errors.unknown_path(request.path)
+    if request.method != "POST":
+        raise errors.method_not_allowed(request.method, "POST")
+    kind = request.content_type
+    if "Content-Type" in request.headers and kind != "application/json" and not kind.endswith("+json"):
+        raise errors.wrong_content_type(kind[:100])
+
+
+async def _drain(content: aiohttp.StreamReader) -> None:
+    """Reads what is left: many clients lose an answer that comes while they are still sending."""
+    left = _MOST_DRAINED_BYTES
+    async for part in content.iter_any():
+        left -= len(part)
+        if left < 0:
+            return
 
 
 def find_model(body: bytes, known: tuple[str, ...]) -> str:

@@ -196,9 +196,11 @@ def _choice_seed(seed: int | None, k: int) -> int | None:
 
 def _refuse_unsupported(document: Mapping[str, Any], fields: Fields, engine: str, capabilities: Capabilities) -> None:
     """Refuse what changes the answer and cannot be done. Tools that the model need not call change nothing."""
-    for name in ("logprobs", "top_logprobs", "prompt_logprobs", "suffix", "tool_choice", "function_call", "audio"):
+    for name in ("logprobs", "top_logprobs", "prompt_logprobs", "suffix", "function_call", "audio"):
         if document.get(name) not in _NO_SHAPE:
             raise unsupported(name, engine)
+    if _forces_a_call(document.get("tool_choice")):
+        raise unsupported("tool_choice", engine, "that forces a call")
     if fields.best_of not in (None, 1, fields.n):
         raise unsupported("best_of", engine, "above 'n'")
     if document.get("modalities") not in (None, [], ["text"]):
@@ -207,6 +209,12 @@ def _refuse_unsupported(document: Mapping[str, Any], fields: Fields, engine: str
     plain = form is None or (isinstance(form, dict) and form.get("type") in (None, "text"))
     if not plain and "response_format" not in capabilities.extra:
         raise unsupported("response_format", engine, "other than text")
+
+
+def _forces_a_call(tool_choice: object) -> bool:
+    """Whether the model must call a tool; OpenAI's `allowed_tools` only narrows the choice unless its mode says so."""
+    allowed = tool_choice.get("allowed_tools") if isinstance(tool_choice, dict) else None
+    return (allowed.get("mode") if isinstance(allowed, dict) else tool_choice) not in _NO_SHAPE
 
 
 def _messages(value: object, engine: str) -> tuple[Message, ...]:

@@ -45,6 +45,36 @@ def _series(raw: Raw, metric: str, ids: Sequence[Any]) -> Iterable[Sequence[Any]
     return by_replica.values() if list(by_replica) == ids else map(by_replica.get, ids)
 
 
+class Receptions:
+    """When the reports of replicas were received, by the clock of this process.
+
+    A report has the time of the machine that its replica is on, whose clock may differ from ours by more than a report
+    may be old. So only whether that time has changed since the last call counts.
+    """
+
+    def __init__(self) -> None:
+        self._ids: list[Any] = []
+        self._reported = self._received = np.empty(0)
+
+    def times(self, ids: list[Any], reported: Sequence[float], now: float) -> np.ndarray:
+        """Return the time of reception of each report.
+
+        Args:
+            ids: the replicas. reported: time of the last report of each, by its own clock. now: Unix seconds.
+        """
+        stamps = np.array(reported, dtype=float)
+        if ids == self._ids:
+            received = np.where(stamps == self._reported, self._received, now)
+        else:
+            before = dict(zip(self._ids, zip(self._reported, self._received, strict=True), strict=True))
+            pairs = (before.get(replica, (None, now)) for replica in ids)
+            received = np.array(
+                [at if old == t else now for (old, at), t in zip(pairs, stamps, strict=True)], dtype=float
+            )
+        self._ids, self._reported, self._received = ids, stamps, received
+        return received
+
+
 class ReplicaReports:
     """What replicas pushed last, as columns.
 
@@ -53,19 +83,24 @@ class ReplicaReports:
 
     def __init__(self) -> None:
         self.names: dict[str, Any] = {}
+        self.running = Receptions()  # of Ray's own count of requests
+        self._receptions = Receptions()
         self._ids: list[Any] = []
         self._last = Samples.of({})
 
-    def read(self, raw: Raw) -> Samples:
-        """Return the last figures of every replica that pushed some. `names` then holds Ray's id of each."""
+    def read(self, raw: Raw, now: float) -> Samples:
+        """Return the last figures of every replica that pushed some, with the time of their reception.
+
+        `names` then holds Ray's id of each.
+        """
         ids = [replica for replica, series in raw.get("arrivals_total", {}).items() if series]
         series = [_series(raw, metric, ids) for metric in METRICS]
         # replica by replica, for what one has pushed lies together in memory
         last = [float(one[-1].value) if one else 0.0 for row in zip(*series, strict=True) for one in row]
         figures = np.array(last, dtype=float).reshape(len(ids), len(METRICS)).T
         figures[-1, figures[-1] == 0.0] = _NAN  # of a start that takes no time nothing was told
-        times = [float(one[-1].timestamp) for one in _series(raw, "arrivals_total", ids) if one]
-        columns = np.vstack([times, figures])
+        reported = [float(one[-1].timestamp) for one in _series(raw, "arrivals_total", ids) if one]
+        columns = np.vstack([self._receptions.times(ids, reported, now), figures])
         if ids == self._ids:
             self._last = self._last.later(columns)
         else:
@@ -98,12 +133,14 @@ class StepReports(Mapping[str, StepCounts]):
         return len(self._ids)
 
 
-def _ongoing(ctx: Any, raw: Raw, now: float, stale_after_s: float) -> float | None:
+def _ongoing(ctx: Any, raw: Raw, now: float, stale_after_s: float, receptions: Receptions) -> float | None:
     """Return the requests in the deployment; None if replicas that count them have gone silent."""
-    series = [s for s in raw.get(_RUNNING_REQUESTS, {}).values() if s]
+    found = {replica: s for replica, s in raw.get(_RUNNING_REQUESTS, {}).items() if s}
+    series = list(found.values())
     if not series:
         return float(ctx.total_num_requests)
-    fresh = [s[-1].value for s in series if now - s[-1].timestamp <= stale_after_s]
+    received = receptions.times(list(found), [float(s[-1].timestamp) for s in series], now)
+    fresh = [s[-1].value for s, at in zip(series, received, strict=True) if now - at <= stale_after_s]
     if not fresh:
         return None
     return float(sum(fresh)) * len(series) / len(fresh) + float(ctx.total_queued_requests or 0.0)
@@ -115,7 +152,7 @@ def observation(
     """Return what context and gateway tell at `now` (Unix seconds). `reports` is one and the same for all of a pool."""
     raw = ctx.raw_metrics or {}
     reports = reports if reports is not None else ReplicaReports()
-    replicas = reports.read(raw)
+    replicas = reports.read(raw, now)
     return Observation(
         t=now,
         running=int(ctx.current_num_replicas),
@@ -124,7 +161,7 @@ def observation(
         ceiling=int(ctx.capacity_adjusted_max_replicas),
         replicas=replicas,
         gateway=gateway,
-        ongoing=None if replicas else _ongoing(ctx, raw, now, stale_after_s),
+        ongoing=None if replicas else _ongoing(ctx, raw, now, stale_after_s, reports.running),
         queued=float(ctx.total_queued_requests or 0.0) if replicas and gateway is None else None,
         steps=StepReports(raw, reports.names) if _STEPS[-1] in raw else {},
     )

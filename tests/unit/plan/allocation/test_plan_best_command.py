@@ -174,7 +174,7 @@ def test_best_goes_with_neither_the_paper_s_form_nor_a_sweep(run: Run, other: tu
 def test_what_the_solver_prints_from_c_does_not_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:
     import ctypes
 
-    from tierserve.cli.plan.command import quiet
+    from tierserve.cli.output import quiet
 
     with quiet():
         ctypes.CDLL(None).printf(b"from C\n")

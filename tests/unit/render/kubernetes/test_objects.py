@@ -364,3 +364,11 @@ def test_the_gateway_has_the_addresses_that_the_cluster_has_and_an_agent_has_one
     found = objects()
     assert found["Service", "assistant-gateway"]["spec"]["ipFamilyPolicy"] == "PreferDualStack"
     assert found["Service", "assistant-gateway-agents"]["spec"]["ipFamilyPolicy"] == "SingleStack"
+
+
+def test_a_worker_pod_without_a_replica_is_released_within_a_minute_and_not_before_its_service_has_left_it():
+    cluster = objects()["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]
+    (container,) = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    draining_s = int({e["name"]: e["value"] for e in container["env"]}["RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S"])
+    assert draining_s >= 10, "KubeRay's readiness probe (5 s) and kube-proxy take it out of the Service first"
+    assert draining_s + cluster["autoscalerOptions"]["idleTimeoutSeconds"] <= 60

@@ -98,6 +98,7 @@ async def test_bodies_that_other_servers_take_are_taken(client, body):
         {"stream_options": {"include_usage": True}},
         {"tools": TOOLS},
         {"tools": TOOLS, "tool_choice": "auto"},
+        {"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
         {"functions": [{"name": "f"}], "function_call": "none"},
         {"response_format": {"type": "text"}, "modalities": ["text"]},
         {"logprobs": False, "top_logprobs": 0},

@@ -35,7 +35,7 @@ def pushed(replicas: Mapping[str, Mapping[str, float]], t: float = 9.0) -> dict[
 
 
 def test_every_figure_of_a_replica_comes_under_its_own_name():
-    assert dict(ReplicaReports().read(pushed({"a": ALL}))) == {
+    assert dict(ReplicaReports().read(pushed({"a": ALL}), 9.0)) == {
         "a": ReplicaSample(9.0, 5.0, 4.0, 3.0, 2.0, 1.0, running=2.0, waiting=7.0, startup_s=30.0)
     }
 
@@ -43,34 +43,34 @@ def test_every_figure_of_a_replica_comes_under_its_own_name():
 @pytest.mark.parametrize("metric", [name for name in ALL if name != "arrivals_total"])
 def test_a_figure_that_one_replica_leaves_out_is_taken_from_no_other(metric):
     less = {name: value for name, value in ALL.items() if name != metric}
-    samples = ReplicaReports().read(pushed({"a": less, "b": ALL, "c": less}))
+    samples = ReplicaReports().read(pushed({"a": less, "b": ALL, "c": less}), 9.0)
     empty = pushed({"a": ALL, "b": ALL, "c": ALL})
     empty[metric]["a"] = empty[metric]["c"] = []
-    assert dict(samples) == dict(ReplicaReports().read(empty))
-    assert samples["b"] == ReplicaReports().read(pushed({"b": ALL}))["b"]
-    assert samples["a"] == samples["c"] == ReplicaReports().read(pushed({"a": less}))["a"] != samples["b"]
+    assert dict(samples) == dict(ReplicaReports().read(empty, 9.0))
+    assert samples["b"] == ReplicaReports().read(pushed({"b": ALL}), 9.0)["b"]
+    assert samples["a"] == samples["c"] == ReplicaReports().read(pushed({"a": less}), 9.0)["a"] != samples["b"]
 
 
 def test_the_order_of_replicas_may_differ_from_metric_to_metric():
     raw = pushed({"a": ALL, "b": {name: 10.0 * value for name, value in ALL.items()}})
     raw["running"] = dict(reversed(raw["running"].items()))
-    samples = ReplicaReports().read(raw)
+    samples = ReplicaReports().read(raw, 9.0)
     assert (samples["a"].running, samples["b"].running) == (2.0, 20.0)
 
 
 def test_a_replica_that_has_counted_nothing_yet_is_not_there():
     raw = pushed({"a": ALL, "b": ALL, "c": {"running": 3.0}})
     raw["arrivals_total"]["b"] = []
-    assert list(ReplicaReports().read(raw)) == ["a"]
+    assert list(ReplicaReports().read(raw, 9.0)) == ["a"]
 
 
 def test_names_are_kept_while_the_replicas_are_the_same_and_follow_them_when_not():
     reports = ReplicaReports()
-    first = reports.read(pushed({"a": ALL, "b": ALL}))
-    second = reports.read(pushed({"a": ALL, "b": ALL}, t=10.0))
+    first = reports.read(pushed({"a": ALL, "b": ALL}), 9.0)
+    second = reports.read(pushed({"a": ALL, "b": ALL}, t=10.0), 10.0)
     assert second.names is first.names
     assert (first["b"].t, second["b"].t) == (9.0, 10.0)
-    assert list(reports.read(pushed({"b": ALL, "c": ALL}))) == ["b", "c"]
+    assert list(reports.read(pushed({"b": ALL, "c": ALL}), 9.0)) == ["b", "c"]
     assert set(reports.names) == {"b", "c"}
 
 
@@ -91,3 +91,14 @@ def test_step_counters_are_those_of_the_replicas_of_now():
     assert seen("ab").steps["a"].completions == 0.0
     assert set(seen("bc").steps) == {"b", "c"}
     assert seen("bc").steps.get("a") is None
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, -6.0, 6.0, 3600.0])
+def test_a_replica_whose_clock_differs_is_fresh_while_it_reports_and_stale_when_it_stops(ahead_s):
+    reports = ReplicaReports()
+    for now in (100.0, 101.0, 102.0):
+        assert reports.read(pushed({"a": ALL}, t=now + ahead_s), now)["a"].t == now
+    silent = reports.read(pushed({"a": ALL}, t=102.0 + ahead_s), 110.0)
+    assert silent["a"].t == 102.0
+    joined = reports.read(pushed({"a": ALL, "b": ALL}, t=102.0 + ahead_s), 111.0)
+    assert (joined["a"].t, joined["b"].t) == (102.0, 111.0)

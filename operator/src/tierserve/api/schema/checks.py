@@ -48,19 +48,19 @@ def _checked_schema() -> dict[str, Any]:
 
 def _check_head(document: Any) -> Iterator[Problem]:
     if not isinstance(document, Mapping):
-        yield Problem("", "is not a mapping", "start with apiVersion, kind, metadata and spec", document)
+        yield Problem("", "must be a mapping", "start with apiVersion, kind, metadata and spec", document)
         return
-    for field, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+    for field, value in (("apiVersion", API_VERSION), ("kind", KIND)):
         if document.get(field) is None:
-            yield Problem(field, "is missing", f"write {field}: {wanted}")
-        elif document[field] != wanted:
-            yield Problem(field, f"is not {wanted}", f"write {field}: {wanted}", document[field])
+            yield Problem(field, "is required", f"write {field}: {value}")
+        elif document[field] != value:
+            yield Problem(field, f"must be {value}", f"write {field}: {value}", document[field])
 
 
 def _check_name(whole: Mapping[str, Any]) -> Iterator[Problem]:
     metadata = whole.get("metadata")
     if metadata is None or (isinstance(metadata, Mapping) and not metadata.get("name")):
-        yield Problem("metadata.name", "is missing", "give the service a name, e.g. assistant")
+        yield Problem("metadata.name", "is required", "give the service a name, e.g. assistant")
 
 
 def broken_rules(whole: Mapping[str, Any]) -> Iterator[Problem]:

@@ -81,12 +81,12 @@ def check(value: Any, schema: Schema, path: str = "") -> Iterator[Problem]:
     """All departures of `value` from `schema`, unknown fields included."""
     if schema.get("x-kubernetes-int-or-string"):
         if not isinstance(value, str) and not _is_integer(value):
-            yield _wrong(path, value, f"is not {_example(schema)}", _hint(schema))
+            yield _wrong(path, value, f"must be {_example(schema)}", _hint(schema))
             return
     elif "type" in schema and not TYPES[schema["type"]](value):
         word = WORDS.get(schema["type"], f"a {schema['type']}")
         example = _example(schema) if schema["type"] == "string" and "pattern" in schema else word
-        yield _wrong(path, value, f"is not {example}", f"write {example}")
+        yield _wrong(path, value, f"must be {example}", f"write {example}")
         return
     yield from _check_scalar(value, schema, path)
     if isinstance(value, Mapping):
@@ -111,7 +111,7 @@ def _check_scalar(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
     if "enum" in schema and value not in schema["enum"]:
         known = [str(option) for option in schema["enum"]]
         hint = _former(f"{path}: {value}") or _closest(str(value), known) or f"write {' or '.join(known)}"
-        yield _wrong(path, value, f"is not one of {', '.join(known)}", hint)
+        yield _wrong(path, value, f"must be one of {', '.join(known)}", hint)
     if isinstance(value, str):
         yield from _check_text(value, schema, path)
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -120,36 +120,36 @@ def _check_scalar(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
 
 def _check_text(value: str, schema: Schema, path: str) -> Iterator[Problem]:
     if len(value) > schema.get("maxLength", len(value)):
-        yield _wrong(path, value, f"is longer than {schema['maxLength']} characters", "shorten it")
+        yield _wrong(path, value, f"must have at most {schema['maxLength']} characters", "shorten it")
     elif len(value) < schema.get("minLength", 0):
-        yield _wrong(path, value, "is empty", _hint(schema))
+        yield _wrong(path, value, "must not be empty", _hint(schema))
     elif "pattern" in schema and not re.fullmatch(schema["pattern"].removeprefix("^").removesuffix("$"), value):
-        yield _wrong(path, value, f"is not {_example(schema)}", _hint(schema))
+        yield _wrong(path, value, f"must be {_example(schema)}", _hint(schema))
 
 
 def _check_number(value: float, schema: Schema, path: str) -> Iterator[Problem]:
     least, most = schema.get("minimum"), schema.get("maximum")
     if least is not None and value < least:
-        yield _wrong(path, value, f"is less than {least}", f"give at least {least}")
+        yield _wrong(path, value, f"must be at least {least}", f"write {least} or more")
     if most is not None and value > most:
-        yield _wrong(path, value, f"is more than {most}", f"give at most {most}")
+        yield _wrong(path, value, f"must be at most {most}", f"write {most} or less")
 
 
 def _check_mapping(value: Mapping[str, Any], schema: Schema, path: str) -> Iterator[Problem]:
     known = schema.get("properties", {})
     if len(value) > schema.get("maxProperties", len(value)):
-        yield _wrong(path, None, f"has more than {schema['maxProperties']} entries", "leave some out")
+        yield _wrong(path, None, f"must have at most {schema['maxProperties']} entries", "leave some out")
     for name in schema.get("required", ()):
         if name not in value:
             about = known[name].get("description", "")
-            yield _wrong(_join(path, name), None, "is missing", f"add it. {about}".strip())
+            yield _wrong(_join(path, name), None, "is required", f"add it. {about}".strip())
     for name, child in value.items():
         if name in known or "additionalProperties" in schema:
             yield from check(child, _child(schema, name), _join(path, name))
         elif known and not schema.get("x-kubernetes-preserve-unknown-fields"):
             field = _join(path, str(name))
             hint = _former(field) or _closest(str(name), list(known)) or f"the fields here are {', '.join(known)}"
-            yield _wrong(field, None, "is not a field", hint)
+            yield _wrong(field, None, "is not a known field", hint)
 
 
 def _former(field: str) -> str | None:
@@ -168,9 +168,9 @@ def _join(path: str, name: str) -> str:
 def _check_list(value: Sequence[Any], schema: Schema, path: str) -> Iterator[Problem]:
     least, most = schema.get("minItems", 0), schema.get("maxItems", len(value))
     if len(value) < least:
-        yield _wrong(path, None, f"has fewer than {least} elements", f"give at least {least}")
+        yield _wrong(path, None, f"must have at least {least} elements", "add one")
     if len(value) > most:
-        yield _wrong(path, None, f"has more than {most} elements", "leave some out")
+        yield _wrong(path, None, f"must have at most {most} elements", "leave some out")
     for number, item in enumerate(value):
         yield from check(item, schema["items"], f"{path}[{number}]")
     yield from _check_unique(value, schema, path)
@@ -186,5 +186,5 @@ def _check_unique(value: Sequence[Any], schema: Schema, path: str) -> Iterator[P
         if key in seen:
             where = f"{path}[{number}]" + (f".{keys[0]}" if keys else "")
             shown = item.get(keys[0]) if keys and isinstance(item, Mapping) else item
-            yield _wrong(where, shown, "is there twice", "leave one out or rename it")
+            yield _wrong(where, shown, "must be unique", "leave one out or rename it")
         seen.add(key)

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from tierserve.cli.errors import UserError
-from tierserve.cli.loadgen.command import Options
+from tierserve.cli.loadgen.options import Options
 from tierserve.loadgen.errors import LoadError
 from tierserve.loadgen.runner import Progress, run_load
 from tierserve.loadgen.scenario import (

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import orjson
 import typer
-from rich.console import Console
 
 from tierserve.api import Duration, GenAIDeployment, ValidationFailed
 from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.files import Service, read
+from tierserve.cli.output import console, quiet, write
 from tierserve.cli.pictures import Picture
 
 # What is imported inside the functions brings numpy, scipy or matplotlib, which take a second or more.
 if TYPE_CHECKING:
     from tierserve.plan.capacity import Demand
 
-PIPED_WIDTH = 160
 MOST_CONNECTIONS = 1e12
 # Beyond it the copies of the smallest trace do not fit into memory.
 MOST_COPIES = 10_000
@@ -115,11 +108,6 @@ def plan(
         raise invalid(file, error.problems) from error
 
 
-def console() -> Console:
-    """A console as wide as the terminal, or wide enough for the tables where the output is piped."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
-
-
 def _plan(gaid: GenAIDeployment, demand: Demand, output: str) -> None:
     from tierserve.cli.plan import json_output as plan_json
     from tierserve.cli.plan import table as plan_tables
@@ -154,21 +142,6 @@ def _best(file: Path, gaid: GenAIDeployment, demand: Demand, output: str) -> Non
         plan_best.show_best(console(), gaid, demand, found, other)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep off stdout what HiGHS at times writes there from C++, whatever it is asked: JSON must stay JSON."""
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        ctypes.CDLL(None).fflush(None)  # it may lie in the buffer of C's stdio until the end
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _pooled(gaid: GenAIDeployment, connections: str | None, output: str) -> None:
     from tierserve.cli.plan import json_output as plan_json
     from tierserve.cli.plan import table as plan_tables
@@ -196,11 +169,6 @@ def _sweep(
     else:
         plan_tables.show_sweep(console(), gaid, result, picture.written)
     picture.report()
-
-
-def write(document: dict[str, object]) -> None:
-    """Print a document as JSON."""
-    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
 def _demand(connections: str | None, rate: str | None, think: str | None) -> Demand:

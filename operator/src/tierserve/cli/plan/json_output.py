@@ -10,8 +10,7 @@ from tierserve.api import GenAIDeployment
 from tierserve.plan.allocation.baseline import Beside, InOrder
 from tierserve.plan.allocation.types import Allocation, Infeasible, PoolShare
 from tierserve.plan.capacity import Demand, Plan, PoolPlan, refused_from
-from tierserve.plan.criteria import criteria_of
-from tierserve.plan.paper import PaperTier
+from tierserve.plan.paper import PaperTier, criteria_of
 from tierserve.plan.placement import Placement, PlacementError
 from tierserve.plan.sweep import Sweep, TierCurve
 

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from tierserve.api import GenAIDeployment
 from tierserve.plan.capacity import Plan, PoolPlan, refused_from
-from tierserve.plan.criteria import criteria_of, first_to_bind
-from tierserve.plan.paper import PaperTier
+from tierserve.plan.paper import PaperTier, criteria_of, first_to_bind
 from tierserve.plan.placement import Placement
 from tierserve.plan.sweep import Sweep, TierCurve
 

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from tierserve.api import GenAIDeployment
 from tierserve.cli.errors import UserError
+from tierserve.cli.output import console, write
 from tierserve.cli.plan import confirm as plan_confirm
 from tierserve.cli.plan import json_output as plan_json
-from tierserve.cli.plan.command import console, write
 from tierserve.cli.plan.confirm import Simulated, number
 from tierserve.cli.plan.table import estimated, fitted, ms, rate_of
 from tierserve.cli.simulate.inputs import recorded

@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from tierserve.cli.files import Service, finite
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options as given; `simulate` says what each is."""
-
-    file: Path
-    pool: str | None
-    trace: str | None
-    rate: str | None
-    duration: str
-    copies: int
-    policies: tuple[str, ...]
-    startup: str | None
-    startup_spread: float
-    ttft: str | None
-    initial: int | None
-    router: str
-    failures: tuple[str, ...]
-    answer_cache: str | None
-    prompts: int | None
-    prefixes: str | None
-    prefix_cache: int | None
-    zipf: float
-    seed: int
-    out: Path | None
-    output: str
+from tierserve.cli.simulate.options import Options
 
 
 def simulate(

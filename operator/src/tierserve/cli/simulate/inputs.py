@@ -9,7 +9,7 @@ import numpy as np
 
 from tierserve.api import GenAIDeployment
 from tierserve.cli.errors import UserError
-from tierserve.cli.simulate.command import Options
+from tierserve.cli.simulate.options import Options
 from tierserve.loadgen.units import seconds
 from tierserve.loadgen.workloads import traced
 from tierserve.plan.placement import Placement

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from tierserve.api import Duration, GenAIDeployment, Quantity
 from tierserve.cli.errors import UserError
+from tierserve.cli.output import console
 from tierserve.cli.pictures import Picture
-from tierserve.cli.plan.command import console
 from tierserve.cli.simulate import inputs
-from tierserve.cli.simulate.command import Options
+from tierserve.cli.simulate.options import Options
 from tierserve.plan.placement import Placement
 from tierserve.render.haproxy.from_deployment import gateway_classes
 from tierserve.simulate.policies.base import Rule

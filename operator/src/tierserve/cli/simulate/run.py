@@ -15,10 +15,10 @@ from rich.table import Table
 from tierserve.api import GenAIDeployment, ValidationFailed
 from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.files import read
+from tierserve.cli.output import console
 from tierserve.cli.pictures import Picture
-from tierserve.cli.plan.command import console
 from tierserve.cli.simulate import inputs
-from tierserve.cli.simulate.command import Options
+from tierserve.cli.simulate.options import Options
 from tierserve.loadgen.errors import LoadError
 from tierserve.plan.placement import Placement, place
 from tierserve.simulate.engine.jit import NumbaMissingError

@@ -204,6 +204,7 @@ def _read_model(spec: GatewaySpec) -> list[str]:
         # One request is one line of the log: that of its second passage, where it was sent to a pool.
         "http-request set-log-level silent",
         f"http-response set-log-level info unless {{ res.hdr({POOL_HEADER}) -m found }}",
+        "http-response del-header Server",
         f"server agent unix@{read_socket(spec.admin_socket)}",
     ]
     return _section("backend read_model", lines)

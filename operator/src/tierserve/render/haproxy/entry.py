@@ -1,6 +1,7 @@
 """The rules before routing: what the gateway answers itself, so that no tier is asked, counted as busy or woken for it.
 
-They need no more than the head of a request: a body is waited for only where it will be sent on.
+They need no more than the head of a request. Still its body is read before an answer: one that comes amid the body is
+lost to many clients, which find the connection reset. What does not fit in a buffer is read and refused by the agent.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tierserve.render.haproxy.routing import reply
 
 _PREFLIGHT_KEPT_S = 600  # browsers ask again after that; Chromium keeps no answer longer than two hours
 _BODY_S = 30  # as long as the head of a request may take
+_WHOLE_BYTES = 16 * 2**10  # so much is surely there after the wait, in a buffer of 64 KiB beside the largest head
 _JSON_TYPE = "^(application/json|[^;]+[+]json)[[:space:]]*(;|$)"  # as replicas take it
 
 
@@ -30,6 +32,7 @@ def entry_rules(spec: GatewaySpec) -> list[list[str]]:
     return [
         _acls(),
         _identity(),
+        _wait_for_body(),
         _cors(spec),
         _health(spec),
         _models(spec),
@@ -110,13 +113,23 @@ def _models(spec: GatewaySpec) -> list[str]:
     ]
 
 
+def _refuse(status: int, message: str, code: str, condition: str, headers: str = "") -> list[str]:
+    return [f"http-request allow {condition} unread", reply(status, message, code, condition, headers)]
+
+
 def _paths() -> list[str]:
     posts = ", ".join(f"POST {path}" for path in COMPLETION_PATHS)
+    unknown = f"unknown path; there are {posts} and GET /v1/models"
     return [
-        reply(404, f"unknown path; there are {posts} and GET /v1/models", "unknown_url", "if !completion !own"),
-        reply(405, "this path takes GET only", "method_not_allowed", "if own", " hdr Allow 'GET, HEAD'"),
-        reply(405, "this path takes POST only", "method_not_allowed", "if completion !METH_POST", " hdr Allow POST"),
+        *_refuse(404, unknown, "unknown_url", "if !completion !own"),
+        *_refuse(405, "this path takes GET only", "method_not_allowed", "if own", " hdr Allow 'GET, HEAD'"),
+        *_refuse(405, "this path takes POST only", "method_not_allowed", "if completion !METH_POST", " hdr Allow POST"),
     ]
+
+
+def _wait_for_body() -> list[str]:
+    # It ends when the body is there or the buffer is full.
+    return [f"http-request wait-for-body time {_BODY_S}s", f"acl unread req.body_len gt {_WHOLE_BYTES}"]
 
 
 def _limits(spec: GatewaySpec) -> list[str]:
@@ -124,9 +137,8 @@ def _limits(spec: GatewaySpec) -> list[str]:
     not_json = f"if {{ req.hdr(Content-Type) -m found }} !{{ req.fhdr(Content-Type) -m reg -i '{_JSON_TYPE}' }}"
     return [
         # Of a chunked body the length is not known yet: agent and replica measure it.
-        reply(413, too_large, "request_too_large", f"if {{ req.hdr_val(Content-Length) gt {spec.max_body_bytes} }}"),
-        reply(415, "Content-Type must be application/json", "unsupported_media_type", not_json),
-        f"http-request wait-for-body time {_BODY_S}s",
+        *_refuse(413, too_large, "request_too_large", f"if {{ req.hdr_val(Content-Length) gt {spec.max_body_bytes} }}"),
+        *_refuse(415, "Content-Type must be application/json", "unsupported_media_type", not_json),
     ]
 
 

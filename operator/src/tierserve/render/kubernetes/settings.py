@@ -61,7 +61,9 @@ class KubeSettings:
     image_pull_secrets: tuple[str, ...] = ()
     ray_version: str = "2.60.0"
     gateway_replicas: int = 2
-    idle_timeout_s: int = 60
+    # A worker pod is idle from the end of its proxy on, not while a replica starts. KubeRay's own 60 s keep an
+    # accelerator for a minute more after each roll-over; less would throw pods away between two versions of a replica.
+    idle_timeout_s: int = 30
     head_cpu: str = "500m"
     head_memory: str = "2Gi"
     worker_cpu: str = "500m"

@@ -157,19 +157,18 @@ class LocalRuntime:
 
     def _ensure_agent(self, desired: LocalDesired) -> None:
         content = json.dumps(desired.agent, indent=2)
-        if self._changed("agent", content) or not self._alive("agent"):
-            write_atomic(self.paths.agent_config, content.encode())
+        alive = self._alive("agent")
+        if alive and not self._changed("agent", content):
+            return
+        write_atomic(self.paths.agent_config, content.encode())
+        # A running agent follows its file (--watch): requests are on their way through it.
+        if not alive:
             self._stop("agent")
-            command = [
-                sys.executable,
-                "-m",
-                "tierserve_serving.gateway.agent",
-                "--config",
-                str(self.paths.agent_config),
-            ]
+            command = [sys.executable, "-m", "tierserve_serving.gateway.agent"]
+            command += ["--config", str(self.paths.agent_config), "--watch"]
             self.state.processes["agent"] = start(command, log=self.paths.logs / "agent.log", marker=self.paths.marker)
-            self._applied["agent"] = content
             self.say("gateway agent started")
+        self._applied["agent"] = content
 
     def _ensure_gateway(self, desired: LocalDesired) -> None:
         changed = self._changed("haproxy", desired.haproxy)
