@@ -162,7 +162,7 @@ def _failure(pool: Mapping[str, Any]) -> str:
     state = pool["update"] or pool["app"]
     error = cause(pool["message"])
     if state in _FAILED:
-        return f"{pool['pool']}: {state}: {error or pool['message'] or 'Ray Serve gives no reason'}"
+        return f"{pool['pool']}: {state}: {error or ' '.join(pool['message'].split()) or 'Ray Serve gives no reason'}"
     return f"{pool['pool']}: a replica does not start: {error}" if error and state != "RUNNING" else ""
 
 

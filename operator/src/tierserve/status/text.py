@@ -63,4 +63,6 @@ def cause(message: str) -> str:
         match = _ERROR.match(line)
         if match and not (match[2] or "").startswith("Traceback"):
             found = line.strip() if match[2] else match[1]
+    if not found:  # an actor that died has no traceback: Ray says in words how it ended
+        found = next(iter(message.partition("Error:\n")[2].strip().splitlines()), "")
     return found[:_LONGEST_CAUSE]
