@@ -19,7 +19,7 @@ _CHOICES = {
     "log_format": ("json", "text"),
     "image_pull_policy": ("Always", "IfNotPresent", "Never"),
 }
-_MAY_BE_ZERO = frozenset({"metrics_port", "idle_timeout_s", "drain_s"})
+_MAY_BE_ZERO = frozenset({"metrics_port", "idle_timeout_s"})
 _LARGEST_PORT = 65535
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
 """Variables that Kubernetes sets for each Service of the namespace: TIERSERVE_X_PORT and more for `tierserve-x`."""

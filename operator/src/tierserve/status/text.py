@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tierserve.api.schema.definition import schema
+from tierserve.api.schema.crd import schema
 
 _FREE_TEXT = 1024
 """Longest text where the CRD has no limit of its own; the whole object must stay under etcd's 1.5 MiB."""
@@ -63,4 +63,6 @@ def cause(message: str) -> str:
         match = _ERROR.match(line)
         if match and not (match[2] or "").startswith("Traceback"):
             found = line.strip() if match[2] else match[1]
+    if not found:  # an actor that died has no traceback: Ray says in words how it ended
+        found = next(iter(message.partition("Error:\n")[2].strip().splitlines()), "")
     return found[:_LONGEST_CAUSE]
