@@ -12,7 +12,8 @@ from typing import ClassVar, Protocol, TypeVar
 from tierserve.api import GenAIDeployment
 from tierserve.plan.placement import Placement, place
 from tierserve.state import Observed, PoolObserved
-from tierserve.status.build import Status, status
+from tierserve.status.build import status
+from tierserve.status.conditions import Status
 
 Desired = TypeVar("Desired")
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from tierserve.api import parse
+from tierserve.controller.metrics import Metrics
 from tierserve.controller.reconciler import ServicePass
-from tierserve.controller.telemetry import Metrics
 from tierserve.plan.placement import place
 from tierserve.reconcile import InUse, in_use
 from tierserve.state import Observed, PoolObserved

@@ -20,9 +20,10 @@ from kubernetes.aio.client import ApiClient
 from prometheus_client import start_http_server
 
 from tierserve.api.v1alpha1.deployment import GROUP, PLURAL, VERSION
+from tierserve.controller.logs import JsonLines
+from tierserve.controller.metrics import Metrics
 from tierserve.controller.reconciler import ServicePass
 from tierserve.controller.settings import OperatorSettings, from_environment
-from tierserve.controller.telemetry import JsonLines, Metrics
 from tierserve.controller.workqueue import Controller, Key
 from tierserve.observe.agents import AgentReader
 from tierserve.render.kubernetes.metadata import DEPLOYMENT, MANAGER

@@ -11,12 +11,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from tierserve.api import GenAIDeployment, ValidationFailed, parse
-from tierserve.controller.telemetry import Metrics, transitions
+from tierserve.controller.events import transitions
+from tierserve.controller.metrics import Metrics
 from tierserve.controller.workqueue import Key
 from tierserve.reconcile import reconcile
 from tierserve.runtime.kubernetes.apply import KubeRuntime
 from tierserve.runtime.kubernetes.client import NOT_FOUND, Cluster, ClusterError
-from tierserve.status.build import Status, known, refused
+from tierserve.status.build import rejected, without_nulls
+from tierserve.status.conditions import Status
 
 log = logging.getLogger("tierserve")
 _OWN = ("name", "namespace", "uid", "generation", "labels", "annotations")
@@ -82,9 +84,9 @@ class ServicePass:
         last = last if last is not None and last.uid == uid else None
         previous = last.status if last is not None else resource.get("status") or None
         try:
-            status: Status = known(await reconcile(self._gaid(key, resource), self.runtime, previous))
+            status: Status = without_nulls(await reconcile(self._gaid(key, resource), self.runtime, previous))
         except ValidationFailed as error:
-            status = known(refused(resource, error.problems, self.clock(), previous))
+            status = without_nulls(rejected(resource, error.problems, self.clock(), previous))
         self.metrics.show(*key, status)
         if not self._is_due(last, previous, status, began):
             return status

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tierserve.api.schema.definition import schema
+from tierserve.api.schema.crd import schema
 
 _FREE_TEXT = 1024
 """Longest text where the CRD has no limit of its own; the whole object must stay under etcd's 1.5 MiB."""

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 from tierserve.api import GenAIDeployment
 from tierserve.observe.agents import AgentReader
-from tierserve.observe.kube_refusals import gateway_refusals, is_upgrading, pool_refusals, start_failures
 from tierserve.observe.kubernetes import has_caught_up, observed, pool_of
 from tierserve.observe.pod_failures import pod_problems
+from tierserve.observe.refusals import gateway_refusals, is_upgrading, pool_refusals, start_failures
 from tierserve.plan.placement import Placement, place
 from tierserve.reconcile import InUse
 from tierserve.render.kubernetes.gateway import agents_url
@@ -28,7 +28,7 @@ from tierserve.render.kubernetes.settings import KubeSettings
 from tierserve.runtime.kubernetes.client import NOT_FOUND, Cluster, ClusterError, path_of
 from tierserve.runtime.kubernetes.upgrades import UpgradeTurn
 from tierserve.state import Observed
-from tierserve.status.build import is_short
+from tierserve.status.pools import is_short
 
 HEAL_EVERY_S = 60.0
 SEEN_AFTER_S = 5.0  # a watched object that is not seen by then has been deleted
