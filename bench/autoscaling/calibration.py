@@ -54,7 +54,7 @@ class Run:
 
     given: BatchProfile
     tells: bool
-    learn_reserve: bool
+    adaptive_standby: bool
     seed: int
     replicas: list[Replica] = field(default_factory=list)
     queue: deque[tuple[float, Job]] = field(default_factory=deque)
@@ -77,7 +77,7 @@ class Run:
             profile=self.given,
             input_tokens=INPUT,
             output_tokens=OUTPUT,
-            learn_reserve=self.learn_reserve,
+            adaptive_standby=self.adaptive_standby,
         )
         self.state = State()
         self._start(0.0)
@@ -150,7 +150,7 @@ class Run:
         }  # fmt: skip
         steps = {name: StepCounts(*(r[f"{f}_total"] for f in StepCounts._fields)) for name, r in told.items()}
         in_flight = float(sum(len(r.batch.jobs) for r in self.replicas))
-        gateway = GatewaySample(now, self.arrived, len(self.queue), in_flight, self.answered, self.late, passed=0.0)
+        gateway = GatewaySample(now, self.arrived, len(self.queue), in_flight, self.answered, self.late, bypassed=0.0)
         obs = Observation(now, len(serving), self.target, 1, 100, samples, gateway, steps=steps if self.tells else {})
         decision, self.state = decide(obs, self.state, self.settings)
         self.decisions.append(decision)
@@ -177,12 +177,12 @@ def mean_replicas(run: Run) -> float:
     return sum(seen) / len(seen)
 
 
-def rows(learn_reserve: bool, seeds: int) -> list[tuple[str, str, float, float, float, str]]:
+def rows(adaptive_standby: bool, seeds: int) -> list[tuple[str, str, float, float, float, str]]:
     """Return profile, calibration, mean replicas, % late in the first minute and after it, and T(full) as known."""
     found = []
     for what, given in PROFILES.items():
         for tells in (False, True):
-            runs = [Run(given, tells, learn_reserve, seed).go() for seed in range(seeds)]
+            runs = [Run(given, tells, adaptive_standby, seed).go() for seed in range(seeds)]
             first = sum(r.late - r.late_warm for r in runs) / sum(r.answered - r.answered_warm for r in runs)
             late = sum(r.late_warm for r in runs) / sum(r.answered_warm for r in runs)
             errors = [r.decisions[-1].calibration for r in runs]
@@ -194,12 +194,12 @@ def rows(learn_reserve: bool, seeds: int) -> list[tuple[str, str, float, float, 
     return found
 
 
-def table(learn_reserve: bool, seeds: int) -> str:
+def table(adaptive_standby: bool, seeds: int) -> str:
     lines = [
         "| profile given | calibrated | replicas, mean | late, first minute | late, after | error of T(8) at the end |",
         "|---|---|---|---|---|---|",
     ]
-    for what, tells, replicas, first, late, error in rows(learn_reserve, seeds):
+    for what, tells, replicas, first, late, error in rows(adaptive_standby, seeds):
         lines.append(f"| {what} | {tells} | {replicas:.2f} | {first:.1f}% | {late:.2f}% | {error} |")
     return "\n".join(lines)
 
@@ -222,7 +222,7 @@ with a deviation of half the mean. "Not calibrated" is the same decision with re
 A profile that is wrong by one factor does little here, for it only scales the service times seen to a full batch. One
 whose proportions are wrong misleads it while batches grow.
 
-## With experience (`learn_reserve`)
+## With experience (`adaptive_standby`)
 
 {table(True, seeds)}
 

@@ -151,10 +151,11 @@ def decision(timings: Sequence[Timing]) -> str:
     lines += [
         "",
         "It does not grow with the slots: staffing is one formula, however many there are. It grows with the replicas",
-        "that tell figures of their own. As columns (`tierserve.autoscale.replica_metrics.Samples`) each takes 10 ns",
-        "while the names are those of before; where they are not, columns are put into the new order. `ReplicaSample`",
-        "by name is made into columns first, half a microsecond each. Serve's policy reads them from what Ray hands",
-        "to it, an object for each figure: that takes nearly all of its time, 3 µs a replica, and what Ray does before",
+        "that tell figures of their own. As columns (`tierserve.autoscale.replica_metrics.ReplicaMetrics`) each takes",
+        "10 ns while the names are those of before; where they are not, columns are put into the new order.",
+        "`ReplicaSample` by name is made into columns first, half a microsecond each. Serve's policy reads them from",
+        "what Ray hands to it, an object for each figure: that takes nearly all of its time, 3 µs a replica, and what",
+        "Ray does before",
         "is not counted. The analyser of WVA takes 658 ms at this size.",
     ]
     return "\n".join([*lines, ""])

@@ -74,7 +74,7 @@ async def test_a_tier_that_is_awake_takes_the_request_at_once_and_nobody_wakes_t
     assert (reply.status, reply.pool) == (200, "cloud-a")
     await poll(lambda: rig.agent.offered.passed["edge-a"] == 1)
     assert rig.agent.offered.totals == {"edge-a": 0, "cloud-a": 1}
-    assert (await rig.get_json(rig.agent_url + "/pools/edge-a"))[1]["passed_total"] == 1
+    assert (await rig.get_json(rig.agent_url + "/pools/edge-a"))[1]["bypassed_total"] == 1
 
 
 async def rig_with_cloud(rig, poll, service_s=1.0):

@@ -59,7 +59,7 @@ class OfferedCounter:
     def __init__(self, config: AgentConfig) -> None:
         self.totals: dict[str, float] = {}
         self.arrivals: dict[str, float] = {}
-        self.passed: dict[str, float] = {}
+        self.bypassed: dict[str, float] = {}
         self._last: dict[int, dict[str, int]] = {}
         self.configure(config)
 
@@ -69,7 +69,7 @@ class OfferedCounter:
         self._tiers = {c.name: c.tiers for c in config.classes}
         self.totals = {name: self.totals.get(name, 0.0) for name in self._pools}
         self.arrivals = {name: self.arrivals.get(name, 0.0) for name in self._pools}
-        self.passed = {name: self.passed.get(name, 0.0) for name in self._pools}
+        self.bypassed = {name: self.bypassed.get(name, 0.0) for name in self._pools}
 
     def update(self, counts: Mapping[str, int], process: int = 0, asleep: Collection[str] = ()) -> None:
         """Adds what is new in `counts` since the last call for that HAProxy process; each process starts at zero.
@@ -98,7 +98,7 @@ class OfferedCounter:
                 sleepers = [p for p in sites if taken is not None and p.name in asleep]
                 self._share([p for p in sites if p not in sleepers], count, self.totals)
                 if len(sleepers) == len(sites):
-                    self._share(sleepers, count, self.passed)
+                    self._share(sleepers, count, self.bypassed)
             if taken is not None:
                 self.totals[pool] += count
 

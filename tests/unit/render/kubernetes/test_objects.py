@@ -57,7 +57,7 @@ def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, 
     found = objects(edge={"replicas": {"standby": standby} if standby else {}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
     settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][1]["user_config"]
-    assert settings["learn_reserve"] is told
+    assert settings["adaptive_standby"] is told
 
 
 def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
