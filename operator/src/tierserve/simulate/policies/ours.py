@@ -50,7 +50,9 @@ class Ours:
         gateway = GatewaySample(
             seen.t, seen.arrivals, seen.queued, seen.running, answered=seen.completions, late=seen.late, bypassed=0.0
         )
-        obs = Observation(seen.t, seen.ready, seen.target, self.pool.floor, self.pool.ceiling, {"all": sample}, gateway)
+        obs = Observation(
+            seen.t, seen.ready, seen.target, self.pool.min_replicas, self.pool.max_replicas, {"all": sample}, gateway
+        )
         decision, self.state = decide(obs, self.state, self.settings)
         return decision.replicas
 
