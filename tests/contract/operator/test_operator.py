@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from typing import Any
 
 import pytest
@@ -170,7 +169,7 @@ def test_an_operator_killed_in_the_middle_goes_on_where_it_was(operator, served,
     assert served.names("RayService") == POOLS, "no duplicates"
 
 
-def test_a_tick_without_change_writes_nothing(served, eventually):
+def test_a_tick_without_change_writes_nothing(operator, served, eventually):
     eventually(lambda: served.condition("assistant", "Degraded"), "settled")
     kinds = ("RayService", "Deployment", "ConfigMap", "Service", "NetworkPolicy", "PodDisruptionBudget")
 
@@ -182,9 +181,13 @@ def test_a_tick_without_change_writes_nothing(served, eventually):
         found["status"] = served.get("GenAIDeployment", "assistant")["metadata"]["resourceVersion"]
         return found
 
-    time.sleep(3.0)
+    def reconciled(times: int) -> None:
+        goal = operator.reconciles() + times
+        eventually(lambda: operator.reconciles() >= goal, f"{times} reconciles", 90.0)
+
+    reconciled(3)
     before = versions()
-    time.sleep(4.0)  # four ticks
+    reconciled(4)
     assert versions() == before
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 
 import pytest
@@ -11,6 +10,11 @@ import pytest
 from tierserve.controller.workqueue import WorkQueue
 
 A, B = ("ns", "a"), ("ns", "b")
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy(virtual_time):
+    return virtual_time
 
 
 class Passes:
@@ -42,6 +46,15 @@ def passes():
     return Passes()
 
 
+def make_queue(passes, **options):
+    """A work queue in virtual time."""
+    return WorkQueue(passes, clock=asyncio.get_running_loop().time, **options)
+
+
+def an_hour_passes():
+    asyncio.get_running_loop().now += 3600.0
+
+
 async def run(queue, seconds):
     task = asyncio.create_task(queue.run())
     await asyncio.sleep(seconds)
@@ -51,7 +64,7 @@ async def run(queue, seconds):
 
 async def test_a_crowd_of_events_makes_one_pass(passes):
     passes.resync_s = 60.0
-    queue = WorkQueue(passes)
+    queue = make_queue(passes)
     for _ in range(100):
         queue.add(A)
     await run(queue, 0.5)
@@ -60,7 +73,7 @@ async def test_a_crowd_of_events_makes_one_pass(passes):
 
 async def test_every_resource_is_reconciled_again_after_its_resync_period(passes):
     passes.resync_s = 0.1
-    queue = WorkQueue(passes)
+    queue = make_queue(passes)
     queue.add(A, 0.0)
     queue.add(B, 0.0)
     await run(queue, 1.0)
@@ -70,7 +83,7 @@ async def test_every_resource_is_reconciled_again_after_its_resync_period(passes
 async def test_a_service_has_one_pass_at_a_time_and_one_more_for_what_came_meanwhile(passes):
     passes.takes_s = 0.3
     passes.resync_s = 60.0
-    queue = WorkQueue(passes)
+    queue = make_queue(passes)
     queue.add(A, 0.0)
     asyncio.get_running_loop().call_later(0.1, queue.add, A, 0.0)
     await run(queue, 1.0)
@@ -81,7 +94,7 @@ async def test_a_service_has_one_pass_at_a_time_and_one_more_for_what_came_meanw
 async def test_a_failing_service_comes_later_each_time_and_does_not_keep_the_others(passes):
     passes.failing.add(A)
     passes.resync_s = 0.1
-    queue = WorkQueue(passes)
+    queue = make_queue(passes)
     queue.add(A, 0.0)
     queue.add(B, 0.0)
     await run(queue, 2.0)
@@ -93,7 +106,7 @@ async def test_a_failing_service_comes_later_each_time_and_does_not_keep_the_oth
 async def test_a_service_that_is_gone_is_not_looked_at_again(passes):
     passes.gone.add(A)
     passes.resync_s = 0.05
-    queue = WorkQueue(passes)
+    queue = make_queue(passes)
     queue.add(A, 0.0)
     await run(queue, 0.5)
     assert passes.count == {A: 1}
@@ -101,47 +114,35 @@ async def test_a_service_that_is_gone_is_not_looked_at_again(passes):
     assert queue.idle_s == 0.0, "nothing to do is not being stuck"
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """The queue's clock, an hour ahead after each `hour()`."""
-    real, skipped = time.monotonic, [0.0]
-    monkeypatch.setattr("tierserve.controller.workqueue.time.monotonic", lambda: real() + skipped[0])
-
-    def hour() -> None:
-        skipped[0] += 3600.0
-
-    return hour
-
-
-async def test_an_operator_that_does_not_reach_the_api_server_shows_how_long(passes, clock):
+async def test_an_operator_that_does_not_reach_the_api_server_shows_how_long(passes):
     passes.failing.add(A)
     passes.error = ConnectionError("the API server does not answer")
-    queue = WorkQueue(passes)
+    queue = make_queue(passes)
     queue.add(A, 0.0)
-    clock()
+    an_hour_passes()
     await run(queue, 0.2)
     assert passes.count[A]
     assert queue.idle_s >= 3600.0
 
 
-async def test_one_resource_that_fails_for_ever_does_not_make_the_operator_look_stuck(passes, clock):
+async def test_one_resource_that_fails_for_ever_does_not_make_the_operator_look_stuck(passes):
     passes.failing.add(A)
-    queue = WorkQueue(passes)
+    queue = make_queue(passes)
     queue.add(A, 0.0)
-    clock()
+    an_hour_passes()
     await run(queue, 0.2)
     assert queue.failures[A] >= 1
     assert queue.idle_s < 60.0
 
 
-async def test_the_first_resource_after_an_idle_hour_does_not_make_the_operator_look_stuck(passes, clock):
-    queue = WorkQueue(passes)
-    clock()
+async def test_the_first_resource_after_an_idle_hour_does_not_make_the_operator_look_stuck(passes):
+    queue = make_queue(passes)
+    an_hour_passes()
     queue.add(A, 0.0)
     assert queue.idle_s < 60.0
     passes.gone.add(A)
     await run(queue, 0.2)
-    clock()
+    an_hour_passes()
     queue.add(B)
     assert queue.idle_s < 60.0
 
@@ -149,7 +150,7 @@ async def test_the_first_resource_after_an_idle_hour_does_not_make_the_operator_
 async def test_no_more_passes_than_workers_run_at_once(passes):
     passes.takes_s = 0.2
     passes.resync_s = 60.0
-    queue = WorkQueue(passes, workers=2)
+    queue = make_queue(passes, workers=2)
     for i in range(6):
         queue.add(("ns", str(i)), 0.0)
     task = asyncio.create_task(queue.run())

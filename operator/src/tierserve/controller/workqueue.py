@@ -26,22 +26,27 @@ class WorkQueue:
     """Calls `reconciler` for each key that is due.
 
     Attributes:
-        one_pass: reconciles one resource and returns the seconds until its next resync, None if the resource is
+        reconciler: reconciles one resource and returns the seconds until its next resync, None if the resource is
             deleted; after an exception the key is retried with backoff.
         workers: most reconciles at the same time.
+        clock: the event loop's, in seconds.
     """
 
     reconciler: Callable[[Key], Awaitable[float | None]]
     workers: int = 8
+    clock: Callable[[], float] = time.monotonic
     failures: dict[Key, int] = field(default_factory=dict)
-    _expected: float = field(default_factory=time.monotonic)  # when a reconcile is next expected to be completed
+    _expected: float = field(init=False)  # when a reconcile is next expected to be completed
     _due: dict[Key, float] = field(default_factory=dict)
     _running: set[Key] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def __post_init__(self) -> None:
+        self._expected = self.clock()
+
     def add(self, key: Key, after_s: float = GATHER_S) -> None:
         """Add a key, due after `after_s`; if it is in the queue already, the earlier time counts."""
-        at = time.monotonic() + after_s
+        at = self.clock() + after_s
         if not self.pending:
             self._expected = at  # the queue was empty until now, so nothing is overdue
         if at < self._due.get(key, float("inf")):
@@ -60,13 +65,13 @@ class WorkQueue:
         A failed reconcile counts as completed: a restart of the operator does not repair an invalid resource. One that
         could not reach the API server does not count: there a restart may help.
         """
-        return max(time.monotonic() - self._expected, 0.0) if self.pending else 0.0
+        return max(self.clock() - self._expected, 0.0) if self.pending else 0.0
 
     async def run(self) -> None:
         """Work through the queue until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                now = time.monotonic()
+                now = self.clock()
                 ready = [key for key, at in self._due.items() if at <= now and key not in self._running]
                 for key in sorted(ready, key=self._due.__getitem__)[: self.workers - len(self._running)]:
                     del self._due[key]
@@ -78,7 +83,7 @@ class WorkQueue:
         self._changed.clear()
         free = len(self._running) < self.workers
         waiting = [at for key, at in self._due.items() if key not in self._running] if free else []
-        timeout = max(min(waiting) - time.monotonic(), 0.0) if waiting else None
+        timeout = max(min(waiting) - self.clock(), 0.0) if waiting else None
         try:
             await asyncio.wait_for(self._changed.wait(), timeout)
         except TimeoutError:
@@ -98,6 +103,6 @@ class WorkQueue:
         if after_s is not None:
             self.add(key, after_s * random.uniform(1.0, 1.0 + JITTER))
         if reached:
-            self._expected = max(self._expected, time.monotonic() + (after_s or 0.0))
+            self._expected = max(self._expected, self.clock() + (after_s or 0.0))
         self._running.discard(key)
         self._changed.set()
