@@ -17,19 +17,18 @@ async def test_over_the_queue_bound_is_503_with_retry_after(rig, poll):
     await poll(lambda: rig.agent.states["edge-a"].queued == 2)
     refused = await rig.post()
     assert (refused.status, refused.headers["Retry-After"], refused.error["code"]) == (503, "3", "overloaded")
-    assert refused.took_s < 2
     rig.upstream.release()
     assert [r.status for r in await asyncio.gather(*tasks)] == [200, 200, 200]
 
 
-async def test_a_request_that_waits_too_long_is_503(rig):
+async def test_a_request_that_waits_too_long_is_503(rig, poll):
     await rig.start((rig.pool("edge-a", 1),), queue_timeout_s=0.2)
     rig.upstream.hold()
     rig.send()
-    await asyncio.sleep(0.05)
+    await poll(lambda: rig.upstream.in_flight["edge-a"] == 1)
     reply = await rig.post()
     assert (reply.status, reply.error["type"], reply.headers["Retry-After"]) == (503, "server_error", "1")
-    assert 0.15 < reply.took_s < 3
+    assert reply.took_s > 0.15
     assert len(rig.upstream.seen) == 1
 
 

@@ -181,8 +181,8 @@ class GatewaySample:
         Raises:
             KeyError, TypeError, ValueError: it is none.
         """
-        optional = {name: float(body.get(f"{name}_total", 0.0)) for name in COUNTERS[1:]}
         arrivals, queued, in_flight = (float(body[name]) for name in ("arrivals_total", "queued", "in_flight"))
+        optional = {name: float(body.get(f"{name}_total", 0.0)) for name in COUNTERS[1:]}
         return cls(t=float(body.get("t", 0.0)), arrivals=arrivals, queued=queued, in_flight=in_flight, **optional)
 
 

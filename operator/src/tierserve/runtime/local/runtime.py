@@ -206,12 +206,12 @@ class LocalRuntime:
         self.say(f"Ray head up after {time.monotonic() - began:.0f} s")
 
     def _ensure_nodes(self, desired: LocalDesired) -> None:
-        for pool, node_labels in desired.nodes.items():
+        for pool, labels in desired.nodes.items():
             part = f"node-{pool}"
             if self._alive("head") and not self._alive(part):
                 self._stop(part)
-                self.state.processes[part] = ray_cluster.start_node(self.paths, self.state.ray, pool, node_labels)
-                self.say(f"Ray node started, labelled {node_labels['tierserve.io/tier']}")
+                self.state.processes[part] = ray_cluster.start_node(self.paths, self.state.ray, pool, labels)
+                self.say(f"Ray node started, labelled {labels['tierserve.io/tier']}")
 
     def _drop_nodes(self, desired: LocalDesired) -> None:
         """A node ends only after the last replica of its pool has: Serve keeps the application as long as one stops."""
