@@ -7,23 +7,23 @@ SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
 .PHONY: help demo test test-fast test-unit test-local test-contract test-k8s check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth cluster demo-k8s cluster-down lock setup clean
 
-help:  ## say what each command does
+help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-demo:  ## the main job: three tiers on this machine, connections grow, p95 stays flat
+demo:  ## three tiers on this machine: connections grow, p95 stays flat
 	@$(SETUP) runtime
 	@$(BIN)/python -m tierserve.cli.demo
 
-test:  ## set everything up and run every check and test (25 minutes on 2 cores; the first time 40)
+test:  ## set everything up and run all checks and tests (25 minutes on 2 cores; the first time 40)
 	@$(SETUP) dev --browser
 	@$(BIN)/python scripts/prebuild.py
 	@$(MAKE) --no-print-directory check test-unit test-local test-contract test-k8s
 
-test-fast:  ## unit and property tests that take no more than moments (2 minutes)
+test-fast:  ## unit and property tests without the slow ones (2 minutes)
 	@$(SETUP) dev
 	@$(BIN)/python -m pytest tests/unit tests/property -m "not slow" -n auto
 
-test-unit:  ## all unit and property tests, a real language model and simulations among them
+test-unit:  ## all unit and property tests, with a real language model and simulations
 	@$(SETUP) dev
 	@$(BIN)/python -m pytest tests/unit tests/property -n auto --dist worksteal
 
@@ -35,11 +35,11 @@ test-contract:  ## the chart with real helm, the CRD and the operator with a rea
 	@$(SETUP) dev
 	@$(BIN)/python -m pytest tests/chart tests/contract
 
-test-k8s:  ## a service on real kubelets, from apply to delete (nothing else beside it)
+test-k8s:  ## a service on real kubelets, from apply to delete (run nothing else meanwhile)
 	@$(SETUP) dev
 	@$(BIN)/python -m pytest tests/e2e/kubernetes
 
-check:  ## ruff, mypy, import-linter, and whether the generated CRD and reference are fresh
+check:  ## ruff, mypy, import-linter, and whether the generated CRD and reference are current
 	@$(SETUP) dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py
@@ -54,59 +54,59 @@ crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
 	@$(BIN)/python -m tierserve.api.schema.crd --write charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema.reference --write docs/reference.md
 
-bench:  ## figures of the queueing mathematics beside the peers, and deployments planned per second
+bench:  ## speed of the queueing formulas compared with other libraries, and deployments planned per second
 	@$(SETUP) bench
 	@$(BIN)/python -m bench.queueing.measure
 	@$(BIN)/python -m bench.queueing.plans_per_second
 
-bench-truth:  ## every formula of queueing beside exact chains and the simulator (a minute or two)
+bench-truth:  ## every queueing formula compared with exact chains and the simulator (a minute or two)
 	@$(SETUP) dev
 	@$(BIN)/python -m bench.queueing.truth
 
-bench-traces:  ## predicted response times on real traces beside the simulator, with bursts and long prompts (8 minutes)
+bench-traces:  ## predicted and simulated response times on real traces, with bursts and long prompts (8 minutes)
 	@$(SETUP) dev
 	@$(BIN)/python -m bench.prediction.traces_page
 	@$(BIN)/python -m bench.prediction.long_prompts
 
-bench-ray:  ## our policy beside Ray Serve's own autoscaler, the same load (about 50 minutes)
+bench-ray:  ## ErlangPolicy compared with Ray Serve's own autoscaler on the same load (about 50 minutes)
 	@$(SETUP) runtime
 	@$(BIN)/python -m bench.serving.ray_autoscaler_page
 
-bench-constant:  ## five minutes of constant load: how often the policy changes its mind
+bench-constant:  ## five minutes of constant load: how often the target changes
 	@$(SETUP) runtime
 	@$(BIN)/python -m bench.serving.constant_load
 
-bench-prediction:  ## predicted beside measured response times of real Ray Serve (about 18 minutes)
+bench-prediction:  ## predicted and measured response times of real Ray Serve (about 18 minutes)
 	@$(SETUP) runtime
 	@$(BIN)/python -m bench.prediction.measure
 
-bench-autoscalers:  ## scaling rules of ours and of the peers on real traces and made-up load, simulated
+bench-autoscalers:  ## scaling rules of TierServe and others on real traces and synthetic loads, simulated
 	@$(SETUP) dev
 	@$(BIN)/python -m bench.autoscaling.page
 
-bench-schedules:  ## what knowing all arrivals would be worth on five of these loads: a search, simulated (half an hour)
+bench-schedules:  ## the gain of knowing all arrivals on five of these loads: a search, simulated (half an hour)
 	@$(SETUP) dev
 	@$(BIN)/python -m bench.autoscaling.schedule
 
-bench-growth:  ## p95 from 10 to 500,000 connections that grow by 10% a minute, ours and the peers, simulated (6 minutes)
+bench-growth:  ## p95 from 10 to 500,000 connections that grow by 10% a minute, TierServe and others, simulated (6 minutes)
 	@$(SETUP) dev
 	@$(BIN)/python -m bench.growth.page
 
-cluster:  ## a cluster to try it on, from kind-config.yaml: kind where Docker is, else processes of this host
+cluster:  ## a cluster to try it on, from kind-config.yaml: kind where Docker is installed, else processes of this host
 	@$(SETUP) dev
 	@$(BIN)/python scripts/cluster.py up
 
-demo-k8s:  ## the main job on `make cluster`: install, apply, serve, grow, shrink, delete (about 8 minutes)
+demo-k8s:  ## on `make cluster`: install, apply, serve, grow, shrink, delete (about 8 minutes)
 	@$(SETUP) dev
 	@$(BIN)/python scripts/demo_k8s.py
 
-cluster-down:  ## end just what `make cluster` started
+cluster-down:  ## end only what `make cluster` started
 	@$(BIN)/python scripts/cluster.py down
 
-lock:  ## compile the locks anew
+lock:  ## recompile the locks
 	@$(SETUP) lock
 
-setup:  ## make the virtual environment only
+setup:  ## create the virtual environment only
 	@$(SETUP) dev
 
 clean:  ## remove what was made here (the caches in your home stay)

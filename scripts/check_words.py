@@ -29,7 +29,7 @@ WORDS = {
     r"blind": "without queue length",
     r"deaf": "without SLO-miss feedback",
     r"on paper": "shadow",
-    r"ScalingReady|SloMet": "ScalingActive, SLOMet",
+    r"(?-i:ScalingReady|SloMet)": "ScalingActive, SLOMet",
     r"wakes?|woken|wake-up": "scales up from zero, adds to the work queue",
     r"keeps? (an )?appointments?": "work queue",
 }

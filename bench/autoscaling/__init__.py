@@ -1,1 +1,1 @@
-"""Scaling rules on traces and made-up loads, simulated."""
+"""Scaling rules on traces and synthetic loads, simulated."""

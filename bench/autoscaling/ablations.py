@@ -1,4 +1,4 @@
-"""TierServe's rule with one part of its decision taken away, to show what the part is for."""
+"""TierServe's rule without one part of its decision, to show the effect of the part."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PARTS = (
     _without(
         "no-profile",
         "without the batching profile",
-        "replicas are so many servers with the service time that is seen, as in M/M/c",
+        "replicas are servers with the measured service time, as in M/M/c",
         profile=None,
     ),
     _without(
         "erlang-no-queue",
         "Erlang C alone, without queue length",
-        "without replicas for what waits already",
+        "without replicas for requests that already wait",
         adaptive_standby=False,
         drain_s=_NEVER_S,
     ),

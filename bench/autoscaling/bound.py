@@ -1,33 +1,34 @@
-"""GPU-hours under which no scaling rule keeps the goal, whatever it knows: a relaxed pool, by dynamic programming.
+"""Lower bound of the GPU-hours of any scaling rule that meets the goal: a relaxed pool, by dynamic programming.
 
-Time goes in bins of dt seconds. The state of the relaxed pool is the whole number of replicas that serve or drain, and
+Time is in bins of dt seconds. The state of the relaxed pool is the whole number of replicas that serve or drain, and
 the work that is unfinished, in seconds of a full replica: a step credits each of its members with its own tokens and
-with 1 / slots of what the step costs whoever is in it (`phases`), so n replicas do at most n dt of work in a bin. The
+with 1 / slots of the fixed cost of the step (`phases`), so n replicas do at most n dt of work in a bin. The
 relaxed pool is easier than the simulated one:
 
-* Work is fluid and done at full speed. What came before the judged part takes nothing; any number of replicas stands
+* Work is fluid and done at full speed. Work from before the evaluated part costs nothing; any number of replicas is
   ready at its begin. After its end nothing is paid.
-* A replica that serves from second b of the judged part on is paid from b - startup_s on. With b < startup_s it is paid
-  from second 0 on, and may as well serve from there: all others start later, for startup_s.
-* A replica that serves in a part of a bin may serve in all of it. The up to dt seconds at either end that it is not
-  paid for in truth are given back: a start costs startup_s - dt, and a stop gives dt.
-* Who came longer ago than the target for the first token and keeps it has had its prefill and is in a slot. So the
-  unfinished work of all those is at most that of the slots x n requests with most of it.
+* A replica that serves from second b of the evaluated part on is paid from b - startup_s on. With b < startup_s it is
+  paid from second 0 on, and may as well serve from there: all others start later, for startup_s.
+* A replica that serves in a part of a bin may serve in all of it. The up to dt seconds at either end for which it is
+  not paid are given back: a start costs startup_s - dt, and a stop gives dt.
+* A request that arrived longer ago than the target for the first token and meets it has had its prefill and is in a
+  slot. So the unfinished work of all those is at most that of the slots x n requests with most of it.
 
-Two relaxations of what becomes of the requests that miss; the higher bound of both counts:
+Two relaxations of the requests that miss; the higher bound of both counts:
 
-* *Dropped*, for rules of any gateway: their work vanishes, whatever the order in which requests are served. Who keeps
-  the target has been decoding since, so that little of its work can be left (`autoscalers_slots.py`).
-* *Late*, for the gateway of the simulator, one queue in order of arrival that drops nobody: those who wait are the last
-  of those who came. With more unfinished work than slots hold (prefills counted), so much of the work that now comes
-  to be late is missed. No request is done sooner than alone on a replica, so some work is always unfinished.
+* *Dropped*, for rules of any gateway: their work vanishes, whatever the order in which requests are served. Requests
+  that meet the target have been decoding since, so that little of their work can be left (`slots.py`).
+* *Late*, for the gateway of the simulator, one queue in order of arrival without drops: those that wait are the last
+  that arrived. With more unfinished work than slots hold (prefills counted), so much of the work that now becomes
+  late is missed. No request is done sooner than alone on a replica, so some work is always unfinished.
 
 The work that misses is at most that of the heaviest 1% of the requests. That limit has a price (Lagrange's multiplier):
-every price gives a bound. So does counting only the first so many tokens of each answer: less work, but less in slots.
+every price gives a bound. So does counting only the first tokens of each response up to a limit: less work, but less in
+slots.
 
-A rule may be under the work that arrives by what it leaves unfinished at the end. A second bound has that paid too: the
-replica-seconds of a rule and the seconds of work that it left are together at least so much. Of dropped work that the
-relaxed pool still holds at the end, the rule may owe nothing: it counts for the price of dropping it, if that is less.
+A rule may be below the work that arrives by the work that it leaves unfinished at the end. A second bound includes
+that: it bounds the replica-seconds of a rule plus the seconds of work that it left. Dropped work that the
+relaxed pool still holds at the end counts with the price of dropping it, if that is less.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from tierserve.simulate.types import Floats, Ints, Pool, Workload
 UNITS = 1
 """Units of work that a replica does in a bin: with more of them the bounds grow by a hundredth at most."""
 MOST = 3000
-"""More units unfinished count as so many."""
+"""Most unfinished units; more count as so many."""
 TAILS = (1.0, 0.99, 0.95, 0.9, 0.8, 0.6, 0.4)
 """Quantiles of the answers' lengths up to which their tokens are counted."""
 PRICES = tuple(2.0 ** (k / 2.0) for k in range(-6, 15))
@@ -54,16 +55,16 @@ PRICES = tuple(2.0 ** (k / 2.0) for k in range(-6, 15))
 
 @dataclass(frozen=True)
 class Relaxation:
-    """A judged part in bins, as the relaxed pool sees it; work in units, of which a replica does `UNITS` in a bin.
+    """An evaluated part in bins, for the relaxed pool; work in units, of which a replica does `UNITS` in a bin.
 
     Attributes:
         dt_s: seconds of a bin; a unit is `dt_s / UNITS` seconds of a full replica.
         arrive: units that arrive in each bin, shape (bins,).
         least: units that are unfinished at the end of a bin at least, shape (bins,).
-        caps: units that may be unfinished then, shape (bins, counts): with `min_replicas` replicas and so on upwards.
-        late: seconds of work that come to be late at the end of each bin, shape (bins,).
-        drops: whether work over the cap vanishes for its price; else the price is paid for what comes to be late.
-        floor: fewest replicas. The last count stands for all above it too: it finishes all, and is never late.
+        caps: units that may be unfinished then, shape (bins, counts): with `min_replicas` replicas and upwards.
+        late: seconds of work that become late at the end of each bin, shape (bins,).
+        drops: whether work over the cap vanishes for its price; else the price is paid for work that becomes late.
+        floor: fewest replicas. The last count stands for all above it too: it finishes all work, and is never late.
         startup_s: seconds that a start is paid for.
         works_s: seconds of work of each request, the heaviest first, shape (n,).
     """
@@ -83,7 +84,7 @@ class Relaxation:
             raise ValueError(f"startup_s {self.startup_s:g} is under two bins of {self.dt_s:g} s: give a smaller dt_s")
 
     def missable_s(self, share: float) -> float:
-        """Seconds of work that may miss where this share of the requests is to keep the target."""
+        """Seconds of work that may miss where this share of the requests must meet the target."""
         count = self.works_s.size
         return float(self.works_s[: count - math.ceil(share * count - 1e-6)].sum())
 
@@ -98,8 +99,8 @@ def relaxation(work: Workload, pool: Pool, begin_s: float, dt_s: float, drops: b
     """Relax the part from `begin_s` on.
 
     Args:
-        work, pool: who asks whom.
-        begin_s: begin of the judged part.
+        work, pool: requests and the pool that serves them.
+        begin_s: begin of the evaluated part.
         dt_s: seconds of a bin, at most half a start-up time.
         drops: which relaxation, see above.
         tail: tokens of an answer that are counted.
@@ -112,7 +113,7 @@ def relaxation(work: Workload, pool: Pool, begin_s: float, dt_s: float, drops: b
     came = np.concatenate([[0.0], np.cumsum(first + rest)])[np.searchsorted(times, dt_s * np.arange(bins + 1))]
     units: Ints = np.floor(came / unit).astype(np.int64)
     lag = math.ceil(pool.objective.ttft_s / dt_s)
-    old = np.concatenate([np.zeros(lag), came])[: bins + 1]  # of it, what came longer ago than the target
+    old = np.concatenate([np.zeros(lag), came])[: bins + 1]  # of it, work that arrived longer ago than the target
     window = min(max(lag, 1), bins)
     peak = float((came[window:] - came[:-window]).max()) / (window * dt_s)
     counts = np.arange(pool.min_replicas, max(math.ceil(1.2 * peak), pool.min_replicas) + 3)
@@ -125,7 +126,7 @@ def relaxation(work: Workload, pool: Pool, begin_s: float, dt_s: float, drops: b
         _alone(
             times, i, o, first, rest, pool.profile.alpha, pool.profile.beta, pool.profile.gamma, pool.slots, dt_s, alone
         )
-    # what arrives is cut into units as it adds up, so what is unfinished is at most one unit too much
+    # cumulative arrivals are cut into units, so unfinished work is at most one unit too much
     caps = np.ceil(((came - old)[1:, None] + inside) / unit).astype(np.int64) + 1
     return Relaxation(
         dt_s=dt_s,
@@ -145,7 +146,7 @@ def _alone(
     times: Floats, i: Floats, o: Floats, first: Floats, rest: Floats, alpha: float, beta: float, gamma: float,
     slots: int, dt: float, left: Floats,
 ) -> None:  # fmt: skip
-    """Add up what is unfinished at the begin of each bin if each request is alone from its arrival on."""
+    """Add up the unfinished work at the begin of each bin if each request is alone from its arrival on."""
     fixed = alpha / slots + beta
     for j in range(times.size):
         prefill_s = alpha + (beta + gamma) * i[j]
@@ -179,7 +180,7 @@ def _solve(
     arrive: Ints, least: Ints, caps: Ints, late: Floats, drops: bool, min_replicas: int, dt: float, up: float,
     first_up: int, price: float, owed: float, most: int,
 ) -> float:  # fmt: skip
-    """Go from the last bin to the first. More than `most` units count as `most`, to the good of the rule."""
+    """Backward induction from the last bin. More than `most` units count as `most`, in favour of the rule."""
     bins, counts = caps.shape
     value, after = np.zeros((counts, most + 1)), np.zeros((counts, most + 1))
     for b in range(most + 1):
@@ -199,13 +200,13 @@ def _solve(
                     cost += price * min((left - cap) * (dt / UNITS), late[k])
                 value[c, b] = cost + after[c, min(left, most)]
         if k > 0:
-            _turn(value, after, dt, up, k >= first_up)
+            _change_replicas(value, after, dt, up, k >= first_up)
     return float(value[:, 0].min())
 
 
 @jit
-def _turn(value: Floats, after: Floats, dt: float, up: float, may_start: bool) -> None:
-    """From the value of a bin by its own replicas, take that by the replicas of the bin before it."""
+def _change_replicas(value: Floats, after: Floats, dt: float, up: float, may_start: bool) -> None:
+    """From the value of a bin by its own replicas, compute that by the replicas of the bin before it."""
     counts, size = value.shape
     for b in range(size):
         after[0, b] = value[0, b]
@@ -240,12 +241,11 @@ def least_hours_of_any(
 ) -> float:
     """GPU-hours from `begin_s` on that any rule takes with `share` of the requests that come then within the target.
 
-    With `finishes` those are bounded that it takes with the work that is left at the end of the trace done besides, by
-    full replicas.
+    With `finishes` the bound includes the work that is left at the end of the trace, done by full replicas.
 
     For the token model with a target of the first token. Replicas start in `pool.startup_s` and do not fail, and those
-    that serve at the begin of the run are `pool.min_replicas` at least (fewer never do then: of too many those that
-    start go first).
+    that serve at the begin of the run are `pool.min_replicas` at least (fewer never do: of surplus replicas those that
+    start are removed first).
     """
     dt_s = 1.0 if work.length_s - begin_s < 20_000.0 else 2.5
     lengths = work.output_tokens[work.times_s >= begin_s]

@@ -1,10 +1,10 @@
-"""What a wrong profile costs, with and without calibration: replicas decided and answers late, in virtual time.
+"""The cost of a wrong profile, with and without calibration: desired replicas and late responses, in virtual time.
 
     python -m bench.autoscaling.calibration
 
 Replicas are batches of the emulated engine (`tierserve_serving.engines.batch`), the decision is the real one every half
-second, told what gateway and replicas tell. The same requests come in each run: ten minutes at a rate that rises and
-falls between that of one replica and that of a dozen. Written to docs/benchmarks/calibration.md with `--write`.
+second, with the metrics that gateway and replicas report. The requests are the same in each run: the rate rises and
+falls between that of one replica and that of eleven. Written to docs/benchmarks/calibration.md with `--write`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ TARGET_S, STARTUP_S, SECONDS, WARM_S = 1.6 * FULL_S, 10.0, 900.0, 60.0
 MOST = 12.0
 PROFILES = {
     "right": TRUE,
-    "all of it 40% too fast": BatchProfile(0.6 * TRUE.alpha, 0.6 * TRUE.beta, 0.6 * TRUE.gamma),
+    "all coefficients 40% too fast": BatchProfile(0.6 * TRUE.alpha, 0.6 * TRUE.beta, 0.6 * TRUE.gamma),
     "beta and gamma 60% too fast": BatchProfile(TRUE.alpha, 0.4 * TRUE.beta, 0.4 * TRUE.gamma),
-    "all of it 40% too slow": BatchProfile(1.4 * TRUE.alpha, 1.4 * TRUE.beta, 1.4 * TRUE.gamma),
+    "all coefficients 40% too slow": BatchProfile(1.4 * TRUE.alpha, 1.4 * TRUE.beta, 1.4 * TRUE.gamma),
 }
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "calibration.md"
 
@@ -50,10 +50,10 @@ class Replica:
 
 @dataclass
 class Run:
-    """One pool under the load. `tells`: whether replicas tell of their steps."""
+    """One pool under the load. `reports_steps`: whether replicas report the times of their steps."""
 
     given: BatchProfile
-    tells: bool
+    reports_steps: bool
     adaptive_standby: bool
     seed: int
     replicas: list[Replica] = field(default_factory=list)
@@ -140,18 +140,20 @@ class Run:
 
     def _decide(self, now: float) -> None:
         serving = [r for r in self.replicas if r.ready <= now and not r.draining]
-        told = {r.name: r.stats.report(running=len(r.batch.jobs), waiting=0, slots=SLOTS) for r in serving}
+        reports = {r.name: r.stats.report(running=len(r.batch.jobs), waiting=0, slots=SLOTS) for r in serving}
         samples = {
             name: ReplicaSample(
                 now, r["arrivals_total"], r["completions_total"], r["service_seconds_total"],
                 r["service_seconds_sq_total"], running=r["running"],
             )
-            for name, r in told.items()
+            for name, r in reports.items()
         }  # fmt: skip
-        steps = {name: StepCounts(*(r[f"{f}_total"] for f in StepCounts._fields)) for name, r in told.items()}
+        steps = {name: StepCounts(*(r[f"{f}_total"] for f in StepCounts._fields)) for name, r in reports.items()}
         in_flight = float(sum(len(r.batch.jobs) for r in self.replicas))
         gateway = GatewaySample(now, self.arrived, len(self.queue), in_flight, self.answered, self.late, bypassed=0.0)
-        obs = Observation(now, len(serving), self.target, 1, 100, samples, gateway, steps=steps if self.tells else {})
+        obs = Observation(
+            now, len(serving), self.target, 1, 100, samples, gateway, steps=steps if self.reports_steps else {}
+        )
         decision, self.state = decide(obs, self.state, self.settings)
         self.decisions.append(decision)
         self.target = decision.replicas
@@ -178,11 +180,11 @@ def mean_replicas(run: Run) -> float:
 
 
 def rows(adaptive_standby: bool, seeds: int) -> list[tuple[str, str, float, float, float, str]]:
-    """Return profile, calibration, mean replicas, % late in the first minute and after it, and T(full) as known."""
+    """Return profile, calibration, mean replicas, % late in the first minute and after it, and the error of T(full)."""
     found = []
     for what, given in PROFILES.items():
-        for tells in (False, True):
-            runs = [Run(given, tells, adaptive_standby, seed).go() for seed in range(seeds)]
+        for reports_steps in (False, True):
+            runs = [Run(given, reports_steps, adaptive_standby, seed).go() for seed in range(seeds)]
             first = sum(r.late - r.late_warm for r in runs) / sum(r.answered - r.answered_warm for r in runs)
             late = sum(r.late_warm for r in runs) / sum(r.answered_warm for r in runs)
             errors = [r.decisions[-1].calibration for r in runs]
@@ -190,17 +192,17 @@ def rows(adaptive_standby: bool, seeds: int) -> list[tuple[str, str, float, floa
             ends = [(1.0 + known) / (1.0 + c.profile_error) - 1.0 for c in errors if c is not None and c.used]
             shown = f"{max(ends, key=abs):+.1%}" if ends else f"{known:+.1%}"
             replicas = sum(map(mean_replicas, runs)) / seeds
-            found.append((what, "yes" if tells else "no", replicas, 100 * first, 100 * late, shown))
+            found.append((what, "yes" if reports_steps else "no", replicas, 100 * first, 100 * late, shown))
     return found
 
 
 def table(adaptive_standby: bool, seeds: int) -> str:
     lines = [
-        "| profile given | calibrated | replicas, mean | late, first minute | late, after | error of T(8) at the end |",
+        "| configured profile | calibrated | replicas, mean | late, first minute | late, after | final error of T(8) |",
         "|---|---|---|---|---|---|",
     ]
-    for what, tells, replicas, first, late, error in rows(adaptive_standby, seeds):
-        lines.append(f"| {what} | {tells} | {replicas:.2f} | {first:.1f}% | {late:.2f}% | {error} |")
+    for what, calibrated, replicas, first, late, error in rows(adaptive_standby, seeds):
+        lines.append(f"| {what} | {calibrated} | {replicas:.2f} | {first:.1f}% | {late:.2f}% | {error} |")
     return "\n".join(lines)
 
 
@@ -211,28 +213,28 @@ Made by `python -m bench.autoscaling.calibration --write`, in virtual time: {see
 for each row, the same requests for all rows.
 
 Replicas are the batches of the emulated engine: {SLOTS} slots, T({SLOTS}) = {FULL_S:.2f} s. The target is
-{TARGET_S:.2f} s at 95%, a start takes {STARTUP_S:.0f} s. The load rises from that of one replica to that of
+{TARGET_S:.2f} s at 95%, a start-up takes {STARTUP_S:.0f} s. The load rises from that of one replica to that of
 {0.95 * MOST:.0f} and falls again, every five minutes; requests have {INPUT:.0f} and {OUTPUT:.0f} tokens on average,
-with a deviation of half the mean. "Not calibrated" is the same decision with replicas that do not tell of their steps.
+with a deviation of half the mean. "Not calibrated" is the same decision with replicas that do not report their steps.
 
-## Erlang C for the load of now (what runs where a start takes less than a minute)
+## Erlang C for the current load (the default with a start-up time below a minute)
 
 {table(False, seeds)}
 
-A profile that is wrong by one factor does little here, for it only scales the service times seen to a full batch. One
-whose proportions are wrong misleads it while batches grow.
+A profile that is wrong by one factor has little effect here, since it only scales measured service times to a full
+batch. One with wrong proportions misleads the policy while batches grow.
 
-## With experience (`adaptive_standby`)
+## With standby rules (`adaptive_standby`)
 
 {table(True, seeds)}
 
-Here work is reckoned by the profile, so any error of it counts in full. (The share that is late is high in all rows:
-three rounds of such a load are few to learn from.)
+Here the load is computed from the profile, so its error counts in full. (The late share is high in all rows:
+three periods of such a load are few to learn from.)
 """
 
 
 def main() -> None:
-    """Print the page; write it if asked to."""
+    """Print the page; write it with --write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks/calibration.md")

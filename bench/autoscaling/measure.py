@@ -1,13 +1,13 @@
-"""Scaling rules side by side on real and made-up traces: requests within their targets, and GPU-hours.
+"""Scaling rules compared on real and synthetic traces: requests within their targets, and GPU-hours.
 
     make bench-autoscalers                                   all of it, about 45 minutes on 2 cores
-    python -m bench.autoscaling.page --scenario azure-code        a part; the page is made of all parts run so far
+    python -m bench.autoscaling.page --scenario azure-code        a part; the page contains all parts run so far
     python -m bench.autoscaling.page --rule ours --rule hpa       some rules
 
-Every rule is tried with every value of its knob. The value is chosen on the first part of a trace: the fewest GPU-hours
-among those that keep 99% of the requests within their targets there (where none does, the one that keeps most). It is
-judged on the rest. Beside it stands what the best value would have been in hindsight. The oracle knows the arrivals to
-come and has its settings chosen in hindsight. All share the simulator, the arrivals, one queue at the gateway, the
+Every rule is run with every value of its parameter. The value is chosen on the first part of a trace: the fewest
+GPU-hours among those that keep 99% of the requests within their targets there (where none does, the one that keeps
+most). It is evaluated on the rest, together with the value that is best in hindsight. The oracle knows the future
+arrivals and has its settings chosen in hindsight. All share the simulator, the arrivals, one queue at the gateway, the
 start-up time and drained stops.
 """
 
@@ -50,7 +50,7 @@ IDLE_W, MAX_W = 80.0, 400.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """A workload and the pool that bears it; `tune_s`: where the first part ends."""
+    """A workload and the pool that serves it; `tune_s`: where the first part ends."""
 
     name: str
     about: str
@@ -92,7 +92,7 @@ def markov() -> Workload:
 def daily() -> Workload:
     """Three days: 0.6/s at night, 6/s by day, up within an hour in the morning, down within four in the evening.
 
-    No day is like the other: mornings begin some 5 minutes sooner or later, days are some 10% higher or lower.
+    Days differ: mornings begin some 5 minutes sooner or later, days are some 10% higher or lower.
     """
     dice, days = np.random.default_rng(7), 3
     late_s, height = dice.normal(0.0, 300.0, days), np.exp(dice.normal(0.0, 0.1, days))
@@ -155,11 +155,11 @@ def work_of(pool: Pool) -> float:
 
 
 def least_hours(scenario: Scenario, work: Workload, pool: Pool) -> float:
-    """GPU-hours of what arrives on the judged part, each request as one of a full batch.
+    """GPU-hours of the work that arrives on the evaluated part, each request as one of a full batch.
 
     That is its share of the steps that it is in, its tokens computed and its tokens of context read. A rule may be
-    under it by what it leaves unfinished at the end; `autoscalers_bound.py` has what no rule that keeps the goal can
-    be under.
+    below it by the work that it leaves unfinished at the end; `bound.py` has a lower bound of every rule that meets
+    the goal.
     """
     late = work.times_s >= scenario.tune_s
     i, o = work.input_tokens[late].astype(float), work.output_tokens[late].astype(float)
@@ -169,7 +169,7 @@ def least_hours(scenario: Scenario, work: Workload, pool: Pool) -> float:
 
 
 class Oracle:
-    """Knows all arrivals: starts replicas ahead of the load to come, and stops them after the last that needs them."""
+    """Knows all arrivals: starts replicas ahead of the load, and stops them after the last request that needs them."""
 
     interval_s = 5.0
 
@@ -181,15 +181,15 @@ class Oracle:
         mean = np.convolve(load, np.ones(width) / width, mode="same")
         ahead = math.ceil(pool.startup_s / step) + 1
         # a replica stopped and started again costs a start-up: through shorter lulls it is held
-        self.wanted = [math.ceil(share * float(mean[k : k + 2 * ahead + 1].max(initial=0.0))) for k in range(count)]
+        self.desired = [math.ceil(share * float(mean[k : k + 2 * ahead + 1].max(initial=0.0))) for k in range(count)]
 
     def decide(self, seen: Snapshot) -> int:
-        return max(self.wanted[min(int(seen.t / self.interval_s), len(self.wanted) - 1)], 1)
+        return max(self.desired[min(int(seen.t / self.interval_s), len(self.desired) - 1)], 1)
 
 
 @dataclass
 class Run:
-    """One rule with one value of its knob on one scenario."""
+    """One rule with one value of its parameter on one scenario."""
 
     scenario: str
     rule: str
@@ -225,7 +225,7 @@ def oracle_values() -> list[float]:
 def values_of(rule: str, work: Workload, pool: Pool) -> list[float]:
     if rule == "oracle":
         return oracle_values()
-    if rule == "static":  # around the load, which nobody knows beforehand: the widest choice of all
+    if rule == "static":  # around the load of the whole trace: the widest choice of all
         load = len(work) / work.length_s * work_of(pool)
         return sorted({float(max(math.ceil(load * 1.12**k), 1)) for k in range(-4, 27)})
     return list(rules()[rule].values)
@@ -247,14 +247,14 @@ def one_run(task: tuple[str, str, float]) -> Run:
     early = work.times_s < 300.0
     initial = max(2, math.ceil(1.3 * early.sum() / 300.0 * work_of(pool)))
     setup = Setup(initial=initial, seed=1)
-    found = simulate(work, pool, policy_of(rule, value, work, told(pool)), setup)
+    found = simulate(work, pool, policy_of(rule, value, work, with_itl_target(pool)), setup)
     return judged(scenario, rule, value, found, work, pool, time.perf_counter() - started)
 
 
-def told(pool: Pool) -> Pool:
-    """The pool as rules are told of it: with a target between tokens too, without which Dynamo's and WVA's fill it up.
+def with_itl_target(pool: Pool) -> Pool:
+    """The pool as rules get it: with a target between tokens too, without which Dynamo's and WVA's fill it up.
 
-    It is that of a request beside which 80% of the slots are taken; nobody is judged by it.
+    It is the time between tokens with 80% of the other slots taken; no rule is evaluated by it.
     """
     itl_s = pool.profile.decode(0.8 * pool.slots + 1.0, pool.input_tokens, pool.output_tokens)
     return replace(pool, objective=replace(pool.objective, itl_s=itl_s))
@@ -293,13 +293,13 @@ def judged(
 
 
 def chosen(runs: Sequence[Run]) -> Run:
-    """The value of the knob that the first part of the trace recommends."""
+    """The parameter that is best on the first part of the trace."""
     good = [r for r in runs if r.tune_share >= GOAL]
     return min(good, key=lambda r: r.tune_hours) if good else max(runs, key=lambda r: (r.tune_share, -r.tune_hours))
 
 
 def in_hindsight(runs: Sequence[Run]) -> Run | None:
-    """The cheapest value that keeps the goal on the part that is judged."""
+    """The cheapest value that meets the goal on the evaluated part."""
     good = [r for r in runs if r.share >= GOAL]
     return min(good, key=lambda r: r.hours) if good else None
 
@@ -319,13 +319,13 @@ def load(path: Path) -> list[Run]:
 
 
 def merged(old: Sequence[Run], new: Run) -> list[Run]:
-    """All runs as far as the new one, which takes the place of an earlier one."""
+    """The old runs and the new one, which replaces an earlier run of the same task."""
     same = (new.scenario, new.rule, new.value)
     return [r for r in old if (r.scenario, r.rule, r.value) != same] + [new]
 
 
 def measured(todo: Sequence[tuple[str, str, float]], jobs: int) -> Iterator[Run]:
-    """Run all, telling how far it is."""
+    """Run all tasks, with a progress bar."""
     one_run(todo[0])  # compiles, once for all processes
     with ProcessPoolExecutor(jobs) as workers:
         yield from track(workers.map(one_run, todo), "runs", total=len(todo))

@@ -47,7 +47,7 @@ def write(runs: Sequence[Run], made_by: str, out: Path) -> Path:
         head(made_by),
         "## GPU-hours over the oracle's, and the share within the target\n",
         summary(runs, scenarios, whole, chosen),
-        f"Tuned on the first part, judged on the rest; bold: {GOAL:.0%} or more within the target.\n",
+        f"Tuned on the first part, evaluated on the rest; bold: {GOAL:.0%} or more within the target.\n",
         limits(runs, scenarios, whole),
         f"## What each part of the decision is for\n\n{_parts(taken)}\n",
         summary(runs, scenarios, ["ours", *taken], published),
@@ -63,29 +63,31 @@ def write(runs: Sequence[Run], made_by: str, out: Path) -> Path:
 
 
 def head(made_by: str) -> str:
-    return f"""# Scaling rules side by side
+    return f"""# Scaling rules compared
 
-Made by {made_by}; all dice have seed 1, so the figures are the same on any machine.
+Made by {made_by}; all random numbers have seed 1, so the figures are the same on any machine.
 
 Simulated: continuous batching step by step (an 8B model on an A100, by its roofline), one queue at the gateway for
-every rule, {STARTUP_S:.0f} s ({SLOW_STARTUP_S:.0f} s in `daily`) from a raised target to a replica that serves, stops
-that drain.
+every rule, a start-up time of {STARTUP_S:.0f} s ({SLOW_STARTUP_S:.0f} s in `daily`), and replicas that drain before
+they stop.
 
-Each rule has one knob. `tuned` is the value chosen on the first part of a trace (the fewest GPU-hours with {GOAL:.0%}
-of the requests within the target there, or else the most within it), judged on the rest. `in hindsight` is what the
-cheapest value with {GOAL:.0%} within the target on the rest would have cost, `-` where none holds it. The oracle knows
-all arrivals to come and has its settings chosen in hindsight; it is no lower bound (it holds a load through its next
-start-up time, and a queue may do without). Rules and sources: `simulate/policies/registry.py`.
+Each rule has one parameter. `tuned` is the value chosen on the first part of a trace (the fewest GPU-hours with
+{GOAL:.0%} of the requests within the target there, or else the most within it), evaluated on the rest. `in hindsight`
+is the cost of the cheapest value with {GOAL:.0%} within the target on the rest, `-` where there is none. The oracle
+knows all future arrivals and has its settings chosen in hindsight; it is no lower bound (it holds a load through its
+next start-up time, where a queue may need less). Rules and sources: `simulate/policies/registry.py`.
 
-Rules are also told a target between tokens, that of a batch of 80% of the slots, without which those of Dynamo and WVA
-would fill replicas up; nobody is judged by it.
+Rules also get a target for the time between tokens, that of a batch of 80% of the slots, without which those of Dynamo
+and WVA would fill replicas up; no rule is evaluated by it.
 """
 
 
 def _parts(taken: Sequence[str]) -> str:
-    told = [f"- *{title(rule)}*: {rules()[rule].source}." for rule in taken]
-    rest = f"All with the knob as published, judged on the same part; bold: {GOAL:.0%} or more within the target."
-    return "\n".join([*told, "", rest])
+    descriptions = [f"- *{title(rule)}*: {rules()[rule].source}." for rule in taken]
+    rest = (
+        f"All with the parameter as published, evaluated on the same part; bold: {GOAL:.0%} or more within the target."
+    )
+    return "\n".join([*descriptions, "", rest])
 
 
 def title(rule: str) -> str:
@@ -97,7 +99,7 @@ def by_rule(runs: Sequence[Run], rule: str) -> list[Run]:
 
 
 def published(runs: Sequence[Run]) -> Run:
-    """The run with the knob as published."""
+    """The run with the parameter as published."""
     default = rules()[runs[0].rule].default
     return next(r for r in runs if r.value == default)
 
@@ -105,7 +107,7 @@ def published(runs: Sequence[Run]) -> Run:
 def summary(
     runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str], pick: Callable[[Sequence[Run]], Run]
 ) -> str:
-    """GPU-hours over the oracle's, with the share within the target, per rule and scenario; `pick` has the knob."""
+    """GPU-hours over the oracle's, with the share within the target, per rule and scenario; `pick` selects the run."""
     lines = ["| rule | " + " | ".join(scenarios) + " |", "|---|" + "---|" * len(scenarios)]
     for rule in names:
         cells = []
@@ -123,25 +125,26 @@ def summary(
 
 
 def limits(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str]) -> str:
-    """A fifth under the best peer, beside what nobody can undercut."""
+    """A fifth below the best peer, with lower bounds for any rule."""
     lines = [
-        "## A fifth under the best peer, and what bounds it",
+        "## A fifth below the best peer, and lower bounds",
         "",
-        f"GPU-hours on the judged part. The best peer is the cheapest with {GOAL:.0%} within the target, static pools",
-        "counted. *Work* is what arrives, each request as one of a full batch, nothing idle and nothing starting.",
+        f"GPU-hours on the evaluated part. The best peer is the cheapest with {GOAL:.0%} within the target, static",
+        "pools included. *Work* is the work that arrives, each request as one of a full batch, without idle or",
+        "starting replicas.",
         "",
-        "*Any rule* is a bound, by proof: no rule that keeps the goal takes fewer, though it knew all arrivals. It",
-        "is the least that a pool takes, by dynamic programming, that has it easier than the simulated one: work",
-        "flows at the full speed of whole replicas, each start is paid, as much work may wait as target and slots",
+        "*Any rule* is a proven lower bound: no rule that meets the goal takes fewer, even with knowledge of all",
+        "arrivals. It is the least, by dynamic programming, of a pool that is relaxed from the simulated one: work",
+        "is done at the full speed of whole replicas, each start is paid, as much work may wait as target and slots",
         f"allow, and the heaviest {1.0 - GOAL:.0%} of the requests may miss (`bench/autoscaling/bound.py`). It can be",
-        "under the work, as what is unfinished at the end is served after it, for which no rule is charged here. *With",
-        "what it leaves* is the same bound for the GPU-hours of a rule and those that full replicas need for what it",
-        "left unfinished at the end, together: who takes fewer has put off work, not saved it.",
+        "below the work, since work that is unfinished at the end is served later and not charged here. *With",
+        "unfinished work* is the same bound for the GPU-hours of a rule plus those that full replicas need for the",
+        "work left unfinished at the end: a rule below it has deferred work, not saved it.",
         "",
-        "The least that a rule could really take lies above both, nobody knows how far, since batches are seldom full:",
-        "a fifth less than the best peer may be out of reach even where it is over the bounds.",
+        "The true minimum lies above both by an unknown amount, since batches are seldom full:",
+        "a fifth less than the best peer may be impossible even where it is above the bounds.",
         "",
-        "| | best peer | a fifth less | TierServe | less by | oracle | work | any rule | with what it leaves |",
+        "| | best peer | a fifth less | TierServe | less by | oracle | work | any rule | with unfinished work |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in scenarios:
@@ -172,23 +175,23 @@ def limits(runs: Sequence[Run], scenarios: Sequence[str], names: Sequence[str]) 
 
 
 def _reach(aim: float, least: float, whole: float) -> str:
-    """What keeps anybody from so few GPU-hours, if anything is known to."""
+    """Which bound excludes so few GPU-hours, if one does."""
     if aim < least:
-        return " (under what anybody needs)"
-    return " (only by leaving work)" if aim < whole else ""
+        return " (below the bound)"
+    return " (only with unfinished work)" if aim < whole else ""
 
 
 _FORESIGHT = (
     "",
-    "What knowing all arrivals would be worth is told in [autoscalers-schedules.md](autoscalers-schedules.md), where a",
-    "search has tried. *wva-bursty* repeats every 900 s, but that it does shows after two rounds at the earliest, and",
-    "then the judged part begins.",
+    "The gain of knowing all arrivals is in [autoscalers-schedules.md](autoscalers-schedules.md), the result of a",
+    "search. *wva-bursty* repeats every 900 s, but this period can be learned after two rounds at the earliest, when",
+    "the evaluated part begins.",
     "",
 )
 
 
 def _standing(runs: Sequence[Run]) -> list[str]:
-    """Why nobody without foresight can do with fewer replicas on bursts that begin at any moment."""
+    """Why no rule without knowledge of the arrivals can have fewer replicas on bursts that begin at any moment."""
     held = sorted(by_rule([r for r in runs if r.scenario == "bursts"], "static"), key=lambda r: r.hours)
     enough = next((k for k, r in enumerate(held) if r.share >= GOAL), 0)
     if not enough:
@@ -196,9 +199,10 @@ def _standing(runs: Sequence[Run]) -> list[str]:
     few, good = held[enough - 1], held[enough]
     return [
         "*bursts* begin at any moment, and most are over before a replica that starts then serves. So a rule without",
-        "foresight meets them with what stands ready, and cannot choose which ones it meets with more:",
-        f"{few.value:g} replicas hold {few.share:.2%}, {good.value:g} hold {good.share:.2%}, and a mix of both that",
-        f"keeps {GOAL:.0%} takes {_mixed(few, good):.2f} GPU-hours. The oracle starts replicas ahead of each burst.",
+        "knowledge of the arrivals serves them with the replicas that are ready, and cannot have more for some of",
+        f"them: {few.value:g} replicas hold {few.share:.2%}, {good.value:g} hold {good.share:.2%}, and a mix of both",
+        f"that keeps {GOAL:.0%} takes {_mixed(few, good):.2f} GPU-hours. The oracle starts replicas ahead of each",
+        "burst.",
     ]
 
 
@@ -212,13 +216,13 @@ def section(runs: Sequence[Run], name: str, names: Sequence[str], picture: str) 
     lines = [
         f"## {name}",
         "",
-        f"{scenario.about}. Target: {target(name)}. Judged from {scenario.tune_s:,.0f} s on.",
+        f"{scenario.about}. Target: {target(name)}. Evaluated from {scenario.tune_s:,.0f} s on.",
         "",
     ]
     lines += [f"![GPU-hours and requests that missed, {name}]({picture})", ""]
     lines += [
         "| rule | within target | GPU-hours | in hindsight | TTFT p95, p99 (s) | ITL p95, p99 (ms)"
-        " | response p95, p99 (s) | turns/h | aborted | MJ |",
+        " | response p95, p99 (s) | reversals/h | aborted | MJ |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for rule in (*names, "oracle"):
@@ -249,7 +253,7 @@ def target(name: str) -> str:
 
 
 def pareto(runs: Sequence[Run], name: str, names: Sequence[str], path: Path) -> None:
-    """Each rule's curve over its knob: GPU-hours against the share that missed."""
+    """Each rule's curve over its parameter: GPU-hours against the share that missed."""
     figure, axes = plt.subplots(figsize=(9, 5.5))
     for k, rule in enumerate((*names, "oracle")):
         mine = sorted(by_rule(runs, rule), key=lambda r: r.hours)
@@ -278,7 +282,7 @@ def main() -> None:
     parser.add_argument("--rule", action="append", choices=list(rules()))
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--page-only", action="store_true", help="make the page of the runs kept in out/")
+    parser.add_argument("--page-only", action="store_true", help="write the page from the runs kept in out/")
     arguments = parser.parse_args()
     kept = ROOT / "out" / "autoscalers.json"
     kept.parent.mkdir(exist_ok=True)
@@ -287,7 +291,8 @@ def main() -> None:
         todo = list(tasks(arguments.scenario or list(SCENARIOS), arguments.rule or list(rules())))
         for run in measured(todo, arguments.jobs):
             runs = merged(runs, run)
-            kept.write_text(json.dumps([asdict(r) for r in runs]))  # at once: who breaks it off goes on with --scenario
+            # At once: a run that is interrupted can be continued with --scenario.
+            kept.write_text(json.dumps([asdict(r) for r in runs]))
     arguments.out.mkdir(parents=True, exist_ok=True)
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     print(write(runs, f"`make bench-autoscalers` ({machine})", arguments.out))

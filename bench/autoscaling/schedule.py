@@ -1,14 +1,14 @@
-"""What knowing all arrivals would be worth: the cheapest schedule of replicas that a search finds for each load.
+"""The gain of knowing all arrivals: the cheapest schedule of replicas that a search finds for each load.
 
     make bench-schedules                                         all of them, about half an hour on 2 cores
-    python -m bench.autoscaling.schedule --scenario wva-bursty   one; the page is made of all that were searched
+    python -m bench.autoscaling.schedule --scenario wva-bursty   one; the page contains all that were searched
 
-A schedule says for every 5 s of the judged part how many replicas are wanted. The search (simulated annealing) begins
+A schedule has the number of replicas for every 5 s of the evaluated part. The search (simulated annealing) begins
 at the best oracle's, changes a schedule in one place, runs the simulator on all arrivals, and keeps the change where
 the replica-seconds plus a price for each request that misses are not higher (or a little by chance). The price follows
 the number of misses. It stops after so many changes, not seconds, so that the same is found on any machine. A long load
-is searched in pieces, each begun with nothing to do, to the good of the schedule. What is found is an upper bound of
-the least that is possible (for pieces: nearly one); `autoscalers_bound.py` has a lower one.
+is searched in pieces, each begun without work, in favour of the schedule. The result is an upper bound of
+the minimum (for pieces: nearly one); `bound.py` has a lower one.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from tierserve.simulate.types import Ints, Pool, Snapshot, Workload
 ROOT = Path(__file__).resolve().parents[2]
 STEP_S = 5.0
 PIECES = {"azure-code": 1, "mooncake": 1, "servegen": 12, "wva-bursty": 1, "bursts": 1}
-"""The loads, and in how many pieces each is searched. (`daily` is as long, but starts slowly: pieces would have it too
-easy. Under a constant load there is nothing to schedule.)"""
+"""The loads, and in how many pieces each is searched. (`daily` is as long, but its start-ups are slow: pieces would be
+too easy. Under a constant load there is nothing to schedule.)"""
 ROUNDS, CHANGES, LEAST_CHANGES = 12, 160, 40
-"""The price is set anew after so many changes; in a piece they are fewer, but the least at least."""
+"""Rounds; changes per round, after which the price is set again; the least of them in a piece."""
 WARMTH_S = 5.0
-"""Replica-seconds by which a change may be dearer and is still kept with probability 1/e."""
+"""A change that costs so many replica-seconds more is kept with probability 1/e."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the judged part alone; what came before it is left out, to the good of the schedule."""
+    """A piece of the evaluated part alone, without the work before it, in favour of the schedule."""
 
     work: Workload
     pool: Pool
@@ -66,26 +66,26 @@ class Part:
         """Requests that may miss the target."""
         return math.floor((1.0 - GOAL) * len(self.work) + 1e-9)
 
-    def run(self, wanted: Ints) -> tuple[float, int]:
+    def run(self, desired: Ints) -> tuple[float, int]:
         """Return the replica-seconds and the requests that missed."""
-        found = simulate(self.work, self.pool, Schedule(wanted), Setup(initial=int(wanted[0]), seed=1))
+        found = simulate(self.work, self.pool, Schedule(desired), Setup(initial=int(desired[0]), seed=1))
         return found.gpu_hours() * 3600.0, int((found.ttft_s > self.pool.objective.ttft_s).sum())
 
 
 class Schedule:
-    """So many replicas at each step, whatever is seen."""
+    """A fixed number of replicas at each step, whatever is measured."""
 
     interval_s = STEP_S
 
-    def __init__(self, wanted: Ints) -> None:
-        self.wanted = wanted
+    def __init__(self, desired: Ints) -> None:
+        self.desired = desired
 
     def decide(self, seen: Snapshot) -> int:
-        return int(self.wanted[min(round(seen.t / STEP_S), self.wanted.size - 1)])
+        return int(self.desired[min(round(seen.t / STEP_S), self.desired.size - 1)])
 
 
 def part_of(name: str, piece: int = 0) -> Part:
-    """A piece of the judged part of a scenario, from second 0 on."""
+    """A piece of the evaluated part of a scenario, from second 0 on."""
     scenario = SCENARIOS[name]
     work = scenario.make()
     length_s = (work.length_s - scenario.tune_s) / PIECES[name]
@@ -96,59 +96,59 @@ def part_of(name: str, piece: int = 0) -> Part:
     return Part(cut, pool_of(scenario, work))
 
 
-def changed(wanted: Ints, dice: np.random.Generator) -> Ints:
-    """Change a schedule in one place: when one replica comes or goes, or how many there are for a while."""
-    new, length = wanted.copy(), int(2 ** dice.integers(6))
-    level = int(dice.integers(1, wanted.max() + 1))
-    held = np.diff(np.concatenate([[0], (wanted >= level).astype(np.int64), [0]]))
+def changed(desired: Ints, dice: np.random.Generator) -> Ints:
+    """Change a schedule in one place: when one replica starts or stops, or their number for a while."""
+    new, length = desired.copy(), int(2 ** dice.integers(6))
+    level = int(dice.integers(1, desired.max() + 1))
+    held = np.diff(np.concatenate([[0], (desired >= level).astype(np.int64), [0]]))
     begins, ends = np.flatnonzero(held == 1), np.flatnonzero(held == -1)
     one = int(dice.integers(begins.size))
     begin, end = int(begins[one]), int(ends[one])
     kind = int(dice.integers(5))
-    if kind == 0:  # comes later
+    if kind == 0:  # starts later
         new[begin : min(begin + length, end)] = level - 1
-    elif kind == 1:  # goes sooner
+    elif kind == 1:  # stops sooner
         new[max(end - length, begin) : end] = level - 1
-    elif kind == 2:  # comes sooner
+    elif kind == 2:  # starts sooner
         new[max(begin - length, 0) : begin] = level
-    elif kind == 3:  # goes later
+    elif kind == 3:  # stops later
         new[end : end + length] = level
     else:
-        at = int(dice.integers(wanted.size))
+        at = int(dice.integers(desired.size))
         new[at : at + 4 * length] += int(dice.choice([-1, -1, 1]))
     return np.maximum(new, 1)
 
 
 def cheapest_oracle(part: Part) -> Ints:
-    """The schedule of the cheapest oracle that keeps the goal, or else of the one that misses least."""
+    """The schedule of the cheapest oracle that meets the goal, or else of the one that misses least."""
     steps = math.ceil(part.work.length_s / STEP_S)
     tried = []
     for value in oracle_values():
         share = round(value, 3)
-        wanted = np.array(Oracle(part.work, part.pool, share, round((value - share) * 1e6)).wanted[:steps])
-        seconds, missed = part.run(np.maximum(wanted, 1))
-        tried.append((max(missed - part.may_miss, 0), seconds, tuple(np.maximum(wanted, 1).tolist())))
+        desired = np.array(Oracle(part.work, part.pool, share, round((value - share) * 1e6)).desired[:steps])
+        seconds, missed = part.run(np.maximum(desired, 1))
+        tried.append((max(missed - part.may_miss, 0), seconds, tuple(np.maximum(desired, 1).tolist())))
     return np.array(min(tried)[2])
 
 
-def cheapest(part: Part, wanted: Ints, rounds: int = ROUNDS, changes: int = CHANGES) -> tuple[Ints, float, int]:
-    """Search from a schedule on; return the cheapest that keeps the goal, its replica-seconds and misses.
+def cheapest(part: Part, desired: Ints, rounds: int = ROUNDS, changes: int = CHANGES) -> tuple[Ints, float, int]:
+    """Search from a schedule on; return the cheapest that meets the goal, its replica-seconds and misses.
 
     Where none did it is the first one, whose seconds count as infinite.
     """
     dice, price = np.random.default_rng(1), 3.0
-    seconds, missed = part.run(wanted)
-    best = (wanted, seconds if missed <= part.may_miss else math.inf, missed)
+    seconds, missed = part.run(desired)
+    best = (desired, seconds if missed <= part.may_miss else math.inf, missed)
     for _ in range(rounds):
         for _ in range(changes):
-            new = changed(wanted, dice)
+            new = changed(desired, dice)
             new_s, new_missed = part.run(new)
             dearer_s = new_s - seconds + price * (new_missed - missed)
             if dearer_s > 0.0 and dice.random() >= math.exp(-dearer_s / WARMTH_S):
                 continue
-            wanted, seconds, missed = new, new_s, new_missed
+            desired, seconds, missed = new, new_s, new_missed
             if missed <= part.may_miss and seconds < best[1]:
-                best = (wanted, seconds, missed)
+                best = (desired, seconds, missed)
         price *= 1.25 if missed > part.may_miss else 0.85
     return best
 
@@ -164,18 +164,18 @@ def search(task: tuple[str, int]) -> Found:
 
 def page(found: Sequence[Found]) -> str:
     lines = [
-        "# What knowing all arrivals would be worth",
+        "# The gain of knowing all arrivals",
         "",
-        f"Made by `make bench-schedules` ({os.cpu_count()} cores); the dice have seed 1, so the figures are the same",
-        "on any machine. Loads, replicas and targets are those of [the scaling rules](autoscalers.md), here the",
-        "judged part alone, that of `servegen` in pieces of two hours. GPU-hours.",
+        f"Made by `make bench-schedules` ({os.cpu_count()} cores); random numbers have seed 1, so the figures are the",
+        "same on any machine. Loads, replicas and targets are those of [the scaling rules](autoscalers.md), here the",
+        "evaluated part alone, that of `servegen` in pieces of two hours. GPU-hours.",
         "",
-        "- *Oracle*: the simple one of that page.",
+        "- *Oracle*: that of the same page.",
         f"- *Cheapest found*: the least with {GOAL:.0%} within the target among {ROUNDS * CHANGES:,} schedules that a",
         f"  search tried ({ROUNDS * LEAST_CHANGES} of each piece), all arrivals known. There may be cheaper ones.",
-        "- *Any rule*: what no schedule is under, by proof (`bench/autoscaling/bound.py`).",
+        "- *Any rule*: proven lower bound of every schedule (`bench/autoscaling/bound.py`).",
         "",
-        "It is what a perfect forecast would save; who does not know the arrivals to the second cannot have it.",
+        "This is the saving of a perfect forecast, which needs the arrivals to the second.",
         "",
         "| | oracle | cheapest found | within target | any rule |",
         "|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""How long one decision takes at a million slots: `autoscale.decide` for 15,625 replicas of 64 slots."""
+"""Time of one decision at a million slots: `autoscale.decide` for 15,625 replicas of 64 slots."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ REPLICAS, SLOTS, LOAD = 15_625, 64, 0.93
 SERVICE_S, TICK_S = 10.0, 1.0
 STARTUP_S = 103.0
 HISTORY_S = 400.0
-"""More than a pool remembers, so that no decision is cheap for want of a past."""
+"""More than a pool's history, so that no decision is cheap for lack of it."""
 WARM = 3
-"""Decisions with what is measured before the first one that counts."""
+"""Decisions on the timed input before the first one that counts."""
 SETTINGS = Settings(target_s=30.0, service_s=SERVICE_S, slots=SLOTS, startup_s=STARTUP_S, adaptive_standby=False)
 
 
@@ -51,24 +51,24 @@ class Point:
 
 
 Ready = Callable[[], Observation]
-"""What is timed before the decision: whatever is to be done yet for an observation."""
+"""Timed with the decision: the work to make an observation."""
 
 
 def sample(t: float, growth: float = 0.0) -> ReplicaSample:
-    """One replica; everybody is as busy as everybody else, and the rate grows by `growth` a second."""
+    """One replica; all are equally busy, and the rate grows by `growth` a second."""
     rate = LOAD * SLOTS / SERVICE_S
     come, busy = rate * t * (1.0 + growth * t / 2.0), rate * SERVICE_S * (1.0 + growth * t)
     return ReplicaSample(t, come, come, come * SERVICE_S, come * SERVICE_S**2 * 1.25, running=busy, startup_s=STARTUP_S)
 
 
-def told(t: float, replicas: Any, growth: float = 0.0, gateway: bool = False) -> Observation:
+def observed(t: float, replicas: Any, growth: float = 0.0, gateway: bool = False) -> Observation:
     come, busy = sample(t, growth).arrivals * REPLICAS, sample(t, growth).running * REPLICAS
     front = GatewaySample(t, come, 0.0, busy, come, 0.0, bypassed=0.0) if gateway else None
     return Observation(t, REPLICAS, REPLICAS, 1, 100_000, replicas, front)
 
 
 def one_sum(t: float, growth: float = 0.0) -> Ready:
-    seen = told(t, {"all": sample(t, growth)}, growth, gateway=True)
+    seen = observed(t, {"all": sample(t, growth)}, growth, gateway=True)
     return lambda: seen
 
 
@@ -76,9 +76,9 @@ class Columns:
     """A sample of each replica as columns.
 
     Args:
-        made: before the decision; otherwise nine arrays of figures are there, and making `ReplicaMetrics` is timed.
-        gateway: whether it tells as well.
-        change: each time one replica has gone and another has come.
+        made: before the decision; else making `ReplicaMetrics` of nine arrays is timed too.
+        gateway: whether it reports as well.
+        change: one replica is replaced at each decision.
     """
 
     def __init__(self, made: bool = True, gateway: bool = False, change: bool = False) -> None:
@@ -98,8 +98,8 @@ class Columns:
             self.names = [*self.names[1:], f"n{t:.0f}"]
 
         def make() -> Observation:
-            self.last = ReplicaMetrics(self.names, values) if self.change else self.last.later(values)
-            return told(t, self.last, gateway=self.gateway)
+            self.last = ReplicaMetrics(self.names, values) if self.change else self.last.with_values(values)
+            return observed(t, self.last, gateway=self.gateway)
 
         if not self.made:
             return make
@@ -108,12 +108,12 @@ class Columns:
 
 
 def one_by_one(t: float) -> Ready:
-    seen = told(t, {f"r{k}": sample(t) for k in range(REPLICAS)})
+    seen = observed(t, {f"r{k}": sample(t) for k in range(REPLICAS)})
     return lambda: seen
 
 
 class Reports:
-    """What Ray Serve hands to its policy, which reads it first: by metric and replica a series of time and value."""
+    """Metrics as Ray Serve passes them to its policy: by metric and replica a series of time and value."""
 
     def __init__(self) -> None:
         self.reports = ReplicaReports()
@@ -122,7 +122,7 @@ class Reports:
     def __call__(self, t: float) -> Ready:
         s = sample(t)
         figures = (s.arrivals, s.completions, s.service_s, s.service_sq_s2, 0.0, s.running, 0.0, STARTUP_S)
-        pushed = [[[Point(t, v + 0.0)] for v in figures] for _ in self.ids]  # each replica's report by itself
+        pushed = [[[Point(t, v + 0.0)] for v in figures] for _ in self.ids]  # one report per replica
         ctx = SimpleNamespace(
             raw_metrics={
                 m: dict(zip(self.ids, rows, strict=True))
@@ -138,7 +138,7 @@ class Reports:
 
 
 def timed(what: str, ready: Callable[[float], Ready], settings: Settings = SETTINGS, most: int = 200) -> Timing:
-    """Time decisions on what `ready` tells, after a time in which the gateway told all."""
+    """Time decisions on the input of `ready`, after a history from the gateway's metrics."""
     state, walls = State(), []
     count = int(HISTORY_S / TICK_S)
     for k in range(1, count + most):
@@ -157,9 +157,9 @@ def timings(quick: bool = False) -> list[Timing]:
     each = f"a sample of each of {REPLICAS:,} replicas"
     return [
         timed("the gateway's figures, one sum of all replicas, constant load", one_sum, most=most),
-        timed("the same, a load that grows", growing, most=most),
+        timed("the same, growing load", growing, most=most),
         timed(
-            "the same with experience (`adaptive_standby`)",
+            "the same with standby rules (`adaptive_standby`)",
             one_sum,
             replace(SETTINGS, adaptive_standby=True),
             most=most,
@@ -167,9 +167,9 @@ def timings(quick: bool = False) -> list[Timing]:
         timed(f"{each}, as columns", Columns(), most=most),
         timed("the same and the gateway's figures", Columns(gateway=True), most=most),
         timed("as columns, and making them from nine arrays", Columns(made=False), most=most),
-        timed("the same where one replica has gone and one has come", Columns(made=False, change=True), most=most),
+        timed("the same where one replica was replaced", Columns(made=False, change=True), most=most),
         timed("one by one (`ReplicaSample` by name)", one_by_one, most=few),
-        timed("what Ray hands to Serve's policy, and reading it into columns", Reports(), most=few),
+        timed("metrics as Ray passes them to Serve's policy, read into columns", Reports(), most=few),
     ]
 
 

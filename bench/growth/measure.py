@@ -1,11 +1,12 @@
-"""p95 while connections grow from 10 to 500,000 by 10% a minute: our rule and the peers', simulated.
+"""p95 while connections grow from 10 to 500,000 by 10% a minute: TierServe's rule and others, simulated.
 
     make bench-growth                                  all of it
     python -m bench.growth.page --quick --out /tmp/growth   a small one: to 300 connections, few rules
-    python -m bench.growth.page --case slots-103 --rule ours  a part; the page is made of all parts run so far
+    python -m bench.growth.page --case slots-103 --rule ours  a part; the page contains all parts run so far
 
-Each connection thinks 120 s on average between an answer and its next request. Three cases: the slot model with
-start-ups of 103 and 30 s, and the token model with 103 s. Rules run with the knob as published; nothing is tuned.
+Each connection has a think time of 120 s on average between a response and its next request. Three cases: the slot
+model with start-ups of 103 and 30 s, and the token model with 103 s. Rules run with the parameter as published; nothing
+is tuned.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rich.progress import track
 
 from bench.autoscaling.ablations import PARTS
 from bench.autoscaling.measure import A100_8B, rules
-from bench.autoscaling.measure import told as told_in_batches
+from bench.autoscaling.measure import with_itl_target as with_batch_itl_target
 from tierserve.autoscale.sizing import Demand, replicas_for
 from tierserve.autoscale.sizing import Objective as Staffing
 from tierserve.queueing import BatchProfile
@@ -39,14 +40,14 @@ PER_MINUTE = 0.10
 SPEED = math.log1p(PER_MINUTE) / 60.0
 THINK_S = 120.0
 WARM_S = 600.0
-"""The first connections are there so long before they begin to grow."""
+"""Time at the first number of connections before it begins to grow."""
 SIZES = Sizes(1000.0, 300.0, 0.5)
 SLOTS = 32
 MARGIN = 0.05
-"""Share of the p95 of service alone that a request may wait: p95 within 5% is what is asked."""
+"""Share of the p95 of service alone that a request may wait: so that p95 stays within 5%."""
 CEILING = 10_000
 LOW, REPEATS = 1000.0, 6
-"""Connections up to which the growth is repeated with other seeds, and how often it runs: few ask there."""
+"""Connections up to which the growth is repeated with other seeds, and the number of runs: requests are few there."""
 BIN = 10.0**0.25
 
 
@@ -64,12 +65,12 @@ class Case:
 
 CASES = (Case("slots", 103.0), Case("slots", 30.0), Case("tokens", 103.0))
 QUICK_TO_START = ("ours", "ours-erlang", "hpa", "keda", "skyserve", "dynamo-throughput", "wva-queue", "oracle")
-"""Rules that are tried with the short start-up too: a longer one is what tells them apart."""
+"""Rules that are run with the short start-up time too: the others differ with the longer one only."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How far the growth goes: to `last`, and again and again to `low`."""
+    """Extent of the growth: once to `last`, then repeatedly to `low`."""
 
     last: float = LAST
     low: float = LOW
@@ -84,7 +85,7 @@ QUICK = Scale(300.0, 100.0, 2)
 
 @dataclass
 class Bin:
-    """Requests that came while there were from `low` to `high` connections; seconds."""
+    """Requests that arrived while there were from `low` to `high` connections; seconds."""
 
     low: float
     high: float
@@ -134,7 +135,7 @@ def bare(profile: BatchProfile, work: Workload) -> Floats:
 
 
 def growth(last: float, seed: int, case: Case) -> Workload:
-    """Poisson arrivals of connections that grow: each asks once per think time and service."""
+    """Poisson arrivals of growing connections: each sends a request per think time and service."""
     rate = FIRST / (THINK_S + service_s(case))
     grown = rate / SPEED * (last / FIRST - 1.0)
     rng = np.random.default_rng(seed)
@@ -160,15 +161,15 @@ def pool_of(case: Case) -> Pool:
     return Pool(profile, SLOTS, case.startup_s, goal, SIZES.input, SIZES.output, max_replicas=CEILING, standby=True)
 
 
-def told(pool: Pool, case: Case) -> Pool:
-    """The pool as rules are told of it, with a target between tokens; where no batch slows any it is out of the way."""
+def with_itl_target(pool: Pool, case: Case) -> Pool:
+    """The pool as rules get it, with a target between tokens: a loose one where batches do not slow their members."""
     if case.model == "tokens":
-        return told_in_batches(pool)
+        return with_batch_itl_target(pool)
     return replace(pool, objective=replace(pool.objective, itl_s=1.25 * pool.profile.alpha))
 
 
 class Oracle:
-    """Knows the rate to come, not the arrivals: Erlang C for that at which a replica asked for now would serve."""
+    """Knows the future rate, not the arrivals: Erlang C for the rate at the end of the start-up time."""
 
     interval_s = 2.0
 
@@ -188,10 +189,10 @@ def policy_of(rule: str, pool: Pool, case: Case, last: float) -> Policy:
     oracle = Oracle(pool, case, last)
     if rule == "oracle":
         return oracle
-    if rule == "static":  # for the load at the end, which nobody knows beforehand
+    if rule == "static":  # for the load at the end, which a rule cannot know
         return rules()[rule].make(pool, float(oracle.decide(_at_the_end(last))))
     one = rules()["ray-serve"] if rule == "ray-serve-0.7" else rules()[rule]
-    return one.make(told(pool, case), 0.7 if rule == "ray-serve-0.7" else one.default)
+    return one.make(with_itl_target(pool, case), 0.7 if rule == "ray-serve-0.7" else one.default)
 
 
 def _at_the_end(last: float) -> Snapshot:
@@ -222,7 +223,7 @@ def title(rule: str) -> str:
 
 @dataclass
 class Answers:
-    """What became of requests: connections at their arrival; seconds of response, service alone and wait; kept."""
+    """Results of requests: connections at their arrival; seconds of response, service alone and wait; kept."""
 
     connections: Floats
     response: Floats
@@ -297,17 +298,19 @@ def load(path: Path) -> list[Run]:
 
 
 def merged(old: Sequence[Run], new: Run) -> list[Run]:
-    """All runs as far as the new one, which takes the place of an earlier one."""
+    """The old runs and the new one, which replaces an earlier run of the same task."""
     return [r for r in old if (r.case, r.rule) != (new.case, new.rule) and r.last == new.last] + [new]
 
 
-def told_of(run: Run) -> str:
+def summary_of(run: Run) -> str:
     figures = " ".join(f"{b.p95:.2f}/{b.attained:.3f}" for b in run.decades)
-    return f"{run.case:11s}{run.rule:19s}{run.hours:9.0f} h {run.reversals:5.1f} turns/h {run.cpu_s:5.0f} s  {figures}"
+    return (
+        f"{run.case:11s}{run.rule:19s}{run.hours:9.0f} h {run.reversals:5.1f} reversals/h {run.cpu_s:5.0f} s  {figures}"
+    )
 
 
 def measured(todo: Sequence[tuple[Case, str, Scale]], jobs: int) -> Iterator[Run]:
-    """Run all, telling how far it is."""
+    """Run all tasks, with a progress bar."""
     one_run((todo[0][0], "hpa", replace(QUICK, repeats=1)))  # compiles, once for all processes
     if jobs == 1:
         yield from track(map(one_run, todo), "runs", total=len(todo))

@@ -15,7 +15,7 @@ import matplotlib
 
 from bench.growth import measure
 from bench.growth.decision import timings
-from bench.growth.measure import QUICK, ROOT, Scale, load, measured, merged, names_of, told_of
+from bench.growth.measure import QUICK, ROOT, Scale, load, measured, merged, names_of, summary_of
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -66,30 +66,31 @@ def head(machine: str, last: float) -> str:
     rate = last / (THINK_S + s)
     return f"""# p95 while connections grow
 
-Made by `make bench-growth` ({machine}). The dice have seeds 1 to {REPEATS}, so that all but the times of
+Made by `make bench-growth` ({machine}). Random numbers have seeds 1 to {REPEATS}, so that all but the times of
 decisions is the same on any machine.
 
 Connections grow by {PER_MINUTE:.0%} a minute from {FIRST:.0f} to {last:,.0f}, which takes {minutes:.0f} minutes, in
-one run without a cut, after {WARM_S / 60:.0f} minutes of the first ones. Up to {LOW:,.0f} connections, where few ask,
+one run, after {WARM_S / 60:.0f} minutes at the first value. Up to {LOW:,.0f} connections, where requests are few,
 it is repeated with other seeds ({REPEATS} runs in all), and their requests are counted together.
 
-- **Connections.** Each asks {THINK_S:.0f} s after its last answer on average: {last:,.0f} of them ask {rate:,.0f}
-  times a second. (A shorter time would make more requests than can be simulated in minutes.) They are Poisson
-  arrivals of the rate connections / (think time + service). Where requests wait, a true connection would ask less;
-  this is a little harder. Requests have {SIZES.input:.0f} tokens in and {SIZES.output:.0f} out, lognormal, cv
+- **Connections.** Each sends a request {THINK_S:.0f} s after its last response on average: {last:,.0f} of them send
+  {rate:,.0f} requests a second. (A shorter think time would make more requests than can be simulated in minutes.)
+  Arrivals are Poisson with rate connections / (think time + service). Where requests wait, real connections would send
+  fewer; this is a little harder. Requests have {SIZES.input:.0f} tokens in and {SIZES.output:.0f} out, lognormal, cv
   {SIZES.cv:g}.
 - **Replicas.** An 8B model on an A100 by its roofline, {SLOTS} slots, {CEILING:,} replicas at most. In the slot model
   a request has its slot for the time that it takes in a full batch ({s:.1f} s on average), and p95 can rise by
   waiting only. In the token model replicas work step by step and a batch slows its members: p95 rises until batches
-  are as full as the rule keeps them, without any wait. The p95 of service in full batches is {full_p95_s():.1f} s.
+  are as full as the rule keeps them, even without waits. The p95 of service in full batches is {full_p95_s():.1f} s.
 - **Target.** 99% of the requests wait no longer than {MARGIN:.0%} of the p95 of service alone; `kept` is the share
   that did. (In the token model: to the first token no longer than that and a prefill in a full batch.)
-- **Rules** run with their knob as published (`tierserve simulate --policy list`), nothing is tuned.
-  "{title("ours")}" has `replicas.standby: adaptive`, "{title("ours-erlang")}" `none`: the former is what operator and
-  Serve policy do by default where a start takes a minute or more, the latter where it takes less.
-  Static peak has from the beginning what the end needs. The oracle knows the rate to come and when it ends, not the
-  arrivals: Erlang C for the moment at which a replica asked for now serves. Rules are also told a target between
-  tokens that leaves room (slot model), or that of a batch of 80% of the slots (token model).
+- **Rules** run with their parameter as published (`tierserve simulate --policy list`), nothing is tuned.
+  "{title("ours")}" has `replicas.standby: adaptive`, "{title("ours-erlang")}" `none`: the former is the default of
+  operator and Serve policy with a start-up time of a minute or more, the latter with a shorter one.
+  Static peak has the replicas that the end needs from the beginning. The oracle knows the future rate and when it ends,
+  not the
+  arrivals: Erlang C for the rate at the end of the start-up time. Rules also get a target for the time between
+  tokens: a loose one (slot model), or that of a batch of 80% of the slots (token model).
 - **Flat** means that the highest p95 of all decades is no more than {FLAT:.0%} over the lowest.
 """
 
@@ -109,13 +110,13 @@ def section(runs: Sequence[Run], case: Case) -> str:
     oracle = next((r for r in runs if r.rule == "oracle"), None)
     where = "Slot model" if case.model == "slots" else "Token model"
     decades = max(ordered, key=lambda r: len(r.decades)).decades
-    lines = [f"## {where}, {case.startup_s:.0f} s from a raised target to a replica that serves", ""]
+    lines = [f"## {where}, {case.startup_s:.0f} s start-up time", ""]
     lines += [verdict(ordered), ""]
     heads = [f"{b.low:,.0f} to {b.high:,.0f}" for b in decades]
     lines += [
         "| rule | p95 (s) at "
         + " | ".join(heads)
-        + " | spread | kept, worst decade | GPU-hours, of the oracle's | turns/h |"
+        + " | spread | kept, worst decade | GPU-hours, of the oracle's | reversals/h |"
     ]
     lines += ["|---|" + "---|" * (len(decades) + 4)]
     for run in ordered:
@@ -133,36 +134,35 @@ def section(runs: Sequence[Run], case: Case) -> str:
 
 
 def verdict(runs: Sequence[Run]) -> str:
-    """Which rules are flat, in a sentence; and what the oracle takes."""
+    """One sentence: the rules that are flat, and the GPU-hours of the oracle."""
     flat = [r for r in runs if spread(r) <= FLAT]
     oracle = next((r for r in runs if r.rule == "oracle"), None)
     takes = f" The oracle takes {oracle.hours:,.1f} GPU-hours." if oracle else ""
     if not flat:
         return f"No rule is flat within {FLAT:.0%}.{takes}"
-    told = "; ".join(title(r.rule) for r in sorted(flat, key=lambda r: r.hours))
-    return f"Flat within {FLAT:.0%}, the cheapest first: {told}.{takes}"
+    titles = "; ".join(title(r.rule) for r in sorted(flat, key=lambda r: r.hours))
+    return f"Flat within {FLAT:.0%}, the cheapest first: {titles}.{takes}"
 
 
 def decision(timings: Sequence[Timing]) -> str:
     lines = ["## One decision at a million slots", ""]
     lines += ["`autoscale.decide` with 15,625 replicas of 64 slots, on one core:", ""]
-    lines += ["| what it is told | median (ms) | p99 (ms) |", "|---|---|---|"]
+    lines += ["| input | median (ms) | p99 (ms) |", "|---|---|---|"]
     lines += [f"| {t.what} | {t.median_ms:.2f} | {t.p99_ms:.2f} |" for t in timings]
     lines += [
         "",
-        "It does not grow with the slots: staffing is one formula, however many there are. It grows with the replicas",
-        "that tell figures of their own. As columns (`tierserve.autoscale.replica_metrics.ReplicaMetrics`) each takes",
-        "10 ns while the names are those of before; where they are not, columns are put into the new order.",
-        "`ReplicaSample` by name is made into columns first, half a microsecond each. Serve's policy reads them from",
-        "what Ray hands to it, an object for each figure: that takes nearly all of its time, 3 µs a replica, and what",
-        "Ray does before",
-        "is not counted. The analyser of WVA takes 658 ms at this size.",
+        "The time does not grow with the slots: sizing is one formula, however many there are. It grows with the",
+        "replicas that report metrics of their own. As columns (`tierserve.autoscale.replica_metrics.ReplicaMetrics`)",
+        "each takes 10 ns while the names are unchanged; where they are not, columns are reordered. `ReplicaSample`",
+        "by name is converted into columns first, half a microsecond each. Serve's policy reads them from Ray's",
+        "metrics, an object for each figure: that takes nearly all of its time, 3 µs a replica, and Ray's own work",
+        "before is not counted. The analyser of WVA takes 658 ms at this size.",
     ]
     return "\n".join([*lines, ""])
 
 
 def picture(runs: Sequence[Run], cases: Sequence[Case], path: Path) -> None:
-    """For each case p95 against connections, one curve a rule; under it the GPU-hours over the oracle's."""
+    """For each case p95 against connections, one curve per rule; below it the GPU-hours over the oracle's."""
     figure, grid = plt.subplots(
         2, len(cases), figsize=(5.4 * len(cases) + 2, 9), squeeze=False, gridspec_kw={"height_ratios": (3, 2)}
     )
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rule", action="append", choices=names())
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--page-only", action="store_true", help="make the page of the runs kept in out/")
+    parser.add_argument("--page-only", action="store_true", help="write the page from the runs kept in out/")
     asked = parser.parse_args(arguments)
     scale = QUICK if asked.quick else Scale()
     kept = (asked.out if asked.quick else ROOT / "out") / "growth.json"
@@ -221,8 +221,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     for run in measured(todo, asked.jobs) if not asked.page_only else ():
         runs = merged(runs, run)
-        kept.write_text(json.dumps([asdict(r) for r in runs]))  # at once: who breaks it off goes on with --case, --rule
-        print(told_of(run), flush=True)
+        # At once: a run that is interrupted can be continued with --case and --rule.
+        kept.write_text(json.dumps([asdict(r) for r in runs]))
+        print(summary_of(run), flush=True)
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     print(write(runs, timings(asked.quick), machine, asked.out))
 

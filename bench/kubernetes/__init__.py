@@ -1,1 +1,1 @@
-"""What the operator costs, and how long from apply to ready."""
+"""CPU and memory of the operator, and time from apply to Ready."""

@@ -1,11 +1,11 @@
-"""From apply to Ready: a GenAIDeployment beside a RayService written by hand, in turn, on the same cluster.
+"""From apply to Ready: a GenAIDeployment and a RayService written by hand, alternately, on the same cluster.
 
-And how long after its pod was killed the operator has carried out a change that was made meanwhile.
+And the time from killing the operator's pod until a change made meanwhile is applied.
 
     make cluster && python -m bench.kubernetes.apply_to_ready --rounds 3
 
-Both serve one pool with one replica of the same engine in the same image on the same node. The one by hand has what a
-reader of KubeRay's guide would write: a head, a worker, `num_replicas: 1`, no autoscaler.
+Both serve one pool with one replica of the same engine in the same image on the same node. The one by hand is that of
+KubeRay's guide: a head, a worker, `num_replicas: 1`, no autoscaler.
 """
 
 from __future__ import annotations
@@ -100,18 +100,18 @@ def seconds_to_ready(shell: on_cluster.Shell, document: dict[str, Any], what: st
     return took
 
 
-def seconds_to_recover(shell: on_cluster.Shell, name: str, ceiling: int) -> float:
-    """Kill the operator's pod without notice, change a ceiling, wait until the RayService has it."""
+def seconds_to_recover(shell: on_cluster.Shell, name: str, maximum: int) -> float:
+    """Kill the operator's pod without notice, change `replicas.max`, wait until the RayService has it."""
     start = time.monotonic()
     shell.run(
         f"kubectl --namespace {on_cluster.NAMESPACE} delete pod -l app.kubernetes.io/name=tierserve-operator "
         "--grace-period 0 --force", quiet=True,
     )  # fmt: skip
-    change = [{"op": "replace", "path": "/spec/tiers/0/replicas/max", "value": ceiling}]
+    change = [{"op": "replace", "path": "/spec/tiers/0/replicas/max", "value": maximum}]
     shell.run(f"kubectl patch gaid {name} --type json -p '{json.dumps(change)}'", quiet=True)
     shell.until(
         f"kubectl get rayservice {name}-cloud-default -o jsonpath='{{.spec.serveConfigV2}}'",
-        lambda text: f'"max_replicas": {ceiling}' in text, 120, "the change",
+        lambda text: f'"max_replicas": {maximum}' in text, 120, "the change",
     )  # fmt: skip
     return time.monotonic() - start
 
@@ -136,15 +136,15 @@ def main() -> None:
         )
     shell.run(f"kubectl apply -f - <<'END'\n{ONE_POOL}END", quiet=True)
     shell.until(f"kubectl get rayservice {name}-cloud-default -o name", lambda text: "/" in text, 60, "a RayService")
-    for ceiling in range(2, 2 + rounds):
-        recoveries.append(seconds_to_recover(shell, name, ceiling))
+    for maximum in range(2, 2 + rounds):
+        recoveries.append(seconds_to_recover(shell, name, maximum))
         time.sleep(5)
     shell.run(f"kubectl delete gaid {name}", quiet=True)
     print(f"\n{os.cpu_count()} cores; medians of {rounds}:")
     print(f"RayService by hand   {statistics.median(theirs):4.0f} s  ({min(theirs):.0f} to {max(theirs):.0f})")
     print(f"GenAIDeployment      {statistics.median(ours):4.0f} s  ({min(ours):.0f} to {max(ours):.0f})")
     low, high, middle = min(recoveries), max(recoveries), statistics.median(recoveries)
-    print(f"operator killed      {middle:4.0f} s  ({low:.0f} to {high:.0f}) until a change is carried out")
+    print(f"operator killed      {middle:4.0f} s  ({low:.0f} to {high:.0f}) until a change is applied")
 
 
 if __name__ == "__main__":

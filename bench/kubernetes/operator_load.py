@@ -1,11 +1,11 @@
-"""What the operator costs: CPU of a pass without change, its memory, and the time until all services are made.
+"""Cost of the operator: CPU of a reconcile without change, its memory, and the time until all services are created.
 
     python -m bench.kubernetes.operator_load                 100 services, two minutes on 2 cores (without the build)
     python -m bench.kubernetes.operator_load --services 1000
 
 A real kube-apiserver and etcd with KubeRay's CRDs, no kubelet; the operator is a process of its own. First the time
-from the first `create` until every service has its objects and a status, then the CPU and memory over ticks in which
-nothing changes. Prints a table; docs/kubernetes.md quotes it.
+from the first `create` until every service has its objects and a status, then the CPU and memory over resync periods in
+which nothing changes. Prints a table; docs/kubernetes.md quotes it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PLURAL = "/apis/serving.tierserve.io/v1alpha1/namespaces/default/genaideployments"
-TICK_S = 2.0
+RESYNC_S = 2.0
 
 
 def module(path: Path) -> ModuleType:
-    """A module that is no package: the fixtures of the tests know how to start an API server."""
+    """A module that is not in a package: fixtures of the tests, which start an API server."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -57,11 +57,11 @@ def main() -> None:
         process = stack.enter_context(operator(server, folder))
         time.sleep(5.0)
         made_s = make(server, count)
-        cpu_s, passes = quiet(process, count)
+        cpu_s, reconciles = unchanged(process, count)
         rss = process.memory_info().rss / 2**20
-    print(f"{os.cpu_count()} cores, {count} services of 3 pools, a tick every {TICK_S:g} s")
-    print(f"  all made and with a status after   {made_s:6.1f} s")
-    print(f"  CPU of a pass without change       {cpu_s / passes * 1e3:6.1f} ms")
+    print(f"{os.cpu_count()} cores, {count} services of 3 pools, resync every {RESYNC_S:g} s")
+    print(f"  all created, with a status, after  {made_s:6.1f} s")
+    print(f"  CPU of a reconcile without change  {cpu_s / reconciles * 1e3:6.1f} ms")
     print(f"  memory (RSS)                       {rss:6.0f} MiB")
 
 
@@ -76,7 +76,7 @@ def operator(server: Any, folder: Path) -> Iterator[psutil.Process]:
         "contexts": [{"name": "here", "context": {"cluster": "here", "user": "admin"}}],
     }  # fmt: skip
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
-    own = {"KUBECONFIG": str(folder / "kubeconfig"), "TIERSERVE_RESYNC_PERIOD": str(TICK_S)}
+    own = {"KUBECONFIG": str(folder / "kubeconfig"), "TIERSERVE_RESYNC_PERIOD": str(RESYNC_S)}
     command = [sys.executable, "-m", "kopf", "run", "--standalone", "-A", "-m", "tierserve.controller.handlers"]
     with (folder / "operator.log").open("wb") as log:
         started = subprocess.Popen(
@@ -107,12 +107,12 @@ def make(server: Any, count: int) -> float:
         time.sleep(0.5)
 
 
-def quiet(process: psutil.Process, count: int, ticks: int = 10) -> tuple[float, float]:
-    """CPU seconds and passes over some ticks, once it has become quiet."""
+def unchanged(process: psutil.Process, count: int, periods: int = 10) -> tuple[float, float]:
+    """CPU seconds and reconciles over some resync periods without changes."""
     time.sleep(10.0)
     before = sum(process.cpu_times()[:2])
-    time.sleep(TICK_S * ticks)
-    return sum(process.cpu_times()[:2]) - before, float(count * ticks)
+    time.sleep(RESYNC_S * periods)
+    return sum(process.cpu_times()[:2]) - before, float(count * periods)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Predicted beside measured and simulated response times."""
+"""Predicted, measured and simulated response times compared."""

@@ -1,4 +1,4 @@
-"""What was asked, what was measured, and what it comes to: one cell for each pool and load."""
+"""The load, the measurements and their evaluation: one cell for each pool and load."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tierserve.simulate.types import Workload
 Floats = NDArray[np.float64]
 BATCHES = 10
 LONG_RUN = 30_000
-"""Requests of the long run, over 1 - load: the fuller, the longer good and bad times last."""
+"""Requests of the long run, over 1 - load: the higher the load, the longer busy and quiet periods last."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A load of so much of the capacity, for so long after a warm-up; seconds."""
+    """A load as a share of the capacity, its length and warm-up; seconds."""
 
     load: float
     steady_s: float
@@ -31,13 +31,13 @@ class Part:
 
     @property
     def length_s(self) -> float:
-        """Both together."""
+        """Warm-up and steady part."""
         return self.warmup_s + self.steady_s
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A pool and what it is asked, by seed."""
+    """A pool and its requests, by seed."""
 
     name: str
     case: Case
@@ -49,7 +49,7 @@ class Trial:
         return part.load * self.case.capacity
 
     def asked(self, rate: float, length_s: float, seed: int) -> Workload:
-        """Poisson arrivals over so many seconds, and the tokens of each."""
+        """Poisson arrivals over `length_s` seconds, and the tokens of each."""
         rng = np.random.default_rng([self.seed, self.case.replicas, seed])
         times = np.sort(rng.random(rng.poisson(rate * length_s))) * length_s
         prompts, answers = np.full(times.size, self.case.input_tokens), self.case.lengths(times.size, rng)
@@ -67,11 +67,11 @@ class Measured:
     """A run on real Ray Serve; seconds.
 
     Attributes:
-        alone_s, serve_s: mean response of one request at a time, through the gateway and straight to Ray Serve's proxy.
+        alone_s, serve_s: mean response of one request at a time, through the gateway and directly to Ray Serve's proxy.
         intended_s, response_s, output_tokens, part: of each request in order of arrival, warm-ups included; shape (n,).
         steady_s: where the steady part of each part begins.
         failed: requests that were not answered.
-        busy: share of all cores' time that was used in each part, by whomever.
+        busy: share of all cores' CPU time used in each part, by any process.
         lag_s: how late the client sent at worst.
     """
 
@@ -87,11 +87,11 @@ class Measured:
     lag_s: float
 
     def way_s(self, case: Case) -> float:
-        """What the way costs."""
+        """Overhead of the path."""
         return self.alone_s - case.service_s(1)
 
     def held_s(self, case: Case) -> float:
-        """Of that, what lies behind the gateway: it holds a slot for so much longer than the work takes."""
+        """Of that, the overhead behind the gateway: a request holds its slot so much longer than its work."""
         return min(max(0.0, self.serve_s - case.service_s(1)), self.way_s(case))
 
 
@@ -100,15 +100,15 @@ class Cell:
     """One load of one pool; seconds.
 
     Attributes:
-        rate: requests per second that were meant.
+        rate: intended requests per second.
         requests: of the steady part.
         mean, half: measured mean and half the width of its 95% interval, by batch means.
         adjusted_half: the same of `adjusted`.
         p95: measured.
-        same_mean, same_p95: the same arrivals and lengths in virtual time, with what the way costs.
+        same_mean, same_p95: the same arrivals and lengths in virtual time, with the overhead.
         long_mean, long_p95: very many requests in virtual time, likewise.
-        way_s: what the way costs; it is in every figure here but those of `said`.
-        said: of each formula, without the way.
+        way_s: the overhead; it is in every figure here but those of `said`.
+        said: of each formula, without the overhead.
     """
 
     load: float
@@ -128,7 +128,7 @@ class Cell:
 
     @property
     def adjusted(self) -> float:
-        """The measured mean without the luck of the draw: the same arrivals were so much above the long run."""
+        """The measured mean less the sampling error: the same arrivals in virtual time less the long run."""
         return self.mean + self.long_mean - self.same_mean
 
     @property
@@ -141,7 +141,7 @@ class Cell:
         return (self.said[name].mean + way * self.way_s) / self.mean - 1.0
 
     def adjusted_error(self, name: str) -> float:
-        """The same, relative to the measured mean without the luck of the draw."""
+        """The same, relative to the adjusted mean."""
         return (self.said[name].mean + self.way_s) / self.adjusted - 1.0
 
     def p95_error(self, name: str) -> float:
@@ -149,12 +149,12 @@ class Cell:
         return (self.said[name].p95 + self.way_s) / self.p95 - 1.0
 
     def adjusted_p95_error(self, name: str) -> float:
-        """The same, relative to the measured p95 without the luck of the draw."""
+        """The same, relative to the adjusted p95."""
         return (self.said[name].p95 + self.way_s) / self.adjusted_p95 - 1.0
 
 
 def cells(trial: Trial, seen: Measured, gaid: GenAIDeployment) -> list[Cell]:
-    """Judge a run."""
+    """Evaluate a run."""
     case = trial.case
     way_s, held_s = seen.way_s(case), seen.held_s(case)
     times, took, part = np.array(seen.intended_s), np.array(seen.response_s), np.array(seen.part)
@@ -191,11 +191,11 @@ def _long(trial: Trial, part: Part, way_s: float, held_s: float) -> Floats:
 
 
 def half_width(values: Floats) -> float:
-    """Half of the 95% interval of the mean of values that hang together, from the means of ten batches in a row."""
+    """Half of the 95% interval of the mean of correlated values, from the means of ten consecutive batches."""
     means = np.array([batch.mean() for batch in np.array_split(values, BATCHES)])
     return float(student.ppf(0.975, BATCHES - 1) * means.std(ddof=1) / np.sqrt(BATCHES))
 
 
 def p95(values: Floats) -> float:
-    """Nearest rank, as the load generator has it."""
+    """Nearest rank, as in the load generator."""
     return float(np.quantile(values, Q, method="inverted_cdf"))

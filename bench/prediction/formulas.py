@@ -1,4 +1,4 @@
-"""What each formula says of a pool at a rate: mean and p95 of the response, without the way there and back."""
+"""Predictions of each formula for a pool at a rate: mean and p95 of the response, without the overhead of the path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Q = 0.95
 _DRAWS = 100_000
 
-HELD, SPREAD, BATCH = "batch queue, spread and way", "batch queue, spread", "batch queue"
+HELD, SPREAD, BATCH = "batch queue, spread and overhead", "batch queue, spread", "batch queue"
 PLANNER, SPLIT, FULL, PAPER = "planner", "a queue per replica", "Erlang C, 1 / T(n)", "Erlang C, 1 / T(1)"
 NAMES = (HELD, SPREAD, BATCH, PLANNER, SPLIT, FULL, PAPER)
 
@@ -39,7 +39,7 @@ class Case:
     varied: bool
 
     def rates(self, held_s: float = 0.0) -> Floats:
-        """r(1), ..., r(n), where a request holds its slot so much longer than it is served."""
+        """r(1), ..., r(n), where a request holds its slot `held_s` longer than its service."""
         batch = np.arange(1, self.slots + 1)
         return batch / (np.array([self.service_s(n) for n in batch]) + held_s)
 
@@ -53,7 +53,7 @@ class Case:
         return self.profile.service_time(n, self.input_tokens, self.output_tokens)
 
     def lengths(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Output tokens of so many requests."""
+        """Output tokens of `count` requests."""
         if self.varied:
             return rng.geometric(1.0 / self.output_tokens, count)
         return np.full(count, self.output_tokens)
@@ -79,7 +79,7 @@ class Forecast:
 
 
 def forecasts(case: Case, gaid: GenAIDeployment, rate: float, held_s: float = 0.0) -> dict[str, Forecast]:
-    """Each formula's forecast at `rate` requests per second; `held_s` of the way holds a slot."""
+    """Each formula's forecast at `rate` requests per second; `held_s` of the overhead holds a slot."""
     return {
         HELD: _batches(case, rate, case.replicas, spread=case.spread, held_s=held_s),
         SPREAD: _batches(case, rate, case.replicas, spread=case.spread),
@@ -109,7 +109,7 @@ def _batches(case: Case, rate: float, replicas: int, *, spread: float = 1.0, hel
 
 
 def _chain(rate: float, replicas: int, rates: Floats) -> Floats:
-    """P(an arrival finds k requests) for k = 0 .. R n, those that wait counted to the last."""
+    """P(an arrival finds k requests) for k = 0 .. R n, waiting ones included in the last."""
     levels = np.concatenate([[0.0], rates])
     k = np.arange(1, replicas * rates.size + 1)
     low, more = np.divmod(k, replicas)

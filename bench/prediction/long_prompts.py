@@ -1,11 +1,11 @@
-"""Planned response times and replicas where prompts are long, beside a simulation token by token.
+"""Planned response times and replicas with long prompts, compared with a token-level simulation.
 
     python -m bench.prediction.long_prompts       about 2 minutes; writes docs/benchmarks/long-prompts.md
 
 Pools of 1, 4 and 16 replicas with 8 and 32 slots, at loads of 0.3 to 0.85, Poisson arrivals, 40,000 requests each, the
-first tenth left out. The plan is told the tokens in, and mean and spread of the tokens out, as a file has them. `even`
-is what it said when it spread the reading of a prompt over the steps of its request (`batch_response`), `planned` what
-it says (`plan.pool_sizing.response_of`).
+first tenth left out. Input of the plan: the tokens in, and mean and spread of the tokens out, as in a file. `even`
+spreads the reading of a prompt over the steps of its request (`batch_response`), `planned` is the plan's own
+(`plan.pool_sizing.response_of`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Q = 0.95
 
 @dataclass(frozen=True)
 class Tokens:
-    """Requests of `input` tokens and lognormal answers."""
+    """Requests of `input` tokens and lognormal responses."""
 
     name: str
     input: int
@@ -108,7 +108,7 @@ def cells() -> Iterator[Cell]:
 
 @dataclass(frozen=True)
 class Staffed:
-    """Replicas that even steps would give, and those planned; share of the requests in time with each."""
+    """Replicas by even steps, and those planned; share of the requests in time with each."""
 
     tokens: Tokens
     slots: int
@@ -119,7 +119,7 @@ class Staffed:
 
 
 def staffed() -> Iterator[Staffed]:
-    """A target an eighth above the p95 of a full replica, as the slots of a plan leave it."""
+    """Rows for a target an eighth above the p95 of a full replica, as the slots of a plan leave it."""
     for tokens in ALL:
         for slots in (4, 8, 32):
             pool = tokens.pool(slots)
@@ -179,14 +179,14 @@ def page(all_cells: Sequence[Cell], all_staffed: Sequence[Staffed], machine: str
     )
     return f"""# Plans for long prompts
 
-By `python -m bench.prediction.long_prompts` on {machine}.
-A prompt is read in one step, in which no answer beside it goes on.
-`even` spreads that over the steps of its request, as plans did before; `planned` is what they say now
+Made by `python -m bench.prediction.long_prompts` on {machine}.
+A prompt is read in one step, in which no other response continues.
+`even` spreads that over the steps of its request (`batch_response`); `planned` is the plan's
 (`queueing.prompt_response` where `plan.pool_sizing.held_up`, else the same as `even`).
-Beside a simulation token by token: an 8B model on an A100 (11.2 ms a step, 103 us a token read), Poisson arrivals,
-{REQUESTS:,} requests, loads of {", ".join(f"{x:g}" for x in LOADS)}, 8 and 32 slots.
+Compared with a token-level simulation: an 8B model on an A100 (11.2 ms per step, 103 us per prompt token), Poisson
+arrivals, {REQUESTS:,} requests, loads of {", ".join(f"{x:g}" for x in LOADS)}, 8 and 32 slots.
 
-p95 of the {len(touched)} pools whose prompts hold up answers: {share}.
+p95 of the {len(touched)} pools whose prompts delay responses: {share}.
 
 ## Errors of p95 and mean, lowest to highest
 
@@ -195,8 +195,8 @@ p95 of the {len(touched)} pools whose prompts hold up answers: {share}.
 ## Replicas
 
 For a target an eighth above the p95 of a full replica, at a rate that {", ".join(map(str, STAFFED))} replicas
-bear at a load of {STAFFED_LOAD:g}: how many are planned so that 95% are in time, and how many of the simulated
-requests are.
+carry at a load of {STAFFED_LOAD:g}: replicas planned for 95% in time, and the share of the simulated
+requests in time.
 
 {replicas}
 

@@ -1,16 +1,16 @@
-"""How well the queueing mathematics predicts response times of real Ray Serve.
+"""Predicted and measured response times of real Ray Serve.
 
     python -m bench.prediction.measure            about 18 minutes on 2 cores
-    python -m bench.prediction.measure --quick    a short one, to see that all parts work
-    python -m bench.prediction.measure --page     the page anew, from the figures of the last run
+    python -m bench.prediction.measure --quick    a short one, to check that everything works
+    python -m bench.prediction.measure --page     only the page, from the figures of the last run
 
 Two pools of the emulated engine, one after the other, each with a fixed number of replicas of 8 slots, run as
-`tierserve up` runs them; Poisson arrivals (an open loop) through the gateway, at 0.3 to 0.9 of what the pool can take.
-Response times are the client's, from the intended start. Before the load, one request at a time tells what the way
-costs (client, gateway, Ray Serve, Python); it is added to every prediction alike.
+`tierserve up` runs them; Poisson arrivals (an open loop) through the gateway, at 0.3 to 0.9 of the pool's capacity.
+Response times are the client's, from the intended start. Before the load, one request at a time measures the
+overhead (client, gateway, Ray Serve, Python); it is added to every prediction alike.
 
-The engine integrates over the time that has passed, however late it looks: a busy machine delays an answer by
-milliseconds and slows no work. Service takes half a second and more, so that this bears other work on the machine.
+The engine integrates over elapsed time, however late it runs: a busy machine delays a response by
+milliseconds and slows no work. Service takes half a second and more, so that other work on the machine does not matter.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ TRIALS = (
 
 
 def file_of(case: Case) -> str:
-    """A service of one pool of fixed size. Its target is far off: nothing is refused, nobody waits for being late."""
+    """A service of one pool of fixed size. Its target is long: nothing is refused or passed over."""
     profile = case.profile
     return f"""
 apiVersion: serving.tierserve.io/v1alpha1
@@ -89,7 +89,7 @@ spec:
 
 
 def deployment(case: Case) -> GenAIDeployment:
-    """The same, checked."""
+    """The same, parsed and validated."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "service.yaml")
         path.write_text(file_of(case))
@@ -100,7 +100,7 @@ def deployment(case: Case) -> GenAIDeployment:
 
 
 def measure(trial: Trial) -> Measured:
-    """Bring a pool up, ask it, take it down."""
+    """Start a pool, run the load, stop it."""
     with running(quick=False, text=file_of(trial.case)) as bench:
         url = bench.deploy(OURS)
         until_whole(bench, trial.case)
@@ -108,21 +108,23 @@ def measure(trial: Trial) -> Measured:
         serve_s = asyncio.run(alone(f"http://{LOOPBACK}:{bench.runtime.state.ray.http}/{POOL}"))
         bench.say(f"{trial.name}: alone {alone_s:.4f} s, without the gateway {serve_s:.4f} s")
         result, busy = asyncio.run(ask(bench, trial, url))
-        until_whole(bench, trial.case)  # or a replica was lost on the way
+        until_whole(bench, trial.case)  # or a replica was lost during the run
     return measured(result, busy, alone_s, serve_s)
 
 
 def until_whole(bench: Bench, case: Case) -> None:
-    """Wait until all replicas serve and the gateway lets in as many as their slots."""
-    deadline, want = time.monotonic() + 60.0, case.replicas * case.slots
+    """Wait until all replicas serve and the gateway's limit is the number of their slots."""
+    deadline, limit = time.monotonic() + 60.0, case.replicas * case.slots
     while True:
         app = bench.runtime.rest.applications()[POOL]
         figures = get_gateway(bench.runtime.state.agent_url).figures
         open_slots = figures.get(POOL, {}).get("max_in_flight")
-        if app.running == case.replicas == sum(app.replicas.values()) and open_slots == want:
+        if app.running == case.replicas == sum(app.replicas.values()) and open_slots == limit:
             return
         if time.monotonic() > deadline:
-            sys.exit(f"{app.running} of {case.replicas} replicas serve, the gateway lets in {open_slots}, not {want}")
+            sys.exit(
+                f"{app.running} of {case.replicas} replicas serve, the gateway's limit is {open_slots}, not {limit}"
+            )
         time.sleep(0.5)
 
 
@@ -134,7 +136,7 @@ async def alone(url: str) -> float:
 
 
 async def ask(bench: Bench, trial: Trial, url: str) -> tuple[LoadResult, list[float]]:
-    """Run all parts of a trial; the share of the machine's time that was used in each beside them."""
+    """Run all parts of a trial; return the load's result and the share of the machine's CPU time used in each part."""
     users = Traffic(TRAFFIC, ClosedLoop(0))
     parts = enumerate(trial.parts)
     steps = tuple(replay_step(trial.trace(index), traffic=users, warmup_s=part.warmup_s) for index, part in parts)
@@ -190,7 +192,7 @@ def main() -> None:
     """Run both trials and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a short load; writes to out/bench-prediction only")
-    parser.add_argument("--page", action="store_true", help="measure nothing; take the figures of the last run")
+    parser.add_argument("--page", action="store_true", help="measure nothing; use the figures of the last run")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     out = ROOT / "out" / "bench-prediction"

@@ -25,7 +25,8 @@ COLOURS = {
     HELD: "#2563c9", BATCH: "#1f9d87", PLANNER: "#8f63c9", SPLIT: "#d98a1f", FULL: "#66758a", PAPER: "#d1495b",
 }  # fmt: skip
 WHAT = {
-    HELD: "as the next; a request holds its slot on the way between gateway and replica too, r(n) = n / (T(n) + way)",
+    HELD: "as the next; a request holds its slot on the path between gateway and replica too, "
+    "r(n) = n / (T(n) + overhead)",
     SPREAD: "as the next; its wait times M/G/c over M/M/c (`mean_wait_general`), for the spread of the lengths",
     BATCH: "`batch_queue`: one queue, replicas that slow down as their batches fill",
     PLANNER: "`make_plan`, as `tierserve plan`: `batch_response`, given `output.spread`",
@@ -36,7 +37,7 @@ WHAT = {
 
 
 def picture(runs: Runs, files: Mapping[str, GenAIDeployment], path: Path) -> None:
-    """Mean response over the load: measured, and what each formula says, one panel for each pool."""
+    """Mean response over the load, measured and predicted, one panel for each pool."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(14, 6.2), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.14))
         panels: Any = figure.subplots(1, len(runs))
@@ -61,7 +62,7 @@ def _panel(axes: Any, trial: Trial, seen: Measured, found: list[Cell], gaid: Gen
     axes.errorbar(
         [cell.load for cell in found], [cell.adjusted for cell in found], [cell.adjusted_half for cell in found],
         fmt="s", ms=5, mfc="white", color=INK, capsize=4, lw=1.0, zorder=6,
-        label="measured, without the luck of the draw",
+        label="measured, adjusted",
     )  # fmt: skip
     axes.set_ylim(0, 1.35 * max(cell.mean + cell.half for cell in found))
     axes.set_xlim(0, 1)
@@ -78,14 +79,14 @@ def page(runs: Runs, machine: str, image: str) -> str:
     return f"""# Predicted and measured response times
 
 Made by `make bench-prediction` on {machine}, Python {platform.python_version()}, Ray {version("ray")}, seed
-{some.seed}. *Machine busy* counts what else ran there, too.
+{some.seed}. *Machine busy* includes other work on the machine.
 
 Real Ray Serve behind the gateway as `tierserve up` runs it, with the emulated engine: alpha {profile.alpha * 1e3:g} ms,
 beta {profile.beta * 1e3:g} ms, gamma {profile.gamma * 1e6:g} us, prompts of {case.input_tokens} tokens; a request takes
 {case.service_s(1):.2f} s alone and {case.service_s(case.slots):.2f} s in a full replica. The number of replicas is
 fixed. Poisson arrivals, an open loop; response times are the client's, from the intended start, without a warm-up. A
-prediction knows the profile, the mean length and the rate, and is given what the way costs (client, gateway, Ray Serve,
-Python), which one request at a time tells before the load.
+prediction uses the profile, the mean length, the rate, and the overhead of the path (client, gateway, Ray Serve,
+Python), measured with one request at a time before the load.
 
 ![Mean response over the load, measured and predicted]({image})
 
@@ -93,31 +94,31 @@ Python), which one request at a time tells before the load.
 
 {what}
 
-p95 of a prediction: who waits does so exponentially; service is as long as the answer, in a batch as full as an arrival
-finds it. The planner's is its own (`response_s`), for lengths that it takes as lognormal with the spread it is told.
+p95 of a prediction: waits are exponential; service is in proportion to the response's length, in a batch as full as at
+the arrival. The planner's is its own (`response_s`), for lengths that are lognormal with the declared spread.
 {sections}
 ## What the columns mean
 
-The interval is of the mean, by the means of {BATCHES} batches in a row; near capacity good and bad times last as long
-as a batch, and it is too narrow. *Same arrivals* are the very arrivals and lengths of the run in virtual time, in the
-engine's own arithmetic (`engines/batch.py`) behind one queue: what the run would have taken without a machine. *Long
-run* is {LONG_RUN:,} / (1 - load) requests of it: what a formula is to be measured by. Measured, less same arrivals,
-plus long run is what was measured *without the luck* of the draw (a control variate). In all of these a request holds
-its slot on the way between gateway and replica too.
+The interval is of the mean, by the means of {BATCHES} consecutive batches; near capacity busy and quiet periods last as
+long as a batch, and it is too narrow. *Same arrivals* are the arrivals and lengths of the run in virtual time, in the
+engine's own arithmetic (`engines/batch.py`) behind one queue: the run without the machine's overhead and noise. *Long
+run* is {LONG_RUN:,} / (1 - load) requests of it: the reference of a formula. Measured, less same arrivals,
+plus long run is the *adjusted* value, without the sampling error of the arrivals (a control variate). In all of these
+a request holds its slot on the path between gateway and replica too.
 """
 
 
 def summary(runs: Runs) -> str:
-    """Worst error of each formula over all pools and loads, as measured and without the luck of the draw."""
+    """Worst error of each formula over all pools and loads, measured and adjusted."""
     found = [cell for _, _, mine in runs.values() for cell in mine]
     of = (Cell.error, Cell.adjusted_error, Cell.p95_error, Cell.adjusted_p95_error)
     rows = [(name, *(_worst([error(cell, name) for cell in found]) for error in of)) for name in NAMES]
-    head = ("worst error of", "mean", "mean, without luck", "p95", "p95, without luck")
+    head = ("worst error of", "mean", "mean, adjusted", "p95", "p95, adjusted")
     real = max((cell.mean / cell.same_mean - 1.0 for cell in found), key=abs)
     return f"""{_table(head, rows)}
 
-In brackets: at how many pools and loads the error was {GOAL:.0%} or less. *Without luck* is explained below: minutes
-are few near capacity, and their arrivals may be kind or unkind. Means on real Ray Serve were off those of the same
+In brackets: pools and loads with an error of {GOAL:.0%} or less. *Adjusted* is explained below: near capacity a
+run of minutes has a large sampling error. Means on real Ray Serve were off those of the same
 arrivals in virtual time by {real:+.1%} at worst."""
 
 
@@ -131,9 +132,10 @@ def _section(trial: Trial, seen: Measured, found: list[Cell]) -> str:
     return f"""
 ## {trial.name}
 
-One request alone took {seen.alone_s * 1e3:.1f} ms, of that {(seen.alone_s - alone_s) * 1e3:.1f} ms the way; straight to
-Ray Serve's proxy {(seen.serve_s - alone_s) * 1e3:.1f} ms. {seen.failed} of {len(seen.part) + seen.failed:,} requests
-failed; the client was at most {seen.lag_s * 1e3:.0f} ms late to send. Capacity: {trial.case.capacity:.1f} requests/s.
+One request alone took {seen.alone_s * 1e3:.1f} ms, of that {(seen.alone_s - alone_s) * 1e3:.1f} ms overhead; directly
+to Ray Serve's proxy {(seen.serve_s - alone_s) * 1e3:.1f} ms. {seen.failed} of {len(seen.part) + seen.failed:,} requests
+failed; the client's requests were at most {seen.lag_s * 1e3:.0f} ms late. Capacity: {trial.case.capacity:.1f}
+requests/s.
 
 | load | requests/s | requests | machine busy | measured mean, ms | measured p95, ms |
 |---|---|---|---|---|---|
@@ -143,7 +145,7 @@ Predicted mean in ms, and its error:
 
 {_matrix(found, lambda cell, name: _both(cell.said[name].mean + cell.way_s, cell.error(name)))}
 
-The same where the way is left out:
+The same without the overhead:
 
 {_matrix(found, lambda cell, name: _both(cell.said[name].mean, cell.error(name, way=False)))}
 
@@ -151,7 +153,7 @@ Predicted p95 in ms, and its error:
 
 {_matrix(found, lambda cell, name: _both(cell.said[name].p95 + cell.way_s, cell.p95_error(name)))}
 
-Means without the luck of the draw in ms, and the errors then:
+Adjusted means in ms, and their errors:
 
 {_lucky(found, _luck)}
 
@@ -190,7 +192,7 @@ def _draw(measured: float, same: float, long: float) -> tuple[str, ...]:
 
 
 def _lucky(found: list[Cell], row: Callable[[Cell], tuple[str, ...]]) -> str:
-    head = ("load", "measured", "same arrivals", "long run", "measured over same arrivals", "without luck", *CLOSE)
+    head = ("load", "measured", "same arrivals", "long run", "measured over same arrivals", "adjusted", *CLOSE)
     return _table(head, [(f"{cell.load:g}", *row(cell)) for cell in found])
 
 

@@ -1,10 +1,10 @@
-"""Replicas that `tierserve plan --trace` finds, beside the least that a simulation needs.
+"""Replicas that `tierserve plan --trace` finds, compared with the least that a simulation needs.
 
     python -m bench.prediction.trace_planning          about 3 minutes
 
-bench/prediction/traces.py has the error of p95 at loads of 0.5 to 0.85. Short targets on bursty traces take replicas
-that are mostly idle, and there the replay is worth less. Simulations confirm its number as the command has it done;
-the table has how many, and the seconds of processor time that they take.
+bench/prediction/traces.py has the error of p95 at loads of 0.5 to 0.85. Short targets on bursty traces need replicas
+that are mostly idle, where the replay is less accurate. Simulations confirm its number as the command does;
+the table has their number and the seconds of processor time that they take.
 """
 
 from __future__ import annotations
@@ -102,27 +102,27 @@ def page(rows: list[Row], whole_s: float) -> str:
     runs, seconds = [one.runs for one in rows], [one.seconds for one in rows]
     heads = (
         "trace", "target, s", "simulation", "found", "15% to spare", "plan at the mean rate", "at the busiest 10 min",
-        "load", "p95 said, s", "p95 simulated, s", "error", "runs", "seconds",
+        "load", "predicted p95, s", "simulated p95, s", "error", "runs", "seconds",
     )  # fmt: skip
     lines = "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *map(_cells, rows)))
     return f"""# Replicas for a trace
 
-Made by `python -m bench.prediction.trace_planning` ({whole_s:.0f} s of processor time). The same on any machine but for
-that time and the seconds.
+Made by `python -m bench.prediction.trace_planning` ({whole_s:.0f} s of processor time). All figures but
+this time and the seconds are the same on any machine.
 
-What `tierserve plan --trace` finds (`plan.trace.replay`) beside the least replicas with which a simulation token by
-token keeps p95 within the target, the number being the same throughout. Pools as in
-[trace-prediction.md](trace-prediction.md), whose 15% is of loads of 0.5 to 0.85. Short targets on bursty traces take
+Replicas that `tierserve plan --trace` finds (`plan.trace.replay`) compared with the least constant number with which a
+token-level simulation keeps p95 within the target. Pools as in
+[trace-prediction.md](trace-prediction.md), whose 15% is of loads of 0.5 to 0.85. Short targets on bursty traces need
 replicas that are mostly idle:
 
-- Of {len(low)} targets that take loads below {LOW_LOAD:g}, p95 said is {min(errors):+.0%} to {max(errors):+.0%} off the
-  simulation with the same replicas (below 0: users wait longer than it says), and within 15% for {close}.
-- Replicas found are {min(ratio):.2f} to {max(ratio):.2f} of what the simulation needs. The most is for a
-  target barely above what requests take alone.
+- For {len(low)} targets with loads below {LOW_LOAD:g}, predicted p95 is {min(errors):+.0%} to {max(errors):+.0%} off
+  the simulation with the same replicas (below 0: users wait longer than predicted), and within 15% for {close}.
+- Replicas found are {min(ratio):.2f} to {max(ratio):.2f} of those that the simulation needs. The most is for a
+  target barely above the time of a request alone.
 - Those with 15% to spare are enough for {enough} of {len(rows)} targets.
 
-So `tierserve plan --trace` confirms what is found in simulations (`plan.trace.search`). Started from it these end at
-the column "simulation" by construction; here that takes {min(runs)} to {max(runs)} runs, {np.mean(runs):.1f} on
+So `tierserve plan --trace` confirms the number by simulation (`plan.trace.search`). That search ends at the
+column "simulation" by construction; here it takes {min(runs)} to {max(runs)} runs, {np.mean(runs):.1f} on
 average, and {min(seconds):.1f} to {max(seconds):.1f} seconds of one core, {np.mean(seconds):.1f} on average ("runs",
 "seconds").
 

@@ -1,11 +1,11 @@
-"""Response times that formulas predict beside a simulation token by token, on real request traces.
+"""Predicted response times compared with a token-level simulation, on real request traces.
 
     make bench-traces                            about 5 minutes
     python -m bench.prediction.traces_page --quick     one load, no bootstrap: a minute
 
 A trace, and windows of 15 minutes of it, go to pools of a fixed number of replicas with one queue, empty at first, at
-loads of about 0.5, 0.7 and 0.85. Formulas are told what a planner can know of the same window: rate, tokens, and the
-counts of arrivals, by the second, or what is left of them in some statistic.
+loads of about 0.5, 0.7 and 0.85. Input of the formulas is what a planner has of the same window: rate, tokens, and the
+counts of arrivals, per second or as a statistic of them.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ ROOT = Path(__file__).resolve().parents[2]
 A100_8B = BatchProfile(alpha=0.0112, beta=1.03e-4, gamma=9.2e-8)
 """The roofline of an 8B model on an A100 (plan/hardware.py)."""
 FASTER = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)
-"""One that reads prompts five times as fast."""
+"""One with prompts read five times as fast."""
 LOADS = (0.5, 0.7, 0.85)
-WINDOW_S, SECOND, TURN_S, MINUTE_S = 900.0, 1.0, 2.0, 60.0
+WINDOW_S, SECOND, SHORT_S, MINUTE_S = 900.0, 1.0, 2.0, 60.0
 BLOCK_S, RESAMPLES = 120.0, 20
 CLOSE = 0.15
 Q = 0.95
@@ -54,7 +54,7 @@ class Said(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """Requests, and the replicas they go to; `fitted`: looked at while the formulas were made."""
+    """Requests, and the replicas they go to; `fitted`: used while the formulas were developed."""
 
     name: str
     about: str
@@ -74,7 +74,7 @@ def mooncake(times: int) -> Workload:
     return thickened(traced("mooncake-conversation"), times, 5.0)
 
 
-def turns(low_s: float, high_s: float) -> Workload:
+def alternating(low_s: float, high_s: float) -> Workload:
     sizes = Sizes(1000, 300, 0.5)
     return bursts(10.0, 40.0, low_s=low_s, high_s=high_s, length_s=3600.0, sizes=sizes)
 
@@ -83,27 +83,27 @@ def instants() -> Workload:
     return bursts(10.0, 40.0, low_s=5.0, high_s=3.0, length_s=3600.0, sizes=Sizes(500, 200, 0.7))
 
 
-SEEN = {"windows": True, "fitted": True}
+FITTED = {"windows": True, "fitted": True}
 CASES = (
-    Case("azure x10", "Azure code 2023, each request as 10 within 5 s", lambda: azure(10), **SEEN),
-    Case("mooncake", "Mooncake conversation", lambda: mooncake(1), **SEEN, kind="even"),
-    Case("mooncake x3", "Mooncake, as 3", lambda: mooncake(3), **SEEN, kind="even"),
+    Case("azure x10", "Azure code 2023, each request as 10 within 5 s", lambda: azure(10), **FITTED),
+    Case("mooncake", "Mooncake conversation", lambda: mooncake(1), **FITTED, kind="even"),
+    Case("mooncake x3", "Mooncake, as 3", lambda: mooncake(3), **FITTED, kind="even"),
     Case("azure x4", "Azure code, as 4", lambda: azure(4), 64),
     Case("azure x20", "Azure code, as 20", lambda: azure(20), 32, FASTER, windows=True),
     Case("mooncake x2", "Mooncake, as 2", lambda: mooncake(2), 16, windows=True, kind="even"),
     Case("mooncake x6", "Mooncake, as 6", lambda: mooncake(6), 32, FASTER, kind="even"),
 )
-MADE_UP = (
-    Case("poisson", "Poisson, 10/s", lambda: poisson(10.0, 3600.0, Sizes(1000, 300, 0.5)), kind="made up"),
-    Case("minutes", "10 and 40/s in turns of 400 and 60 s", lambda: turns(400.0, 60.0), kind="made up"),
-    Case("seconds", "10 and 40/s in turns of 20 and 10 s", lambda: turns(20.0, 10.0), kind="made up"),
-    Case("instants", "10 and 40/s in turns of 5 and 3 s", instants, 16, FASTER, kind="made up"),
+SYNTHETIC = (
+    Case("poisson", "Poisson, 10/s", lambda: poisson(10.0, 3600.0, Sizes(1000, 300, 0.5)), kind="synthetic"),
+    Case("minutes", "10 and 40/s alternating after 400 and 60 s", lambda: alternating(400.0, 60.0), kind="synthetic"),
+    Case("seconds", "10 and 40/s alternating after 20 and 10 s", lambda: alternating(20.0, 10.0), kind="synthetic"),
+    Case("instants", "10 and 40/s alternating after 5 and 3 s", instants, 16, FASTER, kind="synthetic"),
 )
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a planner knows of it: arrivals in seconds from its start, the tokens, the replicas."""
+    """Input of a prediction: arrivals in seconds from its start, the tokens, the replicas."""
 
     times: np.ndarray
     length_s: float
@@ -170,8 +170,8 @@ def _within_minutes(window: Window) -> float:
     return max(inside / float(table.mean()), 0.3)
 
 
-def _by(window: Window, **told: object) -> Said:
-    return burst_response(window.rate, window.replicas, window.work, **told)
+def _by(window: Window, **arrivals: object) -> Said:
+    return burst_response(window.rate, window.replicas, window.work, **arrivals)
 
 
 METHODS: dict[str, Callable[[Window], Said]] = {
@@ -180,18 +180,19 @@ METHODS: dict[str, Callable[[Window], Said]] = {
     "z": lambda w: _by(w, peakedness=w.z),
     "minutes": lambda w: _minutes(w, 1.0),
     "minutes, z": lambda w: _minutes(w, _within_minutes(w)),
-    "turns": lambda w: _by(w, bursts=bursts_of(w.counts(TURN_S), TURN_S)),
+    "random rates": lambda w: _by(w, bursts=bursts_of(w.counts(SHORT_S), SHORT_S)),
     "counts": lambda w: replay_response(w.counts(SECOND), SECOND, w.replicas, w.work),
 }
 ABOUT = {
-    "even steps": "`batch_response`: Poisson arrivals, work spread evenly over steps. What a plan uses "
-    "where no prompts hold up answers",
+    "even steps": "`batch_response`: Poisson arrivals, work spread evenly over steps. Used by a plan "
+    "where no prompts delay responses",
     "prompts": "`burst_response`: Poisson arrivals, steps as long as the prompts read in them",
     "z": "the same with the peakedness z at the service time (Hayward)",
-    "minutes": "`prompts` at each of the rates of the minutes, as if it lasted; never, where one is more than the pool "
-    "bears",
+    "minutes": "`prompts` at each of the rates of the minutes, as if it lasted; never, where one is above the pool's "
+    "capacity",
     "minutes, z": "the same with the peakedness within minutes",
-    "turns": "`bursts_of`: eight rates, redrawn at random times, that have the distribution and the dispersion of the "
+    "random rates": "`bursts_of`: eight rates, redrawn at random times, that have the distribution and the dispersion"
+    "of the "
     "counts of 2 s",
     "counts": "`replay_response`: the counts by the second in their order, as a fluid",
 }
@@ -199,7 +200,7 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One window on one pool: simulated, and said by every method (mean, p95)."""
+    """One window on one pool: simulated, and predicted by every method (mean, p95)."""
 
     case: Case
     start_s: float
@@ -250,7 +251,7 @@ def cells_of(case: Case, loads: tuple[float, ...]) -> Iterator[Cell]:
 
 @dataclass(frozen=True)
 class Steady:
-    """Poisson arrivals with the tokens of a trace: simulated, and said with even steps and with prompts."""
+    """Poisson arrivals with the tokens of a trace: simulated, and predicted with even steps and with prompts."""
 
     name: str
     replicas: int
@@ -279,10 +280,10 @@ def steady(name: str, loads: tuple[float, ...]) -> Iterator[Steady]:
             yield Steady(name, replicas, load, mean, p95, even, prompts)
 
 
-def luck(case: Case, loads: tuple[float, ...]) -> list[tuple[str, int, float, float]]:
-    """How far p95 of one trace may be from that of another like it: blocks of two minutes drawn anew.
+def resampled_p95(case: Case, loads: tuple[float, ...]) -> list[tuple[str, int, float, float]]:
+    """Spread of p95 over resampled traces: blocks of two minutes drawn with replacement.
 
-    Returns the case, replicas, and the tenth and ninetieth percentile of p95 over that of the trace as it was.
+    Returns the case, replicas, and the tenth and ninetieth percentile of p95 over that of the original trace.
     """
     work, rng = case.make(), np.random.default_rng(1)
     batch = BatchWork(case.profile, case.slots, sizes_of(work.input_tokens, work.output_tokens))

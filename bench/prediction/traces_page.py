@@ -14,7 +14,7 @@ import matplotlib
 from rich.progress import track
 
 from bench.prediction import traces as measured
-from bench.prediction.traces import LOADS, ROOT, cells_of, luck
+from bench.prediction.traces import LOADS, ROOT, cells_of, resampled_p95
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -24,24 +24,24 @@ from bench.prediction.traces import (
     BLOCK_S,
     CASES,
     CLOSE,
-    MADE_UP,
     METHODS,
     RESAMPLES,
+    SYNTHETIC,
     WINDOW_S,
     Case,
     Cell,
     Steady,
 )
 
-Luck = Sequence[tuple[str, int, float, float]]
-SHOWN = ("even steps", "z", "turns", "counts")
+Resampled = Sequence[tuple[str, int, float, float]]
+SHOWN = ("even steps", "z", "random rates", "counts")
 
 
-def write(cells: Sequence[Cell], calm: Sequence[Steady], lucky: Luck, machine: str, out: Path) -> Path:
+def write(cells: Sequence[Cell], calm: Sequence[Steady], resampled: Resampled, machine: str, out: Path) -> Path:
     """Write trace-prediction.md and its picture; return the page."""
     picture(cells, out / "trace-prediction.png")
-    real = [cell for cell in cells if cell.case.kind != "made up"]
-    parts = [head(machine), summary(cells, real), steady(calm), limit(lucky) if lucky else "", every(cells)]
+    real = [cell for cell in cells if cell.case.kind != "synthetic"]
+    parts = [head(machine), summary(cells, real), steady(calm), limit(resampled) if resampled else "", every(cells)]
     path = out / "trace-prediction.md"
     path.write_text("\n".join(part for part in parts if part))
     return path
@@ -51,12 +51,12 @@ def head(machine: str) -> str:
     methods = "\n".join(f"| {name} | {ABOUT[name]} |" for name in METHODS)
     return f"""# Predicted response times on real traces
 
-Made by `make bench-traces` ({machine}). All dice have seed 1 (times within one
-stamp of a trace: seed 0), so that all figures but the time it took are the same on any machine.
+Made by `make bench-traces` ({machine}). Random numbers have seed 1 (times within
+one stamp of a trace: seed 0), so that all figures but the run time are the same on any machine.
 
 Pools of a fixed number of replicas with one queue, simulated token by token (`tierserve.simulate`), empty at first.
-Whole traces, and windows of {WINDOW_S / 60:.0f} minutes of some, each to as many replicas as make loads of about 0.5,
-0.7 and 0.85 (rate over what full replicas finish). A formula is told rate and tokens of the same window, and
+Whole traces, and windows of {WINDOW_S / 60:.0f} minutes of some, each with the replicas for loads of about 0.5,
+0.7 and 0.85 (rate over what full replicas finish). Input of a formula: rate and tokens of the same window, and
 
 | method | what else |
 |---|---|
@@ -64,10 +64,10 @@ Whole traces, and windows of {WINDOW_S / 60:.0f} minutes of some, each to as man
 
 | trace | pool |
 |---|---|
-{traces((*CASES, *MADE_UP))}
+{traces((*CASES, *SYNTHETIC))}
 
-(*) The formulas were made on these. The others were looked at afterwards; they showed two mistakes in the strides of
-the fluid of `counts`, which are mended. No constant was chosen by them.
+(*) The formulas were developed on these. The others were evaluated afterwards; they showed two errors in the steps
+of the fluid of `counts`, which are fixed. No constant was chosen by them.
 
 ![Predicted over simulated p95 of every window](trace-prediction.png)
 """
@@ -78,7 +78,7 @@ def traces(cases: Sequence[Case]) -> str:
     for case in cases:
         p = case.profile
         seen = "" if not case.fitted else " (*)"
-        rows.append(f"| {case.name}: {case.about}{seen} | {case.slots} slots, {p.beta * 1e6:.0f} us a token read |")
+        rows.append(f"| {case.name}: {case.about}{seen} | {case.slots} slots, {p.beta * 1e6:.0f} us per prompt token |")
     return "\n".join(rows)
 
 
@@ -86,8 +86,8 @@ def summary(cells: Sequence[Cell], real: Sequence[Cell]) -> str:
     even = [c for c in real if c.case.kind == "even"]
     bursty = [c for c in real if c.case.kind == "bursty"]
     held = [c for c in real if not c.case.fitted]
-    made = [c for c in cells if c.case.kind == "made up"]
-    groups = {"all traces": real, "Mooncake": even, "Azure": bursty, "not (*)": held, "made up": made}
+    made = [c for c in cells if c.case.kind == "synthetic"]
+    groups = {"all traces": real, "Mooncake": even, "Azure": bursty, "not (*)": held, "synthetic": made}
     lines = ["## Windows whose p95 is within 15%", ""]
     lines += ["| method | " + " | ".join(f"{name} ({len(group)})" for name, group in groups.items()) + " |"]
     lines += ["|---" * (len(groups) + 1) + "|"]
@@ -95,7 +95,7 @@ def summary(cells: Sequence[Cell], real: Sequence[Cell]) -> str:
         lines.append(f"| {name} | " + " | ".join(within(group, name) for group in groups.values()) + " |")
     lines += [
         "",
-        "In each: the share within 15%; the middle of the errors' sizes; the lowest and the highest error.",
+        "In each: the share within 15%; the median absolute error; the lowest and the highest error.",
         "",
     ]
     lines += ["## Errors of the mean response", ""]
@@ -126,8 +126,8 @@ def steady(calm: Sequence[Steady]) -> str:
     lines = [
         "## Poisson arrivals with the tokens of the traces",
         "",
-        "Most of the error on Mooncake is not of bursts but of long prompts, read in one step that holds up the batch:",
-        "40,000 of its requests in random order at random times. Errors of mean, p95:",
+        "Most of the error on Mooncake is due not to bursts but to long prompts, read in one step that delays the",
+        "batch: 40,000 of its requests in random order at random times. Errors of mean, p95:",
         "",
         "| tokens of | replicas | load | mean, s | p95, s | even steps | prompts |",
         "|---|---|---|---|---|---|---|",
@@ -139,18 +139,18 @@ def steady(calm: Sequence[Steady]) -> str:
     return "\n".join([*lines, ""])
 
 
-def limit(lucky: Luck) -> str:
+def limit(resampled: Resampled) -> str:
     lines = [
-        "## What no statistic of a trace can tell",
+        "## The limit of statistics of a trace",
         "",
-        f"An hour has few bursts. Of counts drawn anew ({RESAMPLES} times) from blocks of {BLOCK_S:.0f} s of the trace",
-        "`counts` says these p95, over that of the trace as it was, from the tenth to the ninetieth percentile.",
-        "A formula that knows less than the order of the counts stands for all of these traces alike.",
+        f"An hour has few bursts. For counts resampled ({RESAMPLES} times) from blocks of {BLOCK_S:.0f} s of the",
+        "trace, `counts` predicts these p95, relative to that of the original trace, from the tenth to the ninetieth",
+        "percentile. A formula without the order of the counts has one prediction for all of these traces.",
         "",
-        "| trace | replicas | p95 of others like it |",
+        "| trace | replicas | p95 of resampled traces |",
         "|---|---|---|",
     ]
-    lines += [f"| {name} | {replicas} | {low - 1:+.0%} to {high - 1:+.0%} |" for name, replicas, low, high in lucky]
+    lines += [f"| {name} | {replicas} | {low - 1:+.0%} to {high - 1:+.0%} |" for name, replicas, low, high in resampled]
     return "\n".join([*lines, ""])
 
 
@@ -177,9 +177,9 @@ def picture(cells: Sequence[Cell], path: Path) -> None:
     """Predicted over simulated p95 of every window, by method."""
     figure, axes = plt.subplots(1, len(SHOWN), figsize=(11, 3.6), sharey=True)
     for axis, name in zip(axes, SHOWN, strict=True):
-        for kind, colour in (("even", "tab:blue"), ("bursty", "tab:red"), ("made up", "grey")):
+        for kind, colour in (("even", "tab:blue"), ("bursty", "tab:red"), ("synthetic", "grey")):
             mine = [c for c in cells if c.case.kind == kind]
-            label = {"even": "Mooncake", "bursty": "Azure", "made up": "made up"}[kind]
+            label = {"even": "Mooncake", "bursty": "Azure", "synthetic": "synthetic"}[kind]
             axis.plot([c.p95 for c in mine], [c.said[name][1] / c.p95 for c in mine], ".", color=colour, label=label)
         axis.axhspan(1.0 - CLOSE, 1.0 + CLOSE, color="tab:green", alpha=0.2, lw=0.0)
         axis.set(xscale="log", yscale="log", title=name, xlabel="simulated p95, s", ylim=(0.01, 100.0))
@@ -196,12 +196,12 @@ def main() -> None:
     arguments = parser.parse_args()
     began, cpu = time.perf_counter(), time.process_time()
     loads = (0.7,) if arguments.quick else LOADS
-    cells = [cell for case in track((*CASES, *MADE_UP), "traces") for cell in cells_of(case, loads)]
+    cells = [cell for case in track((*CASES, *SYNTHETIC), "traces") for cell in cells_of(case, loads)]
     calm = [one for name in ("azure-code", "mooncake-conversation") for one in steady(name, loads)]
-    lucky = [] if arguments.quick else [row for case in CASES[:2] for row in luck(case, loads)]
+    resampled = [] if arguments.quick else [row for case in CASES[:2] for row in resampled_p95(case, loads)]
     seconds = f"{time.perf_counter() - began:.0f} s, {time.process_time() - cpu:.0f} s of CPU"
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {seconds}"
-    print(write(cells, calm, lucky, machine, arguments.out))
+    print(write(cells, calm, resampled, machine, arguments.out))
 
 
 if __name__ == "__main__":

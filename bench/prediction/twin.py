@@ -1,7 +1,7 @@
 """The pool of bench/prediction/measure.py in virtual time: the emulated engine's batches behind one queue.
 
-Given the arrivals and lengths that the real pool was asked with, it tells what these would have taken without a
-machine: the luck of the draw is the same on both sides. Given very many, it tells what formulas are to be measured by.
+With the arrivals and lengths of the real run it gives the response times without the machine's overhead: the sampling
+error is the same on both sides. With very many requests it is the reference of the formulas.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Floats = NDArray[np.float64]
 
 
 class Twin:
-    """Replicas in virtual time; a request goes to the emptiest, or waits at the gateway until a slot is free."""
+    """Replicas in virtual time; a request goes to the least loaded, or waits at the gateway until a slot is free."""
 
     def __init__(self, asked: Workload, profile: BatchProfile, replicas: int, slots: int, held_s: float = 0.0) -> None:
-        """Take the pool; `held_s` is how long a request holds its slot beyond its work (the way there and back)."""
+        """A pool; `held_s` is how long a request holds its slot beyond its work (the path there and back)."""
         self.asked, self.slots, self.held_s = asked, slots, held_s
         self.batches = [Batch(profile) for _ in range(replicas)]
         self.due = [math.inf] * replicas

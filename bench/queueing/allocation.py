@@ -31,7 +31,7 @@ BOUND_MS = 50.0
 
 
 def service(sites: int = 20, optimize: str = "cost") -> GenAIDeployment:
-    """Cloud, edge with so many sites, and devices; every tier may run every variant."""
+    """Cloud, edge with `sites` sites, and devices; every tier may run every variant."""
 
     def model(name: str, weights: str, alpha: str, beta: str, quality: float) -> dict[str, object]:
         profile = {"alpha": alpha, "beta": beta, "gamma": "100ns"}
@@ -77,13 +77,13 @@ def service(sites: int = 20, optimize: str = "cost") -> GenAIDeployment:
 def timed(
     gaid: GenAIDeployment, rate: float, groups: Sequence[Group] | None = None
 ) -> tuple[float, float, Allocation | None]:
-    """Milliseconds on the clock and of the processor (the same on a machine that does nothing else), and the answer."""
+    """Wall-clock and processor milliseconds (equal on an idle machine), and the answer."""
     clock, processor = time.perf_counter(), time.process_time()
     found = find(gaid, rate, groups=groups)
     return (time.perf_counter() - clock) * 1e3, (time.process_time() - processor) * 1e3, found
 
 
-def told(name: str, times: list[tuple[float, float]]) -> str:
+def summary(name: str, times: list[tuple[float, float]]) -> str:
     parts = []
     for what, some in zip(("clock", "processor"), zip(*times, strict=True), strict=True):
         middle, high = statistics.median(some), float(np.percentile(some, 90))
@@ -117,9 +117,9 @@ def main() -> int:
     load = os.getloadavg()[0]
     print(f"{cores} cores (load {load:.1f}), {platform.machine()}, Python {platform.python_version()}")
     print(f"{served} of {len(demands)} demands feasible")
-    print(told("groups and curves known", prepared))
-    print(told("curves known", again))
-    print(told("curves partly known", [one[:2] for one in seen]))
+    print(summary("groups and curves known", prepared))
+    print(summary("curves known", again))
+    print(summary("curves partly known", [one[:2] for one in seen]))
     print(f"first answer of the process: clock {first[0]:.0f} ms, processor {first[1]:.0f} ms")
     high = float(np.percentile([processor for _, processor in again], 90))
     if high > BOUND_MS:

@@ -1,4 +1,4 @@
-"""Small Markov chains solved as they are: the truth that queueing formulas are put beside, in bench and tests.
+"""Small Markov chains solved exactly: the reference of the queueing formulas, in bench and tests.
 
 Nothing here comes from `tierserve`. A chain is a function from a state to the states that follow and their rates; all
 states that can be reached are found, and pi Q = 0 is solved as one sparse system. Queues without a bound are cut where
@@ -27,7 +27,7 @@ _BALANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of those that are taken; seconds. `p_loss`: share of the arrivals that are turned away."""
+    """Figures of accepted requests; seconds. `p_loss`: share of the arrivals that are rejected."""
 
     p_wait: float
     mean_wait: float
@@ -40,7 +40,7 @@ class Figures:
 
 
 def stationary(start: State, moves: Callable[[State], Moves]) -> dict[State, float]:
-    """Return the chance of every state that `start` leads to. The chain must be able to come back to `start`."""
+    """Return the probability of every state reachable from `start`. The chain must be able to return to `start`."""
     number: dict[State, int] = {start: 0}
     states, rows, columns, rates = [start], [], [], []
     for state in states:  # it grows meanwhile
@@ -63,7 +63,7 @@ def stationary(start: State, moves: Callable[[State], Moves]) -> dict[State, flo
 
 
 def room_for(load: float, least: int = 10) -> int:
-    """How long a queue must be for what lies beyond to be negligible, where it shrinks by `load` with each request."""
+    """Queue length beyond which the probability is negligible, where it decreases by `load` with each request."""
     return least + math.ceil(math.log(NEGLIGIBLE) / math.log(load))
 
 
@@ -138,7 +138,7 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Phases: which is first, by chance; rate at which each is left; chance of the next one, else the end."""
+    """Phases: probability of the first; rate at which each is left; probability of the next one, else the end."""
 
     first: Sequence[float]
     rate: Sequence[float]
@@ -150,7 +150,7 @@ def poisson_arrivals(lam: float) -> Arrivals:
 
 
 def two_rates(low: float, high: float, low_s: float, high_s: float) -> Arrivals:
-    """Poisson with two rates that take turns for exponential times (MMPP)."""
+    """Poisson with two rates that alternate after exponential times (MMPP)."""
     return Arrivals([[low, 0.0], [0.0, high]], [[0.0, 1.0 / low_s], [1.0 / high_s, 0.0]])
 
 
@@ -162,7 +162,7 @@ def renewals(lam: float, ca2: float) -> Arrivals:
 
 
 def balanced(cv2: float) -> tuple[float, tuple[float, float]]:
-    """Chance of the first and rates of both exponentials, of mean 1 and cv2 > 1, each with half of the mean."""
+    """Probability of the first and rates of both exponentials, of mean 1 and cv2 > 1, each with half of the mean."""
     p = 0.5 * (1.0 + math.sqrt((cv2 - 1.0) / (cv2 + 1.0)))
     return p, (2.0 * p, 2.0 * (1.0 - p))
 

@@ -1,4 +1,4 @@
-"""Queueing mathematics beside its peers: `make bench`, or python -m bench.queueing.measure [--out FILE.json].
+"""Queueing formulas compared with other libraries: `make bench`, or python -m bench.queueing.measure [--out FILE.json].
 
 Shows the medians of one Erlang C and of one staffing for loads up to a million erlangs, beside the plain recursion for
 Erlang B (in Python, as most calculators have it) and pyworkforce, and the error of each against 50-digit arithmetic.
@@ -31,7 +31,7 @@ EVALUATION_BOUND_US, STAFFING_BOUND_US, ERROR_BOUND = 15.0, 100.0, 1e-12
 
 
 def recursion(c: int, a: float) -> float:
-    """Erlang C by the recursion of Erlang B, the textbook way: exact, and linear in c."""
+    """Erlang C by the recursion of Erlang B, as in textbooks: exact, and linear in c."""
     b = 1.0
     for k in range(1, c + 1):
         b = a * b / (k + a * b)
@@ -39,7 +39,7 @@ def recursion(c: int, a: float) -> float:
 
 
 def recursive_staffing(a: float, chance: float) -> int:
-    """Least c with C <= chance, by carrying the recursion on."""
+    """Least c with C <= chance, by continuing the recursion."""
     b, c = 1.0, 0
     while True:
         c += 1
@@ -175,7 +175,7 @@ def _staffing_cells(row: dict[str, float | None]) -> tuple[str, ...]:
 
 
 def broken(rows: list[dict[str, float | None]]) -> list[str]:
-    """Bounds of the project that this run did not keep."""
+    """Bounds of the project that this run exceeded."""
     limits = {
         "evaluation_us": EVALUATION_BOUND_US,
         "log_evaluation_us": EVALUATION_BOUND_US,

@@ -65,14 +65,14 @@ def deployment(rng: random.Random, servers: tuple[float, float], spread: float) 
 
 
 def with_long_prompts(rng: random.Random, spread: float) -> Deployment:
-    """One of those whose long prompts hold up answers."""
+    """One of those whose long prompts delay responses."""
     while not held_up((found := deployment(rng, ANY, spread))[0]):
         pass
     return found
 
 
 def _tail(times: Sequence[float], shares: Sequence[float], percentile: float) -> float:
-    """Time that `percentile` per cent of the requests keep in a full batch."""
+    """Time within which `percentile` per cent of the requests are served in a full batch."""
     seen = 0.0
     for service_s, share in sorted(zip(times, shares, strict=True)):
         seen += share
@@ -92,7 +92,7 @@ def alone(fleet: Sequence[Deployment]) -> list[tuple[int, float, float]]:
 
 
 def together(fleet: Sequence[Deployment]) -> list[int]:
-    """Replicas of all at once; mean and percentile are worked out too."""
+    """Replicas of all as one batch; mean and percentile are computed too."""
     found: list[int] = size_pools([pool for pool, _ in fleet], [rate for _, rate in fleet]).replicas.tolist()
     return found
 
@@ -177,7 +177,7 @@ def _rounds(rng: random.Random, servers: tuple[float, float], spread: float, cou
 
 
 def _differing(fleet: Sequence[Deployment]) -> int:
-    """How many get other replicas together than alone, which should be none."""
+    """Number of deployments whose replicas differ between batch and single planning; must be 0."""
     return sum(one[0] != many for one, many in zip(alone(fleet), together(fleet), strict=True))
 
 
@@ -196,7 +196,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def broken(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What of the bound is not kept."""
+    """Bounds that are not met."""
     slow = [row for row in rows if row["way"] == "size_pools" and row["per_second"] < BOUND]
     other = [row for row in rows if row.get("other_replicas")]
     return [f"{row['way']}, {row['deployments']}: {row['per_second']:,.0f} a second" for row in slow] + [

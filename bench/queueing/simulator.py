@@ -1,4 +1,4 @@
-"""The simulator itself: requests per second of wall time on one core, and response times beside queueing theory.
+"""The simulator itself: requests per second of wall time on one core, and response times compared with queueing theory.
 
     python -m bench.queueing.simulator            about a quarter of an hour, all but a minute of it for the predictions
 

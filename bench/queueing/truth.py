@@ -1,7 +1,8 @@
-"""Every formula of tierserve.queueing beside what it stands for: `make bench-truth`, or python -m bench.queueing.truth.
+"""Every formula of tierserve.queueing compared with its reference: `make bench-truth`, or python -m
+bench.queueing.truth.
 
-Shows each setting (truth_rows.py), then the worst of each formula beside the bound that its docstring states, and
-ends with status 1 if one is broken. The same seeds each time; a minute.
+Shows each setting (truth_rows.py), then the worst error of each formula and the bound of its docstring, and
+ends with status 1 if a bound is exceeded. The same seeds each time; a minute.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ STATED: dict[str, dict[str, tuple[float, float]]] = {
     "BatchProfile.rate": {"requests per second": (-0.001, 0.001)},
     "BatchProfile.mean_service_time": {"rate, of the predicted": (-0.005, 0.002)},
 }  # fmt: skip
-"""Least and largest error by formula and figure, as the docstrings have it; of a simulation its interval on top."""
+"""Least and largest error by formula and figure, as in the docstrings; the interval of a simulation is added."""
 
 
 def worst(rows: Iterable[Row]) -> dict[tuple[str, str], tuple[Row, Row]]:
@@ -91,7 +92,7 @@ def worst(rows: Iterable[Row]) -> dict[tuple[str, str], tuple[Row, Row]]:
 
 
 def broken(rows: Iterable[Row]) -> list[str]:
-    """Bounds that these rows do not keep."""
+    """Bounds that these rows exceed."""
     out = []
     for row in rows:
         low, high = STATED[row.formula][row.figure]

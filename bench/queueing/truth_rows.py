@@ -1,4 +1,4 @@
-"""Settings in which each formula of tierserve.queueing is put beside what it stands for, for bench/queueing/truth.py.
+"""Settings in which each formula of tierserve.queueing is compared with its reference, for bench/queueing/truth.py.
 
 The truth is a Markov chain solved as it is (chains.py) where there is one, else the simulator of `tierserve.simulate`:
 the mean over eight seeds and half of its 95% interval.
@@ -70,7 +70,7 @@ class Row:
 
     @property
     def noise(self) -> float:
-        """What the interval of the truth makes of the error."""
+        """The error with the interval of the reference."""
         return self.half / self.truth if self.relative else self.half
 
 
@@ -116,7 +116,7 @@ def services(cs2: float, n: int, rng: np.random.Generator) -> Floats:
 
 
 def over_seeds(one: Callable[[int], Sequence[float]]) -> list[tuple[float, float]]:
-    """Mean and half of the 95% interval of each figure that `one` gives for a seed."""
+    """Mean and half of the 95% interval of each figure that `one` returns for a seed."""
     found = np.array([one(seed) for seed in SEEDS])
     half = STUDENT * found.std(axis=0, ddof=1) / math.sqrt(len(SEEDS))
     return list(zip(found.mean(axis=0).tolist(), half.tolist(), strict=True))
@@ -238,7 +238,7 @@ def counted(windows: int = 20_000) -> Iterator[Row]:
 
 
 def two_rate_counts(lam: float, swing: float, hold_s: float, windows: int, rng: np.random.Generator) -> Floats:
-    """Arrivals in windows of 1 s of a stream whose rate is lam (1 +- swing) in turns of mean hold_s."""
+    """Arrivals in windows of 1 s of a stream whose rate is lam (1 +- swing) in alternating phases of mean hold_s."""
     edges = np.cumsum(rng.exponential(hold_s, int(1.3 * windows / hold_s) + 1000))
     edges = np.concatenate([[0.0], edges])
     rate = lam * (1.0 + swing * np.where(np.arange(edges.size) % 2, 1.0, -1.0))
@@ -248,7 +248,7 @@ def two_rate_counts(lam: float, swing: float, hold_s: float, windows: int, rng: 
 
 
 def levels(kind: str, slots: int) -> list[float]:
-    """Rates of a replica: each request as if alone, of `PROFILE`, or with a batch that slows down very much."""
+    """Rates of a replica: each request as if alone, of `PROFILE`, or with a batch that slows down threefold."""
     if kind == "profile":
         return [PROFILE.rate(n, INPUT, OUTPUT) for n in range(1, slots + 1)]
     return [n / (1.0 + (0.3 * (n - 1) if kind == "steep" else 0.0)) for n in range(1, slots + 1)]
@@ -359,7 +359,7 @@ def heavy() -> Iterator[Row]:
 
 
 def batch(n: int = 3000) -> Iterator[Row]:
-    """One replica that is always full: what its rate is by its steps."""
+    """One replica that is always full: its rate by its steps."""
     for (kind, profile, i, o), slots in product(REPLICAS, (1, 4, 16, 64)):
         setting = f"n {slots} {kind}"
         yield Row(
@@ -383,7 +383,7 @@ def batch(n: int = 3000) -> Iterator[Row]:
 
 
 def full(profile: BatchProfile, i: int, o: int, slots: int) -> float:
-    """Requests per second of a full replica, all alike: the first come evenly spread over a service time."""
+    """Requests per second of a full replica, all alike: the first arrive evenly spread over a service time."""
     many = 12 * slots
     times = np.minimum(np.arange(many), slots - 1) * profile.service_time(slots, i, o) / slots
     found = run(times, 1, slots, "central", None, 1, (np.full(many, i), np.full(many, o)), profile)

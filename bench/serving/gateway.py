@@ -1,11 +1,11 @@
-"""What the gateway costs: the same requests straight to a server and through HAProxy with its agent.
+"""Cost of the gateway: the same requests directly to a server and through HAProxy with its agent.
 
     python -m bench.serving.gateway                  about a minute
     python -m bench.serving.gateway --rate 100 --seconds 10
-    python -m bench.serving.gateway --streams        what it adds to the tokens of a stream, beside Ray's own proxy
+    python -m bench.serving.gateway --streams        what it adds to a stream, compared with Ray's own proxy
 
-A server that answers after 20 ms stands for three pools. Poisson arrivals, bodies of 1.2 KiB, an open loop: latency
-counts from the intended start. Both ways are asked in turns, so that a noisy machine is noisy for both.
+A server that answers after 20 ms in place of three pools. Poisson arrivals, bodies of 1.2 KiB, an open loop: latency
+counts from the intended start. Both are measured alternately, so that noise of the machine affects both.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BODY = json.dumps({"model": "assistant", "messages": [{"role": "user", "content"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=200.0, help="requests per second")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each of the rounds, per way")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each of the rounds, direct and gateway each")
     parser.add_argument("--streams", action="store_true", help="measure streams instead, through a whole local service")
     given = parser.parse_args()
     if given.streams:
@@ -61,7 +61,7 @@ async def compare(rate: float, seconds: float) -> None:
             admin_socket=f"{folder}/admin.sock", log_address=f"{HOST}:{log}", metrics_port=metrics,
         )  # fmt: skip
         async with server(upstream), processes(spec, Path(folder), agent) as (haproxy, beside):
-            ways = {"straight": f"http://{HOST}:{upstream}/cloud", "gateway": f"http://{HOST}:{gateway}"}
+            ways = {"direct": f"http://{HOST}:{upstream}/cloud", "gateway": f"http://{HOST}:{gateway}"}
             took: dict[str, list[float]] = {way: [] for way in ways}
             cpu_s = {"HAProxy": 0.0, "agent": 0.0}
             for round_ in range(ROUNDS):
@@ -79,7 +79,7 @@ def report(took: dict[str, list[float]], cpu_s: dict[str, float], rate: float) -
     for way, values in took.items():
         p50, p99 = np.percentile(values, (50, 99)) * 1e3
         print(f"  {way:10} p50 {p50:7.2f} ms   p99 {p99:7.2f} ms")
-    extra = statistics.median(took["gateway"]) - statistics.median(took["straight"])
+    extra = statistics.median(took["gateway"]) - statistics.median(took["direct"])
     print(f"  the gateway adds {extra * 1e3:.2f} ms at the median")
     for part, spent in cpu_s.items():
         print(f"  {part:10} {spent / len(took['gateway']) * 1e6:5.0f} us of CPU per request")
@@ -107,7 +107,7 @@ async def one(session: aiohttp.ClientSession, url: str, intended: float) -> floa
 
 @contextlib.asynccontextmanager
 async def server(port: int) -> AsyncIterator[None]:
-    """What stands for the tiers."""
+    """The server in place of the tiers."""
 
     async def answer(request: web.Request) -> web.Response:
         await request.read()
@@ -151,7 +151,7 @@ def start(spec: GatewaySpec, folder: Path, agent_port: int) -> list[subprocess.P
 
 
 def agent_fields(spec: GatewaySpec, port: int) -> dict[str, Any]:
-    """The agent's configuration; nobody decides here, so the limits stay as they are."""
+    """The agent's configuration; without a policy the limits stay as they are."""
     return {
         "service": spec.service, "port": port, "log_address": spec.log_address, "admin_socket": spec.admin_socket,
         "classes": [{"name": c.name, "tiers": c.tiers} for c in spec.classes],

@@ -1,21 +1,21 @@
-"""Our policy beside Ray Serve's own autoscaler: the same application, machine and load, one after another.
+"""ErlangPolicy compared with Ray Serve's own autoscaler: the same application, machine and load, one after another.
 
     python -m bench.serving.ray_autoscaler_page            the whole comparison, about 50 minutes on 2 cores
-    python -m bench.serving.ray_autoscaler_page --quick    a short one, to see that all parts work
+    python -m bench.serving.ray_autoscaler_page --quick    a short one, to check that everything works
 
 The load is the demo's, longer: connections double from 1 to 128, then a piece of a real trace.
 
 One tier of an emulated engine (8 slots, about 1 s of service). Three policies scale it:
 
 - `tierserve`: ErlangPolicy, clients at the gateway, as `tierserve up` runs it;
-- `ray-default`: Ray Serve's autoscaler as it comes (target_ongoing_requests 2, up after 30 s, down after 600 s);
+- `ray-default`: Ray Serve's autoscaler with its defaults (target_ongoing_requests 2, up after 30 s, down after 600 s);
 - `ray-tuned`: the best of a small grid over its target and delays. Each is tried on the upper half of the same load;
   the winner has the fewest replica-seconds of those that hold the objective over all requests there, or the highest
-  share within it where none does. Ours runs on that load too, to be seen among them.
+  share within it where none does. TierServe's policy runs on that load too, for comparison.
 
-Ray's two are asked straight at Ray Serve's HAProxy ingress, as its users do. Replica-seconds are counted from Serve's
+Clients of Ray's two use Ray Serve's HAProxy ingress directly, as its users do. Replica-seconds are counted from Serve's
 REST status once a second: every replica that exists, whether it starts, serves or stops. The share within the objective
-is of all requests of the run, the moments of scaling included; p95 per step is of its steady part.
+is of all requests of the run, scaling included; p95 per step is of its steady part.
 """
 
 from __future__ import annotations
@@ -142,12 +142,12 @@ def _step(name: str, connections: int, length_s: float) -> Step:
     return Step(name, length_s, (_users(connections),), 0.5 * length_s)
 
 
-# ---- the machinery ----
+# ---- the run ----
 
 
 @dataclass
 class Bench:
-    """One local runtime whose Serve configuration is switched from policy to policy."""
+    """One local runtime; its Serve configuration is switched from policy to policy."""
 
     runtime: LocalRuntime
     desired: LocalDesired
@@ -158,7 +158,7 @@ class Bench:
         print(f"{time.monotonic() - self.began:7.1f} s  {words}", flush=True)
 
     def deploy(self, policy: Policy) -> str:
-        """Replace the application by one that this policy scales, from its floor; returns the address to load."""
+        """Replace the application by one that this policy scales, from its minimum; return the URL for the load."""
         empty = replace(self.desired, serve={**self.desired.serve, "applications": []})
         self._apply(empty, lambda apps: POOL not in apps)
         serve = deepcopy(dict(self.desired.serve))
@@ -187,7 +187,7 @@ class Bench:
         body = {"model": SERVICE, "max_tokens": 1, "messages": [{"role": "user", "content": "word"}]}
         deadline = time.monotonic() + 60
         good = 0
-        while good < 3:  # in a row, since a proxy may still know the replica of before
+        while good < 3:  # in a row, since a proxy may still have the replica of before
             with contextlib.suppress(httpx.HTTPError):
                 good = good + 1 if httpx.post(f"{url}/v1/chat/completions", json=body, timeout=10).is_success else 0
             if time.monotonic() > deadline:
@@ -232,13 +232,13 @@ class Bench:
 
 
 def machine() -> str:
-    """This machine in words."""
+    """Cores, memory and system of this machine."""
     return f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}"
 
 
 @contextlib.contextmanager
 def running(quick: bool, text: str = FILE) -> Iterator[Bench]:
-    """A bench of the service in `text` (of the same name and tier), whose processes end with it, whatever happens."""
+    """A bench of the service in `text` (of the same name and tier), whose processes always end with it."""
     paths = ServicePaths.of(SERVICE)
     paths.make()
     file = paths.root / "bench.yaml"
@@ -286,7 +286,7 @@ def tune(bench: Bench) -> tuple[Policy, list[dict[str, Any]]]:
 
 
 def best(tried: list[tuple[Policy, RunRecord]]) -> Policy:
-    """Of those that hold the objective over all requests the cheapest; where none does, the nearest to it."""
+    """The cheapest of those that meet the objective over all requests; where none does, the nearest to it."""
     enough = [pair for pair in tried if share(pair[1]) >= PERCENTILE / 100]
     if enough:
         return min(enough, key=lambda pair: cost(pair[1]))[0]

@@ -1,4 +1,4 @@
-"""The page and the picture of bench/serving/ray_autoscaler.py, of what it recorded."""
+"""The page and the picture from the records of bench/serving/ray_autoscaler.py."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from tierserve.report.record import RunRecord, StepRecord
 
 
 def up_steps(record: RunRecord) -> list[Any]:
-    """Steps on the way up."""
+    """Steps of growing connections."""
     return [step for step in record.steps if step.name.isdecimal()]
 
 
 def picture(records: dict[Policy, RunRecord], path: Path) -> None:
-    """p95 over connections, replicas over time, and what each cost."""
+    """p95 over connections, replicas over time, and replica-seconds."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(14, 8.6), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.14))
         axes: Any = figure.subplot_mosaic([["p95", "cost"], ["replicas", "replicas"]], width_ratios=[1.75, 1])
@@ -116,7 +116,7 @@ def page(records: dict[Policy, RunRecord], tried: list[dict[str, Any]], image: s
     steps = _table(records, lambda record, step: _cell(step.p95_s))
     shares = _table(records, lambda record, step: f"{share_in(record, step):.1%}")
     trials = "\n".join(f"| {t['label']} | {t['within_slo']:.2%} | {t['replica_seconds']:,.0f} |" for t in tried)
-    return f"""# TierServe's policy beside Ray Serve's own autoscaler
+    return f"""# TierServe's policy compared with Ray Serve's own autoscaler
 
 Made by `make bench-ray` on {machine()}, Python {platform.python_version()}, Ray {version("ray")}. The same application
 (emulated engine, 8 slots, about 1 s of service), the same load, one policy after another; the objective is
@@ -124,7 +124,7 @@ p{PERCENTILE:g} <= {TARGET_S * 1e3:.0f} ms.
 
 ![p95, replicas and replica-seconds of three policies]({image})
 
-| policy | replica-seconds | of ours | within the target | median p95 | worst p95 | failed | most replicas |
+| policy | replica-seconds | ratio to TierServe | within the target | median p95 | worst p95 | failed | most replicas |
 |---|---|---|---|---|---|---|---|
 {rows}
 
@@ -134,22 +134,22 @@ p95 of the steady part of every step, ms:
 |---|{"---|" * len(names)}
 {steps}
 
-Share of the requests of every step within the target, the moments of scaling included:
+Share of the requests of every step within the target, scaling included:
 
 | policy | {" | ".join(names)} |
 |---|{"---|" * len(names)}
 {shares}
 
 The medians and the worst are over the steps of connections. Replica-seconds count every replica that exists (starting,
-serving, stopping), once a second from Serve's REST status. The share within the target is of all requests, the moments
-of scaling included; failures are misses. Ours is asked at the gateway, Ray's at Ray Serve's HAProxy ingress. The last
-step replays a piece of the Azure LLM inference trace 2023 (code; CC-BY 4.0), five times as fast, as an open loop:
-latency counts from the intended start.
+serving, stopping), once a second from Serve's REST status. The share within the target is of all requests, scaling
+included; failures are misses. Clients of TierServe's policy use the gateway, those of Ray's Ray Serve's HAProxy
+ingress. The last step replays a piece of the Azure LLM inference trace 2023 (code; CC-BY 4.0), five times as fast, as
+an open loop: latency counts from the intended start.
 
-## How Ray's was tuned
+## How Ray's autoscaler was tuned
 
-On the upper half of the load, half as long. Chosen is the setting with the fewest replica-seconds of those that keep
-{PERCENTILE:g}% of all requests within the target there, or the one with the highest share where none does.
+On the upper half of the load, half as long. The chosen setting has the fewest replica-seconds of those that keep
+{PERCENTILE:g}% of all requests within the target there, or the highest share where none does.
 
 | setting | within the target | replica-seconds |
 |---|---|---|
@@ -157,21 +157,21 @@ On the upper half of the load, half as long. Chosen is the setting with the fewe
 
 ## What limits the share
 
-New connections come at once and replicas seconds later. Until then c slots with a service time of S bear c T / S
-connections within T: where N become 2 N and c = N, half of the new ones have to be late once, whatever the order.
-That makes at least {unavoidable()} of the {ours.beside["all"]["requests"]:.0f} requests here, a share of at most
+New connections come at once and replicas seconds later. Until then c slots with a service time of S carry c T / S
+connections within T: where N become 2 N and c = N, half of the new ones are late once, in any order.
+That is at least {unavoidable()} of the {ours.beside["all"]["requests"]:.0f} requests here, a share of at most
 {1 - unavoidable() / ours.beside["all"]["requests"]:.2%} for a policy with a slot for each connection and none to spare.
-(In the order of arrival it is far worse: all are late until the last replica serves. The gateway lets those go first
-who can still be in time.) To lose none takes c >= 2 N S / T slots before they come, {2 / TARGET_S:.2f} for each of N
-connections; a target of 6 for 8 slots keeps just that, Ray's default four for each. `replicas.headroom` keeps slots
-for growth too, at its price. What is left is the machine: replicas that start take the cores of those that serve, and
-who starts more of them is late more often. On more or faster cores that part vanishes, and policies that keep idle
-slots get all requests in time.
+(First in, first out is far worse: all are late until the last replica serves. The gateway serves those first that
+can still be in time.) To have none late takes c >= 2 N S / T slots before they come, {2 / TARGET_S:.2f} for each of N
+connections; a target of 6 for 8 slots keeps exactly that, Ray's default four for each. `replicas.headroom` keeps slots
+for growth too, at their price. The rest is the machine: replicas that start take the cores of those that serve, and a
+policy that starts more of them is late more often. On more or faster cores that effect vanishes, and policies that
+keep idle slots have all requests in time.
 """
 
 
 def unavoidable() -> int:
-    """Requests of the doublings that miss the target where each connection has a slot and no more: 2 N - c T / S each.
+    """Requests of the doublings that miss the target where each connection has exactly one slot: 2 N - c T / S each.
 
     Below 8 connections the one replica has idle slots.
     """
@@ -184,7 +184,7 @@ def _table(records: dict[Policy, RunRecord], cell: Callable[[RunRecord, StepReco
 
 
 def share_in(record: RunRecord, step: StepRecord) -> float:
-    """Share of the answered requests that were meant to start in a step, within the objective."""
+    """Share of the answered requests whose intended start is in a step, within the objective."""
     mine = [latency for end, latency in record.samples if step.start_s <= end - latency < step.end_s]
     return sum(latency <= record.target_s for latency in mine) / len(mine) if mine else 0.0
 

@@ -2,7 +2,8 @@
 
     python -m bench.serving.replica --replicas 1 --connections 64 --seconds 10 [--stream] [--python-proxy]
 
-Client, proxy and replicas share the machine, so the rate is a lower bound; CPU per request is told per part.
+Client, proxy and replicas share the machine, so the rate is a lower bound; CPU per request is reported per process
+group.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What a replica costs to start on this machine, forked and as Ray starts it.
+"""Start-up time and CPU of a replica on this machine, forked and as Ray starts it.
 
     python -m bench.serving.replica_start            about four minutes on 2 cores
     python -m bench.serving.replica_start --replicas 4
 
-One tier of the emulated engine; the floor is raised by so many replicas at once, and the time until all of them serve
-and the CPU that the machine spent meanwhile are taken.
+One tier of the emulated engine; the minimum is raised by several replicas at once, and the time until all of them serve
+and the CPU seconds of the machine are measured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tierserve.runtime.local import ray_cluster
 
 @dataclass(frozen=True)
 class Cost:
-    """Of `replicas` that started at once."""
+    """Time and CPU of `replicas` that started at once."""
 
     label: str
     replicas: int
@@ -52,27 +52,27 @@ def main() -> None:
 
 
 def measure(label: str, replicas: int) -> Cost:
-    """Bring a pool of one replica up, raise the floor, and wait."""
+    """Start a pool of one replica, raise its minimum, and wait."""
     with running(quick=True) as bench:
         bench.deploy(fixed(1))
         time.sleep(5.0)
         before, began = busy_s(), time.monotonic()
-        raise_floor(bench, 1 + replicas)
+        raise_minimum(bench, 1 + replicas)
         while bench.runtime.rest.applications()[POOL].running < 1 + replicas:
             time.sleep(0.2)
         return Cost(label, replicas, time.monotonic() - began, busy_s() - before)
 
 
 def fixed(replicas: int) -> Policy:
-    """So many replicas, whatever comes."""
+    """A fixed number of replicas."""
     return Policy(f"fixed-{replicas}", "", "", {"min_replicas": replicas, "max_replicas": replicas})
 
 
-def raise_floor(bench: Bench, replicas: int) -> None:
+def raise_minimum(bench: Bench, replicas: int) -> None:
     """Declare the same application with another number of replicas."""
     serve = deepcopy(dict(bench.desired.serve))
     serve["applications"][0]["deployments"][0]["autoscaling_config"] = fixed(replicas).autoscaling
-    serve["applications"][0]["args"]["max_queue"] = 1000  # as `Bench.deploy` has it, or all would start anew
+    serve["applications"][0]["args"]["max_queue"] = 1000  # as `Bench.deploy` has it, or all replicas would be replaced
     bench.runtime.apply(replace(bench.desired, serve=serve))
 
 
@@ -85,7 +85,7 @@ def busy_s() -> float:
 def page(costs: list[Cost]) -> str:
     """The Markdown page."""
     rows = "\n".join(cost.row() for cost in costs)
-    return f"""# What a replica costs to start
+    return f"""# Start-up time of replicas
 
 Made by `python -m bench.serving.replica_start` on {machine()}: a replica of the emulated engine, several at once.
 

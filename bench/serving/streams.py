@@ -1,9 +1,9 @@
-"""What the gateway adds to a stream: one service, asked at Ray Serve's own proxy and through the gateway before it.
+"""What the gateway adds to a stream: one service, through Ray Serve's own proxy and through the gateway.
 
     python -m bench.serving.streams            two minutes, starts a local service of its own
     python -m bench.serving.gateway --streams  the same
 
-One stream at a time, by turns straight and through the gateway, so that a noisy machine is noisy for both. Goal: the
+One stream at a time, alternately direct and through the gateway, so that noise of the machine affects both. Goal: the
 first token through the gateway within 5 ms of Ray's own proxy, and no more between tokens.
 """
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tierserve.api import GenAIDeployment, load, parse
-from tierserve.api.schema.checks import completed
+from tierserve.api.schema.validation import completed
 from tierserve.api.yaml_source import documents
 
 pytestmark = [pytest.mark.slow, pytest.mark.apiserver]

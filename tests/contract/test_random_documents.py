@@ -13,9 +13,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierserve.api.document import to_document
-from tierserve.api.schema.checks import completed, validated
-from tierserve.api.schema.definition import schema
+from tierserve.api.loading import to_document
+from tierserve.api.schema.crd import schema
+from tierserve.api.schema.validation import completed, validated
 
 RESOURCES = "/apis/serving.tierserve.io/v1alpha1/namespaces/default/genaideployments"
 BASE = yaml.safe_load((Path(__file__).parent / "documents.yaml").read_text())["base"]

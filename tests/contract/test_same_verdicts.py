@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tierserve.api.schema.checks import validated
 from tierserve.api.schema.rules import RULES
+from tierserve.api.schema.validation import validated
 
 RESOURCES = "/apis/serving.tierserve.io/v1alpha1/namespaces/default/genaideployments"
 TABLE = yaml.safe_load((Path(__file__).parent / "documents.yaml").read_text())

@@ -163,7 +163,7 @@ class Rig:
             self.haproxy = subprocess.Popen(command, stdout=out, stderr=out)
 
     async def _wait_for_haproxy(self) -> None:
-        for _ in range(500):
+        for _ in range(4000):
             try:
                 async with self.client.get(self.url + "/healthz"):
                     return
@@ -207,7 +207,7 @@ class Rig:
                     models=p.models,
                     decisions_url=url,
                     target_s=0.5,
-                    sleeps=p.sleeps,
+                    scale_to_zero=p.scale_to_zero,
                 )
                 for p in self.spec.pools
             ),
@@ -220,7 +220,7 @@ class Rig:
         ready = asyncio.Event()
         self._task = asyncio.create_task(self.agent.run(ready))
         self._stack.push_async_callback(self.close_agent)
-        await asyncio.wait_for(ready.wait(), 5)
+        await asyncio.wait_for(ready.wait(), 40)
         await until(lambda: self.agent.states)
         return self.agent
 

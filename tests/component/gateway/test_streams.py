@@ -35,7 +35,7 @@ async def test_parts_of_a_stream_arrive_as_they_are_made(rig):
 async def test_a_stream_arrives_token_for_token(rig):
     """Small writes are passed on one by one: HAProxy held them back, and tokens came in bursts of 200 ms."""
     await rig.start((rig.pool("edge-a", 1),))
-    tokens, each_s = 40, 0.02
+    tokens, each_s = 30, 0.05
     sent: list[float] = []
 
     async def answer(request, body):

@@ -16,6 +16,7 @@ class _Chat(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_POST(self):
+        self.server.asked.set()
         self.rfile.read(int(self.headers["Content-Length"]))
         time.sleep(0.02)
         self._reply({"choices": [{"message": {"content": "Blue."}}], "usage": {"completion_tokens": 1}})
@@ -36,11 +37,27 @@ class _Chat(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Chat)
+        self.asked = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
 @pytest.fixture
-def chat_url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Chat)
+def chat() -> Iterator[_Server]:
+    """The service; `asked` is set by the first request."""
+    server = _Server()
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
+    yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def chat_url(chat: _Server) -> str:
+    return chat.url

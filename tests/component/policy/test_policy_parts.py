@@ -135,18 +135,21 @@ def test_a_policy_that_cannot_decide_keeps_the_target():
 
 def test_between_decisions_the_last_one_is_given_at_once():
     policy = ErlangPolicy(1.0, pool="fast", interval_s=60.0)
-    policy(context(total=1.0))
-    began = time.perf_counter()
-    for _ in range(1000):
-        policy(context(total=1.0))
-    assert (time.perf_counter() - began) / 1000 < 1e-3
+    first = policy(context(total=1.0))
+    runner = policy._runner
+    decision, now = runner.last, runner.clock()
+    runner.clock = lambda: now + 59.0
+    assert policy(context(total=9.0)) == first
+    assert runner.last is decision, "not decided again"
+    runner.clock = lambda: now + 61.0
+    policy(context(total=9.0))
+    assert runner.last is not decision
 
 
 def test_a_rebuilt_policy_goes_on_from_what_the_pool_had_learned():
     first = ErlangPolicy(1.0, pool="kept", interval_s=0.0)
     for _ in range(3):
         first(context(total=1.0))
-        time.sleep(0.01)
     second = ErlangPolicy(1.0, pool="kept", interval_s=0.0)
     second(context(total=1.0))
     assert len(second._runner.state.history.marks) == len(first._runner.state.history.marks) + 1
@@ -225,7 +228,7 @@ def test_a_gateway_that_answers_nonsense_gives_no_sample(body, caplog):
     threading.Thread(target=server.handle_request, daemon=True).start()
     poller = DemandPoller(f"http://127.0.0.1:{server.server_port}/", interval_s=0.01)
     assert poller.latest() is None
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 30.0
     while not poller._failed and time.monotonic() < deadline:
         time.sleep(0.01)
     assert poller._failed
@@ -297,7 +300,7 @@ def test_gateways_are_told_the_requests_that_each_has_until_that_is_old(monkeypa
         return json.loads(board(where).body())["told"]["gateways"]
 
     try:
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 30.0
         while not told() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert told() == {"pod-a:8391": 5.0}

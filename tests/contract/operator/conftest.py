@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -41,18 +43,27 @@ class OperatorProcess:
     namespaces: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     health: str = ""
+    metrics_port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         where = [f"--namespace={one}" for one in self.namespaces] or ["--all-namespaces"]
         self.health = f"http://127.0.0.1:{free_port()}/healthz"
+        self.metrics_port = free_port()
         command = [sys.executable, "-m", "kopf", "run", "--standalone", *where, "-m", "tierserve.controller.handlers",
                    f"--liveness={self.health}"]  # fmt: skip
-        own = {"KUBECONFIG": str(self.kubeconfig), "TIERSERVE_RESYNC_PERIOD": "1", "TIERSERVE_METRICS_PORT": "0"}
+        own = {"KUBECONFIG": str(self.kubeconfig), "TIERSERVE_RESYNC_PERIOD": "1"}
+        own["TIERSERVE_METRICS_PORT"] = str(self.metrics_port)
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
                 command, env={**os.environ, **own, **self.environment}, stdout=sink, stderr=subprocess.STDOUT
             )
+
+    def reconciles(self) -> float:
+        """Reconciles of all resources that were completed without an error."""
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30).text
+        found = re.search(r'^tierserve_reconcile_total\{result="success"\} (\S+)', text, re.M)
+        return float(found[1]) if found else 0.0
 
     def kill(self) -> None:
         assert self.process is not None

@@ -62,14 +62,18 @@ def test_get_gaid_answers_whether_it_is_well(kubectl, applied):
 def test_explain_reads_well(kubectl, applied):
     code, out, _ = kubectl("explain", "gaid.spec.tiers.replicas")
     assert code == 0
-    for words in ("headroom", "Bounds of the number of replicas per site", "with 0 an idle tier sleeps until asked"):
+    for words in (
+        "headroom",
+        "Bounds of the number of replicas per site",
+        "with 0 an idle tier scales to zero until the next request",
+    ):
         assert words in " ".join(out.split())
 
 
 def test_the_plugin_shows_pools_reasons_and_what_is_wrong(kubectl, applied):
     code, out, err = kubectl("tierserve", "status", "assistant", "-n", applied.name)
     assert code == 0, err
-    for words in ("assistant", "target p95 1500ms", "cloud", "edge", "device", "P(wait)", "Degraded: Problems"):
+    for words in ("assistant", "target p95 1500ms", "cloud", "edge", "device", "ScalingActive: MetricsMissing"):
         assert words in out
     code, out, _ = kubectl("tierserve", "status", "-n", applied.name, "-o", "json")
     assert json.loads(out)[0]["tiers"] == "0/3"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,7 +95,11 @@ def test_a_change_of_floors_and_ceilings_makes_no_new_ray_cluster(clusters, even
     tiers[1]["replicas"] = {"min": 1, "max": 7}
     clusters.edit("GenAIDeployment", "assistant", {"spec": {"tiers": tiers}})
     eventually(lambda: '"max_replicas": 7' in clusters.get("RayService", EDGE)["spec"]["serveConfigV2"], "the ceiling")
-    time.sleep(6.0)  # KubeRay looks again every two seconds
+    generation = clusters.get("RayService", EDGE)["metadata"]["generation"]
+    eventually(
+        lambda: clusters.get("RayService", EDGE)["status"].get("observedGeneration", 0) >= generation,
+        "KubeRay has seen the ceiling",
+    )
     after = cluster_of(clusters, EDGE)["metadata"]
     assert (after["name"], after["uid"]) == (before["name"], before["uid"]), "no new Ray cluster"
     assert clusters.names("RayCluster") == {

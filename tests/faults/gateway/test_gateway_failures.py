@@ -34,10 +34,11 @@ async def test_reload_under_load_loses_no_request_and_the_limit_is_set_again(rig
             statuses.append((await rig.post(headers=headers)).status)
 
     tasks = [asyncio.create_task(client(n % 2 == 0)) for n in range(12)]
-    await asyncio.sleep(0.2)
+    await poll(lambda: statuses)
     for bound in (700, 800):
+        before = len(statuses)
         await asyncio.to_thread(rig.reload, dataclasses.replace(rig.spec, max_queue=bound))
-        await asyncio.sleep(0.5)
+        await poll(lambda before=before: len(statuses) > before + 100)
     await poll(lambda: agent.states.get("edge-a") and agent.states["edge-a"].max_in_flight == 16)
     await poll(lambda: len(statuses) > 200)
     stop.set()

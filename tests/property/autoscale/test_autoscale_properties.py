@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +45,10 @@ def test_whatever_is_observed_the_target_is_within_its_bounds_and_the_figures_ar
         figures = (decision.arrival_rate, decision.service_s, decision.offered_load, decision.rho, decision.peakedness)
         assert all(math.isfinite(x) and x >= 0 for x in figures)
         assert 0 <= decision.p_wait <= 1
+        assert decision.rho <= 1, "carried load over servers"
+        assert decision.stale or decision.offered_load_ratio * decision.servers == pytest.approx(
+            decision.offered_load if decision.servers else 0.0
+        )
 
 
 @given(observations())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tierserve.api import ValidationFailed, parse
-from tierserve.api.schema.definition import at, schema
+from tierserve.api.schema.crd import at, schema
 from tierserve.api.schema.unused import ONLY_PLANNED, UNUSED
 from tierserve.api.warnings import unused_fields
 

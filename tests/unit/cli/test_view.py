@@ -28,6 +28,12 @@ def test_a_pool_that_sleeps_is_shown_with_0_replicas_and_the_reason():
     assert "Ready" in text
 
 
+def test_an_offered_load_above_the_servers_is_shown_under_its_own_name():
+    decision = {"reason": "2 replicas: the ceiling", "rho": 1.0, "offered_load_ratio": 2.21}
+    assert "offered load ratio 2.21" in shown("Serving", POOL | {"decision": decision})
+    assert "offered load" not in shown("Serving", POOL | {"decision": decision | {"offered_load_ratio": 0.7}})
+
+
 def test_one_that_wakes_is_shown_on_its_way():
     text = shown("Serving", POOL | {"running": 0, "desired": 1})
     assert "0 to 1 of 3" in text

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tierserve.api import parse
-from tierserve.api.document import to_document
+from tierserve.api.loading import to_document
 from tierserve.observe.kubernetes import has_caught_up, observed
 
 GAID = parse(yaml.safe_load((Path(__file__).parents[3] / "examples" / "assistant.yaml").read_text()))

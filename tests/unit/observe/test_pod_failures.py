@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tierserve.api import parse
-from tierserve.api.document import to_document
+from tierserve.api.loading import to_document
 from tierserve.observe.pod_failures import pod_problems
 from tierserve.plan.placement import place
 

@@ -1,8 +1,7 @@
 """The custom resource `GenAIDeployment` as frozen values, its units, presets and rules."""
 
-from tierserve.api.document import to_document
 from tierserve.api.errors import Problem, ValidationFailed
-from tierserve.api.loading import load, parse
+from tierserve.api.loading import load, parse, to_document
 from tierserve.api.units import Amount, BitRate, Duration, Mass, Power, Quantity
 from tierserve.api.v1alpha1.deployment import API_VERSION, GROUP, KIND, PLURAL, VERSION, GenAIDeployment, Metadata, Spec
 from tierserve.api.v1alpha1.models import Model, Profile

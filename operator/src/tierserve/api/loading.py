@@ -1,4 +1,4 @@
-"""From a file or a text to a `GenAIDeployment`."""
+"""From a file or a text to a `GenAIDeployment`, and back to a plain document."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydantic import BaseModel
+
 from tierserve.api.errors import Problem, ValidationFailed
+from tierserve.api.units import Unit
 from tierserve.api.v1alpha1.deployment import KIND, GenAIDeployment
 from tierserve.api.yaml_source import documents, line_of
 
@@ -133,8 +136,34 @@ def parse(document: Any) -> GenAIDeployment:
     return gaid
 
 
+def to_document(gaid: GenAIDeployment) -> dict[str, Any]:
+    """The object as the API server would give it back: all defaults, no nulls, nothing empty."""
+    return _fields_of(gaid)
+
+
+def _fields_of(part: BaseModel) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        plain = _plain(value)
+        # An optional part that is there though empty says something; an empty list, or a part by default, does not.
+        if plain is not None and (plain not in ({}, []) or (isinstance(value, BaseModel) and field.default is None)):
+            found[field.alias or name] = plain
+    return found | (part.model_extra or {})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return _fields_of(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Unit):
+        return str(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _validated(document: Any) -> tuple[GenAIDeployment | None, list[Problem]]:
     # Late: CEL takes 0.15 s to import, and a replica that only uses the types should start fast.
-    from tierserve.api.schema.checks import validated
+    from tierserve.api.schema.validation import validated
 
     return validated(document)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tierserve.api.document import nodes, to_document
 from tierserve.api.errors import Problem
-from tierserve.api.schema.definition import at, schema
+from tierserve.api.loading import to_document
+from tierserve.api.schema.crd import at, nodes, schema
+from tierserve.api.schema.openapi import completed
 from tierserve.api.schema.unused import UNUSED, Unused
-from tierserve.api.schema.validation import completed
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
 
 

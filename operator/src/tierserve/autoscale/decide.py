@@ -108,10 +108,11 @@ def _seen(v: Inputs, servers: int) -> Demand:
     return Demand(load, demand.service_s * factor, demand.service_sd_s * factor, demand.peakedness)
 
 
-def _carried(v: Inputs, servers: int) -> float:
-    """Return the mean number of busy servers: the offered load, but no more than servers or connections there are."""
+def _carried(v: Inputs, seen: Demand, servers: int) -> float:
+    """Return the mean number of busy servers: the load in the batches seen, at most one for each connection."""
     connections = v.connections()
-    return min(v.demand.load, float(servers), math.inf if connections is None else float(connections))
+    load = v.demand.load * seen.service_s / v.demand.service_s
+    return min(load, float(servers), math.inf if connections is None else float(connections))
 
 
 def _decision(n: int, reason: str, v: Inputs, summary: ForecastSummary = UNKNOWN) -> Decision:
@@ -135,7 +136,7 @@ def _decision(n: int, reason: str, v: Inputs, summary: ForecastSummary = UNKNOWN
         in_system=v.history.in_system,
         backlog=max(v.history.in_system - v.slots_running, 0.0),
         peakedness=load.peakedness,
-        rho=_carried(v, servers) / servers if servers else 0.0,
+        rho=_carried(v, seen, servers) / servers if servers else 0.0,
         offered_load_ratio=demand.load / servers if servers else 0.0,
         p_wait=wait_probability(servers, seen) if servers else float(demand.load > 0),
         predicted_p95_s=p95 if math.isfinite(p95) else None,

@@ -36,10 +36,10 @@ class Settings:
             slack.
         prior_completions: finished requests from which the observed service time replaces the prior.
         sampling_jitter_s: spread of the times at which replicas are sampled (no matter with the gateway's figures).
-        learn_reserve: whether those replicas stand ready that experience shows to suffice (autoscale/standby/rules.py),
-            in place of those that Erlang C gives for the load of now. It pays where a start takes long beside the time
-            that a request may wait; None: where `startup_s` is `SLOW_START_S` or more.
-        reserve_gain: by how much requests that were late in truth move what is trusted on paper.
+        adaptive_standby: whether standby replicas are set by the rule that past arrivals favour
+            (autoscale/standby/rules.py), in place of Erlang C for the current load. Worth it where a start takes long
+            beside the time that a request may wait; None: where `startup_s` is `SLOW_START_S` or more.
+        standby_gain: how strongly observed late requests tighten the error budget of the standby rules.
         forecast: whether replicas are ordered ahead of a rise that is forecast for the time when they will be ready, by
             a model that has earned it (autoscale/forecast/lookahead.py).
         forecast_quantile: of the rate at that time, which is staffed for; in (0, 1).
@@ -181,8 +181,8 @@ class GatewaySample:
         Raises:
             KeyError, TypeError, ValueError: it is none.
         """
-        optional = {name: float(body.get(f"{name}_total", 0.0)) for name in COUNTERS[1:]}
         arrivals, queued, in_flight = (float(body[name]) for name in ("arrivals_total", "queued", "in_flight"))
+        optional = {name: float(body.get(f"{name}_total", 0.0)) for name in COUNTERS[1:]}
         return cls(t=float(body.get("t", 0.0)), arrivals=arrivals, queued=queued, in_flight=in_flight, **optional)
 
 

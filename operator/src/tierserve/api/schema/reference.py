@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tierserve.api.presets import ACCELERATORS, TIERS, AcceleratorPreset, TierPreset
-from tierserve.api.schema.definition import schema
+from tierserve.api.schema.crd import schema
+from tierserve.api.schema.openapi import EXAMPLES
 from tierserve.api.schema.rules import RULES
 from tierserve.api.schema.unused import UNUSED
-from tierserve.api.schema.validation import EXAMPLES
 
 INTRODUCTION = """\
 # Reference: the fields of a GenAIDeployment

@@ -1,190 +1,139 @@
-"""What the API server does with a structural schema: prune nulls, fill in defaults, and check types and bounds."""
+"""All that can be said about a document without planning: schema, rules, models; and what is set but not acted on."""
 
 from __future__ import annotations
 
-import copy
-import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from tierserve.api.errors import Problem
-from tierserve.api.units import Amount, BitRate, Duration, Mass, Power, Quantity
-from tierserve.api.v1alpha1.base import MODEL_NAME_PATTERN, NAME_PATTERN, SERVICE_NAME_PATTERN, SUBDOMAIN_PATTERN
-from tierserve.api.v1alpha1.models import SOURCE_PATTERN
-
-Schema = Mapping[str, Any]
-EXAMPLES = {unit.pattern: unit.example for unit in (Quantity, Amount, Duration, BitRate, Power, Mass)} | {
-    NAME_PATTERN: "a name of lower-case letters, digits and dashes",
-    SERVICE_NAME_PATTERN: "a name of lower-case letters, digits and dashes that begins with a letter",
-    SUBDOMAIN_PATTERN: "a name of lower-case letters, digits, dashes and dots",
-    MODEL_NAME_PATTERN: "a model's name such as large, qwen2.5-7b or org/Name-8B",
-    SOURCE_PATTERN: "a source such as hf://org/model, oci://, pvc://, file:// or pypi://package",
-}
+from tierserve.api.schema import cel, openapi
+from tierserve.api.schema.crd import at, nodes, schema
+from tierserve.api.schema.rules import RULES, Rule
+from tierserve.api.v1alpha1.deployment import API_VERSION, KIND, GenAIDeployment
 
 
-def _is_integer(value: object) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+def validated(document: Any) -> tuple[GenAIDeployment | None, list[Problem]]:
+    """The object with the defaults filled in, or None and all that is wrong with it."""
+    problems = list(_check_head(document))
+    if problems:
+        return None, problems
+    whole = completed(document)
+    problems = [*_check_name(whole), *openapi.check(whole, _checked_schema())]
+    if not problems:
+        problems = list(broken_rules(whole))
+    if problems:
+        return None, problems
+    try:
+        return GenAIDeployment.model_validate(whole), []
+    except ValidationError as error:
+        return None, [_from_pydantic(one) for one in error.errors()]
 
 
-TYPES: dict[str, Callable[[Any], bool]] = {
-    "string": lambda value: isinstance(value, str),
-    "boolean": lambda value: isinstance(value, bool),
-    "integer": _is_integer,
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "array": lambda value: isinstance(value, list),
-    "object": lambda value: isinstance(value, Mapping),
-}
-# Fields and values of earlier files, each with what to write now.
-FORMER = {
-    "spec.tiers[].replicas.idle": "write scaleToZeroAfter, its new name",
-    "spec.tiers[].replicas.standby: learned": "write adaptive, its new name",
-    "spec.gateway.queueOrder: deadline": "write adaptiveLIFO, its new name",
-} | dict.fromkeys(
-    (
-        "spec.cache",
-        "spec.pipeline",
-        "spec.sync",
-        "spec.guard",
-        "spec.routing.privacy",
-        "spec.tiers[].accelerator.type",
-        "spec.gateway.auth",
-        "spec.gateway.rateLimits",
-        "spec.gateway.tls.mutual",
-    ),
-    "leave it out: this version has no such feature",
-)
-WORDS = {"array": "a list", "object": "a mapping", "integer": "a whole number", "string": "a text"}
+def completed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as the API server keeps it: without nulls and with the defaults."""
+    whole: dict[str, Any] = openapi.completed(document, schema())
+    return whole
 
 
-def completed(value: Any, schema: Schema) -> Any:
-    """A copy without nulls and with the defaults filled in, at all depths."""
-    if isinstance(value, Mapping):
-        present = {key: child for key, child in value.items() if child is not None}
-        for name, child in schema.get("properties", {}).items():
-            if name not in present and "default" in child:
-                present[name] = copy.deepcopy(child["default"])
-        return {key: completed(child, _child(schema, key)) for key, child in present.items()}
-    if isinstance(value, list):
-        return [completed(item, schema.get("items", {})) for item in value]
-    return value
+def _checked_schema() -> dict[str, Any]:
+    """The schema, where metadata may hold whatever Kubernetes keeps there."""
+    whole = schema()
+    metadata = {**whole["properties"]["metadata"], "x-kubernetes-preserve-unknown-fields": True}
+    return {**whole, "properties": {**whole["properties"], "metadata": metadata}}
 
 
-def _child(schema: Schema, key: str) -> Schema:
-    child = schema.get("properties", {}).get(key, schema.get("additionalProperties", {}))
-    return child if isinstance(child, Mapping) else {}
-
-
-def check(value: Any, schema: Schema, path: str = "") -> Iterator[Problem]:
-    """All departures of `value` from `schema`, unknown fields included."""
-    if schema.get("x-kubernetes-int-or-string"):
-        if not isinstance(value, str) and not _is_integer(value):
-            yield _wrong(path, value, f"must be {_example(schema)}", _hint(schema))
-            return
-    elif "type" in schema and not TYPES[schema["type"]](value):
-        word = WORDS.get(schema["type"], f"a {schema['type']}")
-        example = _example(schema) if schema["type"] == "string" and "pattern" in schema else word
-        yield _wrong(path, value, f"must be {example}", f"write {example}")
+def _check_head(document: Any) -> Iterator[Problem]:
+    if not isinstance(document, Mapping):
+        yield Problem("", "must be a mapping", "start with apiVersion, kind, metadata and spec", document)
         return
-    yield from _check_scalar(value, schema, path)
-    if isinstance(value, Mapping):
-        yield from _check_mapping(value, schema, path)
-    elif isinstance(value, list):
-        yield from _check_list(value, schema, path)
+    for field, value in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if document.get(field) is None:
+            yield Problem(field, "is required", f"write {field}: {value}")
+        elif document[field] != value:
+            yield Problem(field, f"must be {value}", f"write {field}: {value}", document[field])
 
 
-def _wrong(path: str, value: object, message: str, hint: str) -> Problem:
-    return Problem(path, message, hint, value)
+def _check_name(whole: Mapping[str, Any]) -> Iterator[Problem]:
+    metadata = whole.get("metadata")
+    if metadata is None or (isinstance(metadata, Mapping) and not metadata.get("name")):
+        yield Problem("metadata.name", "is required", "give the service a name, e.g. assistant")
 
 
-def _example(schema: Schema) -> str:
-    return EXAMPLES.get(schema.get("pattern", ""), f"a text that matches {schema.get('pattern', '')}")
+def broken_rules(whole: Mapping[str, Any]) -> Iterator[Problem]:
+    """The rules that a document breaks, each with the place and the figures."""
+    for rule in RULES:
+        for path, node in nodes(whole, rule.at):
+            yield from _judge(rule, path, node)
 
 
-def _hint(schema: Schema) -> str:
-    return f"write {_example(schema)}"
+def _judge(rule: Rule, path: str, node: Any) -> Iterator[Problem]:
+    scope = {"self": cel.typed(node, at(schema(), rule.at))}
+    try:
+        if not cel.evaluate(rule.expression, scope):
+            for bound, indices in _culprits(rule, scope):
+                field = _numbered(rule.field, indices)
+                message = filled(rule.detail or rule.message, bound)
+                yield Problem(f"{path}.{field}".strip("."), message, rule.hint, _lookup(node, field))
+    except ValueError as error:
+        yield Problem(f"{path}.{rule.field}".strip("."), f"cannot be judged: {error}", rule.hint)
 
 
-def _check_scalar(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
-    if "enum" in schema and value not in schema["enum"]:
-        known = [str(option) for option in schema["enum"]]
-        hint = _former(f"{path}: {value}") or _closest(str(value), known) or f"write {' or '.join(known)}"
-        yield _wrong(path, value, f"must be one of {', '.join(known)}", hint)
-    if isinstance(value, str):
-        yield from _check_text(value, schema, path)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield from _check_number(value, schema, path)
-
-
-def _check_text(value: str, schema: Schema, path: str) -> Iterator[Problem]:
-    if len(value) > schema.get("maxLength", len(value)):
-        yield _wrong(path, value, f"must have at most {schema['maxLength']} characters", "shorten it")
-    elif len(value) < schema.get("minLength", 0):
-        yield _wrong(path, value, "must not be empty", _hint(schema))
-    elif "pattern" in schema and not re.fullmatch(schema["pattern"].removeprefix("^").removesuffix("$"), value):
-        yield _wrong(path, value, f"must be {_example(schema)}", _hint(schema))
-
-
-def _check_number(value: float, schema: Schema, path: str) -> Iterator[Problem]:
-    least, most = schema.get("minimum"), schema.get("maximum")
-    if least is not None and value < least:
-        yield _wrong(path, value, f"must be at least {least}", f"write {least} or more")
-    if most is not None and value > most:
-        yield _wrong(path, value, f"must be at most {most}", f"write {most} or less")
-
-
-def _check_mapping(value: Mapping[str, Any], schema: Schema, path: str) -> Iterator[Problem]:
-    known = schema.get("properties", {})
-    if len(value) > schema.get("maxProperties", len(value)):
-        yield _wrong(path, None, f"must have at most {schema['maxProperties']} entries", "leave some out")
-    for name in schema.get("required", ()):
-        if name not in value:
-            about = known[name].get("description", "")
-            yield _wrong(_join(path, name), None, "is required", f"add it. {about}".strip())
-    for name, child in value.items():
-        if name in known or "additionalProperties" in schema:
-            yield from check(child, _child(schema, name), _join(path, name))
-        elif known and not schema.get("x-kubernetes-preserve-unknown-fields"):
-            field = _join(path, str(name))
-            hint = _former(field) or _closest(str(name), list(known)) or f"the fields here are {', '.join(known)}"
-            yield _wrong(field, None, "is not a known field", hint)
-
-
-def _former(field: str) -> str | None:
-    return FORMER.get(re.sub(r"\[\d+\]", "[]", field))
-
-
-def _closest(given: str, known: Sequence[str]) -> str | None:
-    close = difflib.get_close_matches(given, known, 1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else None
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _check_list(value: Sequence[Any], schema: Schema, path: str) -> Iterator[Problem]:
-    least, most = schema.get("minItems", 0), schema.get("maxItems", len(value))
-    if len(value) < least:
-        yield _wrong(path, None, f"must have at least {least} elements", "add one")
-    if len(value) > most:
-        yield _wrong(path, None, f"must have at most {most} elements", "leave some out")
-    for number, item in enumerate(value):
-        yield from check(item, schema["items"], f"{path}[{number}]")
-    yield from _check_unique(value, schema, path)
-
-
-def _check_unique(value: Sequence[Any], schema: Schema, path: str) -> Iterator[Problem]:
-    keys = schema.get("x-kubernetes-list-map-keys", ())
-    if not keys and schema.get("x-kubernetes-list-type") != "set":
+def _culprits(rule: Rule, scope: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
+    """The variables and indices for which `must` is false; only the first of the inner list for each of the outer."""
+    if not rule.each:
+        yield scope, {}
         return
-    seen: set[str] = set()
-    for number, item in enumerate(value):
-        key = repr([item.get(k) for k in keys] if isinstance(item, Mapping) else item)
-        if key in seen:
-            where = f"{path}[{number}]" + (f".{keys[0]}" if keys else "")
-            shown = item.get(keys[0]) if keys and isinstance(item, Mapping) else item
-            yield _wrong(where, shown, "must be unique", "leave one out or rename it")
-        seen.add(key)
+    (variable, items), *inner = rule.each
+    for index, item in enumerate(cel.evaluate(items, scope)):
+        bound = {**scope, variable: item}
+        if inner:
+            (second, others) = inner[0]
+            pairs = [(i, {**bound, second: x}) for i, x in enumerate(cel.evaluate(others, bound))]
+            hits = [(b, {variable: index, second: i}) for i, b in pairs if not cel.evaluate(rule.must, b)]
+            yield from hits[:1]
+        elif not cel.evaluate(rule.must, bound):
+            yield bound, {variable: index}
+
+
+def _numbered(field: str, indices: Mapping[str, int]) -> str:
+    return re.sub(r"\[(\w+)\]", lambda match: f"[{indices[match.group(1)]}]", field)
+
+
+def _lookup(node: Any, field: str) -> Any:
+    for step in re.findall(r"\w+", field):
+        if isinstance(node, list):
+            node = node[int(step)]
+        elif step in node:
+            node = node[step]
+        else:
+            return None
+    return node if isinstance(node, str | int | float) else None
+
+
+def filled(template: str, scope: Mapping[str, Any]) -> str:
+    """A text with each ``{CEL}`` in it evaluated; braces inside the CEL are its own."""
+    done, depth, start = "", 0, 0
+    for position, letter in enumerate(template):
+        if letter == "{":
+            depth += 1
+            start = position + 1 if depth == 1 else start
+        elif letter == "}":
+            depth -= 1
+            done += _shown(cel.evaluate(template[start:position], scope)) if depth == 0 else ""
+        elif depth == 0:
+            done += letter
+    return done
+
+
+def _shown(value: Any) -> str:
+    return f"{float(value):g}" if isinstance(value, float) else str(value)
+
+
+def _from_pydantic(error: Any) -> Problem:
+    path = ""
+    for step in error["loc"]:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return Problem(path.lstrip("."), error["msg"], "see docs/reference.md", error.get("input"))

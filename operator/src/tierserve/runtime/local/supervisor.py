@@ -25,7 +25,7 @@ from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.processes import ProcessRef, end_marked
 from tierserve.runtime.local.runtime import LocalRuntime
 from tierserve.runtime.local.state import LocalState, write_atomic
-from tierserve.status.build import Status
+from tierserve.status.conditions import Status
 
 TICK_S = 1.0
 log = logging.getLogger("tierserve.local")

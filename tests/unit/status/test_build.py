@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tierserve.api import Problem, load
-from tierserve.api.schema.definition import schema
+from tierserve.api.schema.crd import schema
 from tierserve.api.v1alpha1.models import Profile
 from tierserve.plan.placement import place
 from tierserve.state import Observed, PoolObserved
-from tierserve.status.build import is_short, known, refused, status
+from tierserve.status.build import rejected, status, without_nulls
+from tierserve.status.pools import is_short
 from tierserve.status.profile import duration
 
 GAID = load(Path(__file__).parents[3] / "examples" / "assistant.yaml")
@@ -173,7 +174,7 @@ def test_a_profile_that_is_off_is_said_with_what_to_put_in_its_place():
     body = status(GAID, PLACEMENTS, with_pool(well(), decision=calibration()))
     fits = next(c for c in body["conditions"] if c["type"] == "ProfileFits")
     assert (fits["status"], fits["reason"]) == ("False", "ProfileOff")
-    assert "40% less than measured" in fits["message"]
+    assert "40% less" in fits["message"]
     assert "profile: {alpha: 12.34ms, beta: 400us, gamma: 6.1ns}" in fits["message"]
     pool = body["pools"][0]
     assert pool["profileError"] == -0.4
@@ -210,7 +211,7 @@ def test_accepted_lists_the_fields_that_nothing_acts_on():
 
 
 def test_what_is_not_known_is_left_out_where_null_is_no_value():
-    assert known({"p95": None, "pools": [{"app": None, "pool": "edge"}], "replicas": 0}) == {
+    assert without_nulls({"p95": None, "pools": [{"app": None, "pool": "edge"}], "replicas": 0}) == {
         "pools": [{"pool": "edge"}], "replicas": 0,
     }  # fmt: skip
 
@@ -218,7 +219,7 @@ def test_what_is_not_known_is_left_out_where_null_is_no_value():
 def test_a_spec_that_cannot_be_served_keeps_what_was_known_and_says_field_and_mend():
     before = {"endpoint": "http://here", "conditions": [{"type": "SLOMet", "status": "True"}], "pools": [1]}
     problem = Problem("spec.tiers[0].replicas.max", "must be at least min, 1", "give max at least 1", 0)
-    found = refused({"metadata": {"generation": 4}}, [problem], 0.0, before)
+    found = rejected({"metadata": {"generation": 4}}, [problem], 0.0, before)
     assert (found["endpoint"], found["pools"], found["observedGeneration"]) == ("http://here", [1], 4)
     by_type = {c["type"]: c for c in found["conditions"]}
     assert by_type["Degraded"]["message"] == (
@@ -382,7 +383,7 @@ def test_every_text_of_a_status_fits_the_definition():
     assert _longest(status_schema, document) == []
     assert len(json.dumps(document)) < 100_000
     problem = Problem("spec." + text, text, text, text)
-    rejected_status = refused({"metadata": {"generation": 4}}, [problem] * 100, 0.0, document)
+    rejected_status = rejected({"metadata": {"generation": 4}}, [problem] * 100, 0.0, document)
     assert _longest(status_schema, rejected_status) == []
 
 

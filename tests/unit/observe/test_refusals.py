@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tierserve.api import parse
-from tierserve.observe.kube_refusals import LONGEST, gateway_refusals, is_upgrading, pool_refusals, start_failures
+from tierserve.observe.refusals import LONGEST, gateway_refusals, is_upgrading, pool_refusals, start_failures
 from tierserve.plan.placement import place
 
 GAID = parse(yaml.safe_load((Path(__file__).parents[3] / "examples" / "assistant.yaml").read_text()))

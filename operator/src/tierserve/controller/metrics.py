@@ -1,0 +1,63 @@
+"""The operator's Prometheus metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """The operator's metrics in a registry of their own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        own: Any = {"registry": self.registry}
+        resource = ("namespace", "name")
+        self.reconciles = Counter(
+            "tierserve_reconcile", "Reconciles of a GenAIDeployment, by result.", ("result",), **own
+        )
+        self.duration = Histogram(
+            "tierserve_reconcile_duration_seconds", "Duration of a reconcile in seconds.",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0), **own,
+        )  # fmt: skip
+        self.last_success = Gauge(
+            "tierserve_reconcile_last_success_timestamp_seconds", "Unix time of the last successful reconcile.", **own
+        )
+        self.condition = Gauge(
+            "tierserve_deployment_condition", "Condition of a GenAIDeployment: 1 if True, 0 if False, NaN if Unknown.",
+            (*resource, "condition"), **own,
+        )  # fmt: skip
+        pool = (*resource, "pool")
+        self.replicas = Gauge("tierserve_pool_replicas", "Running replicas of a pool.", pool, **own)
+        self.desired = Gauge("tierserve_pool_replicas_desired", "Desired replicas of a pool.", pool, **own)
+        self._pools: dict[tuple[str, str], set[str]] = {}
+
+    def update(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+        """Set the gauges of a GenAIDeployment from its status; unknown values are NaN."""
+        values = {"True": 1.0, "False": 0.0}
+        for condition in status.get("conditions", ()):
+            gauge = self.condition.labels(namespace, name, condition["type"])
+            gauge.set(values.get(condition["status"], float("nan")))
+        pools = {pool["pool"]: pool for pool in status.get("pools", ())}
+        for removed in self._pools.get((namespace, name), set()) - pools.keys():
+            self._drop(namespace, name, removed)
+        for pool, entry in pools.items():
+            self.replicas.labels(namespace, name, pool).set(_number(entry.get("running")))
+            self.desired.labels(namespace, name, pool).set(_number(entry.get("desired")))
+        self._pools[namespace, name] = set(pools)
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Remove the series of a deleted GenAIDeployment."""
+        for pool in self._pools.pop((namespace, name), set()):
+            self._drop(namespace, name, pool)
+        self.condition.remove_by_labels({"namespace": namespace, "name": name})
+
+    def _drop(self, namespace: str, name: str, pool: str) -> None:
+        for gauge in (self.replicas, self.desired):
+            gauge.remove(namespace, name, pool)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,145 @@
+"""One status entry per pool: replicas, current decision, gateway figures, resource usage (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tierserve.api.v1alpha1.tiers import Tier
+from tierserve.plan.energy import energy_of
+from tierserve.plan.placement import Placement
+from tierserve.state import Observed, PoolObserved
+from tierserve.status.profile import profile_status
+from tierserve.status.text import figures
+
+STALE_AFTER_S = 15.0
+"""Age from which a decision (one is made every half second) is no longer current and no longer shown."""
+UNKNOWN_AFTER_S = 60.0
+"""Age from which a pool is not Ready either: a restarted Serve controller takes up to half a minute, in which replicas
+continue to serve; after that their state is unknown."""
+RESOURCES = ("watts", "costPerHour", "carbonGramsPerHour")
+_NOT_SHOWN = frozenset({"t", "gateways", "pool"})
+"""Fields of a decision that the status omits: its time always changes, and each gateway's share is for its agent."""
+
+
+def pool_status(
+    placement: Placement, observed: PoolObserved, *, current: bool = True, was_ready: bool = False
+) -> dict[str, Any]:
+    """Status entry of a pool: desired, running and updated replicas, decision, gateway figures, predicted and observed
+    p95.
+
+    Args:
+        placement: the pool as planned.
+        observed: its observed state.
+        current: the revision that serves is the one rendered last.
+        was_ready: this generation was ready before.
+    """
+    decision = _fresh_decision(observed)
+    serving = _is_serving(placement, observed)
+    return {
+        "pool": placement.pool,
+        "tier": placement.tier,
+        "site": placement.site,
+        "kind": placement.kind,
+        "model": placement.model,
+        "engine": placement.engine,
+        "slots": placement.slots,
+        "minReplicas": placement.min_replicas,
+        "maxReplicas": placement.max_replicas,
+        "app": observed.app,
+        "update": observed.update,
+        "message": observed.message,
+        "desired": observed.desired,
+        "running": observed.running,
+        "updated": _updated(observed, current=current),
+        "ready": serving and (current or was_ready),
+        "scaledToZero": is_scaled_to_zero(placement, observed),
+        "decision": figures(decision, drop=_NOT_SHOWN) if decision else None,
+        "gateway": figures(observed.gateway) if observed.gateway else None,
+        "modelError": model_error(decision, observed.gateway or {}),
+        **profile_status(placement, decision),
+        "targetSeconds": placement.target_s,
+        "percentile": placement.percentile,
+    }
+
+
+def _fresh_decision(observed: PoolObserved) -> Mapping[str, Any]:
+    """The last decision, empty if it is stale."""
+    fresh = observed.decision_age_s is not None and observed.decision_age_s <= STALE_AFTER_S
+    return observed.decision if observed.decision is not None and fresh else {}
+
+
+def is_unknown(observed: PoolObserved) -> bool:
+    """Whether the last decision is so old that the state of the pool is unknown."""
+    return observed.decision is not None and (
+        observed.decision_age_s is None or observed.decision_age_s > UNKNOWN_AFTER_S
+    )
+
+
+def _is_serving(placement: Placement, observed: PoolObserved) -> bool:
+    """Whether the pool serves with at least its minimum of replicas, and the gateway's health checks pass."""
+    if (
+        observed.app != "RUNNING"
+        or observed.running is None
+        or observed.running < placement.min_replicas
+        or is_unknown(observed)
+    ):
+        return False
+    return is_scaled_to_zero(placement, observed) or not is_down(observed.gateway)
+
+
+def is_down(gateway: Mapping[str, Any] | None) -> bool:
+    """Whether the health checks of every gateway fail; unknown is not down."""
+    return (gateway or {}).get("up") is False
+
+
+def _updated(observed: PoolObserved, *, current: bool) -> int | None:
+    """Running replicas of the revision rendered last."""
+    if current:
+        return observed.running
+    if observed.running is None or observed.previous is None:
+        return None
+    return max(observed.running - observed.previous, 0)
+
+
+def is_scaled_to_zero(placement: Placement, observed: PoolObserved) -> bool:
+    """Whether a pool has no replica because its minimum is 0 and it has no load; the next request starts one."""
+    may_be_zero = placement.min_replicas == 0 < placement.max_replicas
+    return may_be_zero and observed.app == "RUNNING" and observed.running == 0 and observed.desired == 0
+
+
+def is_short(state: Observed) -> bool:
+    """Whether pools lack replicas, their state is unknown, or a component is down: then causes are looked up."""
+    return not all(state.components.values()) or any(
+        pool.app != "RUNNING"
+        or pool.running is None
+        or not _fresh_decision(pool)
+        or (pool.desired or 0) > pool.running
+        or (is_down(pool.gateway) and pool.running > 0)
+        for pool in state.pools.values()
+    )
+
+
+def resource_usage(tier: Tier, observed: PoolObserved) -> dict[str, float | None]:
+    """Resource usage of the running replicas: watts at this load, cost and grams of CO2e per hour; None if unknown."""
+    decision = _fresh_decision(observed)
+    rho = decision.get("rho")
+    if observed.running is None or rho is None:
+        return dict.fromkeys(RESOURCES)
+    energy = energy_of(tier, observed.running, min(1.0, float(rho)), float(decision.get("lambda", 0.0)))
+    values = (energy.watts, energy.cost_per_hour, energy.carbon_g_per_hour)
+    return {name: round(value, 2) for name, value in zip(RESOURCES, values, strict=True)}
+
+
+def observed_p95(pool: Mapping[str, Any]) -> float | None:
+    """Observed p95 response time of the last window in seconds, None without traffic."""
+    value = (pool.get("gateway") or {}).get("p95_s")
+    return float(value) if value is not None else None
+
+
+def model_error(decision: Mapping[str, Any], gateway: Mapping[str, Any]) -> float | None:
+    """Relative error of the predicted p95; None without traffic, or if another percentile is predicted."""
+    predicted, measured = decision.get("predicted_p95_s"), gateway.get("p95_s")
+    if not predicted or not measured or decision.get("percentile", 95.0) != 95.0:
+        return None
+    return round(float(predicted) / float(measured) - 1.0, 3)
