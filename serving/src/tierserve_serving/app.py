@@ -47,14 +47,14 @@ class Replica:
     def __serve_build_asgi_app__(self) -> Ingress:
         """Return the ASGI application; Serve asks for it once the constructor is through."""
         behind_haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
-        return Ingress(self._worker, tells_request_id=False, keeps_connections=not behind_haproxy)
+        return Ingress(self._worker, sends_request_id=False, keep_alive=not behind_haproxy)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take up live values (`LiveConfig`), at the start and whenever they change; requests in the engine go on.
+        """Take up live values (`UserConfig`), at the start and whenever they change; requests in the engine go on.
 
         A coroutine, so that Serve runs it in the event loop of the engine.
         """
-        self._worker.reconfigure(self._config.with_live(user_config))
+        self._worker.reconfigure(self._config.with_user_config(user_config))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return counters and gauges for the autoscaling policy; names in `stats.ReplicaStats`."""

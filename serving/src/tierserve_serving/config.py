@@ -32,7 +32,7 @@ class Profile(BaseModel):
         return BatchProfile(self.alpha, self.beta, self.gamma)
 
 
-class LiveConfig(BaseModel):
+class UserConfig(BaseModel):
     """What a replica takes up while it runs: the `user_config` of its deployment. Only emulation needs any of it.
 
     Attributes:
@@ -49,8 +49,8 @@ class LiveConfig(BaseModel):
     downlink_s: Seconds = 0.0
 
 
-class PoolConfig(LiveConfig):
-    """One pool: one model at one site of one tier. A change of a field that `LiveConfig` lacks needs new replicas.
+class PoolConfig(UserConfig):
+    """One pool: one model at one site of one tier. A change of a field that `UserConfig` lacks needs new replicas.
 
     Attributes:
         service: name of the GenAIDeployment; accepted as a model name too.
@@ -77,18 +77,18 @@ class PoolConfig(LiveConfig):
     threads: int = Field(default=1, ge=1, le=512)
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
 
-    def with_live(self, user_config: Mapping[str, Any]) -> PoolConfig:
+    def with_user_config(self, user_config: Mapping[str, Any]) -> PoolConfig:
         """Return this configuration with the live values of `user_config`.
 
         Raises:
             pydantic.ValidationError: a value is out of range, or no live value.
         """
-        live = LiveConfig.model_validate(dict(user_config))
+        live = UserConfig.model_validate(dict(user_config))
         return self.model_copy(update={name: getattr(live, name) for name in live.model_fields_set})
 
     def live(self) -> dict[str, Any]:
         """Return the live values in force, as plain JSON values."""
-        return self.model_dump(mode="json", include=set(LiveConfig.model_fields))
+        return self.model_dump(mode="json", include=set(UserConfig.model_fields))
 
     @property
     def pool(self) -> str:

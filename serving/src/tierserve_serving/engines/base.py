@@ -119,7 +119,7 @@ class Chunk:
     index: int = 0
 
 
-class Crowd:
+class Concurrency:
     """How many requests are in an engine, integrated over time: what batch a request was in, at no cost per token.
 
     One thread changes it; any may read: what is read is one tuple.
@@ -162,7 +162,7 @@ class Engine(Protocol):
         """Make ready, blocking. Raises `ValueError` that names the field if the configuration cannot work."""
 
     def reconfigure(self, config: PoolConfig) -> None:
-        """Take up the live values of a configuration (`LiveConfig`) while requests run, in their event loop."""
+        """Take up the live values of a configuration (`UserConfig`) while requests run, in their event loop."""
 
     def check(self, generation: Generation) -> None:
         """Raise `PromptError` if the request cannot be served, before it waits for a slot."""

@@ -19,7 +19,7 @@ from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines.base import (
     Capabilities,
     Chunk,
-    Crowd,
+    Concurrency,
     EngineError,
     FinishReason,
     Generation,
@@ -52,7 +52,7 @@ class _Work:
     finish: FinishReason = "stop"
     usage: dict[str, int] = field(default_factory=dict)
     error: dict[str, Any] | None = None
-    crowd: Crowd = field(default_factory=Crowd)
+    concurrency: Concurrency = field(default_factory=Concurrency)
     entered: tuple[float, float] = (0.0, 0.0)  # when, and the request-seconds of the engine up to then
     first: tuple[float, float] | None = None  # the same of the first token
     timings: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class _Work:
         if self.first is None or steps < 1 or "predicted_ms" not in self.timings:
             return None
         now = time.perf_counter()
-        (t0, area0), (t1, area1), area2 = self.entered, self.first, self.crowd.area(now)
+        (t0, area0), (t1, area1), area2 = self.entered, self.first, self.concurrency.area(now)
         cached = self.timings.get("cache_n", 0) > 0
         return Timing(
             None if cached else float(self.timings.get("prompt_ms", 0.0)) / 1e3,
@@ -102,7 +102,7 @@ class _Work:
             return
         if self.first is None:
             now = time.perf_counter()
-            self.first = (now, self.crowd.area(now))
+            self.first = (now, self.concurrency.area(now))
         self.tokens += 1
         if self.streamed:
             self.post(Chunk(text, 1))
@@ -124,7 +124,7 @@ class LlamaCppEngine:
         self._server: Any = None
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix="llamacpp")
         self._failures = 0
-        self._crowd = Crowd()
+        self._concurrency = Concurrency()
 
     @classmethod
     def of(cls, config: PoolConfig) -> Self:
@@ -176,10 +176,10 @@ class LlamaCppEngine:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """Yield the answer, token by token if streamed. Closing it ends the generation at its next token."""
-        work = _Work(asyncio.get_running_loop(), generation.streamed, crowd=self._crowd)
+        work = _Work(asyncio.get_running_loop(), generation.streamed, concurrency=self._concurrency)
         now = time.perf_counter()
-        work.entered = (now, self._crowd.area(now))
-        self._crowd.change(1, now)
+        work.entered = (now, self._concurrency.area(now))
+        self._concurrency.change(1, now)
         future = self._pool.submit(self._run, self._request(generation), work)
         try:
             finish = None
@@ -192,7 +192,7 @@ class LlamaCppEngine:
         finally:
             work.cancelled = True
             future.cancel()
-            self._crowd.change(-1, time.perf_counter())
+            self._concurrency.change(-1, time.perf_counter())
 
     def _run(self, request: dict[str, Any], work: _Work) -> None:
         """Drive llama.cpp, in a thread of the pool."""

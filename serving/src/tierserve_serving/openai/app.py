@@ -49,18 +49,18 @@ class Ingress:
 
     Args:
         worker: the replica behind.
-        tells_request_id: whether to send `X-Request-ID` back. Ray Serve does so itself, and twice is too much.
-        keeps_connections: whether a connection may serve another request. Ray's HAProxy splices, and a spliced
+        sends_request_id: whether to send `X-Request-ID` back. Ray Serve does so itself, and twice is too much.
+        keep_alive: whether a connection may serve another request. Ray's HAProxy splices, and a spliced
             connection that is used again hides from the replica that the client has gone (HAProxy 2.8.25): the slot
             would be lost until the answer is done. A new connection on the same host costs far less than that.
     """
 
-    def __init__(self, worker: Worker, *, tells_request_id: bool = True, keeps_connections: bool = True) -> None:
+    def __init__(self, worker: Worker, *, sends_request_id: bool = True, keep_alive: bool = True) -> None:
         self._worker = worker
-        self._tells_request_id = tells_request_id
+        self._tells_request_id = sends_request_id
         self._created = int(time.time())
         pool: Header = (b"x-tierserve-pool", worker.config.pool.encode())
-        self._headers: tuple[Header, ...] = (pool,) if keeps_connections else (pool, (b"connection", b"close"))
+        self._headers: tuple[Header, ...] = (pool,) if keep_alive else (pool, (b"connection", b"close"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; of the other ASGI types take lifespan and turn away websockets."""

@@ -73,7 +73,7 @@ async def agent() -> AsyncIterator[Agent]:
 
 
 async def test_what_the_agent_sends_is_what_the_policy_reads(agent):
-    agent.offered.totals["edge"], agent.offered.passed["edge"] = 7.5, 1.0
+    agent.offered.totals["edge"], agent.offered.bypassed["edge"] = 7.5, 1.0
     for duration_s in (0.5, 0.5, 0.5, 0.5, 3.0, 3.0):
         agent._take(record(duration_s))
     poller = DemandPoller(f"http://127.0.0.1:{agent.port}/pools/edge")

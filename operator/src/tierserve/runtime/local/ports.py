@@ -49,7 +49,7 @@ def free_ports(count: int) -> list[int]:
     ports = list(itertools.islice(filter(_free_everywhere, candidates), count))
     if len(ports) < count:
         raise OSError(
-            f"ports: fewer than {count} free between {_SINGLE.start} and {_SINGLE.stop}; hint: end processes that use them"
+            f"ports: fewer than {count} free between {_SINGLE.start} and {_SINGLE.stop}; hint: end their processes"
         )
     return ports
 

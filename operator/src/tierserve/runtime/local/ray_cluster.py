@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from tierserve.observe.serve_rest import ServeRest
-from tierserve.render.serve import RELOADS
+from tierserve.render.serve import RAY_HAPROXY_ENV
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import RAY_LOOPBACK
 from tierserve.runtime.local.processes import ProcessRef, start
@@ -72,7 +72,7 @@ def environment(paths: ServicePaths, ports: RayPorts) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
-        **RELOADS,
+        **RAY_HAPROXY_ENV,
         # One thread per numeric library: the timings of a replica must not depend on the number of replicas.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

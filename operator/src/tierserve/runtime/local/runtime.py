@@ -28,7 +28,7 @@ from tierserve.reconcile import InUse
 from tierserve.render.haproxy.agent_config import agent_config
 from tierserve.render.haproxy.config import render_haproxy
 from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
-from tierserve.render.serve import LINGER_S, ServeTarget, labels, serve_config
+from tierserve.render.serve import LINGER_S, ServeTarget, node_labels, serve_config
 from tierserve.runtime.local import ray_cluster
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK
@@ -96,7 +96,7 @@ class LocalRuntime:
         )
         decisions = {p.pool: f"http://{LOOPBACK}:{state.decisions_port}/decisions" for p in placements}
         return LocalDesired(
-            nodes={p.pool: labels(p, gaid.name) for p in placements},
+            nodes={p.pool: node_labels(p, gaid.name) for p in placements},
             serve=serve_config(gaid.name, placements, target),
             haproxy=render_haproxy(spec),
             agent=agent_config(spec, placements, decisions, listen=LOOPBACK, port=state.agent_port),
@@ -206,11 +206,11 @@ class LocalRuntime:
         self.say(f"Ray head ready after {time.monotonic() - began:.0f} s")
 
     def _ensure_nodes(self, desired: LocalDesired) -> None:
-        for pool, node_labels in desired.nodes.items():
+        for pool, labels in desired.nodes.items():
             component = f"node-{pool}"
             if self._alive("head") and not self._alive(component):
                 self._stop(component)
-                self.state.processes[component] = ray_cluster.start_node(self.paths, self.state.ray, pool, node_labels)
+                self.state.processes[component] = ray_cluster.start_node(self.paths, self.state.ray, pool, labels)
                 self.say(f"Ray node started for pool {pool}")
 
     def _drop_nodes(self, desired: LocalDesired) -> None:
