@@ -66,8 +66,8 @@ def head(machine: str, last: float) -> str:
     rate = last / (THINK_S + s)
     return f"""# p95 while connections grow
 
-Made by `make bench-growth` ({machine}). Random numbers have seeds 1 to {REPEATS}, so that all but the times of
-decisions is the same on any machine.
+Made by `make bench-growth` ({machine}). Random numbers have seeds 1 to {REPEATS}, so that all figures but the times of
+decisions are the same on any machine.
 
 Connections grow by {PER_MINUTE:.0%} a minute from {FIRST:.0f} to {last:,.0f}, which takes {minutes:.0f} minutes, in
 one run, after {WARM_S / 60:.0f} minutes at the first value. Up to {LOW:,.0f} connections, where requests are few,
