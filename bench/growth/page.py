@@ -152,8 +152,8 @@ def decision(timings: Sequence[Timing]) -> str:
     lines += [
         "",
         "The time does not grow with the slots: sizing is one formula, however many there are. It grows with the",
-        "replicas that report metrics of their own. As columns (`tierserve.autoscale.replica_metrics.Samples`) each",
-        "takes 10 ns while the names are unchanged; where they are not, columns are reordered. `ReplicaSample`",
+        "replicas that report metrics of their own. As columns (`tierserve.autoscale.replica_metrics.ReplicaMetrics`)",
+        "each takes 10 ns while the names are unchanged; where they are not, columns are reordered. `ReplicaSample`",
         "by name is converted into columns first, half a microsecond each. Serve's policy reads them from Ray's",
         "metrics, an object for each figure: that takes nearly all of its time, 3 µs a replica, and Ray's own work",
         "before is not counted. The analyser of WVA takes 658 ms at this size.",

@@ -74,7 +74,7 @@ async def test_a_request_that_another_tier_serves_at_once_is_no_demand_on_the_po
     assert (reply.status, reply.pool) == (200, "cloud-a")
     await poll(lambda: rig.agent.offered.bypassed["edge-a"] == 1)
     assert rig.agent.offered.totals == {"edge-a": 0, "cloud-a": 1}
-    assert (await rig.get_json(rig.agent_url + "/pools/edge-a"))[1]["passed_total"] == 1
+    assert (await rig.get_json(rig.agent_url + "/pools/edge-a"))[1]["bypassed_total"] == 1
 
 
 async def rig_with_cloud(rig, poll, service_s=1.0):

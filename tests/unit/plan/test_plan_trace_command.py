@@ -181,11 +181,11 @@ def test_the_table_has_both_numbers_and_what_one_replica_fewer_comes_to(run: Run
     assert found.exit_code == 0, found.output
     (berlin,) = (one["confirmed"] for one in json.loads(run("--copies", "4", "-o", "json").output)["pools"][:1])
     rows = [line.split() for line in found.output.splitlines() if line.split()[:1] == ["edge/berlin"]]
-    formula, confirmed = rows
-    assert confirmed[1:3] == [formula[3], str(berlin["neededReplicas"])]
-    assert confirmed[4] == f"{berlin['atNeeded']['withinShare']:.2%}"
-    assert confirmed[6] == f"{berlin['atOneFewer']['withinShare']:.2%}"
-    assert confirmed[8] == str(berlin["simulations"])
+    formula, search = rows
+    assert search[1:3] == [formula[3], str(berlin["neededReplicas"])]
+    assert search[4] == f"{berlin['atNeeded']['withinShare']:.2%}"
+    assert search[6] == f"{berlin['atOneFewer']['withinShare']:.2%}"
+    assert search[8] == str(berlin["simulations"])
     text = " ".join(found.output.split())
     assert "simulation of every token" in text
     assert "differ in their names alone are simulated once" in text
@@ -209,12 +209,12 @@ def test_a_ceiling_that_simulations_find_too_low_is_refused_with_their_number_an
     few = {**SLOW, "spec.tiers.1.replicas": {"min": 1, "max": needed - 1}}
     told = run("--copies", "4", changes=few)
     found = run("--copies", "4", "-o", "json", changes=few)
-    confirmed = json.loads(found.output)["pools"][0]["confirmed"]
+    search = json.loads(found.output)["pools"][0]["confirmed"]
     assert found.exit_code == 1
-    assert confirmed["neededReplicas"] == needed
-    assert (confirmed["replicas"], confirmed["meetsTarget"]) == (needed - 1, False)
-    assert confirmed["lateShare"] == pytest.approx(whole["confirmed"]["atOneFewer"]["lateShare"])
-    assert f"{confirmed['lateShare']:.2%} of the requests are late" in refusal(told)
+    assert search["neededReplicas"] == needed
+    assert (search["replicas"], search["meetsTarget"]) == (needed - 1, False)
+    assert search["lateShare"] == pytest.approx(whole["confirmed"]["atOneFewer"]["lateShare"])
+    assert f"{search['lateShare']:.2%} of the requests are late" in refusal(told)
     assert f"set spec.tiers[1].replicas.max: {needed}" in refusal(told)
 
 

@@ -202,7 +202,7 @@ def _policy_settings(placement: Placement, target: ServeTarget) -> dict[str, Any
         "startup_s": placement.startup_s,
         "headroom": placement.headroom,
         "idle_window_s": placement.scale_to_zero_after_s,
-        "learn_reserve": placement.standby,
+        "adaptive_standby": placement.standby,
         "surge": target.surge,
     }
 

@@ -169,7 +169,7 @@ class Cluster:
 
     def scale(self, target: int) -> None:
         """Want so many replicas: start what lacks; of too many first those that start, then the least loaded."""
-        self.target = min(max(target, self.pool.floor), self.pool.ceiling)
+        self.target = min(max(target, self.pool.min_replicas), self.pool.max_replicas)
         have = self.ready + self.starting
         for _ in range(self.target - have):
             heapq.heappush(self._starting, self.now + self._startup())

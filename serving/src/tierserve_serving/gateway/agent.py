@@ -207,7 +207,7 @@ class Agent:
             in_flight=float(state.in_flight),
             answered=self.answers.answered[name],
             late=self.answers.late[name],
-            passed=self.offered.bypassed[name],
+            bypassed=self.offered.bypassed[name],
         )
         max_in_flight = 0 if state.drained or state.maintenance else state.max_in_flight
         return _json({**sample.to_json(), "max_in_flight": max_in_flight, "gateway": self.name})

@@ -57,7 +57,7 @@ def test_the_policy_settings_have_the_standby_mode(standby, learned):
     found = objects(edge={"replicas": {"standby": standby} if standby else {}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
     settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][1]["user_config"]
-    assert settings["learn_reserve"] is learned
+    assert settings["adaptive_standby"] is learned
 
 
 def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():

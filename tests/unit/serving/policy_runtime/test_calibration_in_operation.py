@@ -24,12 +24,12 @@ SLOTS, INPUT, OUTPUT = 8, 60, 40
 FULL_S = TRUE.service_time(SLOTS, INPUT, OUTPUT)
 
 
-def settings(given: BatchProfile) -> Settings:
+def settings(configured: BatchProfile) -> Settings:
     return Settings(
         2.0 * FULL_S,
-        service_s=given.service_time(SLOTS, INPUT, OUTPUT),
+        service_s=configured.service_time(SLOTS, INPUT, OUTPUT),
         slots=SLOTS,
-        profile=given,
+        profile=configured,
         input_tokens=INPUT,
         output_tokens=OUTPUT,
     )
@@ -43,7 +43,7 @@ def counts(report: dict[str, float]) -> StepCounts:
 class Pool:
     """Replicas under a Poisson load that comes and goes, looked at every half second by the real decision."""
 
-    given: BatchProfile
+    configured: BatchProfile
     replicas: int = 4
     spread: float = 0.0
     seed: int = 1
@@ -62,7 +62,7 @@ class Pool:
         state = State()
         while loop.time() < seconds:
             await asyncio.sleep(0.5)
-            decision, state = decide(self._seen(loop.time()), state, settings(self.given))
+            decision, state = decide(self._seen(loop.time()), state, settings(self.configured))
             self.decisions.append(decision)
         for task in (load, *self.asked):
             task.cancel()
@@ -96,7 +96,7 @@ class Pool:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "configured",
     [
         BatchProfile(TRUE.alpha * 0.6, TRUE.beta * 0.6, TRUE.gamma * 0.6),
         BatchProfile(TRUE.alpha * 1.5, TRUE.beta * 1.5, TRUE.gamma * 1.5),
@@ -106,8 +106,8 @@ class Pool:
     ids=["too fast", "too slow", "too fast in full batches", "too slow in full batches"],
 )
 @pytest.mark.parametrize(("spread", "within"), [(0.0, 0.02), (0.7, 0.1)], ids=["alike", "varied sizes"])
-def test_a_profile_that_is_wrong_is_left_behind_for_the_engines_own(given, spread, within, in_virtual_time):
-    pool = in_virtual_time(Pool(given, spread=spread).run(300.0))
+def test_a_profile_that_is_wrong_is_left_behind_for_the_engines_own(configured, spread, within, in_virtual_time):
+    pool = in_virtual_time(Pool(configured, spread=spread).run(300.0))
     first = next(k for k, d in enumerate(pool.decisions) if d.calibration and d.calibration.used)
     assert first / 2 < 60.0  # seconds
     found = pool.decisions[-1].calibration
@@ -117,7 +117,7 @@ def test_a_profile_that_is_wrong_is_left_behind_for_the_engines_own(given, sprea
     for n in (1, 4, SLOTS):
         assert got.service_time(n, INPUT, OUTPUT) == pytest.approx(TRUE.service_time(n, INPUT, OUTPUT), rel=0.05)
     assert (got.alpha, got.beta, got.gamma) == pytest.approx((TRUE.alpha, TRUE.beta, TRUE.gamma), rel=within)
-    off = given.service_time(SLOTS, INPUT, OUTPUT) / FULL_S - 1.0
+    off = configured.service_time(SLOTS, INPUT, OUTPUT) / FULL_S - 1.0
     assert found.profile_error == pytest.approx(off, abs=0.05)
 
 

@@ -67,8 +67,8 @@ def pool_of(gaid: GenAIDeployment, one: Placement, options: Options, ttft_s: flo
         objective=Objective(response_s, ttft_s, percentile=one.percentile),
         input_tokens=one.input_tokens,
         output_tokens=one.output_tokens,
-        floor=one.min_replicas,
-        ceiling=one.max_replicas,
+        min_replicas=one.min_replicas,
+        max_replicas=one.max_replicas,
         gpus=float(gaid.tier(one.tier).hardware.per_replica),
         standby=one.standby,
     )
@@ -110,7 +110,7 @@ def setups(options: Options, pools: Mapping[str, Pool], first: str) -> dict[str,
         return {
             name: Setup(
                 router=options.router,
-                initial=options.initial if options.initial is not None else pool.floor,
+                initial=options.initial if options.initial is not None else pool.min_replicas,
                 startup_spread=options.startup_spread,
                 failures=tuple(failures[name]),
                 seed=options.seed,

@@ -99,9 +99,9 @@ def _traffic(gaid: GenAIDeployment, placements: Sequence[Placement], options: Op
 
     work = inputs.requests(options, 1.0, 1.0)
     n = len(work)
-    kind = among([one.share for one in gaid.spec.traffic], n, (options.seed, _CLASSES))
+    class_id = among([one.share for one in gaid.spec.traffic], n, (options.seed, _CLASSES))
     if options.rate is not None:
-        tokens = np.array(_tokens(gaid, placements))[kind]
+        tokens = np.array(_tokens(gaid, placements))[class_id]
         work = replace(work, input_tokens=tokens[:, 0], output_tokens=tokens[:, 1])
     prompt = None
     if options.prompts is not None:
@@ -111,7 +111,7 @@ def _traffic(gaid: GenAIDeployment, placements: Sequence[Placement], options: Op
         prompt = zipf(options.prompts, _exponent(options), n, (options.seed, _PROMPTS))
     classes = {one.name: one.tiers for one in gateway_classes(gaid)}
     prefix, shared = _shared(options, n)
-    return Traffic(work, classes, kind, prompt, prefix, shared)
+    return Traffic(work, classes, class_id, prompt, prefix, shared)
 
 
 def _tokens(gaid: GenAIDeployment, placements: Sequence[Placement]) -> list[tuple[int, int]]:

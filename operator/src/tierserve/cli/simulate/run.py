@@ -145,7 +145,7 @@ def _show(outcomes: Sequence[Outcome], options: Options, work: Workload, pool: P
             f"{one.ttft_p95_s:.2f} s",
             f"{one.itl_p95_s * 1e3:.0f} ms",
             f"{one.gpu_hours:.2f}",
-            f"{one.replicas_max}{' (all it may)' if one.replicas_max >= pool.ceiling else ''}",
+            f"{one.replicas_max}{' (all it may)' if one.replicas_max >= pool.max_replicas else ''}",
             f"{one.turns_per_hour:.1f}",
         )
     out.print(table)
