@@ -112,7 +112,7 @@ class Rollout:
         return found
 
     def live(self) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.url}/{POOL}/healthz", timeout=5.0).json()["live"]
+        found: dict[str, Any] = httpx.get(f"{self.url}/{POOL}/healthz", timeout=5.0).json()["user_config"]
         return found
 
     def delete(self) -> None:

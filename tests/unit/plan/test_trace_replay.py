@@ -195,8 +195,8 @@ def test_how_far_it_is_off_is_what_the_benchmark_pages_say() -> None:
     assert f"p95 is within {ERROR:.0%}" in windows
     assert f"all traces ({WINDOWS})" in windows
     assert f"| counts | {CLOSE_WINDOWS / WINDOWS:.0%};" in windows
-    assert f"loads below {LOW_LOAD:g}, p95 said is {low:+.0%} to {high:+.0%} off" in replicas
-    assert "Replicas found are {:.2f} to {:.2f} of what".format(*LOW_LOAD_REPLICAS) in replicas
+    assert f"loads below {LOW_LOAD:g}, predicted p95 is {low:+.0%} to {high:+.0%} off" in replicas
+    assert "Replicas found are {:.2f} to {:.2f} of those".format(*LOW_LOAD_REPLICAS) in replicas
     assert f"on {CLOSE_WINDOWS} of {WINDOWS} windows of real traces" in planning
     assert f"p95 is {-low:.0%} too low to {high:.0%} too high" in planning
     assert "the replicas found are {:.2f} to {:.2f} of those".format(*LOW_LOAD_REPLICAS) in planning

@@ -58,8 +58,8 @@ def judge(file: Path) -> list[Verdict]:
 def _judged(file: str, one: Examined) -> Verdict:
     if one.gaid is None:
         return Verdict(file, one.problems, (), one.name)
-    warnings = one.placed(hints(one.gaid))
-    return Verdict(file, one.placed(_unplaceable(one.gaid)), warnings, one.name)
+    warnings = one.with_lines(hints(one.gaid))
+    return Verdict(file, one.with_lines(_unplaceable(one.gaid)), warnings, one.name)
 
 
 def _unplaceable(gaid: GenAIDeployment) -> Sequence[Problem]:
