@@ -32,14 +32,14 @@ PARTS = (
         "erlang-no-queue",
         "Erlang C alone, without queue length",
         "without replicas for requests that already wait",
-        learn_reserve=False,
+        adaptive_standby=False,
         drain_s=_NEVER_S,
     ),
     _without(
         "erlang-mean",
         "Erlang C alone, for the mean",
         "without standard errors of the arrival rate",
-        learn_reserve=False,
+        adaptive_standby=False,
         confidence=0.0,
     ),
 )

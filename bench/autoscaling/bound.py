@@ -61,7 +61,7 @@ class Relaxation:
         dt_s: seconds of a bin; a unit is `dt_s / UNITS` seconds of a full replica.
         arrive: units that arrive in each bin, shape (bins,).
         least: units that are unfinished at the end of a bin at least, shape (bins,).
-        caps: units that may be unfinished then, shape (bins, counts): with `floor` replicas and upwards.
+        caps: units that may be unfinished then, shape (bins, counts): with `min_replicas` replicas and upwards.
         late: seconds of work that become late at the end of each bin, shape (bins,).
         drops: whether work over the cap vanishes for its price; else the price is paid for work that becomes late.
         floor: fewest replicas. The last count stands for all above it too: it finishes all work, and is never late.
@@ -75,7 +75,7 @@ class Relaxation:
     caps: Ints
     late: Floats
     drops: bool
-    floor: int
+    min_replicas: int
     startup_s: float
     works_s: Floats
 
@@ -116,7 +116,7 @@ def relaxation(work: Workload, pool: Pool, begin_s: float, dt_s: float, drops: b
     old = np.concatenate([np.zeros(lag), came])[: bins + 1]  # of it, work that arrived longer ago than the target
     window = min(max(lag, 1), bins)
     peak = float((came[window:] - came[:-window]).max()) / (window * dt_s)
-    counts = np.arange(pool.floor, max(math.ceil(1.2 * peak), pool.floor) + 3)
+    counts = np.arange(pool.min_replicas, max(math.ceil(1.2 * peak), pool.min_replicas) + 3)
     alone = np.zeros(bins + 1)
     if drops:
         inside = most_in_slots(times, i, o, rest, pool, dt_s, lag, bins, counts)
@@ -135,7 +135,7 @@ def relaxation(work: Workload, pool: Pool, begin_s: float, dt_s: float, drops: b
         caps=caps,
         late=np.diff(old),
         drops=drops,
-        floor=pool.floor,
+        min_replicas=pool.min_replicas,
         startup_s=pool.startup_s,
         works_s=np.sort(first + rest)[::-1],
     )
@@ -172,13 +172,13 @@ def least_seconds(r: Relaxation, price: float, finishes: bool = False) -> float:
     owed = (min(price, 1.0) if r.drops else 1.0) if finishes else 0.0
     most = min(int(r.caps.max()) + int(r.arrive.max()), MOST)
     first_up, up_s = int(r.startup_s / r.dt_s), r.startup_s - r.dt_s
-    return _solve(r.arrive, r.least, r.caps, r.late, r.drops, r.floor, r.dt_s, up_s, first_up, price, owed, most)
+    return _solve(r.arrive, r.least, r.caps, r.late, r.drops, r.min_replicas, r.dt_s, up_s, first_up, price, owed, most)
 
 
 @jit
 def _solve(
-    arrive: Ints, least: Ints, caps: Ints, late: Floats, drops: bool, floor: int, dt: float, up: float, first_up: int,
-    price: float, owed: float, most: int,
+    arrive: Ints, least: Ints, caps: Ints, late: Floats, drops: bool, min_replicas: int, dt: float, up: float,
+    first_up: int, price: float, owed: float, most: int,
 ) -> float:  # fmt: skip
     """Backward induction from the last bin. More than `most` units count as `most`, in favour of the rule."""
     bins, counts = caps.shape
@@ -189,10 +189,10 @@ def _solve(
         for c in range(counts):
             cap = caps[k, c]
             for b in range(most + 1):
-                left = max(b + arrive[k] - (floor + c) * UNITS, least[k])
+                left = max(b + arrive[k] - (min_replicas + c) * UNITS, least[k])
                 if c == counts - 1:
                     left = min(least[k], cap)
-                cost = (floor + c) * dt
+                cost = (min_replicas + c) * dt
                 if left > cap and drops:
                     cost += price * (left - cap) * (dt / UNITS)
                     left = cap
@@ -244,8 +244,8 @@ def least_hours_of_any(
     With `finishes` the bound includes the work that is left at the end of the trace, done by full replicas.
 
     For the token model with a target of the first token. Replicas start in `pool.startup_s` and do not fail, and those
-    that serve at the begin of the run are `pool.floor` at least (fewer never do: of surplus replicas those that start
-    are removed first).
+    that serve at the begin of the run are `pool.min_replicas` at least (fewer never do: of surplus replicas those that
+    start are removed first).
     """
     dt_s = 1.0 if work.length_s - begin_s < 20_000.0 else 2.5
     lengths = work.output_tokens[work.times_s >= begin_s]

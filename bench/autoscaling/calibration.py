@@ -54,7 +54,7 @@ class Run:
 
     given: BatchProfile
     reports_steps: bool
-    learn_reserve: bool
+    adaptive_standby: bool
     seed: int
     replicas: list[Replica] = field(default_factory=list)
     queue: deque[tuple[float, Job]] = field(default_factory=deque)
@@ -77,7 +77,7 @@ class Run:
             profile=self.given,
             input_tokens=INPUT,
             output_tokens=OUTPUT,
-            learn_reserve=self.learn_reserve,
+            adaptive_standby=self.adaptive_standby,
         )
         self.state = State()
         self._start(0.0)
@@ -150,7 +150,7 @@ class Run:
         }  # fmt: skip
         steps = {name: StepCounts(*(r[f"{f}_total"] for f in StepCounts._fields)) for name, r in reports.items()}
         in_flight = float(sum(len(r.batch.jobs) for r in self.replicas))
-        gateway = GatewaySample(now, self.arrived, len(self.queue), in_flight, self.answered, self.late, passed=0.0)
+        gateway = GatewaySample(now, self.arrived, len(self.queue), in_flight, self.answered, self.late, bypassed=0.0)
         obs = Observation(
             now, len(serving), self.target, 1, 100, samples, gateway, steps=steps if self.reports_steps else {}
         )
@@ -179,12 +179,12 @@ def mean_replicas(run: Run) -> float:
     return sum(seen) / len(seen)
 
 
-def rows(learn_reserve: bool, seeds: int) -> list[tuple[str, str, float, float, float, str]]:
+def rows(adaptive_standby: bool, seeds: int) -> list[tuple[str, str, float, float, float, str]]:
     """Return profile, calibration, mean replicas, % late in the first minute and after it, and the error of T(full)."""
     found = []
     for what, given in PROFILES.items():
         for reports_steps in (False, True):
-            runs = [Run(given, reports_steps, learn_reserve, seed).go() for seed in range(seeds)]
+            runs = [Run(given, reports_steps, adaptive_standby, seed).go() for seed in range(seeds)]
             first = sum(r.late - r.late_warm for r in runs) / sum(r.answered - r.answered_warm for r in runs)
             late = sum(r.late_warm for r in runs) / sum(r.answered_warm for r in runs)
             errors = [r.decisions[-1].calibration for r in runs]
@@ -196,12 +196,12 @@ def rows(learn_reserve: bool, seeds: int) -> list[tuple[str, str, float, float, 
     return found
 
 
-def table(learn_reserve: bool, seeds: int) -> str:
+def table(adaptive_standby: bool, seeds: int) -> str:
     lines = [
         "| configured profile | calibrated | replicas, mean | late, first minute | late, after | final error of T(8) |",
         "|---|---|---|---|---|---|",
     ]
-    for what, calibrated, replicas, first, late, error in rows(learn_reserve, seeds):
+    for what, calibrated, replicas, first, late, error in rows(adaptive_standby, seeds):
         lines.append(f"| {what} | {calibrated} | {replicas:.2f} | {first:.1f}% | {late:.2f}% | {error} |")
     return "\n".join(lines)
 
@@ -224,7 +224,7 @@ with a deviation of half the mean. "Not calibrated" is the same decision with re
 A profile that is wrong by one factor has little effect here, since it only scales measured service times to a full
 batch. One with wrong proportions misleads the policy while batches grow.
 
-## With standby rules (`learn_reserve`)
+## With standby rules (`adaptive_standby`)
 
 {table(True, seeds)}
 

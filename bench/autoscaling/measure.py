@@ -145,7 +145,7 @@ def pool_of(scenario: Scenario, work: Workload) -> Pool:
         scenario.objective,
         float(work.input_tokens[first].mean()),
         float(work.output_tokens[first].mean()),
-        ceiling=2000,
+        max_replicas=2000,
     )
 
 

@@ -98,8 +98,8 @@ def _held(
         for at in range(held):
             j = some[at]
             d = max(slow[at], longest[k - 1])
-            passed = k * dt - (times[j] + lag * dt) - (prefill[came] - before[j])
-            work = rest[j] - rho[j] * max(passed, 0.0) / d
+            elapsed = k * dt - (times[j] + lag * dt) - (prefill[came] - before[j])
+            work = rest[j] - rho[j] * max(elapsed, 0.0) / d
             if work > 0.0:  # else never again: what is counted does not grow
                 some[stay], slow[stay], left[stay] = j, d, work
                 stay += 1

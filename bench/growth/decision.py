@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from tierserve.autoscale.decide import GatewaySample, Observation, ReplicaSample, Samples, Settings, State, decide
+from tierserve.autoscale.decide import (
+    GatewaySample,
+    Observation,
+    ReplicaMetrics,
+    ReplicaSample,
+    Settings,
+    State,
+    decide,
+)
 from tierserve_serving.policy_runtime.context import METRICS, ReplicaReports, observation
 
 REPLICAS, SLOTS, LOAD = 15_625, 64, 0.93
@@ -21,7 +29,7 @@ HISTORY_S = 400.0
 """More than a pool's history, so that no decision is cheap for lack of it."""
 WARM = 3
 """Decisions on the timed input before the first one that counts."""
-SETTINGS = Settings(target_s=30.0, service_s=SERVICE_S, slots=SLOTS, startup_s=STARTUP_S, learn_reserve=False)
+SETTINGS = Settings(target_s=30.0, service_s=SERVICE_S, slots=SLOTS, startup_s=STARTUP_S, adaptive_standby=False)
 
 
 @dataclass
@@ -55,7 +63,7 @@ def sample(t: float, growth: float = 0.0) -> ReplicaSample:
 
 def observed(t: float, replicas: Any, growth: float = 0.0, gateway: bool = False) -> Observation:
     come, busy = sample(t, growth).arrivals * REPLICAS, sample(t, growth).running * REPLICAS
-    front = GatewaySample(t, come, 0.0, busy, come, 0.0, passed=0.0) if gateway else None
+    front = GatewaySample(t, come, 0.0, busy, come, 0.0, bypassed=0.0) if gateway else None
     return Observation(t, REPLICAS, REPLICAS, 1, 100_000, replicas, front)
 
 
@@ -68,7 +76,7 @@ class Columns:
     """A sample of each replica as columns.
 
     Args:
-        made: before the decision; else making `Samples` of nine arrays is timed too.
+        made: before the decision; else making `ReplicaMetrics` of nine arrays is timed too.
         gateway: whether it reports as well.
         change: one replica is replaced at each decision.
     """
@@ -76,7 +84,7 @@ class Columns:
     def __init__(self, made: bool = True, gateway: bool = False, change: bool = False) -> None:
         self.made, self.gateway, self.change = made, gateway, change
         self.names = [f"r{k}" for k in range(REPLICAS)]
-        self.last = Samples(self.names, self.values(0.0))
+        self.last = ReplicaMetrics(self.names, self.values(0.0))
 
     @staticmethod
     def values(t: float) -> np.ndarray:
@@ -90,7 +98,7 @@ class Columns:
             self.names = [*self.names[1:], f"n{t:.0f}"]
 
         def make() -> Observation:
-            self.last = Samples(self.names, values) if self.change else self.last.later(values)
+            self.last = ReplicaMetrics(self.names, values) if self.change else self.last.with_values(values)
             return observed(t, self.last, gateway=self.gateway)
 
         if not self.made:
@@ -151,7 +159,10 @@ def timings(quick: bool = False) -> list[Timing]:
         timed("the gateway's figures, one sum of all replicas, constant load", one_sum, most=most),
         timed("the same, growing load", growing, most=most),
         timed(
-            "the same with standby rules (`learn_reserve`)", one_sum, replace(SETTINGS, learn_reserve=True), most=most
+            "the same with standby rules (`adaptive_standby`)",
+            one_sum,
+            replace(SETTINGS, adaptive_standby=True),
+            most=most,
         ),
         timed(f"{each}, as columns", Columns(), most=most),
         timed("the same and the gateway's figures", Columns(gateway=True), most=most),

@@ -158,7 +158,7 @@ def pool_of(case: Case) -> Pool:
     goal = Objective(
         response_s=p95 + slack, ttft_s=profile.prefill(SLOTS, SIZES.input, SIZES.output) + slack, percentile=99.0
     )
-    return Pool(profile, SLOTS, case.startup_s, goal, SIZES.input, SIZES.output, ceiling=CEILING, standby=True)
+    return Pool(profile, SLOTS, case.startup_s, goal, SIZES.input, SIZES.output, max_replicas=CEILING, standby=True)
 
 
 def with_itl_target(pool: Pool, case: Case) -> Pool:

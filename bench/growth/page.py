@@ -66,8 +66,8 @@ def head(machine: str, last: float) -> str:
     rate = last / (THINK_S + s)
     return f"""# p95 while connections grow
 
-Made by `make bench-growth` ({machine}). Random numbers have seeds 1 to {REPEATS}, so that all but the times of
-decisions is the same on any machine.
+Made by `make bench-growth` ({machine}). Random numbers have seeds 1 to {REPEATS}, so that all figures but the times of
+decisions are the same on any machine.
 
 Connections grow by {PER_MINUTE:.0%} a minute from {FIRST:.0f} to {last:,.0f}, which takes {minutes:.0f} minutes, in
 one run, after {WARM_S / 60:.0f} minutes at the first value. Up to {LOW:,.0f} connections, where requests are few,
@@ -152,8 +152,8 @@ def decision(timings: Sequence[Timing]) -> str:
     lines += [
         "",
         "The time does not grow with the slots: sizing is one formula, however many there are. It grows with the",
-        "replicas that report metrics of their own. As columns (`tierserve.autoscale.replica_metrics.Samples`) each",
-        "takes 10 ns while the names are unchanged; where they are not, columns are reordered. `ReplicaSample`",
+        "replicas that report metrics of their own. As columns (`tierserve.autoscale.replica_metrics.ReplicaMetrics`)",
+        "each takes 10 ns while the names are unchanged; where they are not, columns are reordered. `ReplicaSample`",
         "by name is converted into columns first, half a microsecond each. Serve's policy reads them from Ray's",
         "metrics, an object for each figure: that takes nearly all of its time, 3 µs a replica, and Ray's own work",
         "before is not counted. The analyser of WVA takes 658 ms at this size.",

@@ -18,8 +18,8 @@ import numpy as np
 
 from bench.prediction.traces import FASTER, Case, Q, azure, mooncake, response_s
 from tierserve.plan.placement import Placement
-from tierserve.plan.trace.replay import ERROR, LOW_LOAD, replayed, requests_of
-from tierserve.plan.trace.search import Seen, confirmed, most_of_use, seen_of
+from tierserve.plan.trace.replay import ERROR, LOW_LOAD, replay, requests_of
+from tierserve.plan.trace.search import Seen, most_of_use, search, seen_of
 
 OUT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "trace-planning.md"
 CASES = (
@@ -73,7 +73,7 @@ def rows_of(case: Case, targets: tuple[float, ...]) -> list[Row]:
     run.cache_clear()
     rows = []
     for target_s in targets:
-        one = replayed(pool(case, target_s, requests.sizes), requests)
+        one = replay(pool(case, target_s, requests.sizes), requests)
         if one.needed is None:
             print(f"{case.name}: no number of replicas for {target_s:g} s")
             continue
@@ -84,7 +84,7 @@ def rows_of(case: Case, targets: tuple[float, ...]) -> list[Row]:
             seconds.append(took)
             return seen_of(place, times)
 
-        found = confirmed(at, one.needed, most)
+        found = search(at, one.needed, most)
         if found.needed is None:
             print(f"{case.name}: no number of replicas for {target_s:g} s in the simulation")
             continue

@@ -191,9 +191,8 @@ ABOUT = {
     "minutes": "`prompts` at each of the rates of the minutes, as if it lasted; never, where one is above the pool's "
     "capacity",
     "minutes, z": "the same with the peakedness within minutes",
-    "random rates": "`bursts_of`: eight rates, redrawn at random times, that have the distribution and the dispersion"
-    "of the "
-    "counts of 2 s",
+    "random rates": "`bursts_of`: eight rates, redrawn at random times, that have the distribution and the dispersion "
+    "of the counts of 2 s",
     "counts": "`replay_response`: the counts by the second in their order, as a fluid",
 }
 

@@ -10,7 +10,7 @@ measured apart, too. Beside them what is asked of Erlang C alone: the least serv
 
 Times are those of the processor, of all threads together, not of the clock; each round has deployments that no round
 before it had, so that no answer is in a cache. Ends with status 1 if less than 10,000 a second are planned by
-`plan_many`, or if it gives a deployment other replicas than it gets alone.
+`size_pools`, or if it gives a deployment other replicas than it gets alone.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from tierserve.api import GenAIDeployment, parse
 from tierserve.plan.capacity import Demand, make_plan
 from tierserve.plan.placement import Placement, place
 from tierserve.plan.pool_sizing import held_up, replicas_for, response_of
-from tierserve.plan.pool_sizing_batch import plan_many
+from tierserve.plan.pool_sizing_batch import size_pools
 from tierserve.queueing import BatchProfile, BatchWork, batch_queue, lognormal_points, servers_for
 
 BOUND = 10_000.0
 ANY, LARGE = (4.0, 1000.0), (500.0, 1000.0)
 ROUNDS = 5
-LONG = "plan_many, long prompts"
+LONG = "size_pools, long prompts"
 Deployment = tuple[Placement, float]
 
 
@@ -93,7 +93,7 @@ def alone(fleet: Sequence[Deployment]) -> list[tuple[int, float, float]]:
 
 def together(fleet: Sequence[Deployment]) -> list[int]:
     """Replicas of all as one batch; mean and percentile are computed too."""
-    found: list[int] = plan_many([pool for pool, _ in fleet], [rate for _, rate in fleet]).replicas.tolist()
+    found: list[int] = size_pools([pool for pool, _ in fleet], [rate for _, rate in fleet]).replicas.tolist()
     return found
 
 
@@ -161,7 +161,7 @@ def measure(count: int) -> list[dict[str, Any]]:
             what = f"c = {servers[0]:.0f} to 1,000, " + ("sizes alike" if spread == 0.0 else f"spread {spread}")
             first, second = (_rounds(rng, servers, spread, count) for _ in range(2))
             rows.append(_row("replicas_for and response_of, one by one", what, microseconds(alone, first)))
-            rows.append(_row("plan_many", what, microseconds(together, second)))
+            rows.append(_row("size_pools", what, microseconds(together, second)))
             rows[-1]["other_replicas"] = _differing(second[0])
         few = [[with_long_prompts(rng, spread) for _ in range(count // 20)] for _ in range(ROUNDS)]
         what = "long prompts, " + ("sizes alike" if spread == 0.0 else f"spread {spread}")
@@ -197,7 +197,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 def broken(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Bounds that are not met."""
-    slow = [row for row in rows if row["way"] == "plan_many" and row["per_second"] < BOUND]
+    slow = [row for row in rows if row["way"] == "size_pools" and row["per_second"] < BOUND]
     other = [row for row in rows if row.get("other_replicas")]
     return [f"{row['way']}, {row['deployments']}: {row['per_second']:,.0f} a second" for row in slow] + [
         f"{row['deployments']}: {row['other_replicas']} get other replicas than alone" for row in other

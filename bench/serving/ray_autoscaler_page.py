@@ -124,7 +124,7 @@ p{PERCENTILE:g} <= {TARGET_S * 1e3:.0f} ms.
 
 ![p95, replicas and replica-seconds of three policies]({image})
 
-| policy | replica-seconds | of ours | within the target | median p95 | worst p95 | failed | most replicas |
+| policy | replica-seconds | ratio to TierServe | within the target | median p95 | worst p95 | failed | most replicas |
 |---|---|---|---|---|---|---|---|
 {rows}
 
@@ -146,7 +146,7 @@ included; failures are misses. Clients of TierServe's policy use the gateway, th
 ingress. The last step replays a piece of the Azure LLM inference trace 2023 (code; CC-BY 4.0), five times as fast, as
 an open loop: latency counts from the intended start.
 
-## How Ray's was tuned
+## How Ray's autoscaler was tuned
 
 On the upper half of the load, half as long. The chosen setting has the fewest replica-seconds of those that keep
 {PERCENTILE:g}% of all requests within the target there, or the highest share where none does.

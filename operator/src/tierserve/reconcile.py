@@ -1,6 +1,6 @@
 """Reconcile loop: observe, plan, render, apply, report status. Both runtimes run it.
 
-Level-based: it depends on nothing but the resource and what is observed.
+Level-based: it depends on the resource and the observed state only.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Desired = TypeVar("Desired")
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """What must outlive this pass though the service no longer has it.
+    """What must be kept in this reconcile although it is no longer in the spec.
 
     Attributes:
-        pools: pools of an earlier version that are not to be removed yet.
-        hold_routes: gateways are to keep their configuration: they would leave a pool before another takes its place.
+        pools: pools of an earlier spec that must not be removed yet.
+        hold_routes: gateways keep their configuration, because the pools of the new one do not serve yet.
     """
 
     pools: frozenset[str] = frozenset()
@@ -32,28 +32,28 @@ class InUse:
 
 
 class Runtime(Protocol[Desired]):
-    """What a place to run services must be able to do."""
+    """A runtime: observes services and applies their plans."""
 
     on_cluster: ClassVar[bool]
 
     async def observe(self, gaid: GenAIDeployment) -> Observed:
-        """Return what runs; what is missing is missing, not zero."""
+        """Return the observed state; missing data is unknown, not zero."""
 
     def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> Desired:
-        """Return what shall run; no side effects."""
+        """Return the desired state; no side effects."""
 
     def revisions(self, desired: Desired) -> Mapping[str, str]:
-        """Return the rendered version of each pool, comparable to `PoolObserved.revision`."""
+        """Return the rendered revision of each pool, comparable to `PoolObserved.revision`."""
 
     async def apply(self, gaid: GenAIDeployment, desired: Desired, keep: InUse) -> Sequence[str]:
-        """Bring what runs closer to what shall run; safe to repeat. Returns what could not be done, a sentence each."""
+        """Bring the observed state closer to the desired; idempotent. Returns its errors, one sentence each."""
 
 
 async def reconcile(gaid: GenAIDeployment, runtime: Runtime[Desired], previous: Status | None = None) -> Status:
-    """One pass.
+    """Reconcile one resource; returns its new status.
 
     Raises:
-        PlacementError: the planner finds no place for a tier; nothing was changed.
+        PlacementError: no model fits a tier; nothing was changed.
     """
     observed = await runtime.observe(gaid)
     placements = place(gaid)
@@ -66,7 +66,7 @@ async def reconcile(gaid: GenAIDeployment, runtime: Runtime[Desired], previous: 
 
 
 def in_use(placements: Sequence[Placement], observed: Observed) -> InUse:
-    """Pools of an earlier version that still serve: each stays until the new ones serve and no gateway sends to it."""
+    """Pools of an earlier spec that still serve: each is kept until the new ones serve and no gateway routes to it."""
     names = {p.pool for p in placements}
     old = {name for name, pool in observed.pools.items() if name not in names and pool.serves}
     if not old:

@@ -1,4 +1,4 @@
-"""What was observed of a service: its pools, components and gateways (values only, no I/O)."""
+"""Observed state of a service: its pools, components and gateways (values only, no I/O)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class PoolObserved:
-    """What is known of one pool; None is "not known", which is not zero.
+    """Observed state of one pool; None is unknown, which is not zero.
 
     Attributes:
-        app: state of the Serve application that serves (RUNNING, DEPLOYING, ...), None when Serve does not answer.
-        message: Serve's message when something is wrong, tracebacks of replicas included.
-        running: replicas that serve, of whatever version.
-        desired: replicas that Serve aims at.
-        decision: the policy's last decision.
-        gateway: the gateway's figures of the pool, its health check among them.
-        decision_age_s: age of the decision by the clock of whoever reports it; None: no age is known.
-        revision: rendered version that serves; None while it is not known, or another one is on its way.
-        previous: replicas that serve and are of an older version than the last one rendered.
-        update: state of the Serve application of the version on its way, where that is not `app`.
+        app: status of the Serve application that serves (RUNNING, DEPLOYING, ...), None if Serve does not answer.
+        message: Serve's error message, tracebacks of replicas included.
+        running: running replicas of any revision.
+        desired: Serve's target number of replicas.
+        decision: last decision of the autoscaling policy.
+        gateway: the gateway's figures of the pool, health check included.
+        decision_age_s: age of the decision by the clock of the agent that reports it; None is unknown.
+        revision: rendered revision that serves; None while it is unknown or another one is rolling out.
+        previous: running replicas of an older revision than the last one rendered.
+        update: status of the Serve application of the revision that is rolling out, if that is not `app`.
     """
 
     app: str | None = None
@@ -37,21 +37,21 @@ class PoolObserved:
 
     @property
     def serves(self) -> bool:
-        """Whether it answers requests, as far as that is known."""
+        """Whether it serves requests, as far as is known."""
         return self.app == "RUNNING" or bool(self.running)
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Everything observed in one pass.
+    """Observed state of a service in one reconcile.
 
     Attributes:
         now: Unix seconds.
         endpoint: base URL of the service.
-        pools: per pool name, those included that the service no longer has.
-        components: whether each component (gateway, agent, Ray head, nodes) is alive.
-        problems: what is wrong, one sentence each.
-        routed: pools that a gateway sends requests to; None while not all gateways report it.
+        pools: by name, including pools that are no longer in the spec.
+        components: whether each component (gateway, agent, Ray head, nodes) is running.
+        problems: errors, one sentence each.
+        routed: pools to which a gateway routes requests; None until all gateways report it.
     """
 
     now: float

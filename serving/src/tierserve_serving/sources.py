@@ -1,4 +1,4 @@
-"""Where a model's file is. Nothing is downloaded at the start: a tier cut off from the network still serves."""
+"""Model sources: local path of a model's file. Nothing is downloaded, so that tiers without network can start."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 SUPPORTED = "pypi://WHEEL (a GGUF file inside an installed wheel) and file:///PATH.gguf"
-_KNOWN_LATER = ("hf", "oci", "pvc")
+_SCHEMES_OF_THE_API = ("hf", "oci", "pvc")  # valid in a GenAIDeployment, but not for the engines of this package
 
 
 class SourceError(ValueError):
-    """The source cannot be used; the message starts with the field's name and ends with the hint."""
+    """The source cannot be used; the message starts with the field and ends with the hint."""
 
 
 def check_source(source: str) -> None:
-    """Raise `SourceError` unless the scheme is one that this version reads. Touches no file."""
+    """Raise `SourceError` unless the scheme is supported. Reads no file."""
     scheme = urlsplit(source).scheme
     if scheme in ("pypi", "file"):
         return
-    if scheme in _KNOWN_LATER:
-        raise SourceError(f"source: {scheme}:// is not fetched by this version; it reads {SUPPORTED}")
-    raise SourceError(f"source: {source!r} is no model source; this version reads {SUPPORTED}")
+    if scheme in _SCHEMES_OF_THE_API:
+        raise SourceError(f"source: {scheme}:// is not supported by the engine llamacpp; supported are {SUPPORTED}")
+    raise SourceError(f"source: must be a model source ({source!r}); supported are {SUPPORTED}")
 
 
 def model_path(source: str) -> Path:
@@ -34,22 +34,24 @@ def model_path(source: str) -> Path:
 
 def _on_disk(host: str, path: str) -> Path:
     if host not in ("", "localhost"):
-        raise SourceError(f"source: file://{host}{path} names the host {host!r}; write file:///absolute/path.gguf")
+        raise SourceError(f"source: must not have a host ({host!r}); hint: write file:///absolute/path.gguf")
     file = Path(path)
     if not file.is_file():
-        raise SourceError(f"source: there is no file {file}; mount or copy the model there")
+        raise SourceError(f"source: file not found ({file}); hint: mount or copy the model there")
     return file
 
 
 def _in_wheel(wheel: str, inside: str) -> Path:
-    # The metadata are enough: importing the package would want the plug-in host it is made for.
+    # The metadata are enough: importing the package would require the plug-in host that it is made for.
     try:
         files = metadata.distribution(wheel).files or []
     except metadata.PackageNotFoundError:
-        raise SourceError(f"source: the wheel {wheel!r} is not installed; pip install {wheel}") from None
-    wanted = inside.strip("/")
-    found = [file for file in files if file.suffix == ".gguf" and (not wanted or str(file).endswith(wanted))]
-    if len(found) != 1:
-        names = ", ".join(str(file) for file in found) or "none"
-        raise SourceError(f"source: {wheel} must hold one GGUF file of that name; found {names}; add /FILE to choose")
-    return Path(str(found[0].locate()))
+        raise SourceError(f"source: the wheel {wheel!r} is not installed; hint: pip install {wheel}") from None
+    suffix = inside.strip("/")
+    matches = [file for file in files if file.suffix == ".gguf" and (not suffix or str(file).endswith(suffix))]
+    if len(matches) != 1:
+        names = ", ".join(str(file) for file in matches) or "none"
+        raise SourceError(
+            f"source: must match one GGUF file of {wheel} (matches: {names}); hint: append /FILE to choose one"
+        )
+    return Path(str(matches[0].locate()))

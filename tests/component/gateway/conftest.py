@@ -207,7 +207,7 @@ class Rig:
                     models=p.models,
                     decisions_url=url,
                     target_s=0.5,
-                    sleeps=p.sleeps,
+                    scale_to_zero=p.scale_to_zero,
                 )
                 for p in self.spec.pools
             ),

@@ -18,7 +18,7 @@ async def ask(rig, method, path, **kwargs):
 
 
 async def scaled_to_zero(rig, poll, **kwargs):
-    await rig.start((rig.pool("edge-a", 0, slots=2, sleeps=True, models=("light", "org/large")),), **kwargs)
+    await rig.start((rig.pool("edge-a", 0, slots=2, scale_to_zero=True, models=("light", "org/large")),), **kwargs)
     rig.decisions = {"edge-a": {"running": 0, "startup_s": 7.0}}
     await rig.start_decisions()
     await rig.start_agent()

@@ -59,8 +59,8 @@ async def test_of_two_gateways_the_one_that_has_the_clients_has_the_slots(rig, p
     await poll(lambda: rig.agent.states["edge-a"].up)
     tasks = [rig.send(n) for n in range(5)]
     await poll(lambda: rig.agent.states["edge-a"].queued == 3)  # an equal share: nothing is known of the other
-    told = (await rig.get_json(rig.agent_url + "/pools/edge-a"))[1]
-    rig.decisions["edge-a"]["gateways"] = {told["gateway"]: told["queued"] + told["in_flight"], "other:1": 0.0}
+    sample = (await rig.get_json(rig.agent_url + "/pools/edge-a"))[1]
+    rig.decisions["edge-a"]["gateways"] = {sample["gateway"]: sample["queued"] + sample["in_flight"], "other:1": 0.0}
     await poll(lambda: rig.upstream.in_flight["edge-a"] == 4)
     rig.upstream.release()
     assert [r.status for r in await asyncio.gather(*tasks)] == [200] * 5
@@ -74,7 +74,7 @@ async def test_no_running_replica_is_503_at_once_and_not_a_hang(rig, poll):
     await poll(lambda: rig.agent.states["edge-a"].drained)
     reply = await rig.post()
     assert (reply.status, reply.error["code"]) == (503, "tier_unavailable")
-    # Counted all the same: it is what wakes the tier.
+    # Still counted: this demand scales the tier up from zero.
     await poll(lambda: rig.agent.offered.totals["edge-a"] == 1)
     rig.decisions["edge-a"]["running"] = 1
     await poll(lambda: rig.agent.states["edge-a"].up)

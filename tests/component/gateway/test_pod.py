@@ -228,7 +228,7 @@ def test_a_check_that_ends_too_late_leaves_the_gateway_and_is_tried_again(
     run = tmp_path / "second"
     run.mkdir()
     config = tmp_path / "second.cfg"
-    spec = replace(pod.spec, port=free_port(), admin_socket=str(run / "admin.sock"), states_file=None)
+    spec = replace(pod.spec, port=free_port(), admin_socket=str(run / "admin.sock"), server_state_file=None)
     config.write_text(render_haproxy(spec))
     gateway = entrypoint.GatewayProcess(config, run)
     second = Pod(config, spec, pod.log, gateway.process)
@@ -237,11 +237,11 @@ def test_a_check_that_ends_too_late_leaves_the_gateway_and_is_tried_again(
         config.write_text(render_haproxy(replace(spec, pools=(replace(spec.pools[0], models=("mid", "tiny")),))))
         with monkeypatch.context() as slow:
             slow.setattr(haproxy, "CHECK_TIMEOUT_S", 0.0)
-            gateway.look()
+            gateway.reload_if_changed()
         assert gateway.process.poll() is None
         assert second.models() == ["assistant", "mid"]
         gateway.retry_at = 0.0
-        gateway.look()
+        gateway.reload_if_changed()
         until(lambda: second.models() == ["assistant", "mid", "tiny"], "the new file")
     finally:
         end(gateway.process)
@@ -255,7 +255,7 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
     spec = GatewaySpec(
         service="assistant", port=free_port(), pools=(pool,), classes=(GatewayClass("chat", ("edge",)),),
         default_class="chat", admin_socket=str(run / "admin.sock"), drain_timeout_s=20.0,
-        states_file=str(run / "servers.state"),
+        server_state_file=str(run / "servers.state"),
     )  # fmt: skip
     config, log = tmp_path / "haproxy.cfg", tmp_path / "log"
     config.write_text(render_haproxy(spec))
@@ -302,7 +302,7 @@ def test_a_reload_takes_no_pool_for_up_that_is_down_or_drained(pod: Pod) -> None
             rows = [line.split(",") for line in admin(pod, "show stat -1 4 -1").splitlines()]
             return {row[0]: row[17] for row in rows if row[0].startswith("pool_")}
 
-        until(lambda: states()["pool_edge-default"] == "DOWN", "nobody is at the port of the edge")
+        until(lambda: states()["pool_edge-default"] == "DOWN", "no server listens on the port of the edge")
         before = worker(pod)
         pod.config.write_text(render_haproxy(replace(pod.spec, pools=pools, max_queue=7)))
         until(lambda: worker(pod) != before, "the reload")

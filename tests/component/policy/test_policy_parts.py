@@ -268,10 +268,10 @@ def test_the_demand_of_several_gateways_behind_one_name_is_added_up(monkeypatch)
     monkeypatch.setattr(policy_demand, "addresses", lambda _: [f"http://{host}:{one.port}/" for host in behind])
     poller = DemandPoller(f"http://agents.invalid:{one.port}/pools/x")
     try:
-        one.figures |= {"arrivals_total": 100, "queued": 1, "in_flight": 4, "passed_total": 6}
+        one.figures |= {"arrivals_total": 100, "queued": 1, "in_flight": 4, "bypassed_total": 6}
         two.figures |= {"arrivals_total": 50, "queued": 2, "in_flight": 3}
         first = poller._read()
-        assert (first.queued, first.in_flight, first.passed) == (3, 7, 6)
+        assert (first.queued, first.in_flight, first.bypassed) == (3, 7, 6)
         assert sorted(poller.requests.values()) == [5, 5]
         one.figures["arrivals_total"] = 110
         two.figures["arrivals_total"] = 2  # it began anew, and two came since

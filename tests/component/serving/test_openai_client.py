@@ -158,10 +158,10 @@ def test_a_real_model_says_the_same_streamed_or_not(deployed):
     url = deployed.run(build(pool(**llama)))
     ask = [{"role": "user", "content": "Why is the sky blue?"}]
     with openai.OpenAI(base_url=url + "/v1", api_key="unused", max_retries=0) as client:
-        wanted = {"model": "smollm2", "messages": ask, "max_tokens": 16, "temperature": 0}
-        whole = client.chat.completions.create(**wanted)
-        again = client.chat.completions.create(**wanted)
-        pieces = list(client.chat.completions.create(**wanted, stream=True))
+        request = {"model": "smollm2", "messages": ask, "max_tokens": 16, "temperature": 0}
+        whole = client.chat.completions.create(**request)
+        again = client.chat.completions.create(**request)
+        pieces = list(client.chat.completions.create(**request, stream=True))
     text = whole.choices[0].message.content
     assert len(text.split()) > 5
     assert again.choices[0].message.content == text

@@ -142,17 +142,16 @@ def named(assistant: dict[str, Any], name: str, tier: str) -> dict[str, Any]:
     return {**assistant, "metadata": {**assistant["metadata"], "name": name}, "spec": spec}
 
 
-def test_of_two_services_that_want_the_same_name_the_second_says_so(operator, kuberay, space, assistant, eventually):
+def test_of_two_services_with_the_same_object_name_the_second_is_degraded(
+    operator, kuberay, space, assistant, eventually
+):
     space.create(named(assistant, "chat", "edge-a"))
     uid = eventually(lambda: space.get("RayService", "chat-edge-a-b"), "the first")["metadata"]["uid"]
     space.create(named(assistant, "chat-edge", "a"))
     degraded = eventually(
-        lambda: (c := space.condition("chat-edge", "Degraded")).get("status") == "True" and c, "the second is told"
+        lambda: (c := space.condition("chat-edge", "Degraded")).get("status") == "True" and c, "Degraded of the second"
     )
-    assert (
-        "chat-edge-a-b: it belongs to GenAIDeployment chat; give this service or tier another name"
-        in (degraded["message"])
-    )
+    assert "RayService chat-edge-a-b: already exists and belongs to GenAIDeployment chat" in degraded["message"]
     found = space.get("RayService", "chat-edge-a-b")["metadata"]
     assert (found["uid"], found["labels"]["tierserve.io/deployment"]) == (uid, "chat")
 

@@ -60,7 +60,7 @@ def test_a_tier_sleeps_when_nothing_is_asked_and_answers_who_asks_then(
             assert {"sleeper", "large"} <= {m.id for m in client.models.list()}
             time.sleep(STILL_S)
             assert pool()["scaledToZero"], "nothing but a request wakes it"
-            assert "asleep" in pool()["decision"]["reason"] or "no traffic" in pool()["decision"]["reason"]
+            assert "scaled to zero" in pool()["decision"]["reason"] or "no traffic" in pool()["decision"]["reason"]
             assert asks()
             wait_until(lambda: pool()["running"] == 1, "a replica")
         codes = httpx.get(f"{service.state().agent_url}/metrics").text

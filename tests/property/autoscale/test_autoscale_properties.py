@@ -40,7 +40,7 @@ def test_whatever_is_observed_the_target_is_within_its_bounds_and_the_figures_ar
     state = State()
     for obs in seen:
         decision, state = decide(obs, state, SETTINGS)
-        assert obs.floor <= decision.replicas <= max(obs.ceiling, obs.floor)
+        assert obs.min_replicas <= decision.replicas <= max(obs.max_replicas, obs.min_replicas)
         assert decision.reason
         figures = (decision.arrival_rate, decision.service_s, decision.offered_load, decision.rho, decision.peakedness)
         assert all(math.isfinite(x) and x >= 0 for x in figures)
@@ -56,10 +56,10 @@ def test_whatever_is_observed_the_target_is_within_its_bounds_and_the_figures_ar
 def test_without_any_figure_the_target_stays_within_its_bounds(seen):
     state = State()
     for obs in seen:
-        bare = Observation(obs.t, obs.running, obs.target, obs.floor, obs.ceiling)
+        bare = Observation(obs.t, obs.running, obs.target, obs.min_replicas, obs.max_replicas)
         decision, state = decide(bare, state, SETTINGS)
         assert decision.stale
-        assert decision.replicas == max(obs.floor, min(obs.target, obs.ceiling))
+        assert decision.replicas == max(obs.min_replicas, min(obs.target, obs.max_replicas))
 
 
 loads = st.floats(0.01, 500.0)

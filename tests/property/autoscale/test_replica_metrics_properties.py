@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierserve.autoscale.decide import Observation, ReplicaSample, Samples, Settings, State, decide
+from tierserve.autoscale.decide import Observation, ReplicaMetrics, ReplicaSample, Settings, State, decide
 
 SETTINGS = Settings(target_s=1.5, service_s=1.0, slots=4)
 FORGET_S, MOST = 600.0, 1e12
@@ -56,11 +56,15 @@ def told(draw: st.DrawFn) -> list[tuple[float, dict[str, ReplicaSample]]]:
     return out
 
 
-def columns(last: Samples | None, replicas: Mapping[str, ReplicaSample]) -> Samples:
+def columns(last: ReplicaMetrics | None, replicas: Mapping[str, ReplicaSample]) -> ReplicaMetrics:
     """What an observer fills that keeps the names while they are the same."""
     rows = [[math.nan if v is None else v for v in row] for row in zip(*map(astuple, replicas.values()), strict=True)]
     rows = rows or [[]] * 9
-    return last.later(rows) if last is not None and last.names == tuple(replicas) else Samples(list(replicas), rows)
+    return (
+        last.with_values(rows)
+        if last is not None and last.names == tuple(replicas)
+        else ReplicaMetrics(list(replicas), rows)
+    )
 
 
 @given(told())

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tierserve.autoscale.decide import GatewaySample, Observation, Settings, State, decide
-from tierserve.autoscale.snapshot import _HEAD, UnusableError, recalled, resumed, saved
-from tierserve.autoscale.standby.rules import Paper, Reserve
+from tierserve.autoscale.snapshot import _HEAD, UnusableError, dump_state, load_state, merge_learned
+from tierserve.autoscale.standby.rules import ShadowPool, StandbyState
 
-SETTINGS = Settings(target_s=4.0, startup_s=8.0, learn_reserve=True, forecast_period_s=120.0)
-SIZE = Paper().missed.size
+SETTINGS = Settings(target_s=4.0, startup_s=8.0, adaptive_standby=True, forecast_period_s=120.0)
+SIZE = ShadowPool().missed.size
 figures = st.floats(0.0, allow_nan=False, allow_infinity=False)
 vectors = arrays.arrays(np.float64, SIZE, elements=figures, fill=figures)
 seen = st.lists(st.tuples(st.floats(0.5, 20.0), st.integers(0, 200)), min_size=1, max_size=25)
@@ -24,11 +24,13 @@ seen = st.lists(st.tuples(st.floats(0.5, 20.0), st.integers(0, 200)), min_size=1
 
 def lived(moments: list[tuple[float, int]], state: State | None = None, t: float = 1e6) -> tuple[State, float]:
     """Return the state after arrivals at such intervals (seconds, requests), and the time."""
-    state, came = state or State(), 0.0
+    state, arrivals = state or State(), 0.0
     for pause, requests in moments:
-        t, came = t + pause, came + requests
+        t, arrivals = t + pause, arrivals + requests
         _, state = decide(
-            Observation(t, 1, 1, 1, 50, gateway=GatewaySample(t, came, 0.0, 1.0, answered=0.0, late=0.0, passed=0.0)),
+            Observation(
+                t, 1, 1, 1, 50, gateway=GatewaySample(t, arrivals, 0.0, 1.0, answered=0.0, late=0.0, bypassed=0.0)
+            ),
             state,
             SETTINGS,
         )
@@ -39,13 +41,13 @@ def lived(moments: list[tuple[float, int]], state: State | None = None, t: float
 @settings(max_examples=25, deadline=None)
 def test_whatever_came_before_and_comes_after_what_was_learned_comes_back_and_goes_on(before, gap_s, after):
     state, t = lived(before)
-    known = recalled(saved(state, "edge", SETTINGS, t), "edge", SETTINGS, t)
+    known = load_state(dump_state(state, "edge", SETTINGS, t), "edge", SETTINGS, t)
     assert known.startups == state.startups
-    assert known.ahead == replace(state.ahead, orders=known.ahead.orders)
-    assert [peak.load for peak in known.reserve.peaks] == [peak.load for peak in state.reserve.peaks]
-    np.testing.assert_array_equal(known.reserve.paper.missed, state.reserve.paper.missed)
-    later = recalled(saved(state, "edge", SETTINGS, t), "edge", SETTINGS, t + gap_s)
-    lived(after, resumed(State(), later), t + gap_s)
+    assert known.lookahead == replace(state.lookahead, pending_scale_ups=known.lookahead.pending_scale_ups)
+    assert [peak.load for peak in known.standby.peaks] == [peak.load for peak in state.standby.peaks]
+    np.testing.assert_array_equal(known.standby.shadow.missed, state.standby.shadow.missed)
+    later = load_state(dump_state(state, "edge", SETTINGS, t), "edge", SETTINGS, t + gap_s)
+    lived(after, merge_learned(State(), later), t + gap_s)
 
 
 @given(st.lists(figures, max_size=5), figures, vectors, vectors, vectors, vectors)
@@ -53,15 +55,15 @@ def test_whatever_came_before_and_comes_after_what_was_learned_comes_back_and_go
 def test_every_figure_comes_back_to_the_last_bit_and_those_on_paper_to_seven_digits(
     startups, seconds, asked, missed, cost, drops
 ):
-    paper = Paper(asked=asked, missed=missed, cost=cost, drops=drops)
-    state = State(startups=tuple(startups), reserve=Reserve(t=seconds, fast=seconds, trust=seconds, paper=paper))
-    known = recalled(saved(state, "edge", SETTINGS, 1e6), "edge", SETTINGS, 1e6)
+    shadow = ShadowPool(asked=asked, missed=missed, cost=cost, drops=drops)
+    state = State(startups=tuple(startups), standby=StandbyState(t=seconds, fast=seconds, trust=seconds, shadow=shadow))
+    known = load_state(dump_state(state, "edge", SETTINGS, 1e6), "edge", SETTINGS, 1e6)
     assert known.startups == state.startups
-    assert (known.reserve.t, known.reserve.fast, known.reserve.trust) == (seconds,) * 3
+    assert (known.standby.t, known.standby.fast, known.standby.trust) == (seconds,) * 3
     most, least = np.finfo(np.float32).max, np.finfo(np.float32).tiny
     for name in ("asked", "missed", "cost", "drops"):
-        kept = np.minimum(getattr(paper, name), most)
-        np.testing.assert_allclose(getattr(known.reserve.paper, name), kept, rtol=1e-7, atol=least)
+        kept = np.minimum(getattr(shadow, name), most)
+        np.testing.assert_allclose(getattr(known.standby.shadow, name), kept, rtol=1e-7, atol=least)
 
 
 json = st.recursive(
@@ -77,4 +79,4 @@ def test_nothing_else_that_is_read_does_more_than_be_refused(nonsense, noise, he
     text = "{" + ",".join(f'"{name}":{value}' for name, value in nonsense.items()) + "}"
     for data in (head + noise, head + zlib.compress(text.encode()), head + zlib.compress(text.encode()) + noise):
         with pytest.raises(UnusableError):
-            recalled(data, "edge", SETTINGS, 1e6)
+            load_state(data, "edge", SETTINGS, 1e6)

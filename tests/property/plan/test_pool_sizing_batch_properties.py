@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tierserve.plan.placement import Placement
 from tierserve.plan.pool_sizing import meets, replicas_for, response_of
-from tierserve.plan.pool_sizing_batch import plan_many, replicas_many, times_many
+from tierserve.plan.pool_sizing_batch import replicas_of_pools, responses_of_pools, size_pools
 from tierserve.queueing import BatchProfile, BatchResponse, lognormal_points
 
 EXAMPLES = settings(max_examples=40, deadline=None)
@@ -76,9 +76,9 @@ def test_replicas_alone_are_those_of_a_plain_search(pool: tuple[Placement, float
 def test_many_pools_at_once_are_planned_as_each_alone(few: list[tuple[Placement, float]]) -> None:
     some = [few[k % len(few)] for k in range(TOGETHER)]
     placements, rates = [one for one, _ in some], [rate for _, rate in some]
-    found = plan_many(placements, rates)
+    found = size_pools(placements, rates)
     wanted = [replicas_for(*pool) for pool in some]
-    assert found.replicas.tolist() == replicas_many(placements, rates).tolist() == wanted
+    assert found.replicas.tolist() == replicas_of_pools(placements, rates).tolist() == wanted
     for k, (one, rate) in enumerate(few):
         told, q = response_of(one, max(wanted[k], 1), rate), one.percentile / 100.0
         assert found.p_wait[k] == pytest.approx(told.queue.p_wait, rel=1e-8, abs=1e-15)
@@ -92,7 +92,7 @@ def test_many_pools_at_once_are_planned_as_each_alone(few: list[tuple[Placement,
 @given(st.lists(pools(), min_size=1, max_size=TOGETHER), st.integers(1, 60))
 def test_times_with_given_replicas_are_those_of_each_alone(few: list[tuple[Placement, float]], replicas: int) -> None:
     some = [few[k % len(few)] for k in range(TOGETHER)]
-    found = times_many([one for one, _ in some], [replicas] * TOGETHER, [rate for _, rate in some])
+    found = responses_of_pools([one for one, _ in some], [replicas] * TOGETHER, [rate for _, rate in some])
     for k, (one, rate) in enumerate(few):
         told, q = response_of(one, replicas, rate), one.percentile / 100.0
         assert is_quantile(told, q, found.inference_s[k])
@@ -111,7 +111,7 @@ def test_where_rounding_could_decide_the_pool_alone_decides(some: list[tuple[Pla
         placements.append(replace(one, percentile=exactly))
         rates.append(just)
     wanted = [replicas_for(one, rate) for one, rate in zip(placements, rates, strict=True)]
-    assert replicas_many(placements, rates).tolist() == wanted
+    assert replicas_of_pools(placements, rates).tolist() == wanted
 
 
 def test_two_thousand_pools_at_once_are_planned_as_each_alone() -> None:
@@ -127,7 +127,7 @@ def test_two_thousand_pools_at_once_are_planned_as_each_alone() -> None:
             percentile=rng.choice([50.0, 90.0, 99.0]), target_s=target,
         )  # fmt: skip
         some.append((one, part * 1000.0 / n * one.rate))
-    found = replicas_many([one for one, _ in some], [rate for _, rate in some])
+    found = replicas_of_pools([one for one, _ in some], [rate for _, rate in some])
     assert found.tolist() == [replicas_for(*pool) for pool in some]
     assert 200 < int(found.max()) <= 1000
 
@@ -140,7 +140,7 @@ def test_a_profile_that_a_larger_batch_makes_slower_is_refused_as_alone() -> Non
     with pytest.raises(ValueError, match="never filled"):
         replicas_for(one, 3.0)
     with pytest.raises(ValueError, match="never filled"):
-        plan_many([one] * TOGETHER, [3.0] * TOGETHER)
+        size_pools([one] * TOGETHER, [3.0] * TOGETHER)
 
 
 @pytest.mark.parametrize("rates", [[1.0], [1.0, -1.0], [1.0, math.nan], [1.0, math.inf]])
@@ -150,4 +150,4 @@ def test_rates_that_are_none_are_refused(rates: list[float]) -> None:
         9.0,
     )  # fmt: skip
     with pytest.raises(ValueError, match="2 finite numbers >= 0"):
-        plan_many([one, one], np.array(rates))
+        size_pools([one, one], np.array(rates))

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierserve.plan.trace.search import Seen, confirmed
+from tierserve.plan.trace.search import Seen, search
 
 GUESSES = st.integers(1, 5000)
 
@@ -20,7 +20,7 @@ def test_of_a_percentile_that_falls_the_least_number_is_found_in_few_runs(least:
         asked.append(replicas)
         return Seen(1.0 / replicas, 1.0, replicas >= least)
 
-    found = confirmed(at, start, least + spare)
+    found = search(at, start, least + spare)
     assert found.needed == found.replicas == least
     assert found.at == found.seen == Seen(1.0 / least, 1.0, True)
     assert found.fewer == (Seen(1.0 / (least - 1), 1.0, False) if least > 1 else None)
@@ -32,7 +32,7 @@ def test_of_a_percentile_that_falls_the_least_number_is_found_in_few_runs(least:
 def test_whatever_comes_of_the_runs_what_is_found_keeps_the_objective_and_one_fewer_does_not(
     keeps: list[bool], start: int | None
 ) -> None:
-    found = confirmed(lambda r: Seen(1.0, 0.5, keeps[r - 1]), start, len(keeps))
+    found = search(lambda r: Seen(1.0, 0.5, keeps[r - 1]), start, len(keeps))
     if found.needed is None:
         assert not keeps[-1]
         assert not found.at.meets
@@ -42,9 +42,9 @@ def test_whatever_comes_of_the_runs_what_is_found_keeps_the_objective_and_one_fe
         assert found.needed == 1 or not keeps[found.needed - 2]
 
 
-@given(least=st.none() | GUESSES, start=GUESSES, floor=st.integers(0, 50), span=st.integers(1, 50))
+@given(least=st.none() | GUESSES, start=GUESSES, min_replicas=st.integers(0, 50), span=st.integers(1, 50))
 def test_what_stands_is_within_floor_and_ceiling_and_nothing_is_run_beyond_what_is_of_use(
-    least: int | None, start: int, floor: int, span: int
+    least: int | None, start: int, min_replicas: int, span: int
 ) -> None:
     most = 5000
 
@@ -52,8 +52,8 @@ def test_what_stands_is_within_floor_and_ceiling_and_nothing_is_run_beyond_what_
         assert 1 <= replicas <= most
         return Seen(1.0, 0.5, least is not None and replicas >= least)
 
-    found = confirmed(at, start, most, floor=floor, ceiling=floor + span)
+    found = search(at, start, most, min_replicas=min_replicas, max_replicas=min_replicas + span)
     assert found.needed == least
-    assert max(1, floor) <= found.replicas <= floor + span
-    assert found.replicas == max(1, floor, min(least or most, floor + span))
+    assert max(1, min_replicas) <= found.replicas <= min_replicas + span
+    assert found.replicas == max(1, min_replicas, min(least or most, min_replicas + span))
     assert found.seen.meets == (least is not None and found.replicas >= least)

@@ -21,7 +21,7 @@ sizes = st.tuples(st.integers(0, 500), st.integers(1, 200))
 
 
 def run(batch: Batch) -> dict[Job, float]:
-    """Return when each job ends if nobody else joins."""
+    """Return when each job ends if no other job joins."""
     ends = {}
     while batch.jobs:
         for progress in batch.advance(batch.next_event()):
@@ -61,8 +61,8 @@ def play(profile: BatchProfile, plan: list, looks: list[float]) -> tuple[Batch, 
     """Run the batch through arrivals; look at it at extra moments. Return it and the ends by number."""
     batch, jobs, ends = Batch(profile), {}, {}
 
-    def note(told):
-        ends.update({jobs[p.job]: p.at for p in told if p.done})
+    def note(events):
+        ends.update({jobs[p.job]: p.at for p in events if p.done})
 
     todo = sorted([(at, k, None) for k, (at, *_) in enumerate(plan)] + [(at, -1, None) for at in looks])
     for at, k, _ in todo:
@@ -136,9 +136,9 @@ def test_every_token_comes_once_and_in_order(profile, plan):
     while batch.jobs:
         for progress in batch.advance(batch.next_event()):
             seen[progress.job].append((progress.at, progress.tokens))
-    for job, told in seen.items():
-        assert [tokens for _, tokens in told] == [*range(1, job.output_tokens + 1), job.output_tokens]
-        assert [at for at, _ in told] == sorted(at for at, _ in told)
+    for job, events in seen.items():
+        assert [tokens for _, tokens in events] == [*range(1, job.output_tokens + 1), job.output_tokens]
+        assert [at for at, _ in events] == sorted(at for at, _ in events)
 
 
 @given(profiles, sizes, sizes, st.floats(0.01, 0.99))

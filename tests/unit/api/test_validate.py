@@ -46,7 +46,7 @@ def test_a_mistake_is_told_with_field_value_and_mend(bad: Path) -> None:
         result.output
         == f"""\
 {bad}:14: spec.tiers[1].replicas.max: must be at least min, 2 (got 1)
-    hint: give max at least min, min 0 to let the tier scale to zero, or max 0 to switch it off
+    hint: set max to at least min, min to 0 for scale to zero, or max to 0 to disable the tier
 {bad}:10: spec.models[0].memory.weights: must fit accelerator A100-80GB of tier cloud (1 x 80Gi, 4Gi of each in \
 reserve) (got 160Gi)
     hint: use more accelerators perReplica (tensor parallel), a quantised variant, or a larger accelerator

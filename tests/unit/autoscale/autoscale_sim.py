@@ -229,7 +229,7 @@ class Pool:
         live = self.live()
         samples = {r.name: self._sample(r) for r in live} if self.feed != "ray" else {}
         gateway = GatewaySample(
-            self.now, self.offered, len(self.queue), self.in_flight, answered=0.0, late=0.0, passed=0.0
+            self.now, self.offered, len(self.queue), self.in_flight, answered=0.0, late=0.0, bypassed=0.0
         )
         return Observation(
             self.now,

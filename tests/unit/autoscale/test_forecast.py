@@ -197,7 +197,7 @@ def test_what_is_kept_does_not_grow():
     settings = Forecaster(1, 60)
     state = feed([3] * 3000, settings)
     assert len(state.rates.recent) == len(state.rates.ordered) == 512
-    assert len(state.said) == len(state.blocks) == settings.blocks
+    assert len(state.predictions) == len(state.blocks) == settings.blocks
     assert sorted(state.rates.recent) == list(state.rates.ordered)
 
 

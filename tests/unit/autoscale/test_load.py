@@ -10,7 +10,7 @@ import pytest
 
 from tierserve.autoscale.decide import GatewaySample, Observation, ReplicaSample, Settings, State, decide
 
-SETTINGS = Settings(target_s=6.0, service_s=2.0, slots=8, startup_s=60.0, stale_after_s=30.0, learn_reserve=False)
+SETTINGS = Settings(target_s=6.0, service_s=2.0, slots=8, startup_s=60.0, stale_after_s=30.0, adaptive_standby=False)
 TICK_S = 10.0
 
 
@@ -27,7 +27,7 @@ def run(rate: Callable[[float], float], hours: float, seed: int = 1) -> list[tup
         came += float(dice.poisson(now * TICK_S))
         busy = float(dice.poisson(2.0 * now))
         sample = ReplicaSample(t, came, came, 2.0 * came, 4.0 * came, running=busy, startup_s=60.0)
-        gateway = GatewaySample(t, came, 0.0, busy, answered=0.0, late=0.0, passed=0.0)
+        gateway = GatewaySample(t, came, 0.0, busy, answered=0.0, late=0.0, bypassed=0.0)
         decision, state = decide(Observation(t, target, target, 1, 64, {"a": sample}, gateway), state, SETTINGS)
         target = decision.replicas
         out.append((target, state.load.rate if state.load else 0.0))

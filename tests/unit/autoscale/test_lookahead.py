@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tierserve.autoscale.decide import Decision, GatewaySample, Observation, ReplicaSample, Settings, State, decide
-from tierserve.autoscale.demand import Need, View
-from tierserve.autoscale.forecast.lookahead import LOOKING_AHEAD, Rises, look_ahead, with_forecast
+from tierserve.autoscale.demand import Inputs, Recommendation
+from tierserve.autoscale.forecast.lookahead import LOOKAHEAD_MODELS, RampScore, apply_forecast, update_lookahead
 from tierserve.autoscale.history import History, Mark
 from tierserve.autoscale.load import Load
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow  # days are simulated tick by tick
 DAY_S, STARTUP_S, TICK_S, SERVICE_S = 7200.0, 120.0, 4.0, 2.0
 SETTINGS = Settings(
     target_s=6.0, service_s=SERVICE_S, slots=8, startup_s=STARTUP_S, stale_after_s=15.0, forecast_period_s=DAY_S,
-    learn_reserve=False,
+    adaptive_standby=False,
 )  # fmt: skip
 """A day of two hours: one replica bears 4 requests a second and takes two minutes to start."""
 
@@ -61,7 +61,7 @@ class Pool:
         sample = ReplicaSample(
             self.t, done, done, done * SERVICE_S, done * SERVICE_S**2, running=busy, startup_s=STARTUP_S
         )
-        gateway = GatewaySample(self.t, self.came, self.queued, busy, answered=0.0, late=0.0, passed=0.0)
+        gateway = GatewaySample(self.t, self.came, self.queued, busy, answered=0.0, late=0.0, bypassed=0.0)
         seen = ({"all": sample}, gateway) if told else ({}, None)
         obs = Observation(self.t, running, self.target, self.floor, self.ceiling, *seen)
         decision, self.state = decide(obs, self.state, self.settings)
@@ -98,10 +98,10 @@ def test_a_daily_rise_is_met_before_it_comes(learned: Pool) -> None:
 
 
 def test_beside_experience_it_asks_for_more_where_that_keeps_too_few(learned: Pool) -> None:
-    ahead = learned.state.ahead
-    assert ahead is not None
+    lookahead = learned.state.lookahead
+    assert lookahead is not None
     t = 3 * DAY_S + 2500.0
-    pool = replace(learned, rows=[], settings=replace(SETTINGS, learn_reserve=True), target=2).run(morning, t)
+    pool = replace(learned, rows=[], settings=replace(SETTINGS, adaptive_standby=True), target=2).run(morning, t)
     assert "forecast" in pool.rows[-1][3].reason
     assert pool.target > 4
 
@@ -109,9 +109,9 @@ def test_beside_experience_it_asks_for_more_where_that_keeps_too_few(learned: Po
 def test_the_reason_says_what_is_forecast(learned: Pool) -> None:
     told = [d for t, _, _, d in learned.rows if "forecast" in d.reason and t > 2 * DAY_S]
     assert told
-    assert "(shape of every 2 h, 90% quantile) when a replica ordered now is ready" in told[0].reason
+    assert "(season of 2 h, 90% quantile) when a replica started now is ready" in told[0].reason
     shown = told[0].to_dict()
-    assert shown["forecast_model"] in LOOKING_AHEAD
+    assert shown["forecast_model"] in LOOKAHEAD_MODELS
     assert shown["forecast_rate"] > shown["lambda"]
     assert 0.0 < shown["forecast_error"] < 1.0
 
@@ -121,7 +121,7 @@ def test_nothing_is_shown_while_nothing_is_known() -> None:
     assert (first.forecast_rate, first.forecast_model, first.forecast_error) == (None, None, None)
     off = Pool(replace(SETTINGS, forecast=False)).run(lambda _: 10.0, 1000.0)
     assert off.rows[-1][3].forecast_rate is None
-    assert off.state.ahead is None
+    assert off.state.lookahead is None
 
 
 def level(t: float) -> float:
@@ -139,17 +139,17 @@ def steps(t: float) -> float:
 
 @pytest.mark.parametrize("rate", [level, bursts, steps])
 def test_a_load_without_shape_is_staffed_as_without_a_forecast(rate: Callable[[float], float]) -> None:
-    ahead = Pool().run(rate, 2 * DAY_S)
+    lookahead = Pool().run(rate, 2 * DAY_S)
     without = Pool(replace(SETTINGS, forecast=False)).run(rate, 2 * DAY_S)
-    assert [row[3].target for row in ahead.rows] == [row[3].target for row in without.rows]
+    assert [row[3].target for row in lookahead.rows] == [row[3].target for row in without.rows]
 
 
 def test_rises_that_do_not_come_lose_a_model_its_hearing() -> None:
-    right, wrong = Rises(error=10.0, last=40.0, weight=100.0), Rises(error=40.0, last=40.0, weight=100.0)
-    few = Rises(error=1.0, last=40.0, weight=10.0)
-    ahead = look_ahead(None, _view())
-    assert replace(ahead, rises=(wrong, right, wrong, few)).heard == 1
-    assert replace(ahead, rises=(wrong, few, wrong, wrong)).heard is None
+    right, wrong = RampScore(error=10.0, last=40.0, weight=100.0), RampScore(error=40.0, last=40.0, weight=100.0)
+    few = RampScore(error=1.0, last=40.0, weight=10.0)
+    lookahead = update_lookahead(None, _view())
+    assert replace(lookahead, ramp_scores=(wrong, right, wrong, few)).selected_model == 1
+    assert replace(lookahead, ramp_scores=(wrong, few, wrong, wrong)).selected_model is None
 
 
 def test_a_gap_in_the_data_is_not_zero(learned: Pool) -> None:
@@ -158,8 +158,8 @@ def test_a_gap_in_the_data_is_not_zero(learned: Pool) -> None:
     for _ in range(int(900.0 / TICK_S)):  # a quarter of an hour of silence, by day
         assert pool.tick(40.0, told=False).stale
     pool.run(morning, 4 * DAY_S)
-    assert pool.state.ahead is not None
-    season = pool.state.ahead.state.season
+    assert pool.state.lookahead is not None
+    season = pool.state.lookahead.state.season
     assert season is not None
     by_day = [
         season.bins[k] for k in range(len(season.bins)) if 2700.0 <= (k + 0.5) * DAY_S / len(season.bins) < 4700.0
@@ -169,12 +169,12 @@ def test_a_gap_in_the_data_is_not_zero(learned: Pool) -> None:
 
 
 def test_a_step_of_which_a_part_was_not_seen_has_no_count() -> None:
-    whole = look_ahead(None, _view())
+    whole = update_lookahead(None, _view())
     step_s = whole.settings.step_s
 
     def after(marks: list[Mark]) -> int:
-        ahead = replace(whole, state=whole.state._replace(step=0))
-        return look_ahead(ahead, _view(2.0 * step_s, tuple(marks))).state.last.seen
+        lookahead = replace(whole, state=whole.state._replace(step=0))
+        return update_lookahead(lookahead, _view(2.0 * step_s, tuple(marks))).state.last.seen
 
     every = [Mark(t, 5.0 * t) for t in np.arange(0.0, 2.0 * step_s + 0.01, step_s / 8.0)]
     assert after(every) == 2
@@ -191,9 +191,9 @@ def test_never_under_the_floor_nor_over_the_ceiling(learned: Pool, floor: int, c
 
 
 def test_a_forecast_never_asks_for_fewer(learned: Pool) -> None:
-    assert learned.state.ahead is not None
+    assert learned.state.lookahead is not None
     for up in range(1, 30):
-        found = with_forecast(Need(up, up, "as it is"), learned.state.ahead, _view())
+        found = apply_forecast(Recommendation(up, up, "as it is"), learned.state.lookahead, _view())
         assert found.up >= up
         assert found.down == up
 
@@ -211,28 +211,28 @@ def test_what_was_ordered_is_held_until_its_time(learned: Pool) -> None:
 
 
 def test_a_start_up_time_that_changes_leaves_the_season_known(learned: Pool) -> None:
-    assert learned.state.ahead is not None
-    slower = look_ahead(learned.state.ahead, _view(learned.t + TICK_S, startup_s=3.0 * STARTUP_S))
-    assert slower.settings.horizon_s > 2.0 * learned.state.ahead.settings.horizon_s
-    before, after = learned.state.ahead.state.season, slower.state.season
+    assert learned.state.lookahead is not None
+    slower = update_lookahead(learned.state.lookahead, _view(learned.t + TICK_S, startup_s=3.0 * STARTUP_S))
+    assert slower.settings.horizon_s > 2.0 * learned.state.lookahead.settings.horizon_s
+    before, after = learned.state.lookahead.state.season, slower.state.season
     assert before is not None
     assert after is not None
     assert after.bins == before.bins
-    assert slower.heard is None  # errors so far ahead are not known yet
+    assert slower.selected_model is None  # errors so far ahead are not known yet
 
 
 def test_a_start_up_time_that_wavers_changes_nothing(learned: Pool) -> None:
-    assert learned.state.ahead is not None
-    same = look_ahead(learned.state.ahead, _view(learned.t + TICK_S, startup_s=0.95 * STARTUP_S))
-    assert same.settings is learned.state.ahead.settings
+    assert learned.state.lookahead is not None
+    same = update_lookahead(learned.state.lookahead, _view(learned.t + TICK_S, startup_s=0.95 * STARTUP_S))
+    assert same.settings is learned.state.lookahead.settings
 
 
 def test_what_is_remembered_does_not_grow(learned: Pool) -> None:
-    ahead = learned.state.ahead
-    assert ahead is not None
-    assert len(ahead.state.blocks) <= 17
-    assert len(ahead.orders) <= 64
-    assert all(len(one.ratios.recent) <= 512 for one in ahead.rises)
+    lookahead = learned.state.lookahead
+    assert lookahead is not None
+    assert len(lookahead.state.blocks) <= 17
+    assert len(lookahead.pending_scale_ups) <= 64
+    assert all(len(one.ratios.recent) <= 512 for one in lookahead.ramp_scores)
 
 
 @pytest.mark.parametrize("wrong", [{"forecast_quantile": 1.0}, {"forecast_quantile": 0.0}, {"forecast_period_s": 0.0}])
@@ -241,6 +241,6 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
         replace(SETTINGS, **wrong)  # type: ignore[arg-type]
 
 
-def _view(t: float = 0.0, marks: tuple[Mark, ...] = (), startup_s: float = STARTUP_S) -> View:
+def _view(t: float = 0.0, marks: tuple[Mark, ...] = (), startup_s: float = STARTUP_S) -> Inputs:
     history = History(marks=marks or (Mark(max(t - TICK_S, 0.0)), Mark(t)))
-    return View(history, Load(0.0, SERVICE_S), Observation(t, 2, 2, 1, 64), SETTINGS, startup_s)
+    return Inputs(history, Load(0.0, SERVICE_S), Observation(t, 2, 2, 1, 64), SETTINGS, startup_s)

@@ -9,22 +9,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tierserve.autoscale.decide import Observation, ReplicaSample, Samples, Settings, State, decide
-from tierserve.autoscale.replica_metrics import FIELDS, NOTHING, TIME, Roster, aligned
+from tierserve.autoscale.decide import Observation, ReplicaMetrics, ReplicaSample, Settings, State, decide
+from tierserve.autoscale.replica_metrics import EMPTY, FIELDS, TIME, ReplicaIndex, reindexed
 
 A = ReplicaSample(9.0, 5.0, 4.0, 3.0, 2.0, 1.0, 2.0, 1.0, 30.0)
 B = ReplicaSample(9.5, 50.0, 40.0, 30.0, 20.0, 10.0, 3.0, 0.0)
 SETTINGS = Settings(target_s=2.0, slots=4)
 
 
-def told(t: float, replicas: dict[str, ReplicaSample] | Samples) -> Observation:
+def told(t: float, replicas: dict[str, ReplicaSample] | ReplicaMetrics) -> Observation:
     return Observation(t, 2, 2, 1, 100, replicas)
 
 
-def counting(t: float, names: Sequence[str]) -> Samples:
+def counting(t: float, names: Sequence[str]) -> ReplicaMetrics:
     """Each replica has counted one arrival a second since 0, and has one request."""
     each = {"t": t, "arrivals": t, "completions": t, "running": 1.0}
-    return Samples(list(names), [[each.get(name, 0.0)] * len(names) for name in FIELDS])
+    return ReplicaMetrics(list(names), [[each.get(name, 0.0)] * len(names) for name in FIELDS])
 
 
 def arrivals(ticks: list[tuple[float, str]]) -> float:
@@ -36,7 +36,7 @@ def arrivals(ticks: list[tuple[float, str]]) -> float:
 
 
 def test_columns_are_read_by_name_like_any_mapping_of_samples():
-    samples = Samples.of({"a": A, "b": B})
+    samples = ReplicaMetrics.of({"a": A, "b": B})
     assert dict(samples) == {"a": A, "b": B}
     assert "a" in samples
     assert "c" not in samples
@@ -46,15 +46,15 @@ def test_columns_are_read_by_name_like_any_mapping_of_samples():
 
 
 def test_rows_are_the_fields_of_a_sample_in_their_order():
-    samples = Samples(["a"], [[9.0], [5.0], [4.0], [3.0], [2.0], [1.0], [2.0], [1.0], [30.0]])
+    samples = ReplicaMetrics(["a"], [[9.0], [5.0], [4.0], [3.0], [2.0], [1.0], [2.0], [1.0], [30.0]])
     assert dict(samples) == {"a": A}
-    assert samples.later([[9.5], [50.0], [40.0], [30.0], [20.0], [10.0], [3.0], [0.0], [math.nan]])["a"] == B
+    assert samples.with_values([[9.5], [50.0], [40.0], [30.0], [20.0], [10.0], [3.0], [0.0], [math.nan]])["a"] == B
 
 
 def test_who_fills_the_same_columns_again_does_not_change_what_was_told_before():
     buffer = np.zeros((len(FIELDS), 2))
-    samples = Samples("ab", buffer)
-    again = samples.later(buffer)
+    samples = ReplicaMetrics("ab", buffer)
+    again = samples.with_values(buffer)
     buffer[:] = 7.0
     assert samples["a"].arrivals == again["b"].arrivals == 0.0
     with pytest.raises(ValueError, match="read-only"):
@@ -64,14 +64,14 @@ def test_who_fills_the_same_columns_again_does_not_change_what_was_told_before()
 @pytest.mark.parametrize("shape", [(len(FIELDS), 3), (len(FIELDS) - 1, 2), (2,)])
 def test_a_wrong_shape_is_said_with_the_rows_that_belong_there(shape):
     with pytest.raises(ValueError, match=r"columns must have the shape \(9, 2\), got .*a row for each of t, arrivals"):
-        Samples("ab", np.zeros(shape))
+        ReplicaMetrics("ab", np.zeros(shape))
     with pytest.raises(ValueError, match="columns must have the shape"):
-        counting(1.0, "ab").later(np.zeros(shape))
+        counting(1.0, "ab").with_values(np.zeros(shape))
 
 
 def test_a_name_that_comes_twice_is_said():
     with pytest.raises(ValueError, match="names must differ, got 'a' twice"):
-        Samples(["a", "b", "a"], np.zeros((len(FIELDS), 3)))
+        ReplicaMetrics(["a", "b", "a"], np.zeros((len(FIELDS), 3)))
 
 
 @pytest.mark.parametrize("nonsense", [None, "5", 10**400, math.nan, math.inf, -1.0])
@@ -117,11 +117,11 @@ def test_a_replica_that_comes_back_counts_on_and_after_a_long_time_anew():
 
 
 def test_columns_follow_their_replicas_through_any_change_of_order():
-    before = Samples.of({"a": A, "b": B})
-    columns, left = aligned(before, {}, Roster("cb"))
-    assert np.array_equal(columns[:, 0], NOTHING[:, 0])
+    before = ReplicaMetrics.of({"a": A, "b": B})
+    columns, left = reindexed(before, {}, ReplicaIndex("cb"))
+    assert np.array_equal(columns[:, 0], EMPTY[:, 0])
     assert columns[TIME, 1] == B.t
-    back, none = aligned(Samples.owning(Roster("cb"), columns), left, Roster("ab"))
+    back, none = reindexed(ReplicaMetrics.from_columns(ReplicaIndex("cb"), columns), left, ReplicaIndex("ab"))
     assert np.array_equal(back, before.columns, equal_nan=True)
     assert set(none) == {"c"}
 

@@ -27,19 +27,19 @@ class Sleeper:
     target: int = 1
     running: int = 1
     arrivals: float = 0.0
-    passed: float = 0.0
+    bypassed: float = 0.0
     state: State = field(default_factory=State)
     raised: float | None = None
     targets: list[tuple[float, int]] = field(default_factory=list)
 
-    def look(self, *, came: float = 0.0, waiting: float = 0.0, passed: float = 0.0, tells: bool = True) -> Decision:
+    def look(self, *, came: float = 0.0, waiting: float = 0.0, bypassed: float = 0.0, tells: bool = True) -> Decision:
         self.t += self.tick_s
         if self.raised is not None and self.t >= self.raised + self.startup_s:
             self.running, self.raised = self.target, None
         self.arrivals += came
-        self.passed += passed
+        self.bypassed += bypassed
         gateway = (
-            GatewaySample(self.t, self.arrivals, waiting, 0.0, passed=self.passed, answered=0.0, late=0.0)
+            GatewaySample(self.t, self.arrivals, waiting, 0.0, bypassed=self.bypassed, answered=0.0, late=0.0)
             if tells
             else None
         )
@@ -71,13 +71,13 @@ def test_the_last_replica_goes_after_the_idle_window_and_not_before():
     assert pool.quiet(29.0).target == 1
     decision = pool.quiet(1.5)
     assert decision.target == 0
-    assert decision.reason == "0 replicas: asleep, no request for 30 s; a start takes about 5 s"
+    assert decision.reason == "0 replicas: scaled to zero, no request for 30 s; start-up takes about 5 s"
 
 
 def test_the_reason_tells_when_an_idle_replica_will_go():
     pool = Sleeper()
     pool.ask()
-    assert pool.quiet(12.0).reason == "1 replica: idle for 12 s, sleeps after 30 s; a start takes about 5 s"
+    assert pool.quiet(12.0).reason == "1 replica: idle for 12 s, scales to zero after 30 s; start-up takes about 5 s"
 
 
 @pytest.mark.parametrize(("startup_s", "window_s"), [(1.0, 30.0), (103.0, 103.0), (439.0, 439.0)])
@@ -107,7 +107,7 @@ def test_a_floor_of_one_never_sleeps():
     pool.ask()
     decision = pool.quiet(400.0)
     assert decision.target == 1
-    assert "asleep" not in decision.reason
+    assert "to zero" not in decision.reason
 
 
 def test_a_pool_that_was_busy_for_long_sleeps_after_the_same_quiet():
@@ -123,7 +123,7 @@ def test_a_request_that_waits_wakes_the_pool_at_the_next_look():
     pool.quiet(5.0)
     decision = pool.look(came=1.0, waiting=1.0)
     assert decision.target == 1
-    assert decision.reason == "1 replica: woken by 1 request; a start takes about 5 s"
+    assert decision.reason == "1 replica: scaling up from zero for 1 request; start-up takes about 5 s"
 
 
 def test_many_that_wait_wake_replicas_for_all_of_them():
@@ -176,17 +176,17 @@ def test_no_metrics_at_all_hold_what_runs():
 def test_one_request_that_passes_a_sleeping_pool_does_not_wake_it():
     pool = Sleeper(target=0, running=0)
     pool.look()
-    pool.look(passed=1.0)
+    pool.look(bypassed=1.0)
     assert pool.quiet(200.0).target == 0
 
 
 def test_requests_that_pass_a_sleeping_pool_for_as_long_as_a_restart_costs_wake_it_and_it_stays_awake():
     pool = Sleeper(target=0, running=0)
     pool.look()
-    assert pool.quiet(29.0, passed=0.1).target == 0
-    decision = pool.quiet(1.5, passed=0.1)
+    assert pool.quiet(29.0, bypassed=0.1).target == 0
+    decision = pool.quiet(1.5, bypassed=0.1)
     assert decision.target == 1
-    assert decision.reason.startswith("1 replica: woken: for 30 s others have served what comes here first")
+    assert decision.reason.startswith("1 replica: scaling up from zero, other pools have served its requests for 30 s")
     assert pool.quiet(20.0).target == 1
 
 

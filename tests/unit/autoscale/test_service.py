@@ -27,7 +27,7 @@ def run(wanted: Settings, service_s: float, in_flight: int = 1, seconds: int = 2
         t = 1000.0 + k / 2
         done = in_flight * k / 2 / service_s
         sample = ReplicaSample(t, done, done, done * service_s, done * service_s**2, running=in_flight)
-        gateway = GatewaySample(t, done, 0.0, in_flight, answered=0.0, late=0.0, passed=0.0)
+        gateway = GatewaySample(t, done, 0.0, in_flight, answered=0.0, late=0.0, bypassed=0.0)
         decision, state = decide(Observation(t, 1, 1, 1, 8, {"a": sample}, gateway), state, wanted)
     assert decision
     return decision
@@ -63,7 +63,7 @@ def test_a_target_under_the_service_time_is_said_in_the_reason():
     state, decision = State(), None
     for k in range(100):
         t = 1000.0 + k / 2
-        gateway = GatewaySample(t, 9.0 * k + (k % 7) * (k % 5), 0.0, 18.0 + k % 3, answered=0.0, late=0.0, passed=0.0)
+        gateway = GatewaySample(t, 9.0 * k + (k % 7) * (k % 5), 0.0, 18.0 + k % 3, answered=0.0, late=0.0, bypassed=0.0)
         decision, state = decide(Observation(t, 4, 4, 1, 8, {}, gateway), state, wanted)
     assert decision
-    assert "service alone takes 1000 ms against a target of 500 ms" in decision.reason
+    assert "service time alone (1000 ms) exceeds the target (500 ms)" in decision.reason

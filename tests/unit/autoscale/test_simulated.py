@@ -125,7 +125,7 @@ def test_a_steady_climb_is_met_ahead_by_the_start_up_time(sim):
     for k in range(150):
         pool.poisson(8.0 + k * 0.4)
         result = pool.run(1.0 + k)
-    assert any("climb" in row.decision.reason for row in result.rows)
+    assert any("arrival rate rises" in row.decision.reason for row in result.rows)
     assert result.share_within(1.5, 60.0, 145.0) > 0.9
 
 
@@ -234,14 +234,14 @@ def test_the_ceiling_is_kept_and_named(sim):
     pool.connect(64)
     row = pool.run(20.0).rows[-1]
     assert row.target == 3
-    assert "the ceiling; 8 wanted" in row.decision.reason
+    assert "maximum, 8 required" in row.decision.reason
 
 
 def test_the_reason_tells_by_how_much_one_fewer_would_miss(sim):
     pool = sim.Pool(SETTINGS, sim.constant(1.0))
     pool.poisson(30.0)
     decision = pool.run(59.0).rows[-1].decision
-    assert "would miss the target by" in decision.reason or "could not bear" in decision.reason
+    assert "would miss the target by" in decision.reason or "cannot carry" in decision.reason
     assert decision.reason.startswith(f"{decision.replicas} replicas: {decision.replicas - 1} ")
 
 

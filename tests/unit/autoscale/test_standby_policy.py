@@ -1,4 +1,4 @@
-"""The decision with `learn_reserve`: the replicas that experience keeps ready, and what it does not change."""
+"""The decision with `adaptive_standby`: the replicas that experience keeps ready, and what it does not change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 from tierserve.autoscale.decide import Decision, GatewaySample, Observation, ReplicaSample, Settings, State, decide
 
-SETTINGS = Settings(target_s=6.0, percentile=99.0, service_s=1.0, slots=8, startup_s=60.0, learn_reserve=True)
+SETTINGS = Settings(target_s=6.0, percentile=99.0, service_s=1.0, slots=8, startup_s=60.0, adaptive_standby=True)
 """A replica finishes 8 requests a second; five seconds of waiting are allowed."""
 
 
@@ -25,7 +25,7 @@ class Pool:
         self.t += 1.0
         self.arrivals += requests
         self.late += late
-        gateway = GatewaySample(self.t, self.arrivals, queued, requests, self.arrivals, self.late, passed=0.0)
+        gateway = GatewaySample(self.t, self.arrivals, queued, requests, self.arrivals, self.late, bypassed=0.0)
         gateway = GatewaySample.from_json(gateway.to_json())  # as a gateway's agent sends it
         sample = ReplicaSample(
             self.t, self.arrivals, self.arrivals, self.arrivals, self.arrivals, running=requests,
@@ -56,8 +56,8 @@ def test_replicas_are_kept_ready_for_bursts_that_end_before_one_could_start() ->
     kept = Pool().burst(high=80.0)
     # ten seconds of ten replicas' work, half of which may wait
     assert 5 <= kept.replicas <= 11
-    assert "of the last" in kept.reason
-    without = Pool(replace(SETTINGS, learn_reserve=False)).burst(high=80.0)
+    assert "standby rule" in kept.reason
+    without = Pool(replace(SETTINGS, adaptive_standby=False)).burst(high=80.0)
     assert without.replicas < kept.replicas
 
 
@@ -85,10 +85,10 @@ def test_what_was_late_before_replicas_were_there_does_not_make_it_stricter() ->
     for _ in range(600):
         blamed.tick(40.0, late=4.0)
         excused.tick(40.0, late=4.0, running=1)
-    assert blamed.state.reserve is not None
-    assert excused.state.reserve is not None
-    assert (blamed.state.reserve.late > 0.0, excused.state.reserve.late) == (True, 0.0)
-    assert blamed.state.reserve.trust < excused.state.reserve.trust  # type: ignore[operator]
+    assert blamed.state.standby is not None
+    assert excused.state.standby is not None
+    assert (blamed.state.standby.late > 0.0, excused.state.standby.late) == (True, 0.0)
+    assert blamed.state.standby.trust < excused.state.standby.trust  # type: ignore[operator]
 
 
 def test_late_answers_in_the_gateways_report_make_more_replicas_ready() -> None:
@@ -124,11 +124,11 @@ def test_what_waited_before_replicas_were_there_and_is_late_afterwards_does_not_
         pool.tick(40.0, late=40.0, queued=300.0, running=6)
     for _ in range(2):  # the last of it is in service
         pool.tick(40.0, late=40.0, running=6)
-    assert pool.state.reserve is not None
-    assert pool.state.reserve.late == 0.0
+    assert pool.state.standby is not None
+    assert pool.state.standby.late == 0.0
     for _ in range(10):
         pool.tick(40.0, late=4.0, running=6)
-    assert pool.state.reserve.late > 30.0
+    assert pool.state.standby.late > 30.0
 
 
 def test_what_waited_before_replicas_were_there_is_worked_off_though_it_may_wait() -> None:
@@ -139,23 +139,23 @@ def test_what_waited_before_replicas_were_there_is_worked_off_though_it_may_wait
     pool.tick(160.0, queued=600.0, running=kept - 2)
     decision = pool.tick(160.0, queued=600.0, running=kept)  # under four seconds of their work; five may wait
     assert decision.replicas > kept
-    assert "for what waited for them" in decision.reason
+    assert "backlog of the start-up time" in decision.reason
     for _ in range(35):  # and what came for it is held for the window
         decision = pool.tick(160.0, running=decision.replicas)
     assert decision.replicas == kept
 
 
 def test_where_nothing_is_said_experience_decides_for_pools_that_start_slowly() -> None:
-    slow = Pool(replace(SETTINGS, learn_reserve=None))
-    assert "of the last" in slow.burst(high=80.0).reason
-    quick = Pool(replace(SETTINGS, learn_reserve=None, startup_s=5.0))
+    slow = Pool(replace(SETTINGS, adaptive_standby=None))
+    assert "standby rule" in slow.burst(high=80.0).reason
+    quick = Pool(replace(SETTINGS, adaptive_standby=None, startup_s=5.0))
     quick.startup_s = 5.0
     quick.burst(high=80.0)
-    assert quick.state.reserve is None
+    assert quick.state.standby is None
 
 
 def test_a_constant_number_of_connections_has_a_slot_each_whatever_was_learned(sim: ModuleType) -> None:
-    settings = Settings(target_s=1.6, service_s=1.0, slots=8, startup_s=60.0, learn_reserve=True)
+    settings = Settings(target_s=1.6, service_s=1.0, slots=8, startup_s=60.0, adaptive_standby=True)
     for seed in (1, 2):
         pool = sim.Pool(settings, sim.lognormal(1.0, 0.1), seed=seed, startup_s=60.0, tick_s=1.0)
         pool.connect(25)

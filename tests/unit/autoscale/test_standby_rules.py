@@ -16,22 +16,22 @@ from tierserve.autoscale.standby.rules import (
     LOYALTY,
     MOST_STEPS,
     STANDING,
-    Arrived,
-    Paper,
-    Reserve,
-    ReserveSettings,
+    Arrivals,
+    ShadowPool,
+    StandbySettings,
+    StandbyState,
     learn,
 )
 
-SETTINGS = ReserveSettings(startup_s=60.0, slack_s=5.0)
+SETTINGS = StandbySettings(startup_s=60.0, slack_s=5.0)
 
 
-def played(load: list[float], settings: ReserveSettings = SETTINGS, late: float = 0.0) -> Reserve:
+def played(load: list[float], settings: StandbySettings = SETTINGS, late: float = 0.0) -> StandbyState:
     """The state after so many replicas' worth of work in each second, ten requests a replica-second."""
-    state = Reserve()
+    state = StandbyState()
     for work in load:
         requests = 10.0 * work
-        state = learn(state, Arrived(1.0, work, requests, requests, late * requests), settings)
+        state = learn(state, Arrivals(1.0, work, requests, requests, late * requests), settings)
     return state
 
 
@@ -41,8 +41,8 @@ def spiky(high: float, every: int, length: int = 7200) -> list[float]:
 
 
 def test_nothing_is_wanted_before_anything_was_learned() -> None:
-    assert Reserve().replicas(0.0, SETTINGS) == 0
-    assert Reserve().why == "nothing learned yet"
+    assert StandbyState().replicas(0.0, SETTINGS) == 0
+    assert StandbyState().reason == "no standby rule selected yet"
 
 
 def test_a_constant_load_is_borne_by_what_just_bears_it() -> None:
@@ -51,10 +51,10 @@ def test_a_constant_load_is_borne_by_what_just_bears_it() -> None:
 
 
 def test_the_target_stands_still_while_the_load_does() -> None:
-    rng, state, seen = random.Random(1), Reserve(), set()
+    rng, state, seen = random.Random(1), StandbyState(), set()
     for k in range(3 * 3600):
         work = sum(rng.expovariate(10.0) for _ in range(80))
-        state = learn(state, Arrived(1.0, work, 80.0, 80.0, 0.0), SETTINGS)
+        state = learn(state, Arrivals(1.0, work, 80.0, 80.0, 0.0), SETTINGS)
         if k > 2 * 3600:
             seen.add(state.replicas(0.0, SETTINGS))
     assert len(seen) == 1
@@ -77,33 +77,33 @@ def test_the_paper_replicas_serve_a_start_up_time_after_they_were_asked_for() ->
     state = played([1.0] * 600 + [30.0] * 59)
     grown = STANDING.index(1.0)  # stands on nothing: W = 0, h = 1
     rule = HEADROOM.index(1.0) * len(STANDING) + grown
-    assert state.paper.serving()[rule] <= 2
-    assert state.paper.asked[rule] >= 25
+    assert state.shadow.serving()[rule] <= 2
+    assert state.shadow.asked[rule] >= 25
     state = played([1.0] * 600 + [30.0] * 180)
-    assert state.paper.serving()[rule] >= 25
+    assert state.shadow.serving()[rule] >= 25
 
 
 def test_the_least_of_a_start_up_time_is_found_whatever_the_step() -> None:
     """Beside the same taken over the list itself."""
     rng = np.random.default_rng(3)
     state, asked = played([5.0] * 121), []
-    state = replace(state, paper=Paper())
+    state = replace(state, shadow=ShadowPool())
     for work in rng.uniform(0.0, 10.0, 3 * MOST_STEPS + 17):
-        state = learn(state, Arrived(SETTINGS.step_s, work, 1.0), SETTINGS)
-        asked.append(state.paper.asked)
+        state = learn(state, Arrivals(SETTINGS.step_s, work, 1.0), SETTINGS)
+        asked.append(state.shadow.asked)
         if len(asked) >= MOST_STEPS:
-            assert np.array_equal(state.paper.serving(), np.min(asked[-MOST_STEPS:], axis=0))
+            assert np.array_equal(state.shadow.serving(), np.min(asked[-MOST_STEPS:], axis=0))
 
 
 @pytest.mark.parametrize(
     ("startup_s", "steps", "step_s"), [(0.2, 1, 0.5), (3.0, 6, 0.5), (30.0, 60, 0.5), (120.0, 60, 2.0)]
 )
 def test_a_short_start_is_as_short_on_paper(startup_s: float, steps: int, step_s: float) -> None:
-    settings = ReserveSettings(startup_s, slack_s=5.0)
+    settings = StandbySettings(startup_s, slack_s=5.0)
     assert (settings.steps, settings.step_s) == (steps, step_s)
     state = played([1.0] * 600 + [30.0] * int(5 + 2 * startup_s), settings)
     rule = HEADROOM.index(1.0) * len(STANDING)  # W = 0, h = 1, stands on nothing
-    assert state.paper.serving()[rule] >= 15
+    assert state.shadow.serving()[rule] >= 15
 
 
 def test_late_answers_in_truth_make_it_stricter_and_their_absence_laxer() -> None:
@@ -115,71 +115,71 @@ def test_late_answers_in_truth_make_it_stricter_and_their_absence_laxer() -> Non
 
 def test_of_rules_that_cost_about_the_same_the_one_followed_is_followed_on() -> None:
     state = played([4.0] * 1800)
-    cheapest, missed = float(state.paper.cost.min()), np.zeros(state.paper.cost.size)
+    cheapest, missed = float(state.shadow.cost.min()), np.zeros(state.shadow.cost.size)
     for dearer, followed in ((0.5 * LOYALTY, 7), (2.0 * LOYALTY, 0)):
-        cost = np.full(state.paper.cost.size, 2.0 * cheapest)
+        cost = np.full(state.shadow.cost.size, 2.0 * cheapest)
         cost[0], cost[7] = cheapest, cheapest * (1.0 + dearer)
-        paper = replace(state.paper, cost=cost, missed=missed)
-        later = learn(replace(state, paper=paper, rule=7), Arrived(SETTINGS.step_s, 0.0, 0.0), SETTINGS)
+        shadow = replace(state.shadow, cost=cost, missed=missed)
+        later = learn(replace(state, shadow=shadow, rule=7), Arrivals(SETTINGS.step_s, 0.0, 0.0), SETTINGS)
         assert later.rule == followed
 
 
 def test_of_rules_as_cheap_the_one_that_gives_up_replicas_the_least_often_is_followed() -> None:
     state = played([4.0] * 1800)
-    cheapest, none = float(state.paper.cost.min()), np.zeros(state.paper.cost.size)
+    cheapest, none = float(state.shadow.cost.min()), np.zeros(state.shadow.cost.size)
     cost, drops = np.full(none.size, 2.0 * cheapest), none + 50.0
     cost[[0, 7, 9]] = cheapest, cheapest * (1.0 + 0.5 * ALIKE), cheapest * (1.0 + 2.0 * LOYALTY)
     drops[[0, 7, 9]] = 20.0, 3.0, 0.0
     for followed in (None, 0, 9):  # a rule that is followed gives way to a steadier one too
-        paper = replace(state.paper, cost=cost, missed=none, drops=drops)
-        later = learn(replace(state, paper=paper, rule=followed), Arrived(SETTINGS.step_s, 0.0, 0.0), SETTINGS)
+        shadow = replace(state.shadow, cost=cost, missed=none, drops=drops)
+        later = learn(replace(state, shadow=shadow, rule=followed), Arrivals(SETTINGS.step_s, 0.0, 0.0), SETTINGS)
         assert later.rule == 7
 
 
 def test_of_rules_as_steady_and_with_as_few_late_the_cheapest_is_followed() -> None:
     state = played([4.0] * 1800)
-    cheapest, none = float(state.paper.cost.min()), np.zeros(state.paper.cost.size)
+    cheapest, none = float(state.shadow.cost.min()), np.zeros(state.shadow.cost.size)
     cost, missed = np.full(none.size, 2.0 * cheapest), none + 5.0
     for k, dearer, late in ((3, 0.0, 2.0), (7, 0.3, 1.0), (9, 0.6, 1.0)):
         cost[k], missed[k] = cheapest * (1.0 + dearer * ALIKE), late
-    paper = replace(state.paper, cost=cost, missed=missed, drops=none)
-    later = learn(replace(state, paper=paper, rule=None), Arrived(SETTINGS.step_s, 0.0, 0.0), SETTINGS)
+    shadow = replace(state.shadow, cost=cost, missed=missed, drops=none)
+    later = learn(replace(state, shadow=shadow, rule=None), Arrivals(SETTINGS.step_s, 0.0, 0.0), SETTINGS)
     assert later.rule == 7
 
 
 def test_a_replica_given_up_counts_and_so_does_one_that_a_tenth_more_load_would_have_cost() -> None:
     rule = HEADROOM.index(1.0) * len(STANDING)  # W = 0, h = 1, stands on nothing
     level, near = played([1.5] * 1800), played([1.9 if k // 300 % 2 else 1.7 for k in range(1800)])
-    assert level.paper.drops[rule] == 0.0
-    assert 1.0 < near.paper.drops[rule] < 4.0  # two replicas all along; three and two in turns with a tenth more
+    assert level.shadow.drops[rule] == 0.0
+    assert 1.0 < near.shadow.drops[rule] < 4.0  # two replicas all along; three and two in turns with a tenth more
     turns = played([2.5 if k // 300 % 2 else 1.5 for k in range(1800)])
-    assert turns.paper.drops[rule] > near.paper.drops[rule]
-    assert turns.paper.cost[rule] > near.paper.cost[rule] + SETTINGS.startup_s
+    assert turns.shadow.drops[rule] > near.shadow.drops[rule]
+    assert turns.shadow.cost[rule] > near.shadow.cost[rule] + SETTINGS.startup_s
 
 
 def test_what_waits_on_paper_no_longer_than_it_may_asks_for_nobody() -> None:
     rule = STANDING.index(1.0)  # W = 0, the least headroom, stands on nothing
     state = played([1.0] * 600)
     for waits, helpers in ((0.9 * SETTINGS.slack_s, 0.0), (SETTINGS.slack_s + 1.5 * SETTINGS.drain_s, 2.0)):
-        paper = replace(state.paper, backlog=np.full(state.paper.backlog.size, waits))
-        later = learn(replace(state, paper=paper), Arrived(SETTINGS.step_s, 1.0, 10.0), SETTINGS)
-        assert later.paper.asked[rule] == 1.0 + helpers
+        shadow = replace(state.shadow, backlog=np.full(state.shadow.backlog.size, waits))
+        later = learn(replace(state, shadow=shadow), Arrivals(SETTINGS.step_s, 1.0, 10.0), SETTINGS)
+        assert later.shadow.asked[rule] == 1.0 + helpers
 
 
 def test_a_rise_that_is_forecast_is_met_by_a_rule_that_goes_by_it() -> None:
     """Six hours of a load that is fourfold for ten minutes of each: with the forecast nobody stands ready meanwhile."""
     load = [4.0 if k % 3600 < 600 else 1.0 for k in range(6 * 3600)]
     lead = int(SETTINGS.startup_s)
-    told, untold = Reserve(), Reserve()
+    told, untold = StandbyState(), StandbyState()
     stood = [0, 0]
     for k, work in enumerate(load):
-        came = Arrived(1.0, work, 10.0 * work, 10.0 * work, 0.0)
-        told = learn(told, came, SETTINGS, load[min(k + lead, len(load) - 1)])
-        untold = learn(untold, came, SETTINGS)
+        arrivals = Arrivals(1.0, work, 10.0 * work, 10.0 * work, 0.0)
+        told = learn(told, arrivals, SETTINGS, load[min(k + lead, len(load) - 1)])
+        untold = learn(untold, arrivals, SETTINGS)
         if k > 4 * 3600:
             stood[0] += told.replicas(0.0, SETTINGS)
             stood[1] += untold.replicas(0.0, SETTINGS)
-    assert "forecast" in told.why
+    assert "forecast" in told.reason
     assert stood[0] < 0.6 * stood[1]
 
 
@@ -190,27 +190,27 @@ def test_what_waits_in_truth_is_worked_off_in_the_time_of_a_start() -> None:
 
 def test_seconds_may_come_in_any_portions() -> None:
     one = played([5.0] * 1200)
-    state = Reserve()
+    state = StandbyState()
     for _ in range(600):
-        state = learn(state, Arrived(2.0, 10.0, 100.0, 100.0, 0.0), SETTINGS)
+        state = learn(state, Arrivals(2.0, 10.0, 100.0, 100.0, 0.0), SETTINGS)
     assert state.replicas(0.0, SETTINGS) == one.replicas(0.0, SETTINGS)
 
 
 def test_arrays_of_a_state_are_never_written_to() -> None:
     state = played(spiky(9.0, 100, 500))
     names = ("lowest", "asked", "with_margin", "backlog", "missed", "cost", "drops")
-    kept = {name: getattr(state.paper, name).copy() for name in names}
-    learn(state, Arrived(30.0, 300.0, 100.0, 50.0, 10.0), SETTINGS)
+    kept = {name: getattr(state.shadow, name).copy() for name in names}
+    learn(state, Arrivals(30.0, 300.0, 100.0, 50.0, 10.0), SETTINGS)
     for name, value in kept.items():
-        assert np.array_equal(getattr(state.paper, name), value), name
+        assert np.array_equal(getattr(state.shadow, name), value), name
 
 
 def test_the_rule_is_told_in_words() -> None:
     state = played(spiky(20.0, 300))
-    assert state.why.startswith(tuple(f"{head:g} x" for head in HEADROOM))
-    assert "of the last" in state.why and "never under" in state.why
-    assert (len(HOLD_S) + 1) * len(HEADROOM) * len(STANDING) == state.paper.cost.size
-    assert "the load or its forecast" in replace(state, rule=state.paper.cost.size - 1).why
+    assert state.reason.startswith(tuple(f"standby rule ({head:g} x" for head in HEADROOM))
+    assert "of the last" in state.reason and "at least" in state.reason
+    assert (len(HOLD_S) + 1) * len(HEADROOM) * len(STANDING) == state.shadow.cost.size
+    assert "current or forecast load" in replace(state, rule=state.shadow.cost.size - 1).reason
 
 
 @pytest.mark.parametrize(
@@ -218,4 +218,4 @@ def test_the_rule_is_told_in_words() -> None:
 )
 def test_a_setting_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be"):
-        ReserveSettings(**{"startup_s": 60.0, "slack_s": 5.0, name: value})
+        StandbySettings(**{"startup_s": 60.0, "slack_s": 5.0, name: value})

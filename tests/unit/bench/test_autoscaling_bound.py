@@ -52,7 +52,7 @@ def cost(r: Any, counts: tuple[int, ...], price: float, units: int, owed: float)
     """
     total, left, before, top = 0.0, 0, counts[0], r.caps.shape[1] - 1
     for k, c in enumerate(counts):
-        n, least, cap = r.floor + c, int(r.least[k]), int(r.caps[k, c])
+        n, least, cap = r.min_replicas + c, int(r.least[k]), int(r.caps[k, c])
         if c > before and k < int(r.startup_s / r.dt_s):
             return math.inf
         total += n * r.dt_s + max(c - before, 0) * (r.startup_s - r.dt_s) - max(before - c, 0) * r.dt_s
@@ -78,7 +78,7 @@ def small(draw: st.DrawFn) -> dict[str, Any]:
         "caps": np.cumsum(np.array(steps), axis=1),
         "late": np.array(draw(row)) / 2.0,
         "drops": draw(st.booleans()),
-        "floor": draw(st.integers(0, 2)),
+        "min_replicas": draw(st.integers(0, 2)),
         "startup_s": draw(st.sampled_from([2.0, 2.5, 4.0])),
         "works_s": np.ones(1),
     }

@@ -26,7 +26,7 @@ def played(work: Workload, startup_s: float, initial: int) -> Result:
     """Erlang C without experience, as the operator has it, on requests of 9 s in slots."""
     pool = Pool(BatchProfile(STEP_S, 0.0, 0.0), 32, startup_s, GOAL, 1000, 300)
     service_s = STEP_S * (1.0 + work.output_tokens)
-    policy = Ours(pool, learn_reserve=False)
+    policy = Ours(pool, adaptive_standby=False)
     return simulate(work, pool, policy, Setup("slots", initial=initial), service_s=service_s)
 
 

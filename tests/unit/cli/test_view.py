@@ -21,10 +21,10 @@ def shown(reason: str, *pools: dict[str, Any], width: int = 140) -> str:
 
 
 def test_a_pool_that_sleeps_is_shown_with_0_replicas_and_the_reason():
-    decision = {"reason": "0 replicas: asleep, no request for 95 s; a start takes about 12 s"}
+    decision = {"reason": "0 replicas: scaled to zero, no request for 95 s; start-up takes about 12 s"}
     text = shown("Serving", POOL | {"running": 0, "desired": 0, "scaledToZero": True, "decision": decision})
     assert "0 of 3" in text
-    assert "edge: 0 replicas: asleep, no request for 95 s; a start takes about 12 s" in text
+    assert "edge: 0 replicas: scaled to zero, no request for 95 s; start-up takes about 12 s" in text
     assert "Ready" in text
 
 

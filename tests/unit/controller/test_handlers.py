@@ -11,7 +11,7 @@ import pytest
 from kopf._core.actions import invocation
 
 from tierserve.controller import handlers
-from tierserve.controller.workqueue import Controller
+from tierserve.controller.workqueue import WorkQueue
 
 HANDLERS = (handlers.start, handlers.stop, handlers.services, handlers.ray_services, handlers.gateways,
             handlers.service_changed, handlers.child_changed, handlers.probe)  # fmt: skip
@@ -20,8 +20,8 @@ HANDLERS = (handlers.start, handlers.stop, handlers.services, handlers.ray_servi
 class Queue(handlers.Operator):
     """The operator's queue without its connections."""
 
-    def __init__(self, controller: Controller) -> None:
-        self.controller = controller
+    def __init__(self, queue: WorkQueue) -> None:
+        self.queue = queue
         self._identities = {}
 
 
@@ -34,13 +34,13 @@ async def test_a_storm_of_events_does_not_break_the_queue():
     """As Kopf invokes handlers: 5,000 events on 500 resources while the queue is worked through."""
     done: set[tuple[str, str]] = set()
 
-    async def one_pass(key: tuple[str, str]) -> float:
+    async def reconciler(key: tuple[str, str]) -> float:
         done.add(key)
         return 0.001
 
-    controller = Controller(one_pass)
-    running = asyncio.create_task(controller.run())
-    memo = kopf.Memo(operator=Queue(controller))
+    queue = WorkQueue(reconciler)
+    running = asyncio.create_task(queue.run())
+    memo = kopf.Memo(operator=Queue(queue))
 
     async def event(i: int) -> None:
         labels = {handlers.DEPLOYMENT: f"s{i % 500}"}
@@ -74,17 +74,17 @@ def resource(**changes: Any) -> dict[str, Any]:
     ],
 )
 async def test_only_what_is_asked_for_wakes_a_reconcile(changes, event, woken):
-    async def one_pass(_key: tuple[str, str]) -> None:
+    async def reconciler(_key: tuple[str, str]) -> None:
         return None
 
-    controller = Controller(one_pass)
-    memo = kopf.Memo(operator=Queue(controller))
+    queue = WorkQueue(reconciler)
+    memo = kopf.Memo(operator=Queue(queue))
 
     async def arrives(meta: dict[str, Any], kind: str | None) -> bool:
         await handlers.service_changed(memo=memo, namespace="ns", name="a", meta=meta, event={"type": kind})
-        found = bool(controller.known)
-        running = asyncio.create_task(controller.run())
-        while controller.known:
+        found = bool(queue.pending)
+        running = asyncio.create_task(queue.run())
+        while queue.pending:
             await asyncio.sleep(0.01)
         running.cancel()
         return found

@@ -19,12 +19,12 @@ def shown(metrics, name, **labels):
 def test_unknown_values_are_nan_and_removed_pools_have_no_series():
     metrics = Metrics()
     pools = [{"pool": "edge", "running": 2, "desired": 3}, {"pool": "cloud"}]
-    metrics.show("chat", "assistant", {**status(Ready=("True", "x"), SLOMet=("Unknown", "x")), "pools": pools})
+    metrics.update("chat", "assistant", {**status(Ready=("True", "x"), SLOMet=("Unknown", "x")), "pools": pools})
     assert shown(metrics, "tierserve_pool_replicas", pool="edge") == 2
     assert math.isnan(shown(metrics, "tierserve_pool_replicas", pool="cloud"))
     assert shown(metrics, "tierserve_deployment_condition", condition="Ready") == 1
     assert math.isnan(shown(metrics, "tierserve_deployment_condition", condition="SLOMet"))
-    metrics.show("chat", "assistant", {"pools": pools[:1]})
+    metrics.update("chat", "assistant", {"pools": pools[:1]})
     assert shown(metrics, "tierserve_pool_replicas", pool="cloud") is None
     metrics.forget("chat", "assistant")
     assert shown(metrics, "tierserve_pool_replicas", pool="edge") is None

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tierserve.controller.workqueue import Controller
+from tierserve.controller.workqueue import WorkQueue
 
 A, B = ("ns", "a"), ("ns", "b")
 
@@ -46,17 +46,17 @@ def passes():
     return Passes()
 
 
-def queue(passes, **options):
+def make_queue(passes, **options):
     """A work queue in virtual time."""
-    return Controller(passes, clock=asyncio.get_running_loop().time, **options)
+    return WorkQueue(passes, clock=asyncio.get_running_loop().time, **options)
 
 
 def an_hour_passes():
     asyncio.get_running_loop().now += 3600.0
 
 
-async def run(controller, seconds):
-    task = asyncio.create_task(controller.run())
+async def run(queue, seconds):
+    task = asyncio.create_task(queue.run())
     await asyncio.sleep(seconds)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -64,29 +64,29 @@ async def run(controller, seconds):
 
 async def test_a_crowd_of_events_makes_one_pass(passes):
     passes.resync_s = 60.0
-    controller = queue(passes)
+    queue = make_queue(passes)
     for _ in range(100):
-        controller.wake(A)
-    await run(controller, 0.5)
+        queue.add(A)
+    await run(queue, 0.5)
     assert passes.count == {A: 1}
 
 
 async def test_every_resource_is_reconciled_again_after_its_resync_period(passes):
     passes.resync_s = 0.1
-    controller = queue(passes)
-    controller.wake(A, 0.0)
-    controller.wake(B, 0.0)
-    await run(controller, 1.0)
+    queue = make_queue(passes)
+    queue.add(A, 0.0)
+    queue.add(B, 0.0)
+    await run(queue, 1.0)
     assert min(passes.count[A], passes.count[B]) >= 5
 
 
 async def test_a_service_has_one_pass_at_a_time_and_one_more_for_what_came_meanwhile(passes):
     passes.takes_s = 0.3
     passes.resync_s = 60.0
-    controller = queue(passes)
-    controller.wake(A, 0.0)
-    asyncio.get_running_loop().call_later(0.1, controller.wake, A, 0.0)
-    await run(controller, 1.0)
+    queue = make_queue(passes)
+    queue.add(A, 0.0)
+    asyncio.get_running_loop().call_later(0.1, queue.add, A, 0.0)
+    await run(queue, 1.0)
     assert passes.most == 1
     assert passes.count == {A: 2}
 
@@ -94,66 +94,66 @@ async def test_a_service_has_one_pass_at_a_time_and_one_more_for_what_came_meanw
 async def test_a_failing_service_comes_later_each_time_and_does_not_keep_the_others(passes):
     passes.failing.add(A)
     passes.resync_s = 0.1
-    controller = queue(passes)
-    controller.wake(A, 0.0)
-    controller.wake(B, 0.0)
-    await run(controller, 2.0)
+    queue = make_queue(passes)
+    queue.add(A, 0.0)
+    queue.add(B, 0.0)
+    await run(queue, 2.0)
     assert passes.count[A] == 2, "at once and after a second; the next after two more"
     assert passes.count[B] > 8
-    assert controller.failures[A] == 2
+    assert queue.failures[A] == 2
 
 
 async def test_a_service_that_is_gone_is_not_looked_at_again(passes):
     passes.gone.add(A)
     passes.resync_s = 0.05
-    controller = queue(passes)
-    controller.wake(A, 0.0)
-    await run(controller, 0.5)
+    queue = make_queue(passes)
+    queue.add(A, 0.0)
+    await run(queue, 0.5)
     assert passes.count == {A: 1}
-    assert controller.known == 0
-    assert controller.idle_s == 0.0, "nothing to do is not being stuck"
+    assert queue.pending == 0
+    assert queue.idle_s == 0.0, "nothing to do is not being stuck"
 
 
 async def test_an_operator_that_does_not_reach_the_api_server_shows_how_long(passes):
     passes.failing.add(A)
     passes.error = ConnectionError("the API server does not answer")
-    controller = queue(passes)
-    controller.wake(A, 0.0)
+    queue = make_queue(passes)
+    queue.add(A, 0.0)
     an_hour_passes()
-    await run(controller, 0.2)
+    await run(queue, 0.2)
     assert passes.count[A]
-    assert controller.idle_s >= 3600.0
+    assert queue.idle_s >= 3600.0
 
 
 async def test_one_resource_that_fails_for_ever_does_not_make_the_operator_look_stuck(passes):
     passes.failing.add(A)
-    controller = queue(passes)
-    controller.wake(A, 0.0)
+    queue = make_queue(passes)
+    queue.add(A, 0.0)
     an_hour_passes()
-    await run(controller, 0.2)
-    assert controller.failures[A] >= 1
-    assert controller.idle_s < 60.0
+    await run(queue, 0.2)
+    assert queue.failures[A] >= 1
+    assert queue.idle_s < 60.0
 
 
 async def test_the_first_resource_after_an_idle_hour_does_not_make_the_operator_look_stuck(passes):
-    controller = queue(passes)
+    queue = make_queue(passes)
     an_hour_passes()
-    controller.wake(A, 0.0)
-    assert controller.idle_s < 60.0
+    queue.add(A, 0.0)
+    assert queue.idle_s < 60.0
     passes.gone.add(A)
-    await run(controller, 0.2)
+    await run(queue, 0.2)
     an_hour_passes()
-    controller.wake(B)
-    assert controller.idle_s < 60.0
+    queue.add(B)
+    assert queue.idle_s < 60.0
 
 
 async def test_no_more_passes_than_workers_run_at_once(passes):
     passes.takes_s = 0.2
     passes.resync_s = 60.0
-    controller = queue(passes, workers=2)
+    queue = make_queue(passes, workers=2)
     for i in range(6):
-        controller.wake(("ns", str(i)), 0.0)
-    task = asyncio.create_task(controller.run())
+        queue.add(("ns", str(i)), 0.0)
+    task = asyncio.create_task(queue.run())
     await asyncio.sleep(0.1)
     assert sum(passes.now.values()) == 2
     await asyncio.sleep(1.0)

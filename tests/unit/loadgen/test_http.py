@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from tierserve.loadgen import ClosedLoop, LoadError, LoadPlan, Outcome, Samples, Step, Traffic, run_load
+from tierserve.loadgen import ClosedLoop, LoadError, LoadPlan, Outcome, RequestLog, Step, Traffic, run_load
 from tierserve.loadgen.units import header
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -43,7 +43,7 @@ async def names_m(_request: web.Request) -> web.Response:
     return web.json_response({"data": [{"id": "m"}]})
 
 
-async def load(url: str, *, stream: bool = True, requests: int = 2, **more: object) -> Samples:
+async def load(url: str, *, stream: bool = True, requests: int = 2, **more: object) -> RequestLog:
     traffic = Traffic("u", ClosedLoop(1, ramp_s=0.0), streamed=stream)
     plan = LoadPlan(url, (Step("s", 20.0, (traffic,)),), max_requests=requests, timeout_s=5.0, **more)  # type: ignore[arg-type]
     return (await run_load(plan)).samples

@@ -69,8 +69,8 @@ def test_a_revision_is_observed_once_kuberay_has_caught_up_with_it(status, caugh
     assert seen([ray(**status)], settled=()).pools[POOL].revision is None
 
 
-def test_a_ray_service_that_kuberay_does_not_act_on_says_what_to_look_at():
-    assert "is its operator running?" in seen([{**ray(), "status": {}}]).pools[POOL].message
+def test_a_ray_service_without_a_status_names_kuberay():
+    assert "KubeRay" in seen([{**ray(), "status": {}}]).pools[POOL].message
 
 
 def test_several_gateways_are_added_up_and_the_worst_percentile_counts():

@@ -128,8 +128,8 @@ def test_answers_that_are_too_long_even_alone_are_told_from_too_few_replicas(run
         (("--best",), ("--best", "--trace")),
         (("--pooled",), ("--pooled", "--trace")),
         (("--think", "5s"), ("--think", "--trace")),
-        (("--tier", "moon"), ("--tier 'moon' is unknown", "cloud, edge")),
-        (("--copies", "0"), ("--copies 0 is less than 1",)),
+        (("--tier", "moon"), ("--tier: is not in the file ('moon')", "cloud, edge")),
+        (("--copies", "0"), ("--copies: must be at least 1 (0)",)),
     ],
 )
 def test_what_does_not_go_with_it_is_refused_by_name(run: Run, words: tuple[str, ...], names: tuple[str, ...]) -> None:
@@ -147,7 +147,7 @@ def test_an_unknown_trace_is_refused_with_those_that_are_known(run: Run) -> None
 @pytest.mark.parametrize("option", [("--copies", "2"), ("--tier", "cloud"), ("--confirm",), ("--no-confirm",)])
 def test_options_of_a_trace_are_refused_without_one(tmp_path: Path, option: tuple[str, ...]) -> None:
     text = refusal(CliRunner().invoke(APP, [str(tmp_path / "any.yaml"), *option]))
-    assert f"{option[0]} goes with --trace" in text
+    assert f"{option[0]}: requires --trace" in text
     assert f"leave {option[0]} out" in text
 
 
@@ -181,11 +181,11 @@ def test_the_table_has_both_numbers_and_what_one_replica_fewer_comes_to(run: Run
     assert found.exit_code == 0, found.output
     (berlin,) = (one["confirmed"] for one in json.loads(run("--copies", "4", "-o", "json").output)["pools"][:1])
     rows = [line.split() for line in found.output.splitlines() if line.split()[:1] == ["edge/berlin"]]
-    formula, confirmed = rows
-    assert confirmed[1:3] == [formula[3], str(berlin["neededReplicas"])]
-    assert confirmed[4] == f"{berlin['atNeeded']['withinShare']:.2%}"
-    assert confirmed[6] == f"{berlin['atOneFewer']['withinShare']:.2%}"
-    assert confirmed[8] == str(berlin["simulations"])
+    formula, search = rows
+    assert search[1:3] == [formula[3], str(berlin["neededReplicas"])]
+    assert search[4] == f"{berlin['atNeeded']['withinShare']:.2%}"
+    assert search[6] == f"{berlin['atOneFewer']['withinShare']:.2%}"
+    assert search[8] == str(berlin["simulations"])
     text = " ".join(found.output.split())
     assert "simulation of every token" in text
     assert "differ in their names alone are simulated once" in text
@@ -209,12 +209,12 @@ def test_a_ceiling_that_simulations_find_too_low_is_refused_with_their_number_an
     few = {**SLOW, "spec.tiers.1.replicas": {"min": 1, "max": needed - 1}}
     told = run("--copies", "4", changes=few)
     found = run("--copies", "4", "-o", "json", changes=few)
-    confirmed = json.loads(found.output)["pools"][0]["confirmed"]
+    search = json.loads(found.output)["pools"][0]["confirmed"]
     assert found.exit_code == 1
-    assert confirmed["neededReplicas"] == needed
-    assert (confirmed["replicas"], confirmed["meetsTarget"]) == (needed - 1, False)
-    assert confirmed["lateShare"] == pytest.approx(whole["confirmed"]["atOneFewer"]["lateShare"])
-    assert f"{confirmed['lateShare']:.2%} of the requests are late" in refusal(told)
+    assert search["neededReplicas"] == needed
+    assert (search["replicas"], search["meetsTarget"]) == (needed - 1, False)
+    assert search["lateShare"] == pytest.approx(whole["confirmed"]["atOneFewer"]["lateShare"])
+    assert f"{search['lateShare']:.2%} of the requests are late" in refusal(told)
     assert f"set spec.tiers[1].replicas.max: {needed}" in refusal(told)
 
 
@@ -251,7 +251,7 @@ def test_without_numba_the_formula_answers_and_what_is_missing_is_named(
     monkeypatch.setattr(plan_confirm, "find_spec", lambda name: None)
     assert "pip install 'tierserve[simulate]'" in run().output
     text = refusal(run("--confirm"))
-    assert "--confirm needs numba" in text
+    assert "--confirm: numba is not installed" in text
     assert "pip install 'tierserve[simulate]'" in text
 
 

@@ -22,7 +22,7 @@ from tierserve.plan.trace.replay import (
     WINDOWS,
     Requests,
     asked,
-    replayed,
+    replay,
     requests_of,
 )
 from tierserve.queueing import BatchProfile
@@ -48,7 +48,7 @@ def pool(target_s: float = 6.0, slots: int = 16, **other: object) -> Placement:
 @pytest.mark.parametrize("rate", [4.0, 20.0, 60.0])
 def test_poisson_counts_at_one_rate_need_what_the_plan_for_that_rate_says(rate: float) -> None:
     counts = np.random.default_rng(1).poisson(rate, 900).astype(float)
-    found = replayed(pool(), Requests(counts))
+    found = replay(pool(), Requests(counts))
     assert found.needed == pytest.approx(replicas_for(pool(), rate), abs=1)
     assert found.mean.replicas == pytest.approx(replicas_for(pool(), float(counts.mean())), abs=0)
 
@@ -56,9 +56,9 @@ def test_poisson_counts_at_one_rate_need_what_the_plan_for_that_rate_says(rate: 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_same_counts_in_a_burstier_order_never_need_fewer_replicas(seed: int) -> None:
     counts = np.random.default_rng(seed).poisson(np.tile([2.0] * 40 + [30.0] * 10, 8)).astype(float)
-    shuffled = replayed(pool(), Requests(np.random.default_rng(seed).permutation(counts)))
-    as_one_burst = replayed(pool(), Requests(np.sort(counts)))
-    in_turns = replayed(pool(), Requests(counts))
+    shuffled = replay(pool(), Requests(np.random.default_rng(seed).permutation(counts)))
+    as_one_burst = replay(pool(), Requests(np.sort(counts)))
+    in_turns = replay(pool(), Requests(counts))
     needs = [one.needed for one in (shuffled, in_turns, as_one_burst)]
     assert None not in needs
     assert needs == sorted(needs, key=lambda one: one or 0)
@@ -67,9 +67,9 @@ def test_the_same_counts_in_a_burstier_order_never_need_fewer_replicas(seed: int
 
 def test_one_replica_fewer_does_not_keep_the_objective() -> None:
     counts = np.tile([2.0] * 60 + [30.0] * 20, 6)
-    found = replayed(pool(), Requests(counts))
+    found = replay(pool(), Requests(counts))
     assert found.needed is not None
-    fewer = replayed(pool(max_replicas=found.needed - 1), Requests(counts))
+    fewer = replay(pool(max_replicas=found.needed - 1), Requests(counts))
     assert found.meets
     assert found.within >= 0.95
     assert found.response_s <= 6.05 * (1.0 + 1e-6)
@@ -82,29 +82,29 @@ def test_one_replica_fewer_does_not_keep_the_objective() -> None:
 
 def test_room_for_the_error_takes_no_fewer_replicas_and_keeps_a_shorter_target() -> None:
     counts = np.tile([2.0] * 60 + [30.0] * 20, 6)
-    found = replayed(pool(), Requests(counts))
+    found = replay(pool(), Requests(counts))
     assert found.needed is not None
     assert found.needed_with_margin is not None
     assert found.needed_with_margin >= found.needed
-    assert replayed(pool(min_replicas=found.needed_with_margin), Requests(counts)).response_s <= 6.05 * (1.0 - ERROR)
+    assert replay(pool(min_replicas=found.needed_with_margin), Requests(counts)).response_s <= 6.05 * (1.0 - ERROR)
 
 
 @pytest.mark.parametrize("floor", [0, 1, 3])
 def test_where_nobody_asks_the_floor_is_enough(floor: int) -> None:
-    found = replayed(pool(min_replicas=floor), Requests(np.zeros(60)))
+    found = replay(pool(min_replicas=floor), Requests(np.zeros(60)))
     assert (found.needed, found.replicas, found.meets, found.within) == (0, floor, True, 1.0)
     assert found.utilisation == found.utilisation_busiest == 0.0
 
 
 def test_a_floor_above_the_need_stands_all_the_time() -> None:
-    found = replayed(pool(min_replicas=7), Requests(np.full(60, 1.0)))
+    found = replay(pool(min_replicas=7), Requests(np.full(60, 1.0)))
     assert found.needed == 1
     assert found.replicas == 7
 
 
 def test_no_number_of_replicas_is_named_where_too_many_requests_are_too_long_even_alone() -> None:
     sizes = ((0.9, 500.0, 200.0), (0.1, 500.0, 2000.0))
-    found = replayed(pool(sizes=sizes, max_replicas=5), Requests(np.full(60, 1.0), sizes=sizes))
+    found = replay(pool(sizes=sizes, max_replicas=5), Requests(np.full(60, 1.0), sizes=sizes))
     assert found.needed is None
     assert found.needed_with_margin is None
     assert found.mean.replicas is None
@@ -117,7 +117,7 @@ def test_no_number_of_replicas_is_named_where_too_many_requests_are_too_long_eve
 def test_utilisation_is_load_over_what_full_replicas_finish_on_the_whole_and_in_the_busiest_minute() -> None:
     counts = np.concatenate([np.full(240, 5.0), np.full(60, 10.0)])
     one = pool(min_replicas=4)
-    found = replayed(one, Requests(counts))
+    found = replay(one, Requests(counts))
     assert found.utilisation == pytest.approx(6.0 / (4 * one.rate))
     assert found.utilisation_busiest == pytest.approx(10.0 / (4 * one.rate))
 
@@ -174,7 +174,7 @@ def test_replicas_found_for_azure_code_keep_the_target_in_a_simulation_token_by_
     work = recorded("azure-code", 10)
     requests = requests_of(work.times_s, work.input_tokens, work.output_tokens, work.length_s)
     one = replace(pool(target_s=80.0, slots=32, uplink_s=0.0, downlink_s=0.0), sizes=requests.sizes)
-    found = replayed(one, requests)
+    found = replay(one, requests)
     assert found.needed is not None
     alone = Pool(PROFILE, 32, 0.0, Objective(), 1.0, 1.0)
     seen = simulate(work, alone, Static(alone, found.needed), Setup("tokens", "central", found.needed)).response_s
@@ -195,8 +195,8 @@ def test_how_far_it_is_off_is_what_the_benchmark_pages_say() -> None:
     assert f"p95 is within {ERROR:.0%}" in windows
     assert f"all traces ({WINDOWS})" in windows
     assert f"| counts | {CLOSE_WINDOWS / WINDOWS:.0%};" in windows
-    assert f"loads below {LOW_LOAD:g}, p95 said is {low:+.0%} to {high:+.0%} off" in replicas
-    assert "Replicas found are {:.2f} to {:.2f} of what".format(*LOW_LOAD_REPLICAS) in replicas
+    assert f"loads below {LOW_LOAD:g}, predicted p95 is {low:+.0%} to {high:+.0%} off" in replicas
+    assert "Replicas found are {:.2f} to {:.2f} of those".format(*LOW_LOAD_REPLICAS) in replicas
     assert f"on {CLOSE_WINDOWS} of {WINDOWS} windows of real traces" in planning
     assert f"p95 is {-low:.0%} too low to {high:.0%} too high" in planning
     assert "the replicas found are {:.2f} to {:.2f} of those".format(*LOW_LOAD_REPLICAS) in planning

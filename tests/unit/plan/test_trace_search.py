@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tierserve.plan.placement import Placement
-from tierserve.plan.trace.search import Confirmed, Seen, confirmed, most_of_use, seen_of
+from tierserve.plan.trace.search import SearchResult, Seen, most_of_use, search, seen_of
 from tierserve.queueing import BatchProfile
 from tierserve.simulate.cluster import Setup
 from tierserve.simulate.policies.static import Static
@@ -88,7 +88,7 @@ def by_hand() -> int:
 def test_the_simulator_s_least_number_is_found_from_any_guess(start: int, by_hand: int) -> None:
     most = most_of_use(PROFILE, WORK.times_s, WORK.input_tokens, WORK.output_tokens)
     assert 1 < by_hand < most
-    found = confirmed(lambda r: seen_of(pool(target_s=6.0), times(WORK, r)), start, most)
+    found = search(lambda r: seen_of(pool(target_s=6.0), times(WORK, r)), start, most)
     assert found.needed == by_hand
     assert found.at.within >= 0.95
     assert found.fewer is not None
@@ -97,11 +97,11 @@ def test_the_simulator_s_least_number_is_found_from_any_guess(start: int, by_han
 
 
 def test_a_right_guess_takes_two_runs() -> None:
-    assert confirmed(falls_to(17), 17, 100).runs == 2
+    assert search(falls_to(17), 17, 100).runs == 2
 
 
 def test_where_one_replica_is_enough_there_is_none_fewer() -> None:
-    found = confirmed(falls_to(1), 4, 10)
+    found = search(falls_to(1), 4, 10)
     assert (found.needed, found.fewer) == (1, None)
 
 
@@ -112,18 +112,18 @@ def test_where_no_number_does_it_says_what_users_see_with_so_many_that_more_are_
         asked.append(replicas)
         return Seen(10.0 / replicas, 0.5, False)
 
-    found = confirmed(never, None, 40, ceiling=8)
-    assert found == Confirmed(None, Seen(0.25, 0.5, False), None, 8, Seen(1.25, 0.5, False), 2)
+    found = search(never, None, 40, max_replicas=8)
+    assert found == SearchResult(None, Seen(0.25, 0.5, False), None, 8, Seen(1.25, 0.5, False), 2)
     assert asked == [40, 8]
-    assert confirmed(never, 5, 40).needed is None
+    assert search(never, 5, 40).needed is None
 
 
 def test_a_formula_that_says_no_number_does_is_not_taken_at_its_word() -> None:
-    assert confirmed(falls_to(33), None, 40).needed == 33
+    assert search(falls_to(33), None, 40).needed == 33
 
 
 def test_a_floor_above_the_need_and_a_ceiling_below_it_have_figures_of_their_own() -> None:
-    high, low = confirmed(falls_to(5), 5, 40, floor=9), confirmed(falls_to(5), 5, 40, floor=1, ceiling=3)
+    high, low = search(falls_to(5), 5, 40, min_replicas=9), search(falls_to(5), 5, 40, min_replicas=1, max_replicas=3)
     assert (high.needed, high.replicas, high.seen.response_s) == (5, 9, 10.0 / 9)
     assert (low.needed, low.replicas, low.seen.meets) == (5, 3, False)
     assert high.runs == low.runs == 3
@@ -136,7 +136,7 @@ def test_nothing_is_run_with_more_replicas_than_are_of_use() -> None:
         asked.append(replicas)
         return falls_to(1000)(replicas)
 
-    found = confirmed(at, 700, 12, floor=50, ceiling=90)
+    found = search(at, 700, 12, min_replicas=50, max_replicas=90)
     assert found.replicas == 90
     assert max(asked) == 12
 
@@ -144,4 +144,4 @@ def test_nothing_is_run_with_more_replicas_than_are_of_use() -> None:
 @pytest.mark.parametrize(("start", "most", "name"), [(0, 5, "start"), (-1, 5, "start"), (1, 0, "most")])
 def test_numbers_below_one_are_refused_by_name(start: int, most: int, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be a whole number >= 1, got {min(start, most)}"):
-        confirmed(falls_to(1), start, most)
+        search(falls_to(1), start, most)

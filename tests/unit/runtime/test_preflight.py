@@ -24,8 +24,8 @@ def test_the_example_passes_on_a_machine_with_room():
     preflight.check_memory(PLACEMENTS, available=24 * 2**30)
 
 
-def test_too_little_memory_names_what_is_needed_what_is_free_and_the_mend():
-    with pytest.raises(PreflightError, match=r"need 3\.\d GiB, 1\.0 GiB are free") as caught:
+def test_too_little_memory_names_need_free_memory_and_hint():
+    with pytest.raises(PreflightError, match=r"need 3\.\d GiB; 1\.0 GiB are free") as caught:
         preflight.check_memory(PLACEMENTS, available=2**30)
     assert "replicas.min" in caught.value.hint
 
@@ -64,7 +64,7 @@ def test_the_port_chosen_for_a_second_service_is_not_the_first_ones():
 
 def test_a_port_that_needs_rights_is_not_said_to_be_in_use(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(preflight, "why_taken", lambda _: PermissionError(13, "Permission denied"))
-    with pytest.raises(PreflightError, match="--port: 80 needs rights"):
+    with pytest.raises(PreflightError, match="--port: permission denied for port 80"):
         preflight.check_port(80)
 
 

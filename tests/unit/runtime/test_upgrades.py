@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tierserve.runtime.kubernetes.upgrades import UpgradeTurn
+from tierserve.runtime.kubernetes.upgrades import UpgradeLock
 
 A, B = "ns/a", "ns/b"
 
@@ -23,15 +23,15 @@ def live(cluster: str, generation: str = "1", *, seen: int = 1, pending: str = "
 
 
 def test_after_an_upgrade_of_the_operator_one_service_at_a_time_replaces_its_clusters():
-    turn = UpgradeTurn()
-    assert turn.admits(A, rendered("new"), live("old"))
-    assert not turn.admits(B, rendered("new"), live("old"))
-    assert turn.admits(A, rendered("new"), live("new", seen=0)), "KubeRay has not seen it yet"
-    assert not turn.admits(B, rendered("new"), live("old"))
-    assert turn.admits(A, rendered("new"), live("new", pending="x")), "the new cluster starts"
-    assert not turn.admits(B, rendered("new"), live("old"))
-    assert turn.admits(A, rendered("new"), live("new"))
-    assert turn.admits(B, rendered("new"), live("old")), "the first one serves"
+    lock = UpgradeLock()
+    assert lock.admits(A, rendered("new"), live("old"))
+    assert not lock.admits(B, rendered("new"), live("old"))
+    assert lock.admits(A, rendered("new"), live("new", seen=0)), "KubeRay has not seen it yet"
+    assert not lock.admits(B, rendered("new"), live("old"))
+    assert lock.admits(A, rendered("new"), live("new", pending="x")), "the new cluster starts"
+    assert not lock.admits(B, rendered("new"), live("old"))
+    assert lock.admits(A, rendered("new"), live("new"))
+    assert lock.admits(B, rendered("new"), live("old")), "the first one serves"
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_after_an_upgrade_of_the_operator_one_service_at_a_time_replaces_its_clu
     ids=["a change of the user", "no replacement", "a new service", "made by a version without these annotations"],
 )
 def test_all_else_waits_for_no_turn(desired: list[dict[str, Any]], there: dict[str, Any]):
-    turn = UpgradeTurn()
-    assert turn.admits(A, rendered("new"), live("old"))
-    assert turn.admits(B, desired, there)
-    assert turn.holder == A
+    lock = UpgradeLock()
+    assert lock.admits(A, rendered("new"), live("old"))
+    assert lock.admits(B, desired, there)
+    assert lock.holder == A
 
 
 def test_a_service_that_is_deleted_holds_no_turn():
-    turn = UpgradeTurn()
-    assert turn.admits(A, rendered("new"), live("old"))
-    turn.forget(A)
-    assert turn.admits(B, rendered("new"), live("old"))
+    lock = UpgradeLock()
+    assert lock.admits(A, rendered("new"), live("old"))
+    lock.forget(A)
+    assert lock.admits(B, rendered("new"), live("old"))

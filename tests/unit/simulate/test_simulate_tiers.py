@@ -49,7 +49,7 @@ def test_one_tier_is_the_single_pool_exactly(model: str) -> None:
     work = poisson(20.0 if model == "tokens" else 42.0, 900.0, Sizes(500.0, 200.0, 0.7))
     service = np.random.default_rng(5).exponential(1.0, len(work)) if model == "slots" else None
     (rule,) = (one for one in OURS if one.name == "ours")
-    place = pool(8, 20.0, Objective(ttft_s=2.0), ceiling=40)
+    place = pool(8, 20.0, Objective(ttft_s=2.0), max_replicas=40)
     setup = Setup(model, initial=3, startup_spread=0.4, failures=((200.0, 2), (500.0, 1)), seed=3)
     alone = simulate(work, place, rule.make(place, 1.0), setup, service_s=service)
     one = Site("edge-here", "edge", place, rule.make(place, 1.0), setup, service_s=service)
@@ -63,7 +63,7 @@ def test_one_tier_is_the_single_pool_exactly(model: str) -> None:
 
 def test_without_room_at_the_edge_all_go_to_the_cloud_and_take_its_network_as_well() -> None:
     work = poisson(5.0, 600.0, Sizes(500.0, 200.0, 0.5))
-    edge = site("edge", 0, pool(floor=0, ceiling=0), uplink_s=0.004, downlink_s=0.005)
+    edge = site("edge", 0, pool(min_replicas=0, max_replicas=0), uplink_s=0.004, downlink_s=0.005)
     cloud = site("cloud", 2, uplink_s=0.04, downlink_s=0.05)
     found = simulate_tiers(Traffic(work, BOTH), [edge, cloud])
     alone = simulate(work, pool(), Static(pool(), 2), Setup(initial=2))
@@ -97,14 +97,14 @@ def test_what_overflows_is_as_peaked_as_wilkinson_says() -> None:
 
 def test_a_private_class_is_never_served_outside_its_tiers() -> None:
     work, service = exponential(60.0, 40_000)
-    kind = among([0.5, 0.5], len(work), 9)
+    class_id = among([0.5, 0.5], len(work), 9)
     classes = {"open": ("edge", "cloud"), "private": ("edge",)}
     both = [slots("edge", 5, service), slots("cloud", 10, service)]
-    found = simulate_tiers(Traffic(work, classes, kind), both)
-    private = kind == 1
+    found = simulate_tiers(Traffic(work, classes, class_id), both)
+    private = class_id == 1
     assert found.in_pool("edge")[private].all()
     assert 0 < found.in_pool("cloud").sum() < len(work) / 2
-    refusing = simulate_tiers(Traffic(work, classes, kind), both, Gateway(most_waiting=0))
+    refusing = simulate_tiers(Traffic(work, classes, class_id), both, Gateway(most_waiting=0))
     assert 0 < refusing.refused.sum() == refusing.refused[private].sum()
     assert not refusing.in_pool("cloud")[private].any()
     assert np.isinf(refusing.response_s[refusing.refused]).all()
@@ -128,7 +128,7 @@ def test_with_no_replica_anywhere_a_request_is_refused_at_once_and_still_counts_
             return 1 if seen.arrivals > 0 else 0
 
     work, service = exponential(1.0, 100)
-    place = pool(8, 5.0, floor=0)
+    place = pool(8, 5.0, min_replicas=0)
     edge = Site("edge", "edge", place, FromZero(), Setup("slots", initial=0), service_s=service)
     found = simulate_tiers(Traffic(work, {"all": ("edge",)}), [edge])
     assert np.array_equal(found.refused, found.arrive_s < 15.0)
@@ -191,12 +191,12 @@ def test_a_class_that_may_not_use_the_cache_s_tier_gets_nothing_from_it_and_no_c
     times = np.arange(8) * 10.0
     ones = np.ones(8, dtype=np.int64)
     classes = {"open": ("edge", "cloud"), "private": ("device",), "site": ("edge",)}
-    kind = np.array([0, 1, 2, 0, 1, 2, 1, 0])
-    traffic = Traffic(Workload(times, ones, ones, 100.0), classes, kind, np.zeros(8, dtype=np.int64))
+    class_id = np.array([0, 1, 2, 0, 1, 2, 1, 0])
+    traffic = Traffic(Workload(times, ones, ones, 100.0), classes, class_id, np.zeros(8, dtype=np.int64))
     sites = [slots(tier, 1, np.full(8, 1.0)) for tier in ("device", "edge", "cloud")]
     found = simulate_tiers(traffic, sites, Gateway(cache=AnswerCache("edge")))
     assert found.cached.tolist() == [False, False, False, True, False, True, False, True]
-    assert found.in_pool("device")[kind == 1].all()
+    assert found.in_pool("device")[class_id == 1].all()
 
 
 def test_a_beginning_that_the_pool_has_is_not_computed_but_read() -> None:
@@ -215,7 +215,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     def once(seed: int) -> TiersResult:
         work = poisson(30.0, 300.0, Sizes(500.0, 200.0, 0.7), seed)
         both = [site("edge", 1, setup=Setup(initial=1, seed=seed)), site("cloud", 4)]
-        return simulate_tiers(Traffic(work, BOTH, kind=among([1.0], len(work), seed)), both)
+        return simulate_tiers(Traffic(work, BOTH, class_id=among([1.0], len(work), seed)), both)
 
     assert np.array_equal(once(1).end_s, once(1).end_s)
     assert not np.array_equal(once(1).end_s[:100], once(2).end_s[:100])

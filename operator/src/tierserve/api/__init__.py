@@ -1,4 +1,4 @@
-"""The custom resource `GenAIDeployment` as frozen values, its units, presets and rules."""
+"""API: the custom resource `GenAIDeployment` as frozen values, its units, presets and validation."""
 
 from tierserve.api.errors import Problem, ValidationFailed
 from tierserve.api.loading import load, parse, to_document

@@ -1,4 +1,4 @@
-"""From a file or a text to a `GenAIDeployment`, and back to a plain document."""
+"""Loading: a YAML file or string to a `GenAIDeployment`, and back to a plain document."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tierserve.api.units import Unit
 from tierserve.api.v1alpha1.deployment import KIND, GenAIDeployment
 from tierserve.api.yaml_source import documents, line_of
 
-# What an API server takes in one request.
+# Largest request body of the API server.
 MAX_BYTES = 3 * 2**20
-# UTF-16 is what PowerShell's `>` writes; UTF-32 first, since its mark begins with that of UTF-16.
+# PowerShell's `>` writes UTF-16. UTF-32 comes first, because its byte order mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -28,10 +28,10 @@ _MARKS = (
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """One GenAIDeployment of a file: the value, or all that is wrong with it.
+    """One GenAIDeployment of a file: the value, or its errors.
 
     Attributes:
-        name: metadata.name as it is written; empty when there is none.
+        name: metadata.name as written; empty if there is none.
         lines: line (from 1) of each field path.
     """
 
@@ -40,35 +40,35 @@ class Examined:
     problems: tuple[Problem, ...]
     lines: Mapping[str, int]
 
-    def placed(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-        """Problems with the lines of their fields."""
+    def with_lines(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+        """The problems with the lines of their fields."""
         return tuple(replace(problem, line=line_of(problem.path, dict(self.lines))) for problem in problems)
 
 
 def load(source: Path | str) -> GenAIDeployment:
-    """Read a file (a path, or a text with a line break) and validate its one GenAIDeployment.
+    """Read a file (a path, or YAML with a line break) and validate its one GenAIDeployment.
 
     Raises:
-        ValidationFailed: it is not valid.
-        OSError: it cannot be read.
+        ValidationFailed: the file is not valid.
+        OSError: the file cannot be read.
     """
     return load_text(text_of(source))
 
 
 def load_text(text: str) -> GenAIDeployment:
-    """The one GenAIDeployment in a text; raises ValidationFailed when it is not valid, or not one."""
+    """Load the one GenAIDeployment of a YAML string; raises ValidationFailed if it is invalid or there are several."""
     every = examine(text)
     if len(every) != 1:
-        names = ", ".join(one.name or "one without a name" for one in every)
-        hint = "keep one of them in the file; other kinds may stay"
-        raise ValidationFailed([Problem("", f"has {len(every)} of kind {KIND}: {names}", hint)])
+        names = ", ".join(examined.name or "(no name)" for examined in every)
+        hint = f"keep one {KIND} in the file; other kinds are ignored"
+        raise ValidationFailed([Problem("", f"must have one {KIND}, has {len(every)}: {names}", hint)])
     if every[0].gaid is None:
         raise ValidationFailed(every[0].problems)
     return every[0].gaid
 
 
 def text_of(source: Path | str) -> str:
-    """The text itself, or the text of the file that `source` names; raises ValidationFailed or OSError."""
+    """The string itself, or the content of the file `source`; raises ValidationFailed or OSError."""
     if isinstance(source, str) and "\n" in source:
         return source
     with Path(source).open("rb") as stream:
@@ -76,32 +76,32 @@ def text_of(source: Path | str) -> str:
 
 
 def text_in(stream: BinaryIO) -> str:
-    """The text of a stream, in UTF-8 or with a byte order mark; raises ValidationFailed."""
+    """Read a stream in UTF-8, or in the encoding of its byte order mark; raises ValidationFailed."""
     content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        message = f"is larger than {MAX_BYTES // 2**20} MiB, the most that an API server takes"
-        raise ValidationFailed([Problem("", message, "give a YAML file")])
+        message = f"is larger than {MAX_BYTES // 2**20} MiB, the limit of the API server"
+        raise ValidationFailed([Problem("", message, "use a smaller YAML file")])
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        hint = "give a YAML file, saved as UTF-8"
-        raise ValidationFailed([Problem("", f"is not text in {encoding.upper()}", hint, line=line)]) from error
+        hint = "use a YAML file encoded as UTF-8"
+        raise ValidationFailed([Problem("", f"is not valid {encoding.upper()}", hint, line=line)]) from error
 
 
 def examine(text: str) -> list[Examined]:
-    """Every GenAIDeployment in a text: other kinds beside it are left alone, and a List is opened.
+    """Every GenAIDeployment in a YAML string; other kinds are ignored, and Lists are expanded.
 
     Raises:
-        ValidationFailed: it is not YAML, or there is no GenAIDeployment.
+        ValidationFailed: the string is not YAML, or has no GenAIDeployment.
     """
-    whole = [one for document, lines in documents(text) for one in _listed(document, lines)]
-    chosen = [one for one in whole if _kind(one[0]) == KIND]
+    whole = [item for document, lines in documents(text) for item in _listed(document, lines)]
+    chosen = [item for item in whole if _kind(item[0]) == KIND]
     if not chosen and len(whole) != 1:
-        kinds = ", ".join(dict.fromkeys(_kind(document) or "no kind" for document, _ in whole))
-        message = f"has no {KIND}, but {kinds}" if whole else "is empty"
-        raise ValidationFailed([Problem("", message, f"give a file with a {KIND}")])
+        kinds = ", ".join(dict.fromkeys(_kind(document) or "an object without kind" for document, _ in whole))
+        message = f"must have a {KIND}, has {kinds}" if whole else "is empty"
+        raise ValidationFailed([Problem("", message, f"use a file with a {KIND}")])
     return [_examined(document, lines) for document, lines in chosen or whole]
 
 
@@ -109,8 +109,8 @@ def _examined(document: Any, lines: dict[str, int]) -> Examined:
     gaid, problems = _validated(document)
     metadata = document.get("metadata") if isinstance(document, Mapping) else None
     name = str(metadata.get("name") or "") if isinstance(metadata, Mapping) else ""
-    found = Examined(name, gaid, (), lines)
-    return replace(found, problems=found.placed(problems))
+    examined = Examined(name, gaid, (), lines)
+    return replace(examined, problems=examined.with_lines(problems))
 
 
 def _kind(document: Any) -> str:
@@ -129,7 +129,7 @@ def _listed(document: Any, lines: dict[str, int]) -> Iterator[tuple[Any, dict[st
 
 
 def parse(document: Any) -> GenAIDeployment:
-    """Validate a document that was read already; raises ValidationFailed."""
+    """Validate a parsed document; raises ValidationFailed."""
     gaid, problems = _validated(document)
     if gaid is None:
         raise ValidationFailed(problems)
@@ -137,19 +137,19 @@ def parse(document: Any) -> GenAIDeployment:
 
 
 def to_document(gaid: GenAIDeployment) -> dict[str, Any]:
-    """The object as the API server would give it back: all defaults, no nulls, nothing empty."""
+    """The object as the API server returns it: with defaults, without nulls and empty values."""
     return _fields_of(gaid)
 
 
 def _fields_of(part: BaseModel) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         plain = _plain(value)
-        # An optional part that is there though empty says something; an empty list, or a part by default, does not.
+        # An optional object that is set, though empty, is kept; an empty list, or an object by default, is not.
         if plain is not None and (plain not in ({}, []) or (isinstance(value, BaseModel) and field.default is None)):
-            found[field.alias or name] = plain
-    return found | (part.model_extra or {})
+            fields[field.alias or name] = plain
+    return fields | (part.model_extra or {})
 
 
 def _plain(value: Any) -> Any:
@@ -163,7 +163,7 @@ def _plain(value: Any) -> Any:
 
 
 def _validated(document: Any) -> tuple[GenAIDeployment | None, list[Problem]]:
-    # Late: CEL takes 0.15 s to import, and a replica that only uses the types should start fast.
+    # Imported here: CEL takes 0.15 s to import, and a replica that uses only the types should start fast.
     from tierserve.api.schema.validation import validated
 
     return validated(document)

@@ -1,14 +1,15 @@
-"""Figures by name: common accelerators, and the three kinds of tier of the paper's Table 2.
+"""Presets: common accelerators, and the three kinds of tier of the paper's Table 2.
 
-Accelerators: data sheets of the makers (dense FP16/BF16 tensor throughput); A100 312 TFLOP/s and V100 120 TFLOP/s are
-the figures of Wang et al. 2023. Prices are on-demand list prices in USD per accelerator hour, round, to be overridden.
+Accelerators: data sheets of the manufacturers (dense FP16/BF16 tensor throughput); A100 312 TFLOP/s and V100 120
+TFLOP/s are the figures of Wang et al. 2023. Prices are rounded on-demand list prices in USD per accelerator hour, to be
+overridden.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-RESERVE = 0.05  # share of the memory of an accelerator that is kept free, unless the file says otherwise
+RESERVE = 0.05  # share of the memory of an accelerator that is kept free, unless the file sets another
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ ACCELERATORS["V100"] = ACCELERATORS["V100-32GB"]
 
 @dataclass(frozen=True, slots=True)
 class TierPreset:
-    """What a kind of tier is like unless the file says otherwise (paper, Table 2; RTT in the middle of its range)."""
+    """Defaults of a kind of tier (paper, Table 2; RTT in the middle of its range)."""
 
     kind: str
     memory_bytes: float

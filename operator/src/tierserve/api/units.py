@@ -1,4 +1,4 @@
-"""Numbers with units, as users write them: they keep their text and give a float in base units.
+"""Numbers with units: strings as users write them, with a float value in base units.
 
 Kubernetes quantities (``16Gi`` -> bytes), SI numbers (``13.1G`` -> 1), Go durations (``800ms`` -> seconds), bit rates
 (``10Gbit`` -> bits per second), power (``400W`` -> watts) and masses (``3kg`` -> grams).
@@ -20,10 +20,10 @@ _DECIMAL = r"[0-9]+(\.[0-9]+)?"
 
 
 class Unit(str):
-    """A text such as ``16Gi``; ``.value`` and ``float(...)`` give it in base units.
+    """A string such as ``16Gi``; ``.value`` and ``float(...)`` return it in base units.
 
-    Subclasses give their pattern (valid for Python and for RE2, which the API server uses), an example, the factor of
-    each suffix, and whether a bare integer is allowed. Raises ValueError for a text that does not match.
+    Subclasses define their pattern (valid for Python and for RE2, which the API server uses), an example, the factor
+    of each suffix, and whether a bare integer is allowed. Raises ValueError for a string that does not match.
     """
 
     __slots__ = ()
@@ -63,14 +63,14 @@ class Unit(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Accept a text (or a whole number where the unit allows it); give the text back when dumped."""
+        """Accept a string (or an integer if the unit allows it); serialise to the string."""
         return core_schema.no_info_plain_validator_function(
             cls._validate, serialization=core_schema.plain_serializer_function_ser_schema(str)
         )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The unit as the CRD says it: a string with a pattern, or an integer too."""
+        """Schema of the CRD: a string with a pattern, or int-or-string."""
         kind = {"x-kubernetes-int-or-string": True, "minimum": 0} if cls.bare_integer else {"type": "string"}
         return {**kind, "pattern": cls.pattern, "maxLength": cls.max_length}
 

@@ -1,4 +1,4 @@
-"""Hints on a valid deployment: fields that nothing acts on, and values that do not go together."""
+"""Warnings on a valid GenAIDeployment: fields without effect, and values that conflict."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tierserve.api.v1alpha1.deployment import GenAIDeployment
 
 
 def hints(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Problem]:
-    """Warnings of `tierserve validate` and of the condition Accepted; none where every field is acted on.
+    """Warnings of `tierserve validate` and of the condition Accepted; empty if all fields are in effect.
 
     Args:
-        gaid: the service.
-        cluster: it runs on Kubernetes, where more fields are acted on.
+        gaid: the resource.
+        cluster: it runs on Kubernetes, where more fields are in effect.
     """
     return [*unused_fields(gaid, cluster=cluster), *_tiers_off(gaid), *_queue_timeout_below_startup(gaid)]
 
 
 def _tiers_off(gaid: GenAIDeployment) -> list[Problem]:
-    """Tiers that are switched off: nothing of theirs shows anywhere else in the status."""
+    """Disabled tiers, which do not appear elsewhere in the status."""
     return [
         Problem(
             f"spec.tiers[{index}].replicas.max",
-            f"is 0: tier {tier.name} is off, no replica runs there and no request goes there",
-            "set it above 0, or leave it out, to switch the tier on",
+            f"is 0: tier {tier.name} is disabled; it has no replicas and gets no requests",
+            "set it above 0, or remove it, to enable the tier",
         )
         for index, tier in enumerate(gaid.spec.tiers)
         if tier.is_off
@@ -38,9 +38,10 @@ def _tiers_off(gaid: GenAIDeployment) -> list[Problem]:
 
 
 def _queue_timeout_below_startup(gaid: GenAIDeployment) -> list[Problem]:
-    """Where every tier may be scaled to zero, a request may wait for a start-up, longer than `queueTimeout` allows."""
+    """`queueTimeout` below the start-up time, if every tier may be scaled to zero and a request waits for a
+    start-up."""
     if any(tier.min_replicas > 0 for tier in gaid.tiers_on):
-        return []  # requests go to that tier meanwhile
+        return []  # requests overflow to that tier during a start-up
     models = {model.name: model for model in gaid.spec.models}
     starts = [tier.startup_s(models[name].engine) for tier in gaid.tiers_on for name in tier.models or models]
     soonest, timeout = min(starts, default=0.0), gaid.spec.gateway.queue_timeout
@@ -49,7 +50,7 @@ def _queue_timeout_below_startup(gaid: GenAIDeployment) -> list[Problem]:
     return [
         Problem(
             "spec.gateway.queueTimeout",
-            f"should be at least the start-up time, {soonest:.0f} s, since every tier may be scaled to zero",
+            f"should be at least the start-up time, {soonest:.0f} s, because every tier may be scaled to zero",
             f"set it to {math.ceil(1.5 * soonest)}s, or replicas.min of a tier to 1; else the first request gets a 503",
             str(timeout),
         )
@@ -57,11 +58,11 @@ def _queue_timeout_below_startup(gaid: GenAIDeployment) -> list[Problem]:
 
 
 def unused_fields(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Problem]:
-    """A warning for each field of the table that the user set, named once, at its first place.
+    """One warning for each field without effect that the user set, at its first occurrence.
 
     Args:
-        gaid: the service.
-        cluster: it runs on Kubernetes, where more fields are acted on.
+        gaid: the resource.
+        cluster: it runs on Kubernetes, where more fields are in effect.
     """
     whole = to_document(gaid)
     hits = [
@@ -71,7 +72,7 @@ def unused_fields(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Probl
     return [
         Problem(path, f"is set, but {unused.why}", unused.hint, value if isinstance(value, str) else None)
         for unused, path, value in hits
-        if not any(path.startswith(f"{other}.") for other in named)  # what it is in is named already
+        if not any(path.startswith(f"{other}.") for other in named)  # its parent is reported already
     ]
 
 

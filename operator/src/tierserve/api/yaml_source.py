@@ -1,7 +1,7 @@
-"""YAML as kubectl reads it, with the line of each field; what JSON cannot hold is refused with its line.
+"""YAML parser with kubectl's rules and the line of each field; content that JSON does not support is rejected.
 
-The nodes of a document are checked before any value is made of them: aliases cost nothing in a node graph, so a file
-of 500 bytes that stands for 400 million values is found by counting.
+The node graph of a document is checked before values are constructed: aliases take no space in the graph, so a file of
+500 bytes that expands to 400 million values is detected by counting.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import yaml
 
 from tierserve.api.errors import Problem, ValidationFailed
 
-# etcd keeps objects of up to 1.5 MB; one of so many values is near that, and takes PyYAML about 5 s.
+# etcd stores objects of up to 1.5 MB; one with so many values is near that, and takes PyYAML about 5 s.
 MAX_VALUES = 50_000
-# The schema is 10 levels deep, as is most of Kubernetes; it bounds the recursion of everything that reads a document.
+# The schema has 10 levels, like most of Kubernetes; the limit bounds the recursion of all code that reads a document.
 MAX_DEPTH = 100
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
@@ -28,14 +28,14 @@ _COLLECTIONS = {f"{_TAG}map", f"{_TAG}seq"}
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML without dates and base-60 numbers, with 1e9 as a number, and with a bound on the nodes it composes."""
+    """PyYAML without dates and base-60 numbers, with 1e9 as a number, and with a limit on nodes."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._composed = self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Compose the next node, within the bounds; an anchor may be given anew, as in YAML 1.2 and for kubectl."""
+        """Compose the next node within the limits; an anchor may be redefined, as in YAML 1.2 and kubectl."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         self._composed += 1
         self._depth += 1
@@ -73,8 +73,8 @@ def documents(text: str) -> list[tuple[Any, dict[str, int]]]:
     """Each document that is not empty, with the line (from 1) of each field path.
 
     Raises:
-        ValidationFailed: it is not YAML, or holds what JSON, and so an API server, cannot: a key that is no text or
-            is there twice, an alias inside its own anchor, NaN, tags; or it is too large or too deep.
+        ValidationFailed: the string is not YAML; or contains what JSON, and so the API server, does not support: a key
+            that is not a string, a duplicate key, an alias inside its own anchor, NaN, tags; or is too large or deep.
     """
     try:
         return list(_documents(text))
@@ -86,7 +86,7 @@ def documents(text: str) -> list[tuple[Any, dict[str, int]]]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         problem = Problem(
-            "", f"is not text: holds the character U+{error.character:04X}", "give a YAML file", line=line
+            "", f"is not YAML: contains the character U+{error.character:04X}", "use a YAML file", line=line
         )
         raise ValidationFailed([problem]) from error
 
@@ -105,40 +105,42 @@ def _documents(text: str) -> Iterator[tuple[Any, dict[str, int]]]:
 
 
 def _hint(text: str, line: int | None) -> str:
-    """What to do about a line that is not YAML."""
+    """Hint for a line that is not YAML."""
     lines = text.splitlines()
-    words = lines[line - 1] if line and line <= len(lines) else ""
-    if "{{" in words or "{%" in words:
+    content = lines[line - 1] if line and line <= len(lines) else ""
+    if "{{" in content or "{%" in content:
         return "render the template first, e.g. helm template CHART | tierserve validate -"
-    if "\t" in words:
-        return "indent with spaces: YAML takes no tabs"
+    if "\t" in content:
+        return "indent with spaces: YAML does not allow tabs"
     return "correct the line"
 
 
 @dataclass(slots=True)
 class _Normalised:
-    """Checks a graph of nodes and writes its merge keys out, each node once however many aliases lead to it."""
+    """Checks a graph of nodes and expands its merge keys; each node is visited once, however many aliases it has."""
 
     loader: Loader
     text: str
-    sizes: dict[int, int] = field(default_factory=dict)  # values that a node stands for, by its id
-    open: set[int] = field(default_factory=set)  # nodes on the way from the root
+    sizes: dict[int, int] = field(default_factory=dict)  # number of values that a node expands to, by its id
+    open: set[int] = field(default_factory=set)  # nodes between the root and the current one
 
     def visit(self, node: yaml.Node, path: str) -> int:
-        """How many values the node stands for."""
-        known = self.sizes.get(id(node))
-        if known is not None:
-            return known
+        """The number of values that the node expands to."""
+        size = self.sizes.get(id(node))
+        if size is not None:
+            return size
         if id(node) in self.open:
-            raise self._refused(node, path, "contains an alias to itself", "write the value out instead of the alias")
+            raise self._rejected(node, path, "contains an alias to itself", "replace the alias by its value")
         if len(self.open) >= MAX_DEPTH:
-            raise self._refused(node, path, "is nested too deeply", f"write at most {MAX_DEPTH} levels")
+            raise self._rejected(node, path, "is nested too deeply", f"use at most {MAX_DEPTH} levels")
         self.open.add(id(node))
         if isinstance(node, yaml.ScalarNode):
             size = self._scalar(node, path)
         else:
             if node.tag not in _COLLECTIONS:
-                raise self._refused(node, path, f"has the tag {_shown(node.tag)}, which JSON has not", "leave it out")
+                raise self._rejected(
+                    node, path, f"has the tag {_shown(node.tag)}, which JSON does not support", "remove the tag"
+                )
             size = self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._sequence(node, path)
         self.open.remove(id(node))
         self.sizes[id(node)] = size
@@ -156,32 +158,32 @@ class _Normalised:
             name = self._key(key, path)
             inner = f"{path}.{name}".lstrip(".")
             if name in first_lines:
-                message = f"is there twice in one mapping (first in line {first_lines[name]})"
-                raise self._refused(key, inner, message, "leave one out")
+                message = f"is a duplicate key (first in line {first_lines[name]})"
+                raise self._rejected(key, inner, message, "remove one")
             first_lines[name] = key.start_mark.line + 1
             size = self._add(size, child, inner)
         if any(key.tag == _MERGE for key, _ in node.value):
             self._check_merged(node, path)
             self.loader.flatten_mapping(node)
-        # A key of the mapping comes after those that were merged in, and so takes their place.
+        # The mapping's own keys come after merged ones, and so override them.
         node.value = list({key.value: (key, child) for key, child in node.value}.values())
         return size
 
     def _add(self, size: int, child: yaml.Node, path: str) -> int:
         total = size + self.visit(child, path)
         if total > MAX_VALUES:
-            message = f"stands for more than {MAX_VALUES:,} values"
-            raise self._refused(child, path, message, "use fewer aliases of aliases")
+            message = f"expands to more than {MAX_VALUES:,} values"
+            raise self._rejected(child, path, message, "use fewer aliases of aliases")
         return total
 
     def _key(self, key: yaml.Node, path: str) -> str:
-        """The key as text, as JSON has it: 1 and true are text as they are written."""
+        """The key as a string, as in JSON: 1 and true become strings as written."""
         if not isinstance(key, yaml.ScalarNode) or key.tag not in _SCALARS or key.tag == f"{_TAG}null":
             line = self.text.splitlines()[key.start_mark.line]
-            hint = _hint(self.text, key.start_mark.line + 1) if "{" in line else "give each key as text"
-            raise self._refused(key, path, "has a key that is not text", hint)
+            hint = _hint(self.text, key.start_mark.line + 1) if "{" in line else "use strings as keys"
+            raise self._rejected(key, path, "has a key that is not a string", hint)
         if not _is_unicode(key.value):
-            raise self._refused(key, path, "has a key with half of a surrogate pair", "write the character itself")
+            raise self._rejected(key, path, "has a key with an unpaired surrogate", "write the character itself")
         if key.tag != _MERGE:
             key.tag = f"{_TAG}str"
         return str(key.value)
@@ -190,21 +192,25 @@ class _Normalised:
         for key, child in node.value:
             merged = child.value if isinstance(child, yaml.SequenceNode) else [child]
             if key.tag == _MERGE and not all(isinstance(one, yaml.MappingNode) for one in merged):
-                raise self._refused(key, path, "merges what is not a mapping", "give << an alias of a mapping")
+                raise self._rejected(
+                    key, path, "merges a value that is not a mapping", "use << with an alias of a mapping"
+                )
 
     def _scalar(self, node: yaml.ScalarNode, path: str) -> int:
         if not _is_unicode(node.value):
-            raise self._refused(node, path, "holds half of a surrogate pair", "write the character itself")
+            raise self._rejected(node, path, "contains an unpaired surrogate", "write the character itself")
         if node.tag not in _SCALARS:
-            raise self._refused(node, path, f"has the tag {_shown(node.tag)}, which JSON has not", "leave it out")
+            raise self._rejected(
+                node, path, f"has the tag {_shown(node.tag)}, which JSON does not support", "remove the tag"
+            )
         plain = self.loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
         if node.tag in (_MERGE, f"{_TAG}value"):  # a plain << or = that is a value
             node.tag = f"{_TAG}str"
         elif node.tag not in {f"{_TAG}str", plain} and not {plain, node.tag} <= _NUMBERS:
-            raise self._refused(node, path, f"is tagged {_shown(node.tag)} and is {node.value!r}", "leave the tag out")
+            raise self._rejected(node, path, f"has the tag {_shown(node.tag)} but is {node.value!r}", "remove the tag")
         elif node.tag in _NUMBERS and not self._is_number(node):
-            raise self._refused(
-                node, path, f"{node.value[:40]} is not a number that JSON can hold", "give a finite one"
+            raise self._rejected(
+                node, path, f"{node.value[:40]} is not a number that JSON supports", "use a finite number"
             )
         return 1
 
@@ -216,12 +222,12 @@ class _Normalised:
         except ValueError:
             return False
 
-    def _refused(self, node: yaml.Node, path: str, message: str, hint: str) -> ValidationFailed:
+    def _rejected(self, node: yaml.Node, path: str, message: str, hint: str) -> ValidationFailed:
         return ValidationFailed([Problem(path, message, hint, line=node.start_mark.line + 1)])
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it can be written as UTF-8: the escape \\ud800 alone cannot."""
+    """Whether the string can be encoded as UTF-8; an unpaired surrogate cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -242,7 +248,7 @@ def _lines(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
 
 
 def line_of(path: str, lines: dict[str, int]) -> int | None:
-    """The line of a field, or of the nearest thing around it that is written."""
+    """The line of a field, or of its nearest parent in the file."""
     ends = [match.start() for match in re.finditer(r"[.\[]", path)]
     around = (path[:end] for end in [len(path), *reversed(ends), 0])
-    return next((lines[one] for one in around if one in lines), None)
+    return next((lines[parent] for parent in around if parent in lines), None)

@@ -15,19 +15,25 @@ from statistics import median
 
 import numpy as np
 
-from tierserve.autoscale.calibration.profile import Steps, effective, told, watch_steps
-from tierserve.autoscale.demand import Need, View, need, smooth
-from tierserve.autoscale.forecast.lookahead import UNKNOWN, Ahead, Outlook, look_ahead, with_forecast
+from tierserve.autoscale.calibration.profile import CalibrationState, apply_calibration, report, update_calibration
+from tierserve.autoscale.demand import Inputs, Recommendation, recommend, smooth
+from tierserve.autoscale.forecast.lookahead import (
+    UNKNOWN,
+    ForecastSummary,
+    LookaheadState,
+    apply_forecast,
+    update_lookahead,
+)
 from tierserve.autoscale.history import History, extend
 from tierserve.autoscale.load import Load, batch_factor, estimate
-from tierserve.autoscale.replica_metrics import STARTUP, Samples
-from tierserve.autoscale.scale_to_zero import Quiet, watch, with_sleep
+from tierserve.autoscale.replica_metrics import STARTUP, ReplicaMetrics
+from tierserve.autoscale.scale_to_zero import IdleState, apply_scale_to_zero, watch
 from tierserve.autoscale.sizing import Demand, response_quantile, wait_probability
-from tierserve.autoscale.standby.policy import reserve_need, with_experience
-from tierserve.autoscale.standby.rules import Reserve
+from tierserve.autoscale.standby.policy import standby_recommendation, update_standby
+from tierserve.autoscale.standby.rules import StandbyState
 from tierserve.autoscale.types import Decision, GatewaySample, Observation, ReplicaSample, Settings
 
-__all__ = ["Decision", "GatewaySample", "Observation", "ReplicaSample", "Samples", "Settings", "State", "decide"]
+__all__ = ["Decision", "GatewaySample", "Observation", "ReplicaMetrics", "ReplicaSample", "Settings", "State", "decide"]
 
 LEARNED = 5
 """Start-ups remembered."""
@@ -40,57 +46,61 @@ class State:
 
     history: History = field(default_factory=History)
     load: Load | None = None
-    needs: tuple[tuple[float, int], ...] = ()  # (t, replicas needed), falling: the first is the largest of the window
+    recommendations: tuple[
+        tuple[float, int], ...
+    ] = ()  # (t, replicas needed), falling: the first is the largest of the window
     raised: tuple[float, int] | None = None  # when the target was raised above what runs, and to what
     startups: tuple[float, ...] = ()
     backlog_since: float | None = None
     last: Decision | None = None
     first_t: float | None = None
-    reserve: Reserve | None = None  # what was learned of the replicas that must stand ready
-    quiet: Quiet | None = None  # of a pool that may have no replica: since when nothing was asked of it
-    steps: Steps | None = None  # what replicas showed of their step times
-    ahead: Ahead | None = None  # of the arrivals to come
+    standby: StandbyState | None = None  # what was learned of the replicas that must stand ready
+    idle: IdleState | None = None  # of a pool that may have no replica: since when nothing was asked of it
+    steps: CalibrationState | None = None  # what replicas showed of their step times
+    lookahead: LookaheadState | None = None  # of the arrivals to come
 
 
-def _startup(state: State, seen: Samples, settings: Settings) -> float:
+def _startup(state: State, seen: ReplicaMetrics, settings: Settings) -> float:
     """Return the start-up time: the longer of what replicas tell of themselves and what raised targets took."""
-    told = seen.columns[STARTUP]
-    told = np.sort(told[(told > 0.0) & (told < math.inf)])
+    reported = seen.columns[STARTUP]
+    reported = np.sort(reported[(reported > 0.0) & (reported < math.inf)])
     known = [median(state.startups)] if state.startups else []
-    if told.size:  # its median
-        known.append(float(told[(told.size - 1) // 2] + told[told.size // 2]) / 2.0)
+    if reported.size:  # its median
+        known.append(float(reported[(reported.size - 1) // 2] + reported[reported.size // 2]) / 2.0)
     return max(known) if known else settings.startup_s
 
 
-def _remember(needs: tuple[tuple[float, int], ...], t: float, n: int, window_s: float) -> tuple[tuple[float, int], ...]:
+def _remember(
+    recommendations: tuple[tuple[float, int], ...], t: float, n: int, window_s: float
+) -> tuple[tuple[float, int], ...]:
     """Add a need; keep those that could yet be the largest of the window."""
-    kept = [x for x in needs if x[0] >= t - window_s and x[1] > n]
+    kept = [x for x in recommendations if x[0] >= t - window_s and x[1] > n]
     return (*kept, (t, n))
 
 
 def _bounded(n: int, obs: Observation, settings: Settings) -> int:
     most = max(math.ceil(max(obs.running, 1) * settings.scale_up_factor), obs.target)
-    return max(obs.floor, min(n, most, max(obs.ceiling, obs.floor)))
+    return max(obs.min_replicas, min(n, most, max(obs.max_replicas, obs.min_replicas)))
 
 
-def _target(found: Need, highest: int, obs: Observation, settings: Settings) -> tuple[int, str]:
+def _target(recommendation: Recommendation, highest: int, obs: Observation, settings: Settings) -> tuple[int, str]:
     """Return the target and the reason: up to what is needed, down to the highest need of the window, else as it is."""
-    wanted = found.up if found.up > obs.target else min(obs.target, max(highest, found.up))
-    n = _bounded(wanted, obs, settings)
+    desired = recommendation.up if recommendation.up > obs.target else min(obs.target, max(highest, recommendation.up))
+    n = _bounded(desired, obs, settings)
     replicas = f"{n} replica{'' if n == 1 else 's'}"
-    if n > wanted:
-        return n, f"{replicas}: the floor ({found.why})"
-    if n < wanted:
-        limit = (
-            "the ceiling" if n == max(obs.ceiling, obs.floor) else f"{settings.scale_up_factor:g} times those running"
-        )
-        return n, f"{replicas}: {limit}; {wanted} wanted ({found.why})"
-    if found.up < n:
-        return n, f"{replicas} held for the highest load of the last window; {found.up} would do now ({found.why})"
-    return n, f"{replicas}: {found.why}"
+    why = recommendation.reason
+    if n > desired:
+        return n, f"{replicas}: minimum, {desired} required ({why})"
+    if n < desired:
+        at_max = n == max(obs.max_replicas, obs.min_replicas)
+        limit = "maximum" if at_max else f"limited to {settings.scale_up_factor:g} x the running replicas"
+        return n, f"{replicas}: {limit}, {desired} required ({why})"
+    if recommendation.up < n:
+        return n, f"{replicas}: scale-down window, {recommendation.up} required now ({why})"
+    return n, f"{replicas}: {recommendation.reason}"
 
 
-def _seen(v: View, servers: int) -> Demand:
+def _seen(v: Inputs, servers: int) -> Demand:
     """Return the demand as it is met in operation: in the batches seen, and without waits where each has its slot."""
     factor = batch_factor(v.history, v.obs.t - _BATCH_WINDOW_S, v.settings) if v.history.marks else 1.0
     connections, demand = v.connections(), v.demand
@@ -98,14 +108,14 @@ def _seen(v: View, servers: int) -> Demand:
     return Demand(load, demand.service_s * factor, demand.service_sd_s * factor, demand.peakedness)
 
 
-def _carried(v: View, seen: Demand, servers: int) -> float:
+def _carried(v: Inputs, seen: Demand, servers: int) -> float:
     """Return the mean number of busy servers: the load in the batches seen, at most one for each connection."""
     connections = v.connections()
     load = v.demand.load * seen.service_s / v.demand.service_s
     return min(load, float(servers), math.inf if connections is None else float(connections))
 
 
-def _decision(n: int, why: str, v: View, outlook: Outlook = UNKNOWN) -> Decision:
+def _decision(n: int, reason: str, v: Inputs, summary: ForecastSummary = UNKNOWN) -> Decision:
     obs, load, settings, servers = v.obs, v.load, v.settings, n * v.settings.slots
     demand = v.demand
     seen = _seen(v, servers)
@@ -133,21 +143,21 @@ def _decision(n: int, why: str, v: View, outlook: Outlook = UNKNOWN) -> Decision
         percentile=settings.percentile,
         target_s=settings.target_s,
         startup_s=v.startup_s,
-        reason=why,
-        forecast_rate=outlook.rate,
-        forecast_model=outlook.model,
-        forecast_error=outlook.error,
+        reason=reason,
+        forecast_rate=summary.rate,
+        forecast_model=summary.model,
+        forecast_error=summary.error,
     )
 
 
 def _held(obs: Observation, state: State, settings: Settings) -> tuple[Decision, State]:
     """Hold the target: nothing is known about the load, which is not to say that there is none."""
-    n = max(obs.floor, min(obs.target, max(obs.ceiling, obs.floor)))
+    n = max(obs.min_replicas, min(obs.target, max(obs.max_replicas, obs.min_replicas)))
     first = state.first_t if state.first_t is not None else obs.t
     if state.last is None:
         load = state.load or Load(obs.t, settings.service_s)
-        why = f"held at {n}: no metrics yet"
-        decision = _decision(n, why, View(state.history, load, obs, settings, settings.startup_s))
+        reason = f"held at {n}: no metrics yet"
+        decision = _decision(n, reason, Inputs(state.history, load, obs, settings, settings.startup_s))
         return replace(decision, stale=True), replace(state, first_t=first)
     decision = replace(
         state.last,
@@ -183,9 +193,9 @@ def _backlog_since(h: History, obs: Observation, state: State, settings: Setting
     return state.backlog_since if state.backlog_since is not None else obs.t
 
 
-def _window_s(found: Need, learned: Reserve | None, v: View) -> float:
+def _window_s(recommendation: Recommendation, learned: StandbyState | None, v: Inputs) -> float:
     """Return for how long the highest need is held; sleep and what is learned know how long a load is remembered."""
-    if v.obs.floor == 0 and found.down == 0:
+    if v.obs.min_replicas == 0 and recommendation.down == 0:
         return 0.0
     return max(v.settings.scale_down_window_s, v.startup_s if learned is None else 0.0)
 
@@ -201,30 +211,41 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
         settings: the settings of the pool; they may change between calls.
     """
     prior = state.load or Load(obs.t, settings.service_s)
-    seen = Samples.of(obs.replicas, state.history.replicas)
+    seen = ReplicaMetrics.of(obs.replicas, state.history.replicas)
     history = extend(state.history, seen, obs, settings, prior.service_s)
     if history is None:
         return _held(obs, state, settings)
-    steps = watch_steps(state.steps, obs, settings)
-    settings = effective(settings, steps)
+    steps = update_calibration(state.steps, obs, settings)
+    settings = apply_calibration(settings, steps)
     load = estimate(history, prior, obs, settings)
     since = _backlog_since(history, obs, state, settings)
     startup_s = _startup(state, seen, settings)
-    view = View(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
-    ahead = look_ahead(state.ahead, view) if settings.forecast else None
-    rate = (ahead.outlook.rate or 0.0) if ahead is not None else 0.0
-    learned = with_experience(state.reserve or Reserve(), state.history, view, rate) if settings.learns else None
-    found = need(view) if learned is None else reserve_need(learned, view)
-    if ahead is not None:
-        found = with_forecast(found, ahead, view)
-    quiet = watch(state.quiet, state.history, view) if obs.floor == 0 else None
-    if quiet is not None:
-        found = with_sleep(found, quiet, view)
-    needs = _remember(state.needs or ((obs.t, obs.target),), obs.t, found.down, _window_s(found, learned, view))
-    n, why = _target(found, needs[0][1], obs, settings)
-    decision = _decision(n, why, view, UNKNOWN if ahead is None else ahead.outlook)
-    decision = replace(decision, calibration=told(steps, settings))
+    view = Inputs(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
+    lookahead = update_lookahead(state.lookahead, view) if settings.forecast else None
+    rate = (lookahead.summary.rate or 0.0) if lookahead is not None else 0.0
+    learned = (
+        update_standby(state.standby or StandbyState(), state.history, view, rate)
+        if settings.uses_adaptive_standby
+        else None
+    )
+    recommendation = recommend(view) if learned is None else standby_recommendation(learned, view)
+    if lookahead is not None:
+        recommendation = apply_forecast(recommendation, lookahead, view)
+    idle = watch(state.idle, state.history, view) if obs.min_replicas == 0 else None
+    if idle is not None:
+        recommendation = apply_scale_to_zero(recommendation, idle, view)
+    recommendations = _remember(
+        state.recommendations or ((obs.t, obs.target),),
+        obs.t,
+        recommendation.down,
+        _window_s(recommendation, learned, view),
+    )
+    n, reason = _target(recommendation, recommendations[0][1], obs, settings)
+    decision = _decision(n, reason, view, UNKNOWN if lookahead is None else lookahead.summary)
+    decision = replace(decision, calibration=report(steps, settings))
     raised, startups = _learn_startup(state, n, obs)
     first_t = state.first_t if state.first_t is not None else obs.t
-    known = State(history, load, needs, raised, startups, since, decision, first_t, learned, quiet, steps, ahead)
+    known = State(
+        history, load, recommendations, raised, startups, since, decision, first_t, learned, idle, steps, lookahead
+    )
     return decision, known

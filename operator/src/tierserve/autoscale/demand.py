@@ -21,7 +21,7 @@ _SMOOTH_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Inputs:
     """All that the need is read from: history, estimates, the observation, what was learned."""
 
     history: History
@@ -89,16 +89,16 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class Recommendation:
     """Replicas needed now (`up`), as counted for going down (`down`), and why."""
 
     up: int
     down: int
-    why: str
+    reason: str
 
-    def or_more(self, n: int, why: str) -> Need:
+    def at_least(self, n: int, reason: str) -> Recommendation:
         """Return the larger of this need and another."""
-        return Need(n, max(n, self.down), why) if n > self.up else self
+        return Recommendation(n, max(n, self.down), reason) if n > self.up else self
 
 
 def smooth(h: History) -> float:
@@ -108,7 +108,7 @@ def smooth(h: History) -> float:
     return max(h.since(h.now - _SMOOTH_S).in_system, min(h.in_system, h.in_system_before))
 
 
-def _drain_s(v: View) -> float:
+def _drain_s(v: Inputs) -> float:
     """Return the seconds in which a backlog is to be gone: no less than it took to grow.
 
     So the target cannot run away while replicas start. (Connections that wait for their answers do not make a backlog
@@ -129,7 +129,7 @@ def _by_chance(backlog: float, servers: float, demand: Demand) -> bool:
     return wait_probability(servers, demand) * decay > _CHANCE
 
 
-def _surge(v: View) -> float:
+def _surge(v: Inputs) -> float:
     """Return the servers that what is in the system needs, 0 while chance or the rate explains it."""
     level, demand = smooth(v.history), v.demand
     servers = max(v.obs.target, v.obs.running) * v.settings.slots
@@ -146,48 +146,56 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
 
 
-def _why_steady(n: int, v: View) -> str:
+def _steady_reason(n: int, v: Inputs) -> str:
     demand, settings = v.demand, v.settings
     if n <= 0:
         return "no traffic"
     if not reachable(demand, settings.objective):
         alone = response_quantile(1.0, demand.at(0.0), settings.percentile)
-        return f"service alone takes {_ms(alone)} against a target of {_ms(settings.target_s)}, so waits are kept rare"
+        return f"service time alone ({_ms(alone)}) exceeds the target ({_ms(settings.target_s)}), sized for rare waits"
     if n == 1:
         return f"one replica meets the target at {demand.load:.1f} erlangs"
     fewer = response_quantile((n - 1) * settings.slots, demand, settings.percentile)
     if not math.isfinite(fewer):
-        return f"{n - 1} could not bear {demand.load:.1f} erlangs"
+        return f"{n - 1} cannot carry {demand.load:.1f} erlangs"
     return f"{n - 1} would miss the target by {_ms(max(fewer - settings.target_s, 0.0))}"
 
 
-def _steady(v: View) -> Need:
+def _steady(v: Inputs) -> Recommendation:
     load = v.demand.load
     n = v.replicas(load)
     connections = v.connections()
     if connections is not None:
         level = v.hold(connections)
-        return Need(level, level, f"{connections:.0f} connections, a slot for each" if level else "no traffic")
+        return Recommendation(
+            level, level, f"one slot for each of {connections:.0f} connections" if level else "no traffic"
+        )
     if v.load.closed:  # it has just changed: no connection wants more than one slot
         n = min(n, v.slot_for_each)
-        return Need(n, n, "")
+        return Recommendation(n, n, "")
     if v.load.mean_rate > v.load.rate and v.replicas(v.load.mean_rate * v.load.service_s) > n:
         n = v.replicas(v.load.guarded_rate * v.load.service_s)  # what was settled on has turned out too low
     down = max(n, v.replicas(load * (1.0 + v.settings.scale_down_margin)))
     # Connections that march in step make the rate jump; while their number stands still, a slot for each will do.
-    return Need(min(n, v.slot_for_each) if v.is_level() else n, down, "")
+    return Recommendation(min(n, v.slot_for_each) if v.is_level() else n, down, "")
 
 
-def need(v: View) -> Need:
+def recommend(v: Inputs) -> Recommendation:
     """Return the replicas needed by the largest of the three views."""
-    found = _steady(v)
+    recommendation = _steady(v)
     surge = _surge(v)
     n = math.ceil(round(surge, 3) / v.settings.slots)
-    found = found.or_more(n, f"{smooth(v.history):.0f} requests in the pool want {surge:.0f} slots")
+    recommendation = recommendation.at_least(
+        n, f"{smooth(v.history):.0f} requests in the system require {surge:.0f} slots"
+    )
     # Waiting connections ask more as replicas come; no more of them are coming.
     still = v.load.closed or v.is_level()
     ahead = None if still else ramp_rate(v.history, v.startup_s + v.tick_s, v.settings.confidence)
     if ahead is not None:
-        why = f"arrivals climb to {ahead:.1f}/s within the start-up time of {v.startup_s:.0f} s"
-        found = found.or_more(v.replicas(ahead * v.load.service_s), why)
-    return found if found.why else replace(found, why=_why_steady(found.up, v))
+        reason = f"arrival rate rises to {ahead:.1f}/s within the start-up time ({v.startup_s:.0f} s)"
+        recommendation = recommendation.at_least(v.replicas(ahead * v.load.service_s), reason)
+    return (
+        recommendation
+        if recommendation.reason
+        else replace(recommendation, reason=_steady_reason(recommendation.up, v))
+    )

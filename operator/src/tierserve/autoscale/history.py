@@ -23,8 +23,8 @@ from tierserve.autoscale.replica_metrics import (
     TIME,
     Bools,
     Floats,
-    Samples,
-    aligned,
+    ReplicaMetrics,
+    reindexed,
 )
 from tierserve.autoscale.types import GatewaySample, Observation, Settings
 
@@ -67,7 +67,9 @@ class History:
     """What was seen so far. `exact`: the number in the system is one consistent count, made by the gateway."""
 
     marks: tuple[Mark, ...] = ()
-    replicas: Samples = field(default_factory=lambda: NONE)  # the last believed of each replica, `NOTHING` if none was
+    replicas: ReplicaMetrics = field(
+        default_factory=lambda: NONE
+    )  # the last believed of each replica, `EMPTY` if none was
     left: Mapping[str, Floats] = field(default_factory=dict)  # those of replicas that are observed no more
     gateway: GatewaySample | None = None
     began: float = 0.0
@@ -134,7 +136,7 @@ class _Replicas(NamedTuple):
     """What is known of the replicas that are seen, column by column: before, and now, alike where none is believed."""
 
     before: Floats
-    now: Samples
+    now: ReplicaMetrics
     left: Mapping[str, Floats]
     believed: Bools
     reporting: int
@@ -149,18 +151,18 @@ class _Replicas(NamedTuple):
         return float(np.add.reduce(self.now.columns[GAUGES], axis=0)[self.believed].sum())
 
 
-def _replicas(h: History, seen: Samples, now: float, settings: Settings) -> _Replicas:
+def _replicas(h: History, seen: ReplicaMetrics, now: float, settings: Settings) -> _Replicas:
     """Return the replicas, of which those are believed whose figures are finite, not negative and fresh."""
-    told = seen.columns[:STARTUP]
-    lowest, largest = np.minimum.reduce(told, axis=0), np.maximum.reduce(told, axis=0)  # NaN if one is
-    believed = (lowest >= 0.0) & (largest <= _LARGEST) & (now - told[TIME] <= settings.stale_after_s)
+    reported = seen.columns[:STARTUP]
+    lowest, largest = np.minimum.reduce(reported, axis=0), np.maximum.reduce(reported, axis=0)  # NaN if one is
+    believed = (lowest >= 0.0) & (largest <= _LARGEST) & (now - reported[TIME] <= settings.stale_after_s)
     reporting = int(np.count_nonzero(believed))
     before, left = h.replicas.columns, h.left
-    if not seen.roster.same(h.replicas.roster):
-        before, left = aligned(h.replicas, h.left, seen.roster)
+    if not seen.replica_index.same(h.replicas.replica_index):
+        before, left = reindexed(h.replicas, h.left, seen.replica_index)
         left = {name: figures for name, figures in left.items() if now - figures[TIME] < _FORGET_REPLICA_S}
     if reporting < len(seen):
-        seen = Samples.owning(seen.roster, np.where(believed, seen.columns, before))
+        seen = ReplicaMetrics.from_columns(seen.replica_index, np.where(believed, seen.columns, before))
     return _Replicas(before, seen, left, believed, reporting)
 
 
@@ -204,7 +206,7 @@ def _hidden(h: History) -> float:
     return wait_s * rate.arrivals / rate.seconds
 
 
-def extend(h: History, seen: Samples, obs: Observation, settings: Settings, service_s: float) -> History | None:
+def extend(h: History, seen: ReplicaMetrics, obs: Observation, settings: Settings, service_s: float) -> History | None:
     """Return the history with one observation more, or None if it holds nothing to be believed.
 
     Arrivals are those that the gateway offered, else those that the replicas counted, else (Little's law) the requests

@@ -1,7 +1,8 @@
 """The figures of many replicas as columns, so that a decision over thousands of them is a few array operations.
 
-`Samples` is a mapping of `ReplicaSample` by name like any other, and that is how it is read one by one. Who observes a
-large pool fills the columns and keeps the names: `later` gives the same replicas with their next figures, and a
+`ReplicaMetrics` is a mapping of `ReplicaSample` by name like any other, and that is how it is read one by one. Who
+observes a
+large pool fills the columns and keeps the names: `with_values` gives the same replicas with their next figures, and a
 decision then sees at once that they are the same.
 """
 
@@ -25,29 +26,29 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 FIELDS = tuple(f.name for f in fields(ReplicaSample))
-"""What the rows of `Samples.columns` are."""
+"""What the rows of `ReplicaMetrics.columns` are."""
 TIME, STARTUP = FIELDS.index("t"), FIELDS.index("startup_s")
 STARTED_AND_DONE = slice(FIELDS.index("arrivals"), FIELDS.index("completions") + 1)
 COUNTERS = slice(FIELDS.index("arrivals"), FIELDS.index("gateway_wait_s") + 1)
 GAUGES = slice(FIELDS.index("running"), FIELDS.index("waiting") + 1)
-NOTHING = np.array([[-1e18 if name == "t" else 0.0] for name in FIELDS])
+EMPTY = np.array([[-1e18 if name == "t" else 0.0] for name in FIELDS])
 """The column of a replica of which nothing was believed yet: at no time it had counted nothing."""
 _NAN = float("nan")
 _figures = attrgetter(*FIELDS)
 
 
-class Roster:
+class ReplicaIndex:
     """Names of replicas in an order, and where each is in it."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = tuple(names)
 
     @cached_property
-    def index(self) -> dict[str, int]:
+    def positions(self) -> dict[str, int]:
         """The place of each name."""
         return {name: k for k, name in enumerate(self.names)}
 
-    def same(self, other: Roster) -> bool:
+    def same(self, other: ReplicaIndex) -> bool:
         """Tell whether the same replicas stand in the same order."""
         return self is other or self.names == other.names
 
@@ -62,7 +63,7 @@ def _block(columns: ArrayLike, replicas: int) -> Floats:
     return block
 
 
-def _told(sample: ReplicaSample) -> tuple[float, ...]:
+def _row(sample: ReplicaSample) -> tuple[float, ...]:
     figures: tuple[float, ...] = _figures(sample)
     return figures if figures[STARTUP] is not None else (*figures[:STARTUP], _NAN)
 
@@ -74,7 +75,7 @@ def _number(value: Any) -> float:
         return _NAN
 
 
-class Samples(Mapping[str, ReplicaSample]):
+class ReplicaMetrics(Mapping[str, ReplicaSample]):
     """Samples of replicas, one column each.
 
     Args:
@@ -86,82 +87,85 @@ class Samples(Mapping[str, ReplicaSample]):
         ValueError: the shape is another one, or a name comes twice.
     """
 
-    __slots__ = ("columns", "roster")
+    __slots__ = ("columns", "replica_index")
 
     def __init__(self, names: Sequence[str], columns: ArrayLike) -> None:
-        roster = Roster(names)
-        if len(roster.index) != len(roster.names):
-            twice = next(name for k, name in enumerate(roster.names) if roster.index[name] != k)
+        replica_index = ReplicaIndex(names)
+        if len(replica_index.positions) != len(replica_index.names):
+            twice = next(name for k, name in enumerate(replica_index.names) if replica_index.positions[name] != k)
             raise ValueError(f"names must differ, got {twice!r} twice; give each replica one column")
-        self.roster, self.columns = roster, _block(columns, len(roster.names))
+        self.replica_index, self.columns = replica_index, _block(columns, len(replica_index.names))
         self.columns.setflags(write=False)
 
     @classmethod
-    def owning(cls, roster: Roster, columns: Floats) -> Samples:
+    def from_columns(cls, replica_index: ReplicaIndex, columns: Floats) -> ReplicaMetrics:
         """Return samples that take `columns` as they are, which nobody writes to from then on."""
         new = cls.__new__(cls)
         columns.setflags(write=False)
-        new.roster, new.columns = roster, columns
+        new.replica_index, new.columns = replica_index, columns
         return new
 
     @classmethod
-    def of(cls, samples: Mapping[str, ReplicaSample], like: Samples | None = None) -> Samples:
+    def of(cls, samples: Mapping[str, ReplicaSample], like: ReplicaMetrics | None = None) -> ReplicaMetrics:
         """Return `samples` as columns, with the names of `like` where they are the same; what is no number is NaN."""
-        if isinstance(samples, Samples):
+        if isinstance(samples, ReplicaMetrics):
             return samples
-        roster = Roster(samples)
-        if like is not None and roster.same(like.roster):
-            roster = like.roster
+        replica_index = ReplicaIndex(samples)
+        if like is not None and replica_index.same(like.replica_index):
+            replica_index = like.replica_index
         try:
-            flat = array("d", chain.from_iterable(map(_told, samples.values())))
+            flat = array("d", chain.from_iterable(map(_row, samples.values())))
         except (TypeError, OverflowError):
             flat = array("d", (_number(v) for s in samples.values() for v in astuple(s)))
-        return cls.owning(roster, np.array(flat).reshape(-1, len(FIELDS)).T.copy())
+        return cls.from_columns(replica_index, np.array(flat).reshape(-1, len(FIELDS)).T.copy())
 
-    def later(self, columns: ArrayLike) -> Samples:
+    def with_values(self, columns: ArrayLike) -> ReplicaMetrics:
         """Return samples of the same replicas with other figures, of the same shape. Raises `ValueError`."""
-        return self.owning(self.roster, _block(columns, len(self)))
+        return self.from_columns(self.replica_index, _block(columns, len(self)))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The replicas, in the order of the columns."""
-        return self.roster.names
+        return self.replica_index.names
 
     def __getitem__(self, name: str) -> ReplicaSample:
-        figures = self.columns[:, self.roster.index[name]].tolist()
+        figures = self.columns[:, self.replica_index.positions[name]].tolist()
         if isnan(figures[STARTUP]):
             figures[STARTUP] = None
         return ReplicaSample(*figures)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.roster.index
+        return name in self.replica_index.positions
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.roster.names)
+        return iter(self.replica_index.names)
 
     def __len__(self) -> int:
-        return len(self.roster.names)
+        return len(self.replica_index.names)
 
 
-NONE = Samples((), np.empty((len(FIELDS), 0)))
+NONE = ReplicaMetrics((), np.empty((len(FIELDS), 0)))
 
 
-def aligned(before: Samples, left: Mapping[str, Floats], roster: Roster) -> tuple[Floats, dict[str, Floats]]:
-    """Return the columns of `before` and `left` in the order of `roster`, and those of replicas that are not in it.
+def reindexed(
+    before: ReplicaMetrics, left: Mapping[str, Floats], replica_index: ReplicaIndex
+) -> tuple[Floats, dict[str, Floats]]:
+    """Return the columns of `before` and `left` in the order of `replica_index`, and those of replicas that are not in
+    it.
 
-    A column is `NOTHING` where nothing is known of a replica.
+    A column is `EMPTY` where nothing is known of a replica.
     """
-    index = before.roster.index
-    place = np.array([index.get(name, -1) for name in roster.names], dtype=np.intp)
-    stays = place >= 0
-    values = NOTHING.repeat(len(roster.names), axis=1)
-    values[:, stays] = before.columns[:, place[stays]]
+    index = before.replica_index.positions
+    position = np.array([index.get(name, -1) for name in replica_index.names], dtype=np.intp)
+    stays = position >= 0
+    values = EMPTY.repeat(len(replica_index.names), axis=1)
+    values[:, stays] = before.columns[:, position[stays]]
     goes = np.ones(len(before), dtype=bool)
-    goes[place[stays]] = False
+    goes[position[stays]] = False
     gone = dict(left)
     gone |= {before.names[k]: before.columns[:, k].copy() for k in np.flatnonzero(goes)}
     for k in np.flatnonzero(~stays):
-        back = gone.pop(roster.names[k], None)
+        back = gone.pop(replica_index.names[k], None)
         if back is not None:
             values[:, k] = back
     return values, gone

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tierserve.autoscale.demand import Need, View
+from tierserve.autoscale.demand import Inputs, Recommendation
 from tierserve.autoscale.history import History
 from tierserve.autoscale.types import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet:
+class IdleState:
     """Since when nothing has been asked of a pool; times in Unix seconds.
 
     Attributes:
@@ -32,9 +32,9 @@ class Quiet:
     """
 
     busy: float
-    asked: bool = False
-    passed: float = 0.0
-    passing: tuple[float, float] | None = None
+    has_work: bool = False
+    bypassed_total: float = 0.0
+    bypassed_between: tuple[float, float] | None = None
 
 
 def idle_window_s(settings: Settings, startup_s: float) -> float:
@@ -47,7 +47,7 @@ def idle_window_s(settings: Settings, startup_s: float) -> float:
     return max(settings.scale_down_window_s, startup_s)
 
 
-def watch(quiet: Quiet | None, before: History, v: View) -> Quiet:
+def watch(idle: IdleState | None, before: History, v: Inputs) -> IdleState:
     """Return what is known of the quiet after one more observation.
 
     Args:
@@ -55,34 +55,34 @@ def watch(quiet: Quiet | None, before: History, v: View) -> Quiet:
         before: the history without this observation.
         v: all that is known now.
     """
-    came = v.history.marks[-1].arrivals - before.marks[-1].arrivals if before.marks else 0.0
-    asked = v.history.in_system > 0.0 or came > 0.0
-    if quiet is None:
-        return Quiet(v.obs.t, asked, v.history.gateway.passed if v.history.gateway else 0.0)
+    arrived = v.history.marks[-1].arrivals - before.marks[-1].arrivals if before.marks else 0.0
+    has_work = v.history.in_system > 0.0 or arrived > 0.0
+    if idle is None:
+        return IdleState(v.obs.t, has_work, v.history.gateway.bypassed if v.history.gateway else 0.0)
     starting = v.obs.running == 0 < v.obs.target  # a replica that is on its way does not stand idle
-    busy = v.obs.t if asked or starting or _is_blind(v) else max(quiet.busy, v.history.resumed)
-    return replace(_with_passers(quiet, v), busy=busy, asked=asked)
+    busy = v.obs.t if has_work or starting or _without_queue_length(v) else max(idle.busy, v.history.resumed)
+    return replace(_with_bypassed(idle, v), busy=busy, has_work=has_work)
 
 
-def _is_blind(v: View) -> bool:
+def _without_queue_length(v: Inputs) -> bool:
     """Tell whether the gateway, which used to tell what waits there, tells nothing."""
     return v.history.gateway is not None and v.history.source != "gateway"
 
 
-def _with_passers(quiet: Quiet, v: View) -> Quiet:
+def _with_bypassed(idle: IdleState, v: Inputs) -> IdleState:
     gateway, t = v.history.gateway, v.obs.t
-    if gateway is None or _is_blind(v):
-        return quiet
+    if gateway is None or _without_queue_length(v):
+        return idle
     if v.obs.running > 0 or v.obs.target > 0:
-        return replace(quiet, passed=gateway.passed, passing=None)
-    if gateway.passed <= quiet.passed:  # none, or it counts anew
-        return replace(quiet, passed=gateway.passed)
-    first, last = quiet.passing or (t, t)
+        return replace(idle, bypassed_total=gateway.bypassed, bypassed_between=None)
+    if gateway.bypassed <= idle.bypassed_total:  # none, or it counts anew
+        return replace(idle, bypassed_total=gateway.bypassed)
+    first, last = idle.bypassed_between or (t, t)
     without_pause = t - last <= idle_window_s(v.settings, v.startup_s)
-    return replace(quiet, passed=gateway.passed, passing=(first if without_pause else t, t))
+    return replace(idle, bypassed_total=gateway.bypassed, bypassed_between=(first if without_pause else t, t))
 
 
-def with_sleep(found: Need, quiet: Quiet, v: View) -> Need:
+def apply_scale_to_zero(recommendation: Recommendation, idle: IdleState, v: Inputs) -> Recommendation:
     """Return the need of a pool that may sleep: none after a quiet that is long enough, at least one replica before.
 
     Args:
@@ -90,42 +90,56 @@ def with_sleep(found: Need, quiet: Quiet, v: View) -> Need:
         quiet: after the last observation.
         v: all that is known now.
     """
-    if quiet.asked or v.obs.running == 0 < v.obs.target:
-        return _awake(found, quiet, v)
+    if idle.has_work or v.obs.running == 0 < v.obs.target:
+        return _with_work(recommendation, idle, v)
     if v.obs.target == 0:
-        return _asleep(quiet, v)
-    if _is_blind(v):
-        return _one_or_more(found, "no sleep while the gateway does not tell what waits")
-    idle_s, window_s = v.obs.t - quiet.busy, idle_window_s(v.settings, v.startup_s)
+        return _at_zero(idle, v)
+    if _without_queue_length(v):
+        return _at_least_one(recommendation, "not scaled to zero without the queue length of the gateway")
+    idle_s, window_s = v.obs.t - idle.busy, idle_window_s(v.settings, v.startup_s)
     if idle_s >= window_s:
-        return Need(0, 0, f"asleep, no request for {idle_s:.0f} s; {_start(v)}")
-    why = f"idle for {idle_s:.0f} s, sleeps after {window_s:.0f} s; {_start(v)}"
-    return found if found.up > 1 else Need(1, max(found.down, 1), why)
+        return Recommendation(0, 0, f"scaled to zero, no request for {idle_s:.0f} s; {_startup_text(v)}")
+    reason = f"idle for {idle_s:.0f} s, scales to zero after {window_s:.0f} s; {_startup_text(v)}"
+    return recommendation if recommendation.up > 1 else Recommendation(1, max(recommendation.down, 1), reason)
 
 
-def _start(v: View) -> str:
-    return f"a start takes about {max(v.startup_s, 1.0):.0f} s"
+def _startup_text(v: Inputs) -> str:
+    return f"start-up takes about {max(v.startup_s, 1.0):.0f} s"
 
 
-def _one_or_more(found: Need, why: str) -> Need:
-    more = found.or_more(1, why)
+def _at_least_one(recommendation: Recommendation, reason: str) -> Recommendation:
+    more = recommendation.at_least(1, reason)
     return replace(more, down=max(more.down, 1))
 
 
-def _awake(found: Need, quiet: Quiet, v: View) -> Need:
+def _with_work(recommendation: Recommendation, idle: IdleState, v: Inputs) -> Recommendation:
     if v.obs.running > 0:
-        return _one_or_more(found, "requests are there")
+        return _at_least_one(recommendation, "requests in the system")
     waits = max(v.history.in_system, 1.0)
-    why = f"woken by {waits:.0f} request{'s' if waits > 1.0 else ''}; {_start(v)}" if quiet.asked else ""
-    found = _one_or_more(found, "")
-    return found if found.up > 1 else replace(found, why=why or f"waking; {_start(v)}")
+    reason = (
+        f"scaling up from zero for {waits:.0f} request{'s' if waits > 1.0 else ''}; {_startup_text(v)}"
+        if idle.has_work
+        else ""
+    )
+    recommendation = _at_least_one(recommendation, "")
+    return (
+        recommendation
+        if recommendation.up > 1
+        else replace(recommendation, reason=reason or f"scaling up from zero; {_startup_text(v)}")
+    )
 
 
-def _asleep(quiet: Quiet, v: View) -> Need:
+def _at_zero(idle: IdleState, v: Inputs) -> Recommendation:
     t, window_s = v.obs.t, idle_window_s(v.settings, v.startup_s)
-    if quiet.passing is None or t - quiet.passing[1] > window_s:
-        return Need(0, 0, f"asleep, no request for {t - quiet.busy:.0f} s; {_start(v)}")
-    passing_s = t - quiet.passing[0]
-    if passing_s >= window_s:
-        return Need(1, 1, f"woken: for {passing_s:.0f} s others have served what comes here first; {_start(v)}")
-    return Need(0, 0, f"asleep; others have served what comes here first for {passing_s:.0f} s of {window_s:.0f} s")
+    if idle.bypassed_between is None or t - idle.bypassed_between[1] > window_s:
+        return Recommendation(0, 0, f"scaled to zero, no request for {t - idle.busy:.0f} s; {_startup_text(v)}")
+    bypassed_s = t - idle.bypassed_between[0]
+    if bypassed_s >= window_s:
+        return Recommendation(
+            1,
+            1,
+            f"scaling up from zero, other pools have served its requests for {bypassed_s:.0f} s; {_startup_text(v)}",
+        )
+    return Recommendation(
+        0, 0, f"scaled to zero, other pools have served its requests for {bypassed_s:.0f} of {window_s:.0f} s"
+    )

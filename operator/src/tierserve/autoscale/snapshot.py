@@ -19,15 +19,15 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tierserve.autoscale.calibration.profile import Steps
+from tierserve.autoscale.calibration.profile import CalibrationState
 from tierserve.autoscale.decide import LEARNED, Settings, State
 from tierserve.autoscale.forecast.intervals import WINDOW, Residuals
-from tierserve.autoscale.forecast.lookahead import LOOKING_AHEAD, Ahead
+from tierserve.autoscale.forecast.lookahead import LOOKAHEAD_MODELS, LookaheadState
 from tierserve.autoscale.forecast.state import MODELS
-from tierserve.autoscale.standby.rules import HOLD_S, Floats, Paper, Peak, Reserve
+from tierserve.autoscale.standby.rules import HOLD_S, Floats, Peak, ShadowPool, StandbyState
 from tierserve.queueing.batching.profile import BatchProfile
 
-FORMAT = 2
+FORMAT = 3
 """Raise it with every change of a field, or of what a field means, in a class that is kept."""
 OLDEST_S = 7 * 86400.0
 """Age from which what was learned is no longer believed."""
@@ -36,7 +36,7 @@ MOST_PEAKS = 128
 _HEAD = b"tierserve-autoscale-memory-%d\n" % FORMAT
 _MOST_BYTES = 2**20  # of the JSON; some 200 KB are usual
 _EARLIEST_S = -60.0  # clocks of two machines may differ by this
-_RULES = Paper().missed.size
+_RULES = ShadowPool().missed.size
 
 
 class UnusableError(ValueError):
@@ -52,8 +52,8 @@ class _Owner(NamedTuple):
     profile: BatchProfile | None
 
 
-class _Experience(BaseModel):
-    """`Reserve` without the last start-up time of its paper; arrays as bytes of float32, first bytes first."""
+class _SavedStandby(BaseModel):
+    """`StandbyState` without the last start-up time of its paper; arrays as bytes of float32, first bytes first."""
 
     model_config = ConfigDict(allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64")
     t: float
@@ -76,12 +76,12 @@ class _Memory(BaseModel):
     owner: _Owner
     t: float
     startups: tuple[float, ...]
-    steps: Steps | None
-    ahead: Ahead | None
-    reserve: _Experience | None
+    steps: CalibrationState | None
+    lookahead: LookaheadState | None
+    standby: _SavedStandby | None
 
 
-def saved(state: State, pool: str, settings: Settings, t: float) -> bytes:
+def dump_state(state: State, pool: str, settings: Settings, t: float) -> bytes:
     """Return what was learned as bytes: under 100 KB, in a few milliseconds.
 
     Args:
@@ -95,19 +95,19 @@ def saved(state: State, pool: str, settings: Settings, t: float) -> bytes:
         t=t,
         startups=state.startups,
         steps=replace(state.steps, followed={}, cursor=0) if state.steps else None,
-        ahead=_each_residuals(state.ahead, lambda r: Residuals(r.recent)) if state.ahead else None,
-        reserve=_experience(state.reserve) if state.reserve else None,
+        lookahead=_map_residuals(state.lookahead, lambda r: Residuals(r.recent)) if state.lookahead else None,
+        standby=_saved_standby(state.standby) if state.standby else None,
     )
     return _HEAD + zlib.compress(memory.model_dump_json().encode(), 1)
 
 
-def recalled(data: bytes, pool: str, settings: Settings, t: float) -> State:
+def load_state(data: bytes, pool: str, settings: Settings, t: float) -> State:
     """Return a state that knows what was saved, and nothing else.
 
     Args:
-        data: from `saved`.
-        pool: must be that of `saved`.
-        settings: their slots, profile and forecast period must be those of `saved`.
+        data: from `dump_state`.
+        pool: must be that of `dump_state`.
+        settings: their slots, profile and forecast period must be those of `dump_state`.
         t: Unix seconds now.
 
     Raises:
@@ -122,24 +122,24 @@ def recalled(data: bytes, pool: str, settings: Settings, t: float) -> State:
     return State(
         startups=memory.startups[-LEARNED:],
         steps=memory.steps,
-        ahead=_ahead(memory.ahead, t) if memory.ahead else None,
-        reserve=_reserve(memory.reserve, max(age_s, 0.0)) if memory.reserve else None,
+        lookahead=_lookahead(memory.lookahead, t) if memory.lookahead else None,
+        standby=_standby(memory.standby, max(age_s, 0.0)) if memory.standby else None,
     )
 
 
-def resumed(state: State, known: State) -> State:
+def merge_learned(state: State, known: State) -> State:
     """Return a state of the last moments that goes on from what was known before.
 
     Args:
         state: what `decide` returned since the process began.
-        known: from `recalled`.
+        known: from `load_state`.
     """
     return replace(
         state,
         startups=(*known.startups, *state.startups)[-LEARNED:],
         steps=known.steps or state.steps,
-        ahead=known.ahead or state.ahead,
-        reserve=known.reserve or state.reserve,
+        lookahead=known.lookahead or state.lookahead,
+        standby=known.standby or state.standby,
     )
 
 
@@ -171,86 +171,86 @@ def _check_owner(saved_for: _Owner, here: _Owner) -> None:
 
 def _check_fit(memory: _Memory) -> None:
     """Raise if lengths or indices are not those that the code counts on: it would fail at every decision."""
-    if memory.ahead and not _is_sound_ahead(memory.ahead):
+    if memory.lookahead and not _is_sound_lookahead(memory.lookahead):
         raise UnusableError("it is broken (ahead)")
-    if memory.reserve and not _is_sound_reserve(memory.reserve):
+    if memory.standby and not _is_sound_standby(memory.standby):
         raise UnusableError("it is broken (reserve)")
 
 
-def _is_sound_ahead(ahead: Ahead) -> bool:
-    state, settings, models = ahead.state, ahead.settings, len(MODELS)
-    windows = (state.rates, state.peaks, *(one.ratios for one in ahead.rises))
+def _is_sound_lookahead(lookahead: LookaheadState) -> bool:
+    state, settings, models = lookahead.state, lookahead.settings, len(MODELS)
+    windows = (state.rates, state.peaks, *(one.ratios for one in lookahead.ramp_scores))
     season = state.season
     return (
-        len(ahead.rises) == len(LOOKING_AHEAD)
+        len(lookahead.ramp_scores) == len(LOOKAHEAD_MODELS)
         and len(state.scores) == models
         and 0 <= state.chosen < models
-        and max(len(state.said), len(state.blocks)) <= settings.blocks
-        and all(len(one.models) == models for one in state.said)
+        and max(len(state.predictions), len(state.blocks)) <= settings.blocks
+        and all(len(one.models) == models for one in state.predictions)
         and all(len(one.recent) <= WINDOW for one in windows)
         and (season is None or len(season.bins) == len(season.visits) == settings.bins)
     )
 
 
-def _is_sound_reserve(reserve: _Experience) -> bool:
-    arrays = (reserve.asked, reserve.missed, reserve.cost, reserve.drops)
+def _is_sound_standby(standby: _SavedStandby) -> bool:
+    arrays = (standby.asked, standby.missed, standby.cost, standby.drops)
     return (
-        len(reserve.peaks) == len(HOLD_S)
-        and (reserve.rule is None or 0 <= reserve.rule < _RULES)
+        len(standby.peaks) == len(HOLD_S)
+        and (standby.rule is None or 0 <= standby.rule < _RULES)
         and all(len(one) == 4 * _RULES for one in arrays)
         and all(bool(np.all((a := _floats(one)) >= 0.0) and np.all(np.isfinite(a))) for one in arrays)
     )
 
 
-def _each_residuals(ahead: Ahead, change: Callable[[Residuals], Residuals]) -> Ahead:
+def _map_residuals(lookahead: LookaheadState, change: Callable[[Residuals], Residuals]) -> LookaheadState:
     """Return it with every window of ratios changed."""
-    state = ahead.state
+    state = lookahead.state
     return replace(
-        ahead,
+        lookahead,
         state=state._replace(rates=change(state.rates), peaks=change(state.peaks)),
-        rises=tuple(one._replace(ratios=change(one.ratios)) for one in ahead.rises),
+        ramp_scores=tuple(one._replace(ratios=change(one.ratios)) for one in lookahead.ramp_scores),
     )
 
 
-def _ahead(ahead: Ahead, t: float) -> Ahead:
+def _lookahead(lookahead: LookaheadState, t: float) -> LookaheadState:
     """Return it as saved, without orders that have had their time.
 
-    Steps are counted from the Unix epoch, so `look_ahead` sees by itself what was missed: steps without a count where
-    the gap is shorter than a horizon, a new beginning with the season kept where it is longer.
+    Steps are counted from the Unix epoch, so `update_lookahead` sees by itself what was missed: steps without a count
+    where the gap is shorter than a horizon, a new beginning with the season kept where it is longer.
     """
-    whole = _each_residuals(ahead, lambda r: Residuals(r.recent, tuple(sorted(r.recent))))
-    horizon_s = ahead.settings.horizon_s
-    return replace(whole, orders=tuple(x for x in ahead.orders if t - horizon_s <= x.t <= t))
+    whole = _map_residuals(lookahead, lambda r: Residuals(r.recent, tuple(sorted(r.recent))))
+    horizon_s = lookahead.settings.horizon_s
+    return replace(whole, pending_scale_ups=tuple(x for x in lookahead.pending_scale_ups if t - horizon_s <= x.t <= t))
 
 
-def _experience(reserve: Reserve) -> _Experience:
-    paper = reserve.paper
-    return _Experience.model_construct(
-        t=reserve.t,
-        fast=reserve.fast,
-        slow=reserve.slow,
-        peaks=tuple(_thinned(peak) for peak in reserve.peaks),
-        seen=reserve.seen,
-        answered=reserve.answered,
-        late=reserve.late,
-        trust=reserve.trust,
-        rule=reserve.rule,
-        asked=_bytes(paper.asked),
-        missed=_bytes(paper.missed),
-        cost=_bytes(paper.cost),
-        drops=_bytes(paper.drops),
+def _saved_standby(standby: StandbyState) -> _SavedStandby:
+    shadow = standby.shadow
+    return _SavedStandby.model_construct(
+        t=standby.t,
+        fast=standby.fast,
+        slow=standby.slow,
+        peaks=tuple(_thinned(peak) for peak in standby.peaks),
+        seen=standby.seen,
+        answered=standby.answered,
+        late=standby.late,
+        trust=standby.trust,
+        rule=standby.rule,
+        asked=_bytes(shadow.asked),
+        missed=_bytes(shadow.missed),
+        cost=_bytes(shadow.cost),
+        drops=_bytes(shadow.drops),
     )
 
 
-def _reserve(kept: _Experience, age_s: float) -> Reserve:
+def _standby(kept: _SavedStandby, age_s: float) -> StandbyState:
     """Return it with nothing waiting on paper, no blame before its replicas are seen, and peaks as old as they are."""
     peaks = (Peak(tuple((t - age_s, load) for t, load in peak.seen)) for peak in kept.peaks)
-    return Reserve(
+    return StandbyState(
         t=kept.t,
         fast=kept.fast,
         slow=kept.slow,
         peaks=tuple(peaks),
-        paper=Paper(
+        shadow=ShadowPool(
             asked=_floats(kept.asked),
             with_margin=_floats(kept.asked),
             missed=_floats(kept.missed),

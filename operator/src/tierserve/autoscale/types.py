@@ -36,10 +36,10 @@ class Settings:
             slack.
         prior_completions: finished requests from which the observed service time replaces the prior.
         sampling_jitter_s: spread of the times at which replicas are sampled (no matter with the gateway's figures).
-        learn_reserve: whether those replicas stand ready that experience shows to suffice (autoscale/standby/rules.py),
-            in place of those that Erlang C gives for the load of now. It pays where a start takes long beside the time
-            that a request may wait; None: where `startup_s` is `SLOW_START_S` or more.
-        reserve_gain: by how much requests that were late in truth move what is trusted on paper.
+        adaptive_standby: whether standby replicas are set by the rule that past arrivals favour
+            (autoscale/standby/rules.py), in place of Erlang C for the current load. Worth it where a start takes long
+            beside the time that a request may wait; None: where `startup_s` is `SLOW_START_S` or more.
+        standby_gain: how strongly observed late requests tighten the error budget of the standby rules.
         forecast: whether replicas are ordered ahead of a rise that is forecast for the time when they will be ready, by
             a model that has earned it (autoscale/forecast/lookahead.py).
         forecast_quantile: of the rate at that time, which is staffed for; in (0, 1).
@@ -64,8 +64,8 @@ class Settings:
     drain_s: float | None = None
     prior_completions: int = 20
     sampling_jitter_s: float = 0.3
-    learn_reserve: bool | None = None
-    reserve_gain: float = 2.0
+    adaptive_standby: bool | None = None
+    standby_gain: float = 2.0
     forecast: bool = True
     forecast_quantile: float = 0.9
     forecast_period_s: float = 86400.0
@@ -87,7 +87,7 @@ class Settings:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
         for name in (
             "startup_s", "scale_down_window_s", "scale_down_margin", "headroom", "confidence", "sampling_jitter_s",
-            "reserve_gain",
+            "standby_gain",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
@@ -106,9 +106,9 @@ class Settings:
         return Objective(self.target_s, self.percentile)
 
     @property
-    def learns(self) -> bool:
+    def uses_adaptive_standby(self) -> bool:
         """Whether experience decides which replicas stand ready; what is seen of starts later does not change it."""
-        return self.startup_s >= SLOW_START_S if self.learn_reserve is None else self.learn_reserve
+        return self.startup_s >= SLOW_START_S if self.adaptive_standby is None else self.adaptive_standby
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class GatewaySample:
     in_flight: float
     answered: float
     late: float
-    passed: float
+    bypassed: float
 
     def to_json(self) -> dict[str, float]:
         """Return the document of `GET /pools/NAME`; counters end in `_total`."""
@@ -176,7 +176,7 @@ class GatewaySample:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
-        """Return the sample in such a document; gateways of others may leave out `answered`, `late` and `passed`.
+        """Return the sample in such a document; gateways of others may leave out `answered`, `late` and `bypassed`.
 
         Raises:
             KeyError, TypeError, ValueError: it is none.
@@ -186,7 +186,7 @@ class GatewaySample:
         return cls(t=float(body.get("t", 0.0)), arrivals=arrivals, queued=queued, in_flight=in_flight, **optional)
 
 
-COUNTERS = ("arrivals", "answered", "late", "passed")
+COUNTERS = ("arrivals", "answered", "late", "bypassed")
 """Fields of a `GatewaySample` that only grow while the gateway runs."""
 
 
@@ -198,8 +198,8 @@ class Observation:
         running: replicas that serve now.
         target: replicas wanted by the last decision.
         floor, ceiling: bounds of the target.
-        replicas: samples by replica name, of running replicas; as columns (`autoscale.replica_metrics.Samples`) they
-            cost a decision over thousands of replicas least.
+        replicas: samples by replica name, of running replicas; as columns (`autoscale.replica_metrics.ReplicaMetrics`)
+            they cost a decision over thousands of replicas least.
         gateway: the gateway's figures, if it is there.
         ongoing: requests in the pool as Ray counts them (running and queued), None if unknown.
         queued: requests that wait outside the replicas as Ray counts them, None if unknown.
@@ -209,8 +209,8 @@ class Observation:
     t: float
     running: int
     target: int
-    floor: int
-    ceiling: int
+    min_replicas: int
+    max_replicas: int
     replicas: Mapping[str, ReplicaSample] = field(default_factory=dict)
     gateway: GatewaySample | None = None
     ongoing: float | None = None
@@ -237,7 +237,7 @@ class Calibrated:
     gamma: float
     samples: int
     error: float
-    doubt: float
+    relative_std: float
     drift: bool
     used: bool
     profile_error: float

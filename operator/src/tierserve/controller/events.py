@@ -7,32 +7,32 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-_TOLD = ("Ready", "Degraded", "SLOMet")
+_POSTED = ("Ready", "Degraded", "SLOMet")
 
 
 def transitions(
     resource: Mapping[str, Any], before: Mapping[str, Any] | None, after: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Events for the conditions that people care about and that have changed; none for a first status that is well.
+    """Events for conditions that changed their status or reason; for a first status, Warnings only.
 
     Returns:
-        core/v1 Events ready to be created.
+        core/v1 Events, one per changed condition among Ready, Degraded and SLOMet.
     """
     old = {c["type"]: c for c in (before or {}).get("conditions", ())}
     events = []
     for condition in after.get("conditions", ()):
-        was = old.get(condition["type"])
-        if condition["type"] not in _TOLD or (was is not None and _alike(was, condition)):
+        earlier = old.get(condition["type"])
+        if condition["type"] not in _POSTED or (earlier is not None and _same(earlier, condition)):
             continue
         good = "False" if condition["type"] == "Degraded" else "True"
-        if was is None and condition["status"] != _bad(good):
+        if earlier is None and condition["status"] != _bad(good):
             continue
         events.append(_event(resource, condition, warning=condition["status"] == _bad(good)))
     return events
 
 
-def _alike(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return (was["status"], was.get("reason")) == (now["status"], now.get("reason"))
+def _same(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return (earlier["status"], earlier.get("reason")) == (now["status"], now.get("reason"))
 
 
 def _bad(good: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, and what was given as `extra={"fields": {...}}`."""
+    """Formatter: time, level, logger, message, and the fields given as `extra={"fields": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""

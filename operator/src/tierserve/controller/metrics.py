@@ -14,37 +14,42 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         own: Any = {"registry": self.registry}
-        whose = ("namespace", "name")
-        self.passes = Counter("tierserve_reconcile", "Passes over a service, by result", ("result",), **own)
-        self.seconds = Histogram(
-            "tierserve_reconcile_duration_seconds", "Time of a pass",
+        resource = ("namespace", "name")
+        self.reconciles = Counter(
+            "tierserve_reconcile", "Reconciles of a GenAIDeployment, by result.", ("result",), **own
+        )
+        self.duration = Histogram(
+            "tierserve_reconcile_duration_seconds", "Duration of a reconcile in seconds.",
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0), **own,
         )  # fmt: skip
-        self.last = Gauge("tierserve_reconcile_last_success_timestamp_seconds", "End of the last good pass", **own)
+        self.last_success = Gauge(
+            "tierserve_reconcile_last_success_timestamp_seconds", "Unix time of the last successful reconcile.", **own
+        )
         self.condition = Gauge(
-            "tierserve_deployment_condition", "1 where the condition holds, 0 where not, NaN where unknown",
-            (*whose, "condition"), **own,
+            "tierserve_deployment_condition", "Condition of a GenAIDeployment: 1 if True, 0 if False, NaN if Unknown.",
+            (*resource, "condition"), **own,
         )  # fmt: skip
-        self.replicas = Gauge("tierserve_pool_replicas", "Replicas that serve", (*whose, "pool"), **own)
-        self.desired = Gauge("tierserve_pool_replicas_desired", "Desired replicas", (*whose, "pool"), **own)
+        pool = (*resource, "pool")
+        self.replicas = Gauge("tierserve_pool_replicas", "Running replicas of a pool.", pool, **own)
+        self.desired = Gauge("tierserve_pool_replicas_desired", "Desired replicas of a pool.", pool, **own)
         self._pools: dict[tuple[str, str], set[str]] = {}
 
-    def show(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
-        """Set the gauges of a service from its status; what is unknown is NaN."""
+    def update(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+        """Set the gauges of a GenAIDeployment from its status; unknown values are NaN."""
         values = {"True": 1.0, "False": 0.0}
         for condition in status.get("conditions", ()):
             gauge = self.condition.labels(namespace, name, condition["type"])
             gauge.set(values.get(condition["status"], float("nan")))
         pools = {pool["pool"]: pool for pool in status.get("pools", ())}
-        for gone in self._pools.get((namespace, name), set()) - pools.keys():
-            self._drop(namespace, name, gone)
-        for pool, seen in pools.items():
-            self.replicas.labels(namespace, name, pool).set(_number(seen.get("running")))
-            self.desired.labels(namespace, name, pool).set(_number(seen.get("desired")))
+        for removed in self._pools.get((namespace, name), set()) - pools.keys():
+            self._drop(namespace, name, removed)
+        for pool, entry in pools.items():
+            self.replicas.labels(namespace, name, pool).set(_number(entry.get("running")))
+            self.desired.labels(namespace, name, pool).set(_number(entry.get("desired")))
         self._pools[namespace, name] = set(pools)
 
     def forget(self, namespace: str, name: str) -> None:
-        """Remove the series of a service that is gone."""
+        """Remove the series of a deleted GenAIDeployment."""
         for pool in self._pools.pop((namespace, name), set()):
             self._drop(namespace, name, pool)
         self.condition.remove_by_labels({"namespace": namespace, "name": name})

@@ -1,4 +1,4 @@
-"""Reconcile of one GenAIDeployment on a cluster: read it, reconcile, write the status, post events."""
+"""Reconciler of GenAIDeployments on a cluster: read the resource, reconcile it, write its status, post events."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tierserve.status.conditions import Status
 log = logging.getLogger("tierserve")
 _OWN = ("name", "namespace", "uid", "generation", "labels", "annotations")
 PROGRESSING_S = 2.0
-"""Seconds to the next reconcile while something is under way: replicas and gateways are polled, not watched."""
+"""Seconds to the next reconcile while Progressing is True: replicas and gateway agents are polled, not watched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The last status that was written: to the resource with this uid, at this time by the monotonic clock."""
+    """The status that was last written: to the resource with this uid, at this time of the monotonic clock."""
 
     uid: str
     status: Status
@@ -36,12 +36,12 @@ class Written:
 
 
 @dataclass(slots=True)
-class ServicePass:
-    """Callable for the work queue: seconds until the next reconcile, None if the resource is gone.
+class Reconciler:
+    """Callable of the work queue: reconciles a key, returns the seconds to its next resync, None if it is deleted.
 
     Attributes:
-        read: the resource as the watch last saw it, None if it is gone.
-        resync_s: seconds between reconciles; figures in the status are written at most this often.
+        read: returns the resource from the watch cache, None if it is deleted.
+        resync_s: seconds between resyncs; figures in the status are written at most this often.
     """
 
     read: Callable[[Key], Mapping[str, Any] | None]
@@ -58,7 +58,7 @@ class ServicePass:
         """Reconcile one resource.
 
         Raises:
-            ClusterError: the cluster does not answer or does not take the status.
+            ClusterError: the API server does not answer or rejects the status.
         """
         began = time.perf_counter()
         resource = self.read(key)
@@ -68,32 +68,33 @@ class ServicePass:
         try:
             status = await self._reconcile(key, resource)
         except Exception as error:
-            self.metrics.passes.labels("error").inc()
-            known = isinstance(error, ClusterError)
-            log.error("%s/%s: %s", *key, error or type(error).__name__, exc_info=None if known else error)
+            self.metrics.reconciles.labels("error").inc()
+            expected = isinstance(error, ClusterError)
+            message = "reconcile of %s/%s failed: %s"
+            log.error(message, *key, error or type(error).__name__, exc_info=None if expected else error)
             raise
-        self.metrics.passes.labels("success").inc()
-        self.metrics.seconds.observe(time.perf_counter() - began)
-        self.metrics.last.set(self.clock())
+        self.metrics.reconciles.labels("success").inc()
+        self.metrics.duration.observe(time.perf_counter() - began)
+        self.metrics.last_success.set(self.clock())
         return min(PROGRESSING_S, self.resync_s) if is_progressing(status) else self.resync_s
 
     async def _reconcile(self, key: Key, resource: Mapping[str, Any]) -> Status:
         began, uid = self.monotonic(), str(resource["metadata"].get("uid"))
         last = self._written.get(key)
-        # What was written is newer than what the watch has seen, unless it was written to one that is gone.
+        # The status that was written is newer than the one in the cache, unless that resource was deleted since.
         last = last if last is not None and last.uid == uid else None
         previous = last.status if last is not None else resource.get("status") or None
         try:
             status: Status = without_nulls(await reconcile(self._gaid(key, resource), self.runtime, previous))
         except ValidationFailed as error:
             status = without_nulls(rejected(resource, error.problems, self.clock(), previous))
-        self.metrics.show(*key, status)
+        self.metrics.update(*key, status)
         if not self._is_due(last, previous, status, began):
             return status
         try:
             await self.cluster.apply_status(resource, status)
         except ClusterError as error:
-            if error.code == NOT_FOUND:  # deleted meanwhile
+            if error.code == NOT_FOUND:  # deleted during the reconcile
                 return status
             raise
         self._written[key] = Written(uid, status, began)
@@ -101,7 +102,7 @@ class ServicePass:
         return status
 
     def _is_due(self, last: Written | None, previous: Status | None, status: Status, now: float) -> bool:
-        """Whether the status is to be written: at once where a condition changed, figures once per resync."""
+        """Whether the status is to be written: at once if a condition changed, figures once per resync period."""
         if previous is None or significant(previous) != significant(status):
             return True
         return previous != status and (last is None or now - last.at >= self.resync_s)
@@ -117,19 +118,19 @@ class ServicePass:
         try:
             await self.cluster.post_event(event)
         except ClusterError as error:
-            log.warning("no event could be posted: %s", error)
+            log.warning("posting the event failed: %s", error)
 
     def _gaid(self, key: Key, resource: Mapping[str, Any]) -> GenAIDeployment:
-        """The resource as a value; read again only when its spec or identity has changed."""
+        """The resource as a value, parsed again only if its spec, labels or annotations changed."""
         metadata = resource["metadata"]
-        # Labels and annotations have no generation, and are passed on to objects and pods.
+        # Labels and annotations do not change the generation, and are copied to objects and pods.
         version = tuple(metadata.get(key) for key in ("uid", "generation", "labels", "annotations"))
-        found = self._parsed.get(key)
-        if found is None or found[0] != version:
+        parsed = self._parsed.get(key)
+        if parsed is None or parsed[0] != version:
             document = {**resource, "metadata": {k: metadata[k] for k in _OWN if k in metadata}}
             document.pop("status", None)
-            found = self._parsed[key] = (version, _value(document))
-        return found[1]
+            parsed = self._parsed[key] = (version, _value(document))
+        return parsed[1]
 
     def _forget(self, key: Key) -> None:
         self._parsed.pop(key, None)
@@ -139,7 +140,7 @@ class ServicePass:
 
 
 def _value(document: Mapping[str, Any]) -> GenAIDeployment:
-    """The API server has checked the rules already; only what it let through all the same is checked with words."""
+    """Parse a resource that the API server has validated; if that fails, validate it again for the error messages."""
     try:
         return GenAIDeployment.model_validate(document)
     except ValidationError:
@@ -147,11 +148,11 @@ def _value(document: Mapping[str, Any]) -> GenAIDeployment:
 
 
 def is_progressing(status: Mapping[str, Any]) -> bool:
-    """Whether replicas or a new version are on their way."""
+    """Whether the condition Progressing is True."""
     return any((c["type"], c["status"]) == ("Progressing", "True") for c in status.get("conditions", ()))
 
 
 def significant(status: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What is written at once when it changes: the generation, and each condition with its status and reason."""
+    """The part of a status that is written at once: observed generation, status and reason of each condition."""
     conditions = ((c["type"], c["status"], c.get("reason")) for c in status.get("conditions", ()))
     return status.get("observedGeneration"), tuple(sorted(conditions))

@@ -1,4 +1,4 @@
-"""The operator's settings, from its environment; the chart sets them."""
+"""Settings of the operator, from environment variables, which the chart sets."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def from_environment(environment: Mapping[str, str] | None = None) -> OperatorSe
     """Settings from variables such as TIERSERVE_SERVING_IMAGE and TIERSERVE_RESYNC_PERIOD.
 
     Raises:
-        ValueError: variables that are not known, or whose value cannot be used; the message names each of them.
+        ValueError: unknown variables or invalid values; the message names each of them.
     """
     variables = os.environ if environment is None else environment
     given = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items() if name.startswith(PREFIX)}
-    # Set in every pod: the address of the API server's Service is of the family of pods' first addresses.
+    # Set in every pod: the address of the API server's Service has the IP family of the pods' first addresses.
     if ":" in variables.get("KUBERNETES_SERVICE_HOST", ""):
         given.setdefault("ip_family", "IPv6")
     errors: list[str] = []
@@ -61,7 +61,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> OperatorSe
     settings = (*fields(OperatorSettings), *fields(KubeSettings))
     unknown = given.keys() - {f.name for f in settings if f.name != "kube"}
     errors += [
-        f"{PREFIX}{name.upper()}: no such setting of the operator"
+        f"{PREFIX}{name.upper()}: is not a setting of the operator"
         for name in sorted(unknown)
         if not _SERVICE_LINK.search(name.upper())
     ]

@@ -1,8 +1,7 @@
-"""Work queue: keys are added by watch events, requeued after their resync period, retried with exponential backoff; one
-reconcile per key at a time.
+"""Work queue: keys are added by watch events, requeued after their resync period, retried with exponential backoff.
 
-Level-based: a key in the queue says only that something may have changed. What it was is read anew by the reconcile.
-Everything here runs in one event loop; no other thread may call `wake`.
+One reconcile per key at a time. Level-based: a key in the queue means only that something may have changed; the
+reconcile reads the current state. Everything here runs in one event loop; no other thread may call `add`.
 """
 
 from __future__ import annotations
@@ -16,24 +15,24 @@ from dataclasses import dataclass, field
 Key = tuple[str, str]
 """Namespace and name of a GenAIDeployment."""
 
-GATHER_S = 0.2  # events come in bursts: one reconcile for all of them
-FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
+GATHER_S = 0.2  # events come in bursts (an apply, then its status updates): one reconcile for all of them
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # of an object that stays invalid, one request a minute is cheap
 JITTER = 0.2
-"""Resyncs come up to this share later, so that those of many resources spread; never earlier."""
+"""A resync is delayed by up to this share of its period, so that many resources do not resync together."""
 
 
 @dataclass(slots=True)
-class Controller:
-    """Calls `one_pass` for each key in the queue.
+class WorkQueue:
+    """Calls `reconciler` for each key that is due.
 
     Attributes:
-        one_pass: reconciles one resource and returns the seconds after which it is reconciled again without an event,
-            None if the resource is gone; after an exception it is retried with backoff.
-        workers: reconciles at the same time.
+        reconciler: reconciles one resource and returns the seconds until its next resync, None if the resource is
+            deleted; after an exception the key is retried with backoff.
+        workers: most reconciles at the same time.
         clock: the event loop's, in seconds.
     """
 
-    one_pass: Callable[[Key], Awaitable[float | None]]
+    reconciler: Callable[[Key], Awaitable[float | None]]
     workers: int = 8
     clock: Callable[[], float] = time.monotonic
     failures: dict[Key, int] = field(default_factory=dict)
@@ -45,28 +44,28 @@ class Controller:
     def __post_init__(self) -> None:
         self._expected = self.clock()
 
-    def wake(self, key: Key, after_s: float = GATHER_S) -> None:
-        """Reconcile a resource soon; an earlier appointment stays."""
+    def add(self, key: Key, after_s: float = GATHER_S) -> None:
+        """Add a key, due after `after_s`; if it is in the queue already, the earlier time counts."""
         at = self.clock() + after_s
-        if not self.known:
-            self._expected = at  # there was nothing to reconcile: no time was lost until now
+        if not self.pending:
+            self._expected = at  # the queue was empty until now, so nothing is overdue
         if at < self._due.get(key, float("inf")):
             self._due[key] = at
             self._changed.set()
 
     @property
-    def known(self) -> int:
-        """Resources that are in the queue or being reconciled."""
+    def pending(self) -> int:
+        """Number of keys in the queue or being reconciled."""
         return len(self._due.keys() | self._running)
 
     @property
     def idle_s(self) -> float:
-        """Seconds for which a completed reconcile has been due; 0 while there is nothing to reconcile.
+        """Seconds for which a completed reconcile has been overdue; 0 while there is nothing to reconcile.
 
-        One that failed counts as completed too: the operator works, and what is wrong with one resource does not get
-        better when it is restarted. Not so where the API server was not reached, where a restart may help.
+        A failed reconcile counts as completed: a restart of the operator does not repair an invalid resource. One that
+        could not reach the API server does not count: there a restart may help.
         """
-        return max(self.clock() - self._expected, 0.0) if self.known else 0.0
+        return max(self.clock() - self._expected, 0.0) if self.pending else 0.0
 
     async def run(self) -> None:
         """Work through the queue until cancelled."""
@@ -94,7 +93,7 @@ class Controller:
         after_s: float | None
         reached = True
         try:
-            after_s = await self.one_pass(key)
+            after_s = await self.reconciler(key)
         except Exception as error:
             self.failures[key] = count = self.failures.get(key, 0) + 1
             after_s = min(FIRST_RETRY_S * 2.0 ** min(count - 1, 16), LONGEST_RETRY_S)
@@ -102,7 +101,7 @@ class Controller:
         else:
             self.failures.pop(key, None)
         if after_s is not None:
-            self.wake(key, after_s * random.uniform(1.0, 1.0 + JITTER))
+            self.add(key, after_s * random.uniform(1.0, 1.0 + JITTER))
         if reached:
             self._expected = max(self._expected, self.clock() + (after_s or 0.0))
         self._running.discard(key)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tierserve.loadgen.errors import LoadError
     from tierserve.loadgen.runner import Progress, run_load
-    from tierserve.loadgen.samples import Outcome, Samples
+    from tierserve.loadgen.samples import Outcome, RequestLog
     from tierserve.loadgen.scenario import (
         ClosedLoop,
         LoadPlan,
@@ -40,7 +40,7 @@ __all__ = [
     "Outcome",
     "Progress",
     "Replay",
-    "Samples",
+    "RequestLog",
     "Step",
     "StepResult",
     "Summary",
@@ -57,7 +57,7 @@ _MODULES = {
     "Progress": "runner",
     "run_load": "runner",
     "Outcome": "samples",
-    "Samples": "samples",
+    "RequestLog": "samples",
     "LoadResult": "summary",
     "StepResult": "summary",
     "Summary": "summary",

@@ -32,7 +32,7 @@ from tierserve.loadgen.http import (
     request_headers,
 )
 from tierserve.loadgen.preflight import allow_sockets, check_target
-from tierserve.loadgen.samples import Outcome, Row, Samples
+from tierserve.loadgen.samples import Outcome, RequestLog, Row
 from tierserve.loadgen.scenario import ClosedLoop, LoadPlan, OpenLoop, Replay, Step, Traffic
 from tierserve.loadgen.summary import LoadResult, Span, StepResult, quantile, summarise_step
 
@@ -369,7 +369,7 @@ class _Runner:
         )
 
     def _result(self, t0_unix: float) -> LoadResult:
-        samples = Samples.of(self.rows)
+        samples = RequestLog.of(self.rows)
         steps: list[StepResult] = [
             summarise_step(index, self.plan.steps[index], samples, span=span, complete=complete, plan=self.plan)
             for index, span, complete in self.steps

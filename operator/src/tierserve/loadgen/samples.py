@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class RequestLog:
     """All requests of a run as arrays of shape (n,), in order of their end.
 
     Attributes:
@@ -67,7 +67,7 @@ class Samples:
     pools: tuple[str, ...]
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Samples:
+    def of(cls, rows: Sequence[Row]) -> RequestLog:
         """Columns of rows."""
         columns = list(zip(*rows, strict=True)) if rows else [()] * len(Row._fields)
         step, traffic, intended, start, first, end, status, outcome, pool, tokens = columns
@@ -108,12 +108,12 @@ class Samples:
         gaps[several] = (self.end - self.first_token)[several] / (self.tokens[several] - 1)
         return gaps
 
-    def where(self, mask: NDArray[np.bool_]) -> Samples:
+    def where(self, mask: NDArray[np.bool_]) -> RequestLog:
         """The rows of a mask."""
         kept = {f.name: getattr(self, f.name)[mask] for f in fields(self) if f.name not in ("traffics", "pools")}
-        return Samples(**kept, traffics=self.traffics, pools=self.pools)
+        return RequestLog(**kept, traffics=self.traffics, pools=self.pools)
 
-    def of_traffic(self, name: str) -> Samples:
+    def of_traffic(self, name: str) -> RequestLog:
         """The rows of one traffic."""
         index = self.traffics.index(name) if name in self.traffics else -1
         return self.where(self.traffic == index)

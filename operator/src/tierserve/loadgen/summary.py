@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from tierserve.loadgen.samples import Outcome, Samples
+from tierserve.loadgen.samples import Outcome, RequestLog
 from tierserve.loadgen.scenario import LoadPlan, Step
 
 _WAITED = (Outcome.OK, Outcome.TIMEOUT, Outcome.TRUNCATED)
@@ -89,7 +89,7 @@ class LoadResult:
 
     plan: LoadPlan
     t0_unix: float
-    samples: Samples
+    samples: RequestLog
     steps: tuple[StepResult, ...]
     skipped: tuple[str, ...] = ()
     stopped: str = ""
@@ -132,7 +132,7 @@ def quantile(values: NDArray[np.float64], q: float) -> float:
     return float(np.quantile(finite, q, method="inverted_cdf")) if finite.size else math.nan
 
 
-def summarise(samples: Samples, seconds: float, objective: dict[str, float | None]) -> Summary:
+def summarise(samples: RequestLog, seconds: float, objective: dict[str, float | None]) -> Summary:
     """Figures of some requests made over `seconds`; `objective` maps the name of a traffic to seconds or None."""
     unfinished = samples.outcome == Outcome.UNFINISHED
     samples = samples.where(~unfinished)
@@ -161,7 +161,7 @@ def summarise(samples: Samples, seconds: float, objective: dict[str, float | Non
 
 
 def summarise_step(
-    index: int, step: Step, samples: Samples, *, span: Span, complete: bool, plan: LoadPlan
+    index: int, step: Step, samples: RequestLog, *, span: Span, complete: bool, plan: LoadPlan
 ) -> StepResult:
     """Figures of one step that lasted over `span`."""
     start, steady_from, end = span
@@ -186,7 +186,7 @@ def summarise_step(
     )
 
 
-def _within(samples: Samples, objective: dict[str, float | None]) -> float:
+def _within(samples: RequestLog, objective: dict[str, float | None]) -> float:
     """Share of requests answered within their objective; NaN without objective or requests."""
     limits = np.array([objective.get(name) or math.nan for name in samples.traffics])
     if not len(samples) or not np.isfinite(limits).any():
@@ -197,7 +197,7 @@ def _within(samples: Samples, objective: dict[str, float | None]) -> float:
     return float(met[judged].mean()) if judged.any() else math.nan
 
 
-def _kinds(samples: Samples) -> dict[str, int]:
+def _kinds(samples: RequestLog) -> dict[str, int]:
     """Failures by kind: `http_503`, `timeout`, `error_in_answer`, ..."""
     kinds: dict[str, int] = {}
     for outcome, status in zip(samples.outcome.tolist(), samples.status.tolist(), strict=True):

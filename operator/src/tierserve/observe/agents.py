@@ -1,4 +1,4 @@
-"""The /status of every gateway agent behind one name; whoever does not answer is missing, not zero."""
+"""Reads the /status of every gateway agent behind one DNS name; an agent that does not answer is missing, not zero."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 2.0  # an agent answers from memory; one that is slower must not delay the reconcile
 
 
 class AgentReader:
-    """Asks agents with one HTTP client; made inside a running loop, and closed at its end."""
+    """HTTP client of the agents; created inside a running event loop, and closed at its end."""
 
     def __init__(self) -> None:
         self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
@@ -24,11 +24,11 @@ class AgentReader:
         await self.session.close()
 
     async def read(self, url: str) -> list[Mapping[str, Any]]:
-        """The answers of all addresses of the URL's host, in their order."""
-        found = await asyncio.gather(*(self._ask(one) for one in await _addresses(url)))
-        return [answer for answer in found if answer is not None]
+        """The reports of the agents at all addresses of the URL's host, in the order of the addresses."""
+        reports = await asyncio.gather(*(self._get(address) for address in await _addresses(url)))
+        return [report for report in reports if report is not None]
 
-    async def _ask(self, url: str) -> Mapping[str, Any] | None:
+    async def _get(self, url: str) -> Mapping[str, Any] | None:
         try:
             async with self.session.get(f"{url}/status", raise_for_status=True) as reply:
                 body: Mapping[str, Any] = await reply.json(content_type=None)
@@ -41,11 +41,11 @@ async def _addresses(url: str) -> list[str]:
     parts = urlsplit(url)
     port = parts.port or 80
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        infos = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except OSError:
         return []
-    # Of one family: an agent that has an address of each would be counted twice.
-    hosts = sorted({info[4][0] for info in found if info[0] == found[0][0]})
+    # Addresses of one family only: a dual-stack agent would be counted twice.
+    hosts = sorted({info[4][0] for info in infos if info[0] == infos[0][0]})
     return [
         parts._replace(netloc=f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}").geturl() for host in hosts
     ]

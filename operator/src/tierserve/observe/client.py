@@ -1,4 +1,4 @@
-"""The HTTP client of observation, made once: a new one each second costs more CPU (TLS context) than all else."""
+"""Shared HTTP client for observation: creating one per request costs more CPU (TLS context) than all else here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import httpx
 
 @cache
 def client() -> httpx.Client:
-    """The client of this process; every request gives its own time-out.
+    """The client of this process; every request sets its own timeout.
 
-    It reads no HTTP_PROXY, ALL_PROXY or .netrc: what is observed are the service's own components, on loopback or in
-    the same cluster, where no proxy leads (and a SOCKS proxy needs a package that is not installed).
+    It ignores HTTP_PROXY, ALL_PROXY and .netrc: the observed components are on loopback or in the same cluster, which
+    no proxy reaches (and a SOCKS proxy needs a package that is not installed).
     """
     return httpx.Client(trust_env=False)

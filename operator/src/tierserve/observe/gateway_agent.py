@@ -1,4 +1,4 @@
-"""The gateway agent's /status: latency, queue and demand per pool, and the policies' last decisions."""
+"""Reads the gateway agent's /status: latency, queue and demand per pool, and the last autoscaling decisions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Figures = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class AgentReport:
-    """What an agent reports, by pool; empty where it does not answer (missing is not zero).
+    """Report of an agent, by pool; empty if it does not answer (missing is not zero).
 
     Attributes:
         figures: the gateway's figures.
-        decisions: the policies' last decisions.
+        decisions: last autoscaling decisions.
         ages_s: their ages by the agent's clock.
-        routed: pools that HAProxy sends requests to; None where that is not known.
+        routed: pools to which HAProxy routes requests; None if unknown.
     """
 
     figures: Figures = field(default_factory=dict)
@@ -31,7 +31,7 @@ class AgentReport:
 
 
 def get_gateway(agent_url: str, *, timeout_s: float = 2.0) -> AgentReport:
-    """The report of the agent at a URL."""
+    """Read the report of the agent at a URL."""
     try:
         response = client().get(f"{agent_url}/status", timeout=timeout_s)
         response.raise_for_status()

@@ -1,7 +1,7 @@
-"""Pods and objects that admission, a quota or a policy refuses: as the ReplicaSet and KubeRay report it (pure).
+"""Pods and objects rejected by admission, a quota or a policy, as the ReplicaSet and KubeRay report it (pure).
 
-A refused pod does not exist, so no pod shows the reason. KubeRay keeps no failure of a RayCluster in the status of its
-RayService; what it does report in every case is a Warning event.
+A rejected pod does not exist, so no pod shows the reason. KubeRay does not put a failure of a RayCluster into the
+status of its RayService, but it posts a Warning event in every case.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ LONGEST = 400
 _SERVICE_STATUSES = ("activeServiceStatus", "pendingServiceStatus")
 
 POD_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
-"""Why a pod that has a node does not start; its status says only ContainerCreating."""
+"""Events of a scheduled pod that does not start; its status shows only ContainerCreating."""
 
 Objects = Iterable[Mapping[str, Any]]
 
 
 def gateway_refusals(children: Objects) -> list[str]:
-    """What keeps the ReplicaSet of the gateway from creating pods."""
+    """Why the ReplicaSet of the gateway cannot create pods."""
     return [
         f"gateway: {condition.get('reason')}: {condition.get('message', '')}"[:LONGEST]
         for child in children
@@ -36,7 +36,8 @@ def gateway_refusals(children: Objects) -> list[str]:
 
 
 def is_upgrading(children: Objects) -> bool:
-    """Whether a Ray cluster is being created beside one that serves, whose replicas say nothing of the new one."""
+    """Whether a Ray cluster is being created beside one that serves, whose replicas do not show errors of the new
+    one."""
     statuses = (child.get("status") or {} for child in children if child["kind"] == "RayService")
     return any(all((s.get(which) or {}).get("rayClusterName") for which in _SERVICE_STATUSES) for s in statuses)
 
@@ -44,7 +45,7 @@ def is_upgrading(children: Objects) -> bool:
 def pool_refusals(
     gaid: GenAIDeployment, placements: Sequence[Placement], children: Objects, events: Objects, pods: Objects
 ) -> list[str]:
-    """What KubeRay could not create, the last of each pool; one that is older than the pool's newest pod is over.
+    """What KubeRay could not create: the latest event of each pool, if it is newer than the pool's newest pod.
 
     Args:
         gaid, placements: the service and its pools.
@@ -65,7 +66,7 @@ def pool_refusals(
 
 
 def start_failures(placements: Sequence[Placement], events: Objects, pods: Objects) -> list[str]:
-    """What keeps the kubelet from starting pods: a Secret that is not there, a volume, the network."""
+    """Why the kubelet cannot start pods: a missing Secret, a volume, the network."""
     names = {(p.tier, p.site): p.pool for p in placements}
     pending = {
         pod["metadata"]["name"]: names.get(_place(pod), "gateway")

@@ -1,4 +1,4 @@
-"""Ray Serve's REST API: what runs (GET) and what shall run (PUT); on the dashboard port of a cluster's head."""
+"""Client of Ray Serve's REST API on the dashboard port: read applications (GET), declare their configuration (PUT)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class AppObserved:
     Attributes:
         name: the pool.
         status: NOT_STARTED | DEPLOYING | RUNNING | DEPLOY_FAILED | UNHEALTHY | DELETING.
-        message: Serve's own words when something is wrong.
-        target: replicas that Serve wants now.
+        message: Serve's error message.
+        target: Serve's target number of replicas.
         replicas: count per replica state (RUNNING, STARTING, STOPPING ...).
-        previous: of those that run, how many are of the version before; both times are of Serve's own clock.
+        previous: running replicas that were started before the last deployment, by Serve's own clock.
     """
 
     name: str
@@ -36,7 +36,7 @@ class AppObserved:
 
     @property
     def running(self) -> int:
-        """Replicas that serve."""
+        """Running replicas."""
         return self.replicas.get("RUNNING", 0)
 
 
@@ -46,18 +46,18 @@ class ServeRest:
 
     Attributes:
         base_url: of Ray's dashboard.
-        token: Ray's authentication token, if the cluster asks for one.
+        token: Ray's authentication token, if the cluster requires one.
     """
 
     base_url: str
     token: str | None = None
 
     def is_up(self) -> bool:
-        """Whether the dashboard answers; httpx.HTTPError when nobody listens."""
+        """Whether the dashboard answers with success; raises httpx.HTTPError if the port is closed."""
         return self._request("GET", "/api/version", timeout_s=2.0).is_success
 
     def applications(self, *, timeout_s: float = 10.0) -> dict[str, AppObserved]:
-        """Applications by name.
+        """Return the applications by name.
 
         Raises:
             httpx.HTTPError: the head does not answer, or answers with an error.
@@ -67,15 +67,15 @@ class ServeRest:
         return {name: _observed(name, app) for name, app in response.json().get("applications", {}).items()}
 
     def declare(self, config: Mapping[str, Any], *, timeout_s: float = 60.0) -> None:
-        """Say what shall run; an identical declaration changes nothing.
+        """Declare the applications that shall run; idempotent.
 
         Raises:
-            httpx.HTTPError: not taken; the message holds Serve's answer.
+            httpx.HTTPError: the configuration is rejected; the message contains Serve's response.
         """
         response = self._request("PUT", PATH, timeout_s=timeout_s, json=dict(config))
         if response.is_error:
-            words = f"Ray Serve refused the configuration: {response.text[:500]}"
-            raise httpx.HTTPStatusError(words, request=response.request, response=response)
+            message = f"Ray Serve rejected the configuration: {response.text[:500]}"
+            raise httpx.HTTPStatusError(message, request=response.request, response=response)
 
     def _request(self, method: str, path: str, *, timeout_s: float, json: Any = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
@@ -95,6 +95,6 @@ def _observed(name: str, app: Mapping[str, Any]) -> AppObserved:
         message="\n".join(m for m in messages if m),
         target=sum(int(d.get("target_num_replicas") or 0) for d in deployments),
         replicas=dict(states),
-        # A running application has no replica left of another version: some were only given new settings.
+        # A RUNNING application has only replicas of the last deployment: those started before it were reconfigured.
         previous=0 if app.get("status") == "RUNNING" else len(older),
     )

@@ -21,8 +21,8 @@ from tierserve.api.v1alpha1.deployment import GenAIDeployment
 from tierserve.plan.energy import Energy, energy_of
 from tierserve.plan.placement import Placement, place
 from tierserve.plan.pool_sizing import even_replicas_for, held_up, may_miss, most_rate
-from tierserve.plan.pool_sizing_batch import plan_many, replicas_many, times_many
-from tierserve.plan.tier_fill import Filling
+from tierserve.plan.pool_sizing_batch import replicas_of_pools, responses_of_pools, size_pools
+from tierserve.plan.tier_fill import TierFill
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +151,14 @@ def make_plans(
 ) -> tuple[Plan, ...]:
     """Return `make_plan` of each demand, all with the same think time; the pools of all are planned at once."""
     pools = tuple(place(gaid) if placements is None else placements)
-    filling = Filling(gaid, pools)
-    rates = [_rate_of(filling, one) for one in demands]
-    filled = [filling.shares(rate) for rate in rates]
-    known = limits or (_limits_of(gaid, filling, demands[0].think_s) if demands else Limits({}, 0.0))
+    tier_fill = TierFill(gaid, pools)
+    rates = [_rate_of(tier_fill, one) for one in demands]
+    filled = [tier_fill.shares(rate) for rate in rates]
+    known = limits or (_limits_of(gaid, tier_fill, demands[0].think_s) if demands else Limits({}, 0.0))
     planned = iter(pool_plans(gaid, [(one, shares[one.pool]) for shares, _ in filled for one in pools]))
     return tuple(
         Plan(
-            connections=filling.connections(rate, one.think_s) if one.connections is None else one.connections,
+            connections=tier_fill.connections(rate, one.think_s) if one.connections is None else one.connections,
             rate=rate,
             think_s=one.think_s,
             pools=tuple(islice(planned, len(pools))),
@@ -178,12 +178,14 @@ def pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float) -> PoolP
 def pool_plans(gaid: GenAIDeployment, pools: Sequence[tuple[Placement, float]]) -> list[PoolPlan]:
     """Return `pool_plan` of each pool and rate, all at once."""
     placements, rates = [one for one, _ in pools], [rate for _, rate in pools]
-    found = plan_many(placements, rates)
+    found = size_pools(placements, rates)
     needed = found.replicas.tolist()
     wanted = _with_headroom(placements, rates, needed)
     bounded = [min(max(r, one.min_replicas), one.max_replicas) for one, r in zip(placements, wanted, strict=True)]
     if other := [k for k, r in enumerate(bounded) if r != needed[k]]:
-        some = times_many([placements[k] for k in other], [bounded[k] for k in other], [rates[k] for k in other])
+        some = responses_of_pools(
+            [placements[k] for k in other], [bounded[k] for k in other], [rates[k] for k in other]
+        )
         found.put(np.array(other), some.columns)
     rows = zip(needed, wanted, *(column.tolist() for column in found.columns), strict=True)
     return [_pool_plan(gaid, one, rate, _Row(*row)) for (one, rate), row in zip(pools, rows, strict=True)]
@@ -192,13 +194,13 @@ def pool_plans(gaid: GenAIDeployment, pools: Sequence[tuple[Placement, float]]) 
 def _with_headroom(placements: Sequence[Placement], rates: Sequence[float], needed: Sequence[int]) -> list[int]:
     wanted, ahead = list(needed), [k for k, one in enumerate(placements) if one.headroom > 0.0]
     more = [rates[k] * (1.0 + placements[k].headroom) for k in ahead]
-    for k, replicas in zip(ahead, replicas_many([placements[k] for k in ahead], more).tolist(), strict=True):
+    for k, replicas in zip(ahead, replicas_of_pools([placements[k] for k in ahead], more).tolist(), strict=True):
         wanted[k] = replicas
     return wanted
 
 
 class _Row(NamedTuple):
-    """Replicas that the rate needs, and with headroom; then one row of `ManyPlans`."""
+    """Replicas that the rate needs, and with headroom; then one row of `PoolPlans`."""
 
     needed: int
     wanted: int
@@ -254,23 +256,23 @@ def _binds(full: bool, needed: int, wanted: int, replicas: int) -> str:
 
 
 def allocate(gaid: GenAIDeployment, placements: Sequence[Placement], rate: float) -> tuple[dict[str, float], float]:
-    """Return the requests per second of each pool by name, and those that no tier can take: `Filling.shares`."""
-    return Filling(gaid, placements).shares(rate)
+    """Return the requests per second of each pool by name, and those that no tier can take: `TierFill.shares`."""
+    return TierFill(gaid, placements).shares(rate)
 
 
 def limits_of(gaid: GenAIDeployment, placements: Sequence[Placement], think_s: float | None = None) -> Limits:
     """Return the connections at which each tier is exhausted, and at which the first request finds no room at all."""
-    return _limits_of(gaid, Filling(gaid, placements), think_s)
+    return _limits_of(gaid, TierFill(gaid, placements), think_s)
 
 
-def _limits_of(gaid: GenAIDeployment, filling: Filling, think_s: float | None) -> Limits:
-    rates = {tier.name: filling.full_from(tier.name) for tier in gaid.tiers_on}
-    found = {name: None if rate is None else filling.connections(rate, think_s) for name, rate in rates.items()}
-    return Limits(found, filling.connections(filling.served_up_to(), think_s))
+def _limits_of(gaid: GenAIDeployment, tier_fill: TierFill, think_s: float | None) -> Limits:
+    rates = {tier.name: tier_fill.full_from(tier.name) for tier in gaid.tiers_on}
+    found = {name: None if rate is None else tier_fill.connections(rate, think_s) for name, rate in rates.items()}
+    return Limits(found, tier_fill.connections(tier_fill.served_up_to(), think_s))
 
 
-def _rate_of(filling: Filling, demand: Demand) -> float:
-    return filling.rate_of(demand.connections or 0.0, demand.think_s) if demand.rate is None else demand.rate
+def _rate_of(tier_fill: TierFill, demand: Demand) -> float:
+    return tier_fill.rate_of(demand.connections or 0.0, demand.think_s) if demand.rate is None else demand.rate
 
 
 def refused_from(gaid: GenAIDeployment, exhausted_at: Mapping[str, float | None]) -> dict[str, float]:

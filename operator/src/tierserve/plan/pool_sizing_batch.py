@@ -46,7 +46,7 @@ _NEAR = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
-class ManyPlans:
+class PoolPlans:
     """The replicas of d pools and what is predicted with them; arrays of shape (d,), in the order given.
 
     Attributes:
@@ -76,7 +76,7 @@ class ManyPlans:
         return tuple(getattr(self, name) for name in self.__slots__)
 
 
-def plan_many(placements: Sequence[Placement], rates: Sequence[float] | Array) -> ManyPlans:
+def size_pools(placements: Sequence[Placement], rates: Sequence[float] | Array) -> PoolPlans:
     """Return the least replicas of each pool that keep the objective at its rate, and the response times with them.
 
     The replicas are those of `replicas_for`, and times those of `response_of` to 1e-8, in a fifth of the time or less.
@@ -95,16 +95,18 @@ def plan_many(placements: Sequence[Placement], rates: Sequence[float] | Array) -
     return _all(placements, lam, lambda search, _: search.plan())
 
 
-def replicas_many(placements: Sequence[Placement], rates: Sequence[float] | Array) -> Index:
-    """Return `replicas_for` of each pool at its rate, shape (d,). Arguments and errors as of `plan_many`."""
+def replicas_of_pools(placements: Sequence[Placement], rates: Sequence[float] | Array) -> Index:
+    """Return `replicas_for` of each pool at its rate, shape (d,). Arguments and errors as of `size_pools`."""
     lam = _checked(placements, rates)
     if lam.size < _FEW:
         return _counted(placements, lam)
     return _all(placements, lam, lambda search, _: search.count()).replicas
 
 
-def times_many(placements: Sequence[Placement], replicas: Sequence[int], rates: Sequence[float] | Array) -> ManyPlans:
-    """Return the response times of each pool with so many replicas; arguments and errors else as of `plan_many`."""
+def responses_of_pools(
+    placements: Sequence[Placement], replicas: Sequence[int], rates: Sequence[float] | Array
+) -> PoolPlans:
+    """Return the response times of each pool with so many replicas; arguments and errors else as of `size_pools`."""
     lam, count = _checked(placements, rates), np.array(replicas, dtype=np.int64)
     if lam.size < _FEW:
         return _one_by_one(placements, lam, count)
@@ -115,7 +117,7 @@ def _counted(placements: Sequence[Placement], lam: Array) -> Index:
     return np.array([replicas_for(one, rate) for one, rate in zip(placements, lam.tolist(), strict=True)], np.int64)
 
 
-def _one_by_one(placements: Sequence[Placement], lam: Array, replicas: Index) -> ManyPlans:
+def _one_by_one(placements: Sequence[Placement], lam: Array, replicas: Index) -> PoolPlans:
     plans = _empty(lam.size)
     for k, (one, rate) in enumerate(zip(placements, lam.tolist(), strict=True)):
         response, q = response_of(one, max(int(replicas[k]), 1), rate), one.percentile / 100.0
@@ -132,7 +134,7 @@ def _checked(placements: Sequence[Placement], rates: Sequence[float] | Array) ->
     return lam
 
 
-def _all(placements: Sequence[Placement], lam: Array, plan: Callable[[_Search, Index], ManyPlans]) -> ManyPlans:
+def _all(placements: Sequence[Placement], lam: Array, plan: Callable[[_Search, Index], PoolPlans]) -> PoolPlans:
     """What `plan` says of all pools, those with about as many sizes together."""
     plans = _empty(lam.size)
     order = np.argsort([len(one.sizes) for one in placements], kind="stable")
@@ -143,8 +145,8 @@ def _all(placements: Sequence[Placement], lam: Array, plan: Callable[[_Search, I
     return plans
 
 
-def _empty(size: int) -> ManyPlans:
-    return ManyPlans(np.zeros(size, dtype=np.int64), *(np.zeros(size) for _ in range(5)))
+def _empty(size: int) -> PoolPlans:
+    return PoolPlans(np.zeros(size, dtype=np.int64), *(np.zeros(size) for _ in range(5)))
 
 
 class _Search:
@@ -233,7 +235,7 @@ class _Search:
         edge = _near(found.free, target[:, None]).any(axis=1)
         return miss > self.allowed[on], _near(miss, self.allowed[on]) | edge
 
-    def plan(self) -> ManyPlans:
+    def plan(self) -> PoolPlans:
         """Return the least replicas and the times with them."""
         plans = self.count()
         alone = self.alone | self.held_up
@@ -243,7 +245,7 @@ class _Search:
         self._put_alone(plans, alone, plans.replicas)
         return plans
 
-    def count(self) -> ManyPlans:
+    def count(self) -> PoolPlans:
         """Return the least replicas, without times."""
         self._run()
         plans, alone = _empty(self.lam.size), np.flatnonzero(self.alone)
@@ -254,7 +256,7 @@ class _Search:
             plans.replicas[k] = replicas_from(self.placements[k], float(self.lam[k]), even)
         return plans
 
-    def predict(self, replicas: Index) -> ManyPlans:
+    def predict(self, replicas: Index) -> PoolPlans:
         """Return the times with `replicas`."""
         plans, count = _empty(self.lam.size), replicas.astype(np.float64)
         full = self.lam >= count * self.rows.rate * (1.0 - _NEAR)
@@ -272,7 +274,7 @@ class _Search:
         late = found.survival(self.target[on])
         return found.p_wait, found.wait_quantile(q), found.quantile(q), found.mean_response, late
 
-    def _put_alone(self, plans: ManyPlans, alone: Mask, replicas: Index) -> None:
+    def _put_alone(self, plans: PoolPlans, alone: Mask, replicas: Index) -> None:
         some = np.flatnonzero(alone)
         one_by_one = _one_by_one([self.placements[k] for k in some.tolist()], self.lam[some], replicas[some])
         plans.put(some, one_by_one.columns)

@@ -16,7 +16,7 @@ from tierserve.queueing.closed import fixed_point
 _MOST_RATE = 1e12
 
 
-class Filling:
+class TierFill:
     """The ways of the classes of a service through its tiers, worked out once for any number of rates.
 
     Attributes:

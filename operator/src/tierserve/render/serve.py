@@ -1,9 +1,10 @@
-"""Placements -> the declarative configuration of Ray Serve, the same on a laptop and as serveConfigV2 in a RayService.
+"""Ray Serve configuration (declarative), the same for the local runtime and as serveConfigV2 of a RayService.
 
-Ray Serve (2.60) replaces every replica when `args`, `policy_kwargs` or `ray_actor_options` change, so they hold only
-what a replica's process is made from: model, source, engine, slots, context, resources. Everything else is in fields
-that replicas outlive: bounds in `autoscaling_config`, the policy's settings in the `user_config` of the deployment
-`autoscaling`, what a replica emulates in its own `user_config`. docs/decisions/0010-what-restarts-a-replica.md.
+Ray Serve (2.60) replaces every replica if `args`, `policy_kwargs` or `ray_actor_options` change, so these contain only
+what a replica's process is started with: model, source, engine, slots, context, resources. All else is in fields that
+change without a restart: minimum and maximum in `autoscaling_config`, the policy's settings in the `user_config` of the
+deployment `autoscaling`, parameters of emulation in the replica's `user_config`. See
+docs/decisions/0010-what-restarts-a-replica.md.
 """
 
 from __future__ import annotations
@@ -20,51 +21,50 @@ IMPORT_PATH = "tierserve_serving.app:build"
 POLICY = "tierserve_serving.policy:ErlangPolicy"
 SETTINGS_DEPLOYMENT = "autoscaling"
 """Deployment of `tierserve_serving.app` without replicas, whose `user_config` holds the policy's settings."""
-# What a replica may hold beyond its slots: the gateway queues centrally, this only evens out the moment between two
-# polls of the gateway's agent.
+# Queue of a replica per slot. Requests queue at the gateway; this only absorbs the excess until the gateway's agent has
+# polled the number of replicas.
 QUEUE_PER_SLOT = 2
 METRICS_INTERVAL_S = 0.5
-IDLE_S = 15
-"""How long Ray's HAProxy keeps a connection that nobody uses. At each change of replicas it goes on as a new process,
-and the old one stays until its last connection ends: a node is not given back while one of a gateway's idles there."""
+KEEP_ALIVE_S = 15
+"""Keep-alive timeout of Ray's HAProxy, in seconds. At each change of replicas a new process replaces it, and the old
+one stays until its last connection is closed: a node is not released while a gateway has an idle connection to it."""
 LINGER_S = 5
-"""How long a replica that stops takes new requests: longer than Ray's HAProxy takes to leave it."""
+"""How long a stopping replica accepts new requests, in seconds: longer than Ray's HAProxy takes to remove it."""
 STOP_MARGIN_S = 5
-"""Beyond linger and responseTimeout, for a replica to end by itself before Ray kills it."""
-RELOADS = {
-    # Ray's own 120 s would cut off an answer that takes longer, whenever replicas come or go meanwhile. A day, since it
-    # cannot follow `gateway.responseTimeout`: another value here would make a new Ray cluster.
+"""Seconds beyond linger and responseTimeout for a replica to exit by itself before Ray kills it."""
+RAY_HAPROXY_ENV = {
+    # Ray's default of 120 s would cut off longer responses whenever the set of replicas changes. A day, since it cannot
+    # be `gateway.responseTimeout`: a change of this value would replace the Ray cluster.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "86400",
-    # Else so long as that and 30 s. An old process takes no new request after IDLE_S without one.
+    # The default is the value above plus 30 s. An old process gets no new request after KEEP_ALIVE_S without one.
     "RAY_SERVE_PORT_QUARANTINE_S": "150",
-    # Ray's own 30 s keep the node from the replica that takes its place.
+    # Ray's default of 30 s would delay the replica that replaces it on the same node.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(LINGER_S),
-    # How long the proxy of a node without replicas stays, and with it the node and its accelerators. Ray's own is 30 s;
-    # a readiness probe of KubeRay (every 5 s, one failure) takes the pod out of its Service in less than half of that.
+    # How long the proxy of a node without replicas stays, and with it the node and its accelerators. The default is
+    # 30 s; KubeRay's readiness probe (every 5 s, one failure) removes the pod from its Service in less than half of it.
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "15",
 }
-"""Environment of Ray's processes: what becomes of the old process, of the ports of replicas that it knew, and of a
-replica that stops."""
+"""Environment of Ray's processes: timeouts of old HAProxy processes, of replicas' ports, and of stopping replicas."""
 
 
 SURGE_PERCENT = 20
-"""Of the replicas, rounded up, that start before old ones stop: as many as Serve replaces at once."""
+"""Percentage of the replicas, rounded up, that start before old ones stop: as many as Serve replaces at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeTarget:
-    """What the runtime adds to a placement.
+    """Settings of the runtime for the Serve applications.
 
     Attributes:
-        http_host, http_port: where Serve's proxy listens.
-        decisions_address: where the policies publish their decisions, host:port.
-        demand_urls: the gateway agent's demand feed per pool.
-        emulate_network: delay requests by t_UL and t_DL, where no real network lies between gateway and tier.
-        response_timeout_s: how long a replica that stops may go on with what it has begun.
-        proxy_location: on which nodes Serve's proxies run.
-        replica_resources: Ray's custom resources that a replica takes of its node, by name.
-        replica_gpus: accelerators that Ray hands to a replica.
-        surge: whether there may be room for a replica more than wanted while a new version replaces the old one.
+        http_host, http_port: address of Serve's proxy.
+        decisions_address: address at which the policies publish their decisions, host:port.
+        demand_urls: URL of the gateway agent's sample, by pool.
+        response_timeout_s: how long a stopping replica may finish the requests it has, in seconds.
+        emulate_network: delay requests by t_UL and t_DL, if there is no real network between gateway and tier.
+        proxy_location: nodes on which Serve's proxies run.
+        replica_resources: custom resources of Ray that a replica requires, by name.
+        replica_gpus: accelerators per replica.
+        surge: whether a rollout may run more replicas than desired.
     """
 
     http_host: str
@@ -79,8 +79,8 @@ class ServeTarget:
     surge: bool = False
 
 
-def labels(placement: Placement, service: str) -> dict[str, str]:
-    """Labels of the node on which a placement's replicas run."""
+def node_labels(placement: Placement, service: str) -> dict[str, str]:
+    """Ray node labels that a placement's replicas require."""
     return {
         "tierserve.io/deployment": service,
         "tierserve.io/tier": placement.tier,
@@ -89,20 +89,16 @@ def labels(placement: Placement, service: str) -> dict[str, str]:
 
 
 def serve_config(service: str, placements: Sequence[Placement], target: ServeTarget) -> dict[str, Any]:
-    """One Serve application per pool, behind one proxy on the head.
-
-    Returns:
-        The body of `PUT /api/serve/applications/`.
-    """
+    """Serve configuration with one application per pool: the body of `PUT /api/serve/applications/`."""
     return {
         "proxy_location": target.proxy_location,
-        "http_options": {"host": target.http_host, "port": target.http_port, "keep_alive_timeout_s": IDLE_S},
+        "http_options": {"host": target.http_host, "port": target.http_port, "keep_alive_timeout_s": KEEP_ALIVE_S},
         "applications": [application(service, placement, target) for placement in placements],
     }
 
 
 def application(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
-    """The Serve application of one pool; its name and route are the pool's."""
+    """Serve application of one pool; application name and route are the name of the pool."""
     return {
         "name": placement.pool,
         "route_prefix": f"/{placement.pool}",
@@ -129,9 +125,9 @@ def _args(service: str, placement: Placement) -> dict[str, Any]:
     }
 
 
-def _live_config(placement: Placement, target: ServeTarget) -> dict[str, Any]:
-    """What a replica emulates; empty where nothing is, since a replica leaves Ray's proxy while it takes it up."""
-    # Rounded: a mean request that is a few bytes longer is no change of the network.
+def _replica_user_config(placement: Placement, target: ServeTarget) -> dict[str, Any]:
+    """Parameters of emulation; empty if there are none, since Ray's proxy drops a replica while it reconfigures."""
+    # Rounded, so that a mean request that is a few bytes longer does not reconfigure replicas.
     times = {"uplink_s": round(placement.uplink_s, 4), "downlink_s": round(placement.downlink_s, 4)}
     network = times if target.emulate_network else {}
     if placement.engine != "emulated":
@@ -145,12 +141,12 @@ def _profile(placement: Placement) -> dict[str, float]:
 
 
 def _deployment(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
-    live = _live_config(placement, target)
+    user_config = _replica_user_config(placement, target)
     return {
         "name": "replica",
-        **({"user_config": live} if live else {}),
+        **({"user_config": user_config} if user_config else {}),
         "ray_actor_options": _actor_options(service, placement, target),
-        # An upper bound: Ray ends the replica when its last request has.
+        # An upper bound: Ray stops the replica after its last request.
         "graceful_shutdown_timeout_s": LINGER_S + target.response_timeout_s + STOP_MARGIN_S,
         "graceful_shutdown_wait_loop_s": 0.5,
         "health_check_period_s": 5,
@@ -161,7 +157,7 @@ def _deployment(service: str, placement: Placement, target: ServeTarget) -> dict
 
 
 def _actor_options(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
-    options: dict[str, Any] = {"num_cpus": 0, "label_selector": labels(placement, service)}
+    options: dict[str, Any] = {"num_cpus": 0, "label_selector": node_labels(placement, service)}
     if target.replica_resources:
         options["resources"] = dict(target.replica_resources)
     if target.replica_gpus:
@@ -170,7 +166,7 @@ def _actor_options(service: str, placement: Placement, target: ServeTarget) -> d
 
 
 def _autoscaling(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
-    # Serve's own delays are off: when to follow load up and down is the policy's business.
+    # Serve's own delays are 0: the policy decides when to scale up and down.
     return {
         "min_replicas": placement.min_replicas,
         "max_replicas": placement.max_replicas,
@@ -183,7 +179,7 @@ def _autoscaling(service: str, placement: Placement, target: ServeTarget) -> dic
 
 
 def _policy_kwargs(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
-    """What stays the same as long as the replicas do."""
+    """Arguments of the policy that change only together with the replicas."""
     return {
         "pool": placement.pool,
         "settings_deployment": SETTINGS_DEPLOYMENT,
@@ -194,7 +190,7 @@ def _policy_kwargs(service: str, placement: Placement, target: ServeTarget) -> d
 
 
 def _policy_settings(placement: Placement, target: ServeTarget) -> dict[str, Any]:
-    """What the policy takes up while replicas run, within about a second; what it has learned stays."""
+    """Settings that the policy applies without a restart, within about a second; it keeps its learned state."""
     return {
         "response_target_s": placement.target_s,
         "percentile": placement.percentile,
@@ -206,12 +202,12 @@ def _policy_settings(placement: Placement, target: ServeTarget) -> dict[str, Any
         "startup_s": placement.startup_s,
         "headroom": placement.headroom,
         "idle_window_s": placement.scale_to_zero_after_s,
-        "learn_reserve": placement.standby,
+        "adaptive_standby": placement.standby,
         "surge": target.surge,
     }
 
 
 def _process_version(service: str, placement: Placement, target: ServeTarget) -> str:
-    """A word that changes when replicas are replaced: the policy then lets gateways leave a pool of one replica."""
+    """Hash that changes if replicas are replaced: the policy then has gateways drain a pool of one replica."""
     process = [_args(service, placement), _actor_options(service, placement, target)]
     return hashlib.sha256(json.dumps(process, sort_keys=True).encode()).hexdigest()[:12]

@@ -46,9 +46,9 @@ class Setup:
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
-            raise ValueError(f"model {self.model!r} is unknown: choose {' or '.join(MODELS)}")
+            raise ValueError(f"model: is unknown ({self.model!r}): choose {' or '.join(MODELS)}")
         if self.router not in ROUTERS:
-            raise ValueError(f"router {self.router!r} is unknown: choose one of {', '.join(ROUTERS)}")
+            raise ValueError(f"router: is unknown ({self.router!r}): choose one of {', '.join(ROUTERS)}")
 
 
 class Shared(NamedTuple):
@@ -169,7 +169,7 @@ class Cluster:
 
     def scale(self, target: int) -> None:
         """Want so many replicas: start what lacks; of too many first those that start, then the least loaded."""
-        self.target = min(max(target, self.pool.floor), self.pool.ceiling)
+        self.target = min(max(target, self.pool.min_replicas), self.pool.max_replicas)
         have = self.ready + self.starting
         for _ in range(self.target - have):
             heapq.heappush(self._starting, self.now + self._startup())

@@ -9,7 +9,7 @@ import numpy as np
 
 from tierserve.simulate.cluster import Cluster, Setup, Shared
 from tierserve.simulate.engine import gateway as g
-from tierserve.simulate.engine import router as _front
+from tierserve.simulate.engine import router as _router
 from tierserve.simulate.engine.cache import Lru, lru
 from tierserve.simulate.results import TiersResult
 from tierserve.simulate.run import GRACE_S, Result, result_of
@@ -72,15 +72,15 @@ class Traffic:
 
     work: Workload
     classes: Mapping[str, tuple[str, ...]]
-    kind: Ints | None = None
+    class_id: Ints | None = None
     prompt: Ints | None = None
     prefix: Ints | None = None
     shared_tokens: Ints | None = None
 
     @property
-    def kinds(self) -> Ints:
+    def class_ids(self) -> Ints:
         """Class of each request."""
-        return np.zeros(len(self.work), dtype=np.int64) if self.kind is None else self.kind
+        return np.zeros(len(self.work), dtype=np.int64) if self.class_id is None else self.class_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def simulate_tiers(
     fleet.run_to(max(fleet.now, work.length_s))  # those who came after the last decision
     if fleet.unfinished:
         fleet.run_to(max(fleet.now, work.length_s + GRACE_S))
-    mine = [np.flatnonzero(fleet.front.pool == p) for p in range(len(pools))]
+    mine = [np.flatnonzero(fleet.router.pool == p) for p in range(len(pools))]
     found = [result_of(work, pool, rows[p], mine[p]) for p, pool in enumerate(pools)]
     return fleet.result(found)
 
@@ -172,11 +172,11 @@ class Fleet:
         requests = requests._replace(
             compute=requests.input.copy(), done=np.zeros(n + 1 if cache else 1, dtype=np.int64)
         )
-        self.front = _front_of(traffic, sites, gateway)
+        self.router = _router_of(traffic, sites, gateway)
         self.pools = [
             Cluster(
                 work, site.pool, site.setup, site.service_s,
-                Shared(requests, self.front.numbers[p], self.front.sums[p]),
+                Shared(requests, self.router.numbers[p], self.router.sums[p]),
             )
             for p, site in enumerate(sites)
         ]  # fmt: skip
@@ -190,7 +190,7 @@ class Fleet:
         """Let everything up to second t happen."""
         while True:
             moment = min(t, *(pool.next_change for pool in self.pools))
-            _front.advance_all(self.front, tuple(pool.machine() for pool in self.pools), moment)
+            _router.advance_all(self.router, tuple(pool.machine() for pool in self.pools), moment)
             self.now = moment
             for pool in self.pools:
                 pool.passed(moment)
@@ -200,19 +200,19 @@ class Fleet:
 
     def result(self, found: Sequence[Result]) -> TiersResult:
         """Return what users saw, given what each pool saw."""
-        q, front, cache = self.pools[0].requests, self.front, self.gateway.cache
+        q, router, cache = self.pools[0].requests, self.router, self.gateway.cache
         network = np.array([(site.uplink_s, site.downlink_s) for site in self.sites])
         names = [site.tier for site in self.sites]
         holder = names.index(cache.tier) if cache else -1
-        where = np.where(front.how == _front.CACHED, holder, front.pool)
+        where = np.where(router.outcome == _router.CACHED, holder, router.pool)
         times = np.where((where >= 0)[:, None], network[where], np.inf)
         return TiersResult(
             sites=tuple(site.name for site in self.sites),
             tiers=tuple(names),
             classes=self.traffic.classes,
-            kind=front.kind,
-            pool=front.pool,
-            how=front.how,
+            class_id=router.class_id,
+            pool=router.pool,
+            outcome=router.outcome,
             arrive_s=q.arrive,
             output_tokens=q.output,
             first_s=q.first,
@@ -223,7 +223,7 @@ class Fleet:
         )
 
 
-def _front_of(traffic: Traffic, sites: Sequence[Site], gateway: Gateway) -> _front.Front:
+def _router_of(traffic: Traffic, sites: Sequence[Site], gateway: Gateway) -> _router.Router:
     n, count = len(traffic.work), len(sites)
     names = list(dict.fromkeys(site.tier for site in sites))
     longest = max(len(tiers) for tiers in traffic.classes.values())
@@ -239,19 +239,19 @@ def _front_of(traffic: Traffic, sites: Sequence[Site], gateway: Gateway) -> _fro
             service[p] = site.service_s
     key, sizes, cache = _answers(traffic, gateway.cache)
     prefix, shared = _prefixes(traffic)
-    return _front.Front(
+    return _router.Router(
         at=np.array([0, 0, most], dtype=np.int64),
-        kind=traffic.kinds,
+        class_id=traffic.class_ids,
         order=order,
         tier=np.array([names.index(site.tier) for site in sites]),
         service_us=np.array([max(1, round(site.expected_service_s * 1e6)) for site in sites]),
         numbers=np.zeros((count, g.MODEL + 1), dtype=np.int64),
         sums=np.zeros((count, g.COUNTERS)),
-        soon=np.zeros(count),
-        came=np.zeros(count),
+        next_event=np.zeros(count),
+        arrived=np.zeros(count),
         service=service,
         pool=np.full(n, -1, dtype=np.int64),
-        how=np.full(n, _front.REFUSED, dtype=np.int64),
+        outcome=np.full(n, _router.REFUSED, dtype=np.int64),
         key=key,
         bytes=sizes,
         answers=cache,
@@ -268,9 +268,9 @@ def _answers(traffic: Traffic, cache: AnswerCache | None) -> tuple[Ints, Ints, L
     if cache is None or traffic.prompt is None:
         return np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.int64), lru(0, [0])
     may = np.array([cache.tier in tiers for tiers in traffic.classes.values()])
-    kept = may[traffic.kinds] & (traffic.prompt >= 0)
+    kept = may[traffic.class_ids] & (traffic.prompt >= 0)
     key = np.full(n, -1, dtype=np.int64)
-    own = traffic.prompt[kept] * len(traffic.classes) + traffic.kinds[kept]
+    own = traffic.prompt[kept] * len(traffic.classes) + traffic.class_ids[kept]
     key[kept] = np.unique(own, return_inverse=True)[1]
     sizes = np.ceil(cache.bytes_per_token * traffic.work.output_tokens).astype(np.int64)
     return key, sizes, lru(int(key.max(initial=-1)) + 1, [cache.size_bytes])
@@ -296,10 +296,10 @@ def _check(traffic: Traffic, sites: Sequence[Site], gateway: Gateway) -> None:
     if gateway.cache and gateway.cache.tier not in have:
         raise ValueError(f"cache: tier {gateway.cache.tier!r} has no pool: choose one of {sorted(have)}")
     n = len(traffic.work)
-    for field in ("kind", "prompt", "prefix", "shared_tokens"):
+    for field in ("class_id", "prompt", "prefix", "shared_tokens"):
         values = getattr(traffic, field)
         if values is not None and values.shape != (n,):
             raise ValueError(f"{field}: shape {values.shape} is not that of the requests, ({n},): give one for each")
-    kinds = traffic.kinds
-    if n and not 0 <= kinds.min() <= kinds.max() < len(traffic.classes):
-        raise ValueError(f"kind: {kinds.max()} is not the number of a class: there are {len(traffic.classes)}")
+    class_ids = traffic.class_ids
+    if n and not 0 <= class_ids.min() <= class_ids.max() < len(traffic.classes):
+        raise ValueError(f"class_id: {class_ids.max()} is not the number of a class: there are {len(traffic.classes)}")

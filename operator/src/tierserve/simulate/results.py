@@ -36,9 +36,9 @@ class TiersResult:
     sites: tuple[str, ...]
     tiers: tuple[str, ...]
     classes: Mapping[str, tuple[str, ...]]
-    kind: Ints
+    class_id: Ints
     pool: Ints
-    how: Ints
+    outcome: Ints
     arrive_s: Floats
     output_tokens: Ints
     first_s: Floats
@@ -65,13 +65,13 @@ class TiersResult:
     @property
     def cached(self) -> Mask:
         """Which were answered by the answer cache."""
-        found: Mask = self.how == CACHED
+        found: Mask = self.outcome == CACHED
         return found
 
     @property
     def refused(self) -> Mask:
         """Which were answered with 503."""
-        found: Mask = self.how == REFUSED
+        found: Mask = self.outcome == REFUSED
         return found
 
     def in_pool(self, site: str) -> Mask:
@@ -88,10 +88,10 @@ class TiersResult:
                 if name in tiers:
                     row[tiers.index(name)] = at
         place = np.array([tiers.index(name) for name in self.tiers])[self.pool]
-        mine, taken = position[self.kind, tiers.index(tier)], position[self.kind, place]
+        mine, taken = position[self.class_id, tiers.index(tier)], position[self.class_id, place]
         here = (self.pool >= 0) & (place == tiers.index(tier))
-        came = (mine < np.iinfo(np.int64).max) & ((self.how != DIRECT) | (mine < taken))
-        found: Mask = came & ~here & ~self.cached
+        arrived = (mine < np.iinfo(np.int64).max) & ((self.outcome != DIRECT) | (mine < taken))
+        found: Mask = arrived & ~here & ~self.cached
         return found
 
     def attainment(self, objective: Objective, among: Mask | None = None) -> float:

@@ -106,7 +106,7 @@ def simulate(
         service_s: for the slot model, the seconds of service of each request.
         progress: called with the simulated second after each decision.
     """
-    cluster = Cluster(work, pool, setup or Setup(initial=pool.floor), service_s)
+    cluster = Cluster(work, pool, setup or Setup(initial=pool.min_replicas), service_s)
     rows: list[tuple[float, int, int, int]] = []
     t, tick = 0.0, 0
     while t <= work.length_s or (cluster.unfinished and t <= work.length_s + GRACE_S):

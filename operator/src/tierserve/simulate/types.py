@@ -68,8 +68,8 @@ class Pool:
     objective: Objective
     input_tokens: float
     output_tokens: float
-    floor: int = 1
-    ceiling: int = 10_000
+    min_replicas: int = 1
+    max_replicas: int = 10_000
     gpus: float = 1.0
     standby: bool | None = None
 

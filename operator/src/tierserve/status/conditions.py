@@ -77,16 +77,16 @@ def rejected_conditions(problems: Sequence[Problem]) -> list[Condition]:
 
 
 def _accepted(gaid: GenAIDeployment, *, cluster: bool) -> Condition:
-    """Whether the spec can be served; fields without effect and values that do not go together are listed."""
-    found = hints(gaid, cluster=cluster)
-    if found:
-        return Condition("Accepted", "True", "AcceptedWithHints", _message(found))
-    return Condition("Accepted", "True", "Accepted", "every field of the spec is acted on")
+    """Whether the spec is accepted; the message lists its warnings, such as fields without effect."""
+    warnings = hints(gaid, cluster=cluster)
+    if warnings:
+        return Condition("Accepted", "True", "AcceptedWithHints", _message(warnings))
+    return Condition("Accepted", "True", "Accepted", "all fields of the spec are in effect")
 
 
 def _message(problems: Sequence[Problem]) -> str:
-    """Field, what about it and hint of each, within the length of a condition's message."""
-    return "; ".join(": ".join(filter(None, (p.path, p.message_with_value, p.hint))) for p in problems)[:1000]
+    """Field, message and hint of each problem, cut to the length of a condition's message."""
+    return "; ".join(": ".join(filter(None, (p.path, p.message_with_value, p.hint))) for p in problems)[:_MAX_MESSAGE]
 
 
 def _ready(observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:
@@ -95,30 +95,34 @@ def _ready(observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:
     if dead:
         return Condition("Ready", "False", "ComponentsNotReady", f"not running: {', '.join(dead)}")
     if waiting:
-        words = ", ".join(f"{p['pool']} ({_why_not_ready(p, observed)})" for p in waiting)
-        return Condition("Ready", "False", "PoolsNotReady", f"{len(pools) - len(waiting)}/{len(pools)} ready: {words}")
+        reasons = ", ".join(f"{p['pool']} ({_why_not_ready(p, observed)})" for p in waiting)
+        message = f"{len(pools) - len(waiting)}/{len(pools)} pools ready; not ready: {reasons}"
+        return Condition("Ready", "False", "PoolsNotReady", message)
     at_zero = [p["pool"] for p in pools if p["scaledToZero"]]
     serving = len(pools) - len(at_zero)
     if not serving:
         return Condition(
-            "Ready", "True", "ScaledToZero", f"scaled to zero; a request to {observed.endpoint} starts a replica"
+            "Ready",
+            "True",
+            "ScaledToZero",
+            f"all pools are scaled to zero; a request to {observed.endpoint} starts a replica",
         )
-    words = f"{serving} {'pool serves' if serving == 1 else 'pools serve'} at {observed.endpoint}"
+    message = f"{serving} {'pool serves' if serving == 1 else 'pools serve'} at {observed.endpoint}"
     if at_zero:
-        words += f"; scaled to zero: {', '.join(at_zero)}"
-    return Condition("Ready", "True", "Serving", words)
+        message += f"; scaled to zero: {', '.join(at_zero)}"
+    return Condition("Ready", "True", "Serving", message)
 
 
 def _why_not_ready(pool: Mapping[str, Any], observed: Observed) -> str:
-    seen = observed.pools.get(pool["pool"], PoolObserved())
-    if is_unknown(seen):
-        return f"no decision of the autoscaler for more than {UNKNOWN_AFTER_S:.0f} s"
-    old = (seen.running or 0) - (pool["updated"] or 0)
-    if pool["app"] == "RUNNING" and pool["updated"] != seen.running and old > 0:
-        return f"{_replicas(pool['updated'] or 0, pool)} of this version, {old} of the version before"
-    if pool["app"] == "RUNNING" and seen.running and is_down(seen.gateway):
-        return "the gateway's health checks fail"
-    return f"{_replicas(seen.running, pool)} ready"
+    state = observed.pools.get(pool["pool"], PoolObserved())
+    if is_unknown(state):
+        return f"no autoscaler decision for more than {UNKNOWN_AFTER_S:.0f} s"
+    old = (state.running or 0) - (pool["updated"] or 0)
+    if pool["app"] == "RUNNING" and pool["updated"] != state.running and old > 0:
+        return f"{_replicas(pool['updated'] or 0, pool)} of this revision ready, {old} of the previous one"
+    if pool["app"] == "RUNNING" and state.running and is_down(state.gateway):
+        return "health checks of the gateway fail"
+    return f"{_replicas(state.running, pool)} ready"
 
 
 def _replicas(count: int | None, pool: Mapping[str, Any]) -> str:
@@ -128,20 +132,20 @@ def _replicas(count: int | None, pool: Mapping[str, Any]) -> str:
 
 def _progressing(gaid: GenAIDeployment, pools: Sequence[Mapping[str, Any]], retiring: Sequence[str]) -> Condition:
     if gaid.spec.paused:
-        return Condition("Progressing", "False", "Paused", "spec.paused is true: nothing is changed")
+        return Condition("Progressing", "False", "Paused", "spec.paused is true; nothing is changed")
     updating = [
         p for p in pools if p["updated"] != p["running"] and p["update"] not in _FAILED and p["app"] not in _FAILED
     ]
     if updating or retiring:
-        words = [f"rolling out: {_each(updating, 'updated')}"] if updating else []
-        words += [f"serving until replaced: {', '.join(retiring)}"] if retiring else []
-        return Condition("Progressing", "True", "RollingOut", "; ".join(words))
+        messages = [f"rolling out: {_each(updating, 'updated')}"] if updating else []
+        messages += [f"serving until replaced: {', '.join(retiring)}"] if retiring else []
+        return Condition("Progressing", "True", "RollingOut", "; ".join(messages))
     unknown = [p["pool"] for p in pools if p["app"] is None and p["running"] is None]
     if unknown:
-        return Condition("Progressing", "Unknown", "NotObserved", f"nothing is known of {', '.join(unknown)}")
-    moving = [p for p in pools if p["app"] == "DEPLOYING" or (p["desired"] or 0) != (p["running"] or 0)]
-    if moving:
-        return Condition("Progressing", "True", "Scaling", f"scaling: {_each(moving, 'running')}")
+        return Condition("Progressing", "Unknown", "NotObserved", f"no state is observed for {', '.join(unknown)}")
+    scaling = [p for p in pools if p["app"] == "DEPLOYING" or (p["desired"] or 0) != (p["running"] or 0)]
+    if scaling:
+        return Condition("Progressing", "True", "Scaling", f"scaling: {_each(scaling, 'running')}")
     return Condition("Progressing", "False", "Settled", "all pools are at their desired replica count")
 
 
@@ -151,41 +155,40 @@ def _each(pools: Sequence[Mapping[str, Any]], field: str) -> str:
 
 
 def _degraded(observed: Observed, pools: Sequence[Mapping[str, Any]]) -> Condition:
-    words = [*observed.problems, *filter(None, map(_failure, pools))]
-    if words:
-        return Condition("Degraded", "True", "Problems", "; ".join(words)[:1000])
-    return Condition("Degraded", "False", "AsExpected", "no problem is observed")
+    problems = [*observed.problems, *filter(None, map(_failure, pools))]
+    if problems:
+        return Condition("Degraded", "True", "Problems", "; ".join(problems)[:_MAX_MESSAGE])
+    return Condition("Degraded", "False", "AsExpected", "no errors")
 
 
 def _failure(pool: Mapping[str, Any]) -> str:
-    """What is wrong with a pool: its replicas' own error first, empty where nothing is known to be wrong."""
+    """The error of a pool, preferably the exception of its replicas; empty if there is none."""
     state = pool["update"] or pool["app"]
     error = cause(pool["message"])
     if state in _FAILED:
-        return f"{pool['pool']}: {state}: {error or ' '.join(pool['message'].split()) or 'Ray Serve gives no reason'}"
-    return f"{pool['pool']}: a replica does not start: {error}" if error and state != "RUNNING" else ""
+        return f"{pool['pool']}: {state}: {error or ' '.join(pool['message'].split()) or 'Ray Serve reports no reason'}"
+    return f"{pool['pool']}: a replica fails to start: {error}" if error and state != "RUNNING" else ""
 
 
 def _scaling_active(pools: Sequence[Mapping[str, Any]]) -> Condition:
     without = [p["pool"] for p in pools if not p["decision"] or p["decision"].get("stale")]
     if without:
-        words = f"no current decision for {', '.join(without)}: replica counts are held"
-        return Condition("ScalingActive", "False", "MetricsMissing", words)
+        message = f"no current decision for {', '.join(without)}; replica counts are held"
+        return Condition("ScalingActive", "False", "MetricsMissing", message)
     return Condition("ScalingActive", "True", "Deciding", "every pool has a current decision")
 
 
 def _slo_met(pools: Sequence[Mapping[str, Any]]) -> Condition:
-    seen = {p["pool"]: observed_p95(p) for p in pools}
-    measured = {pool: value for pool, value in seen.items() if value is not None}
+    measured = {p["pool"]: p95 for p in pools if (p95 := observed_p95(p)) is not None}
     if not measured:
         return Condition("SLOMet", "Unknown", "NoTraffic", "no requests in the last minute")
     missed = [
-        f"{p['pool']} {measured[p['pool']] * 1e3:.0f} ms of {p['targetSeconds'] * 1e3:.0f} ms"
+        f"{p['pool']} (p95 {measured[p['pool']] * 1e3:.0f} ms, target {p['targetSeconds'] * 1e3:.0f} ms)"
         for p in pools
         if p["pool"] in measured and measured[p["pool"]] > p["targetSeconds"]
     ]
     if missed:
-        return Condition("SLOMet", "False", "TargetMissed", f"over the target: {', '.join(missed)}")
+        return Condition("SLOMet", "False", "TargetMissed", f"above the target: {', '.join(missed)}")
     return Condition("SLOMet", "True", "WithinTarget", "every pool with traffic is within its target")
 
 
@@ -197,14 +200,14 @@ def _profile_fits(pools: Sequence[Mapping[str, Any]]) -> Condition:
     off = profiles_off(pools)
     if off:
         return Condition("ProfileFits", "False", "ProfileOff", "; ".join(off))
-    return Condition("ProfileFits", "True", "AsMeasured", f"profiles are within {OFF:.0%} of what replicas show")
+    return Condition("ProfileFits", "True", "AsMeasured", f"all profiles are within {OFF:.0%} of the measured times")
 
 
 def stamped(condition: Condition, generation: int, now: float, previous: Status | None) -> dict[str, Any]:
     """A condition with its generation, and the time at which its status last changed."""
     before = next((c for c in (previous or {}).get("conditions", ()) if c["type"] == condition.type), None)
-    moved = before is None or before["status"] != condition.status
-    at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moved else before["lastTransitionTime"]  # type: ignore[index]
+    changed = before is None or before["status"] != condition.status
+    at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if changed else before["lastTransitionTime"]  # type: ignore[index]
     return {
         "type": condition.type,
         "status": condition.status,

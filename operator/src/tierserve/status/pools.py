@@ -13,28 +13,29 @@ from tierserve.status.profile import profile_status
 from tierserve.status.text import figures
 
 STALE_AFTER_S = 15.0
-"""Age from which a decision, made every half second, is not shown any more and is not taken for a current one."""
+"""Age from which a decision (one is made every half second) is no longer current and no longer shown."""
 UNKNOWN_AFTER_S = 60.0
-"""Age from which a pool is not Ready either: a Serve controller that is restarted takes up to half a minute, in which
-replicas serve on, and after that nobody knows whether they do."""
+"""Age from which a pool is not Ready either: a restarted Serve controller takes up to half a minute, in which replicas
+continue to serve; after that their state is unknown."""
 RESOURCES = ("watts", "costPerHour", "carbonGramsPerHour")
 _NOT_SHOWN = frozenset({"t", "gateways", "pool"})
-"""Of a decision: its time changes though nothing happens, and each gateway's requests are for the gateways' agents."""
+"""Fields of a decision that the status omits: its time always changes, and each gateway's share is for its agent."""
 
 
 def pool_status(
-    placement: Placement, seen: PoolObserved, *, current: bool = True, was_ready: bool = False
+    placement: Placement, observed: PoolObserved, *, current: bool = True, was_ready: bool = False
 ) -> dict[str, Any]:
-    """One pool: desired, running and updated replicas, the policy's figures, predicted and observed p95, the reason.
+    """Status entry of a pool: desired, running and updated replicas, decision, gateway figures, predicted and observed
+    p95.
 
     Args:
         placement: the pool as planned.
-        seen: the pool as observed.
-        current: the version that serves is the one rendered last.
+        observed: its observed state.
+        current: the revision that serves is the one rendered last.
         was_ready: this generation was ready before.
     """
-    decision = _fresh_decision(seen)
-    serving = _is_serving(placement, seen)
+    decision = _fresh_decision(observed)
+    serving = _is_serving(placement, observed)
     return {
         "pool": placement.pool,
         "tier": placement.tier,
@@ -45,93 +46,100 @@ def pool_status(
         "slots": placement.slots,
         "minReplicas": placement.min_replicas,
         "maxReplicas": placement.max_replicas,
-        "app": seen.app,
-        "update": seen.update,
-        "message": seen.message,
-        "desired": seen.desired,
-        "running": seen.running,
-        "updated": _updated(seen, current=current),
+        "app": observed.app,
+        "update": observed.update,
+        "message": observed.message,
+        "desired": observed.desired,
+        "running": observed.running,
+        "updated": _updated(observed, current=current),
         "ready": serving and (current or was_ready),
-        "scaledToZero": is_scaled_to_zero(placement, seen),
+        "scaledToZero": is_scaled_to_zero(placement, observed),
         "decision": figures(decision, drop=_NOT_SHOWN) if decision else None,
-        "gateway": figures(seen.gateway) if seen.gateway else None,
-        "modelError": model_error(decision, seen.gateway or {}),
+        "gateway": figures(observed.gateway) if observed.gateway else None,
+        "modelError": model_error(decision, observed.gateway or {}),
         **profile_status(placement, decision),
         "targetSeconds": placement.target_s,
         "percentile": placement.percentile,
     }
 
 
-def _fresh_decision(seen: PoolObserved) -> Mapping[str, Any]:
-    """The last decision, empty where it is too old to be the current one."""
-    fresh = seen.decision_age_s is not None and seen.decision_age_s <= STALE_AFTER_S
-    return seen.decision if seen.decision is not None and fresh else {}
+def _fresh_decision(observed: PoolObserved) -> Mapping[str, Any]:
+    """The last decision, empty if it is stale."""
+    fresh = observed.decision_age_s is not None and observed.decision_age_s <= STALE_AFTER_S
+    return observed.decision if observed.decision is not None and fresh else {}
 
 
-def is_unknown(seen: PoolObserved) -> bool:
-    """Whether the policy has been silent for so long that its figures tell nothing."""
-    return seen.decision is not None and (seen.decision_age_s is None or seen.decision_age_s > UNKNOWN_AFTER_S)
-
-
-def _is_serving(placement: Placement, seen: PoolObserved) -> bool:
-    """Whether the pool answers with its minimum of replicas, by Serve, by the policy and by the gateway's checks."""
-    if seen.app != "RUNNING" or seen.running is None or seen.running < placement.min_replicas or is_unknown(seen):
-        return False
-    return is_scaled_to_zero(placement, seen) or not is_down(seen.gateway)
-
-
-def is_down(gateway: Mapping[str, Any] | None) -> bool:
-    """Whether no gateway finds a server of the pool up; not known is not down."""
-    return (gateway or {}).get("up") is False
-
-
-def _updated(seen: PoolObserved, *, current: bool) -> int | None:
-    """Replicas that serve the version rendered last."""
-    if current:
-        return seen.running
-    if seen.running is None or seen.previous is None:
-        return None
-    return max(seen.running - seen.previous, 0)
-
-
-def is_scaled_to_zero(placement: Placement, seen: PoolObserved) -> bool:
-    """Whether a pool has no replica because its floor is 0 and it has no load; the next request starts one."""
-    may_be_zero = placement.min_replicas == 0 < placement.max_replicas
-    return may_be_zero and seen.app == "RUNNING" and seen.running == 0 and seen.desired == 0
-
-
-def is_short(observed: Observed) -> bool:
-    """Whether a pool has fewer replicas than it should or is not known, or the gateway is away: time to ask why."""
-    return not all(observed.components.values()) or any(
-        seen.app != "RUNNING"
-        or seen.running is None
-        or not _fresh_decision(seen)
-        or (seen.desired or 0) > seen.running
-        or (is_down(seen.gateway) and seen.running > 0)
-        for seen in observed.pools.values()
+def is_unknown(observed: PoolObserved) -> bool:
+    """Whether the last decision is so old that the state of the pool is unknown."""
+    return observed.decision is not None and (
+        observed.decision_age_s is None or observed.decision_age_s > UNKNOWN_AFTER_S
     )
 
 
-def resource_usage(tier: Tier, seen: PoolObserved) -> dict[str, float | None]:
-    """What the replicas that serve take: watts as used, money and grams of CO2e an hour; None where not known."""
-    decision = _fresh_decision(seen)
+def _is_serving(placement: Placement, observed: PoolObserved) -> bool:
+    """Whether the pool serves with at least its minimum of replicas, and the gateway's health checks pass."""
+    if (
+        observed.app != "RUNNING"
+        or observed.running is None
+        or observed.running < placement.min_replicas
+        or is_unknown(observed)
+    ):
+        return False
+    return is_scaled_to_zero(placement, observed) or not is_down(observed.gateway)
+
+
+def is_down(gateway: Mapping[str, Any] | None) -> bool:
+    """Whether the health checks of every gateway fail; unknown is not down."""
+    return (gateway or {}).get("up") is False
+
+
+def _updated(observed: PoolObserved, *, current: bool) -> int | None:
+    """Running replicas of the revision rendered last."""
+    if current:
+        return observed.running
+    if observed.running is None or observed.previous is None:
+        return None
+    return max(observed.running - observed.previous, 0)
+
+
+def is_scaled_to_zero(placement: Placement, observed: PoolObserved) -> bool:
+    """Whether a pool has no replica because its minimum is 0 and it has no load; the next request starts one."""
+    may_be_zero = placement.min_replicas == 0 < placement.max_replicas
+    return may_be_zero and observed.app == "RUNNING" and observed.running == 0 and observed.desired == 0
+
+
+def is_short(state: Observed) -> bool:
+    """Whether pools lack replicas, their state is unknown, or a component is down: then causes are looked up."""
+    return not all(state.components.values()) or any(
+        pool.app != "RUNNING"
+        or pool.running is None
+        or not _fresh_decision(pool)
+        or (pool.desired or 0) > pool.running
+        or (is_down(pool.gateway) and pool.running > 0)
+        for pool in state.pools.values()
+    )
+
+
+def resource_usage(tier: Tier, observed: PoolObserved) -> dict[str, float | None]:
+    """Resource usage of the running replicas: watts at this load, cost and grams of CO2e per hour; None if unknown."""
+    decision = _fresh_decision(observed)
     rho = decision.get("rho")
-    if seen.running is None or rho is None:
+    if observed.running is None or rho is None:
         return dict.fromkeys(RESOURCES)
-    energy = energy_of(tier, seen.running, min(1.0, float(rho)), float(decision.get("lambda", 0.0)))
+    energy = energy_of(tier, observed.running, min(1.0, float(rho)), float(decision.get("lambda", 0.0)))
     values = (energy.watts, energy.cost_per_hour, energy.carbon_g_per_hour)
     return {name: round(value, 2) for name, value in zip(RESOURCES, values, strict=True)}
 
 
 def observed_p95(pool: Mapping[str, Any]) -> float | None:
-    """Seconds within which 95% of the last window's requests were answered, None without traffic."""
+    """Observed p95 response time of the last window in seconds, None without traffic."""
     value = (pool.get("gateway") or {}).get("p95_s")
     return float(value) if value is not None else None
 
 
 def model_error(decision: Mapping[str, Any], gateway: Mapping[str, Any]) -> float | None:
-    """Predicted over observed p95, less 1; None without traffic, or where another percentile is predicted."""
-    predicted, observed = decision.get("predicted_p95_s"), gateway.get("p95_s")
-    if not predicted or not observed or decision.get("percentile", 95.0) != 95.0:
+    """Relative error of the predicted p95; None without traffic, or if another percentile is predicted."""
+    predicted, measured = decision.get("predicted_p95_s"), gateway.get("p95_s")
+    if not predicted or not measured or decision.get("percentile", 95.0) != 95.0:
         return None
-    return round(float(predicted) / float(observed) - 1.0, 3)
+    return round(float(predicted) / float(measured) - 1.0, 3)

@@ -1,4 +1,4 @@
-"""Texts and figures of the status: cut to what the CRD takes, rounded to what is worth a write (pure)."""
+"""Strings and figures of the status: cut to the limits of the CRD, rounded to avoid needless writes (pure)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from tierserve.api.schema.crd import schema
 
 _FREE_TEXT = 1024
-"""Longest text where the CRD has no limit of its own; the whole object must stay under etcd's 1.5 MiB."""
+"""Limit of a string for which the CRD has none; the whole object must stay below etcd's 1.5 MiB."""
 _LONGEST_CAUSE = 400
 _DIGITS = 3
-"""Significant digits of a figure: more would change with every look, and each change is a write."""
+"""Significant digits of a figure: more would change in every reconcile, and each change is a write."""
 _COUNTERS = frozenset({"total", "count", "errors", "aborted"})
 _ERROR = re.compile(
     r"^\s*(?:\x1b\[[0-9;]*m)?((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt|Failure|NotFound|Failed)\w*)"
@@ -22,7 +22,7 @@ _ERROR = re.compile(
 
 
 def bounded(status: Mapping[str, Any]) -> Any:
-    """The status with every text and list cut to the length that the CRD allows."""
+    """The status with every string and list cut to the limits of the CRD."""
     return _fit(status, schema()["properties"]["status"])
 
 
@@ -40,7 +40,7 @@ def _fit(value: Any, node: Mapping[str, Any]) -> Any:
 
 
 def figures(values: Mapping[str, Any], drop: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Figures as the status shows them: rounded, without counters, which belong in metrics."""
+    """Figures as the status shows them: rounded, without counters, which are in the metrics."""
     gone = drop | _COUNTERS
     return {n: _rounded(v) for n, v in values.items() if n not in gone and not n.endswith("_total")}
 

@@ -1,4 +1,4 @@
-"""Engines: what turns a prompt into text, behind one small protocol."""
+"""Inference engines, behind the protocol `Engine`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def make_engine(config: PoolConfig) -> Engine:
-    """Return the engine the pool names, not loaded yet. Imported late: a pool pays for its own engine only."""
+    """Return the engine of the pool, not loaded yet. Imported here, so that only the engine in use is imported."""
     if config.engine == "llamacpp":
         from tierserve_serving.engines.llamacpp import LlamaCppEngine
 

@@ -1,4 +1,4 @@
-"""What the ingress needs of an engine, and nothing else."""
+"""Interface between the ingress and the engines: requests, chunks, timings, and the protocol `Engine`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class PromptError(ValueError):
-    """The engine cannot take this prompt; the message goes to the client as a 400."""
+    """The engine does not accept the request; the client gets the message with status 400."""
 
     def __init__(self, message: str, *, param: str = "messages", code: str | None = None) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class PromptError(ValueError):
 
 
 class EngineError(RuntimeError):
-    """The engine broke while it worked on a request that was fine."""
+    """The engine failed on a valid request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Message:
     """One turn of a chat.
 
     Attributes:
-        role: as the request has it; "developer" is "system".
-        content: its text, parts already joined.
-        extra: fields beyond these that chat templates read, such as `tool_calls`.
+        role: role in the request; "developer" becomes "system".
+        content: text, its parts joined.
+        extra: further fields that chat templates read, such as `tool_calls`.
     """
 
     role: str
@@ -45,7 +45,7 @@ Prompt = str | tuple[int, ...] | tuple[Message, ...]
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """Return the prompt's text without any template; for token ids their numbers."""
+    """Return the text of the prompt without chat template; for token ids their numbers."""
     if isinstance(prompt, str):
         return prompt
     if prompt and isinstance(prompt[0], Message):
@@ -58,12 +58,12 @@ class Generation:
     """One choice of a request, validated.
 
     Attributes:
-        prompt: what to answer or to complete.
-        max_tokens: bound in the request, None for the service's own; 0 counts as 1, for an engine makes one at least.
-        temperature, top_p, seed: sampling, None for the engine's own.
-        stop: texts at which the answer ends; they are not part of it.
-        streamed: whether the client sees every piece as it comes; else one chunk at the end is enough.
-        extra: fields of the request that the engine declares in `Capabilities.extra`, as they came.
+        prompt: text, token ids or messages.
+        max_tokens: limit in the request, None for the default; 0 counts as 1, since engines generate at least one.
+        temperature, top_p, seed: sampling parameters, None for the engine's defaults.
+        stop: stop sequences; they are not part of the answer.
+        streamed: whether the response is streamed; else one chunk at the end is enough.
+        extra: fields of the request that the engine declares in `Capabilities.extra`, unchanged.
     """
 
     prompt: Prompt
@@ -76,19 +76,20 @@ class Generation:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def output_limit(self, default: int, most: int) -> int:
-        """Return the most tokens to make, from the bounds of request (else `default`) and service."""
+        """Return the maximum of output tokens: the limit of the request, or `default`, but at most `most`."""
         return min(default if self.max_tokens is None else max(self.max_tokens, 1), most)
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of one answer went in the engine; waits before it are not in it.
+    """Prefill and decode times of one answer in the engine, without queueing.
 
     Attributes:
-        prefill_s: seconds until the first token could come; None if not known, or if part of the prompt was cached.
-        prefill_batch: mean number of requests in the engine meanwhile, this one among them.
-        decode_s: seconds of the `steps` steps that followed.
-        decode_batch: as `prefill_batch`, in these.
+        prefill_s: seconds of the prefill; None if not known, or if part of the prompt was cached.
+        prefill_batch: mean number of requests in the engine during the prefill, including this one.
+        decode_s: seconds of the decode steps.
+        steps: number of decode steps.
+        decode_batch: mean number of requests in the engine during the decode steps, including this one.
     """
 
     prefill_s: float | None
@@ -100,15 +101,15 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of the answer.
+    """A part of the answer.
 
     Attributes:
         text: may be empty in the last chunk.
-        tokens: tokens in this chunk.
-        finish: why the answer ended; set in the last chunk and only there.
-        input_tokens: length of the prompt, at the latest in the last chunk.
-        timing: in the last chunk, of engines that know it.
-        index: which choice of the request it belongs to.
+        tokens: number of tokens in this chunk.
+        finish: finish reason; only in the last chunk.
+        input_tokens: number of tokens of the prompt; at the latest in the last chunk.
+        timing: in the last chunk, if the engine reports it.
+        index: index of the choice.
     """
 
     text: str
@@ -119,17 +120,17 @@ class Chunk:
     index: int = 0
 
 
-class Crowd:
-    """How many requests are in an engine, integrated over time: what batch a request was in, at no cost per token.
+class Concurrency:
+    """Number of requests in an engine, integrated over time; gives mean batch sizes at no cost per token.
 
-    One thread changes it; any may read: what is read is one tuple.
+    One thread writes, any thread may read: the state is one tuple, replaced atomically.
     """
 
     def __init__(self) -> None:
         self._state = (0, 0.0, 0.0)  # requests, since when, request-seconds up to then
 
     def change(self, by: int, now: float) -> None:
-        """Let `by` requests more in at `now` (seconds of a steady clock)."""
+        """Add `by` requests (negative: remove) at `now`, in seconds of a monotonic clock."""
         self._state = (self._state[0] + by, now, self.area(now))
 
     def area(self, now: float) -> float:
@@ -140,11 +141,11 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine acts on. Sampling fields that it does not act on are accepted and have no effect.
+    """Request fields that an engine supports. Sampling fields that it does not support are accepted and ignored.
 
     Attributes:
         temperature, top_p, seed: whether the field has an effect.
-        extra: further request fields that the engine reads itself, as they came.
+        extra: further request fields that are passed to the engine unchanged.
     """
 
     temperature: bool
@@ -154,24 +155,24 @@ class Capabilities:
 
 
 class Engine(Protocol):
-    """A generator of text. One per replica; at most `slots` generations at once, which the caller sees to."""
+    """An inference engine. One per replica; the caller runs at most `slots` generations concurrently."""
 
     capabilities: Capabilities
 
     def load(self) -> None:
-        """Make ready, blocking. Raises `ValueError` that names the field if the configuration cannot work."""
+        """Load the model, blocking. Raises `ValueError` that names the field if the configuration is invalid."""
 
     def reconfigure(self, config: PoolConfig) -> None:
-        """Take up the live values of a configuration (`LiveConfig`) while requests run, in their event loop."""
+        """Apply the `UserConfig` fields of a configuration while requests run, in their event loop."""
 
     def check(self, generation: Generation) -> None:
-        """Raise `PromptError` if the request cannot be served, before it waits for a slot."""
+        """Raise `PromptError` if the request cannot be served; called before it queues for a slot."""
 
     def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer. Closing or cancelling the generator stops the work at once, without awaiting."""
+        """Yield the answer. Closing or cancelling the generator stops the generation at once, without awaiting."""
 
     def check_health(self) -> None:
-        """Raise if the engine can serve no more."""
+        """Raise if the engine is unhealthy."""
 
     def close(self) -> None:
-        """Stop all work and free the memory."""
+        """Stop all generations and free the memory."""

@@ -1,15 +1,15 @@
-"""A batch in virtual time: every request slows as the batch fills and speeds up as it empties.
+"""Continuous batching in virtual time: each request makes the steps of the others in the batch slower.
 
-`tierserve.queueing.batching.profile` gives the times of n equal requests. Here requests differ, and each adds its own
+`tierserve.queueing.batching.profile` has the times of n equal requests. Here requests differ, and each adds its own
 share to the steps of the others: with (i_k, o_k) the tokens of request k, the steps of request j take
 
     it_j = alpha + sum_{k != j} [beta (i_k + o_k) / (o_k + 1) + gamma (i_k + o_k / 2)]
 
-and what its own tokens cost: one prefill step of it_j + (beta + gamma) i_j and o_j decode steps of it_j + beta +
-gamma (i_j + o_j / 2). When all are equal that is T(n). The first token comes with the prefill, as engines send it, the
-k-th with the k-th step; the last step is that of the token that ends the text, of which nothing is seen. Between two
-changes of the batch every `it_j` is constant, so progress is integrated exactly from change to change, however late the
-caller looks: late wake-ups delay an answer, never the others' work.
+and the time for its own tokens: one prefill step of it_j + (beta + gamma) i_j and o_j decode steps of it_j + beta +
+gamma (i_j + o_j / 2). If all requests are equal, the sum is T(n). The first token comes with the prefill, as in real
+engines, the k-th with the k-th step; the last step is that of the end-of-sequence token, which is not sent. Between two
+changes of the batch every `it_j` is constant, so progress is integrated exactly from change to change, also if the
+caller is late: a late timer delays the output of a request, but not the progress of the others.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Job:
     """One request in the batch.
 
     Attributes:
-        input_tokens, output_tokens: its size; tokens that come out are counted 1 ... output_tokens.
-        streamed: whether every token is an event, or the end only.
-        share: what it adds to every step of the others, in seconds.
-        prefill_own, decode_own: what it adds to its own prefill step and to each of its decode steps, in seconds.
-        steps: how many of its 1 + output_tokens steps are done, a real number; the first is the prefill.
+        input_tokens, output_tokens: its size; output tokens are numbered 1 ... output_tokens.
+        streamed: whether every token is an event, or only the end.
+        share: seconds that it adds to every step of the other requests.
+        prefill_own, decode_own: seconds that it adds to its own prefill step and to each of its decode steps.
+        steps: number of its 1 + output_tokens steps that are done, a real number; the first is the prefill.
         reported: tokens already reported to the caller.
-        entered, prefilled, left: when it came, had its prefill behind it and was done, each with the request-seconds of
-            the batch up to then.
+        entered, prefilled, left: times of its arrival, of the end of its prefill and of its end, each with the
+            request-seconds of the batch up to then.
     """
 
     input_tokens: int
@@ -49,7 +49,7 @@ class Job:
     left: tuple[float, float] | None = None
 
     def timing(self) -> Timing | None:
-        """Return where its time went, None before it is done."""
+        """Return its prefill and decode times, None before it is done."""
         if self.entered is None or self.prefilled is None or self.left is None:
             return None
         (t0, area0), (t1, area1), (t2, area2) = self.entered, self.prefilled, self.left
@@ -60,17 +60,17 @@ class Job:
 
     @property
     def last_step(self) -> float:
-        """Steps at which the work is done."""
+        """Number of steps at its end."""
         return 1.0 + self.output_tokens
 
     def next_step(self) -> float:
-        """Steps at which it next has something to report: a token, or after the last one its end."""
+        """Number of steps at its next event: a token, or after the last one its end."""
         return 1.0 + self.reported if self.streamed else self.last_step
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """At the time `at`, `tokens` tokens of `job` were out; `done` if it is at its end."""
+    """Event: at the time `at`, `job` had `tokens` output tokens; `done` if it had ended."""
 
     at: float
     job: Job
@@ -78,7 +78,7 @@ class Progress:
     done: bool
 
 
-_EDGE = 1e-9  # steps; rounding in sums of durations must not hold back a token that is due
+_EDGE = 1e-9  # steps; rounding errors in sums of durations must not delay a token that is due
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class Batch:
     _area: float = 0.0  # integral of the requests in the batch over virtual time
 
     def join(self, job: Job, now: float) -> list[Progress]:
-        """Add a request at `now`; return what the others had done up to then."""
+        """Add a request at `now`; return the events up to then."""
         past = self.advance(now)
         self._set_times(job)
         job.entered = (self.now, self._area)
@@ -101,7 +101,7 @@ class Batch:
         return past
 
     def change_profile(self, profile: BatchProfile, now: float) -> list[Progress]:
-        """Go on at other step times; return what had been done up to then."""
+        """Change the step times at `now`; return the events up to then."""
         past = self.advance(now)
         self.profile = profile
         for job in self.jobs:
@@ -116,30 +116,30 @@ class Batch:
         job.decode_own = p.beta + p.gamma * (i + o / 2.0)
 
     def leave(self, job: Job, now: float) -> list[Progress]:
-        """Take out a request that was given up; return what had been done up to then."""
+        """Remove a cancelled request at `now`; return the events up to then."""
         past = self.advance(now)
         if job in self.jobs:
             self._remove(job)
         return past
 
     def next_event(self) -> float:
-        """Return when the next token of a streamed request or the next end is due; `inf` if there is none."""
+        """Return the time of the next event, a token of a streamed request or an end; `inf` if there is none."""
         return min((self._due(job) for job in self.jobs), default=math.inf)
 
     def advance(self, now: float) -> list[Progress]:
-        """Integrate up to `now`; return the tokens and ends on the way, in the order of their times."""
-        told: list[Progress] = []
+        """Integrate up to `now`; return the events up to then, in the order of their times."""
+        events: list[Progress] = []
         while self.jobs:
             due, job = min(((self._due(job), job) for job in self.jobs), key=lambda pair: pair[0])
             if due > now:
                 break
             self._run_to(due)
-            told.append(self._report(job))
+            events.append(self._report(job))
         self._run_to(now)
-        return told
+        return events
 
     def _due(self, job: Job) -> float:
-        target, it = job.next_step(), self._beside(job)
+        target, it = job.next_step(), self._shared_step_s(job)
         if job.steps >= 1.0:
             return self.now + max(0.0, target - job.steps) * (it + job.decode_own)
         return self.now + (1.0 - job.steps) * (it + job.prefill_own) + (target - 1.0) * (it + job.decode_own)
@@ -154,7 +154,7 @@ class Batch:
         self.now = moment
 
     def _progress(self, job: Job, span: float) -> None:
-        it = self._beside(job)
+        it = self._shared_step_s(job)
         if job.steps < 1.0:
             prefill = it + job.prefill_own
             left = (1.0 - job.steps) * prefill
@@ -168,8 +168,8 @@ class Batch:
         job.steps = min(job.last_step, job.steps + span / decode) if decode > 0.0 else job.last_step
 
     def _report(self, job: Job) -> Progress:
-        job.steps = max(job.steps, job.next_step())  # rounding may have left it a hair short
-        if job.prefilled is None:  # by the same hair
+        job.steps = max(job.steps, job.next_step())  # rounding may have left it slightly below
+        if job.prefilled is None:  # for the same reason
             job.prefilled = (self.now, self._area)
         job.reported = min(job.output_tokens, int(job.steps + _EDGE))
         done = job.steps >= job.last_step - _EDGE
@@ -183,9 +183,9 @@ class Batch:
         self._sum_shares()
 
     def _sum_shares(self) -> None:
-        # Summed anew at every change: adding and taking away would drift over millions of requests.
+        # Computed again at every change: adding and subtracting would accumulate rounding errors.
         self._shares = sum(job.share for job in self.jobs)
 
-    def _beside(self, job: Job) -> float:
-        """Seconds that a step takes without the tokens of `job`."""
+    def _shared_step_s(self, job: Job) -> float:
+        """Duration in seconds of a step of `job` without the share of its own tokens (`it_j`)."""
         return self.profile.alpha + (self._shares - job.share)

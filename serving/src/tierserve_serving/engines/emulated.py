@@ -1,7 +1,7 @@
-"""An engine without a model: the times of a real one, a text that depends on the prompt and the seed alone.
+"""Emulated engine: the timing of a real engine without a model; the text depends only on prompt and seed.
 
-For tests, demonstrations and planning without a GPU. The clock is `batch.Batch`; one timer serves the whole batch, and
-a request that is not streamed wakes the event loop once, at its end.
+For tests, demonstrations and planning without a GPU. `batch.Batch` computes the times; there is one timer for the whole
+batch, and a request that is not streamed has one event, at its end.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tierserve_serving.engines.base import (
 )
 from tierserve_serving.engines.batch import Batch, Job, Progress
 
-# Timers of uvloop tick in milliseconds: an event this near is delivered now instead of a tick late.
+# Timers of uvloop have a resolution of 1 ms: an event this near is delivered now rather than up to 1 ms late.
 _TICK_S = 0.0005
-_CHARS_PER_TOKEN = 8  # of text without blanks
+_CHARS_PER_TOKEN = 8  # for text without spaces
 
 _WORDS = """
 time way work day part place point world house area number group problem fact water room month book eye job
@@ -43,19 +43,19 @@ _VOCABULARY = tuple(f" {word}" for word in _WORDS.split())
 
 
 def count_tokens(text: str) -> int:
-    """Return the tokens of a text: one a word, and one for every eight letters where words are longer than that."""
+    """Return the number of tokens of a text: one per word, but at least one per eight characters."""
     return max(len(text.split()), len(text) // _CHARS_PER_TOKEN)
 
 
 def prompt_tokens(prompt: Prompt) -> int:
-    """Return the tokens of a prompt: of its text, or as many as there are ids."""
+    """Return the number of tokens of a prompt: of its text, or the number of its token ids."""
     if not isinstance(prompt, str) and prompt and isinstance(prompt[0], int):
         return len(prompt)
     return count_tokens(prompt_text(prompt))
 
 
 def words(text: str, seed: int | None, count: int) -> list[str]:
-    """Return `count` tokens, each with its leading blank but the first, that depend on `text` and `seed` alone."""
+    """Return `count` tokens that depend only on `text` and `seed`; all but the first start with a space."""
     digest = blake2b(f"{seed}\n{text}".encode("utf-8", "replace"), digest_size=16).digest()
     drawn = Random(digest).choices(_VOCABULARY, k=count)
     drawn[0] = drawn[0].strip().capitalize()
@@ -64,7 +64,7 @@ def words(text: str, seed: int | None, count: int) -> list[str]:
 
 @dataclass(slots=True)
 class _Answer:
-    """The text of one request, decided at its start; `tokens` tokens of it are sent."""
+    """The answer to one request, determined at its start: text and number of tokens."""
 
     drawn: list[str]
     text: str
@@ -74,7 +74,7 @@ class _Answer:
     sent_chars: int = 0
 
     def chunk(self, progress: Progress) -> Chunk:
-        """Return what is new."""
+        """Return the tokens that are new since the last call."""
         tokens, job = progress.tokens, progress.job
         begin = self.sent_chars
         self.sent_chars += sum(map(len, self.drawn[self.sent : tokens]))
@@ -87,23 +87,23 @@ class _Answer:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """A job and the way to wake who waits for it. `told` holds what came while nobody looked."""
+    """A job and its queue of events; `pending` are the events not yet consumed."""
 
     job: Job
-    told: deque[Progress] = field(default_factory=deque)
+    pending: deque[Progress] = field(default_factory=deque)
     waiter: asyncio.Future[None] | None = None
 
-    def tell(self, progress: Progress) -> None:
-        self.told.append(progress)
+    def push(self, progress: Progress) -> None:
+        self.pending.append(progress)
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
     async def next(self) -> Progress:
-        """Return what comes next; tokens that came together are told one after another."""
-        if not self.told:
+        """Return the next event, waiting for one if there is none."""
+        if not self.pending:
             self.waiter = asyncio.get_running_loop().create_future()
             await self.waiter
-        return self.told.popleft()
+        return self.pending.popleft()
 
 
 class EmulatedEngine:
@@ -136,21 +136,22 @@ class EmulatedEngine:
         """Do nothing: there is no model."""
 
     def reconfigure(self, config: PoolConfig) -> None:
-        """Go on with the step times and the mean answer of `config`, from now on."""
+        """Apply the step times and the mean number of output tokens of `config`, from now on."""
         self._default_output = max(1, round(config.output_tokens))
         self._deliver(self._batch.change_profile(config.profile.batch_profile(), self._clock()))
 
     def check(self, generation: Generation) -> None:
-        """Refuse a prompt that fills the context."""
+        """Raise `PromptError` if the prompt leaves no token of the context for the answer."""
         tokens = prompt_tokens(generation.prompt)
         if tokens >= self._context:
             raise PromptError(
-                f"The prompt has {tokens} tokens; the context holds {self._context}, the answer's included",
+                f"This model's maximum context length is {self._context} tokens, including the answer; "
+                f"the prompt has {tokens} tokens",
                 code="context_length_exceeded",
             )
 
     def check_health(self) -> None:
-        """Do nothing: there is nothing that could break."""
+        """Do nothing: this engine is always healthy."""
 
     def close(self) -> None:
         """Stop the timer."""
@@ -158,7 +159,7 @@ class EmulatedEngine:
             self._timer.cancel()
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
-        """Yield the tokens when they are due: as they come if streamed, else all at the end."""
+        """Yield the tokens when they are due: one by one if streamed, else all at the end."""
         input_tokens = prompt_tokens(generation.prompt)
         answer = self._answer(generation, prompt_text(generation.prompt), input_tokens)
         request = self._join(Job(input_tokens, answer.tokens, streamed=generation.streamed))
@@ -193,14 +194,14 @@ class EmulatedEngine:
             self._deliver(self._batch.leave(job, self._clock()))
 
     def _clock(self) -> float:
-        # Delivered up to a tick early, the batch may be ahead of the loop's clock; it never goes back.
+        # Events may be delivered early, so the batch may be ahead of the loop's clock; its time never goes back.
         return max(asyncio.get_running_loop().time(), self._batch.now)
 
-    def _deliver(self, told: Iterable[Progress]) -> None:
-        for progress in told:
+    def _deliver(self, events: Iterable[Progress]) -> None:
+        for progress in events:
             request = self._requests.get(progress.job)
             if request is not None:
-                request.tell(progress)
+                request.push(progress)
         self._arm()
 
     def _arm(self) -> None:
@@ -221,7 +222,7 @@ class EmulatedEngine:
 
 
 def _tokens_up_to(drawn: list[str], cut: int) -> int:
-    """Return the tokens made when the text is `cut` characters long; at least 1, for the stop itself is made too."""
+    """Return the number of tokens of the first `cut` characters; at least 1, since the stop sequence counts."""
     length = 0
     for number, word in enumerate(drawn, start=1):
         length += len(word)

@@ -1,8 +1,8 @@
-"""A real language model on a CPU: llama.cpp inside the replica's process, through xllamacpp.
+"""llama.cpp on a CPU, in the replica's process, through xllamacpp.
 
-xllamacpp carries llama.cpp's own server with its continuous batching. Its handlers block with the interpreter lock
-released and hand every piece to a callback; a callback that returns True ends the generation. So each request has a
-thread that spends its life in C++, and the event loop is woken only for pieces that a client waits for.
+xllamacpp contains llama.cpp's own server with its continuous batching. Its handlers block without holding the GIL and
+pass each chunk to a callback; a callback that returns True ends the generation. So each request has a thread that runs
+in C++, and the event loop is notified only of chunks that the client needs: each one if streamed, else the last.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines.base import (
     Capabilities,
     Chunk,
-    Crowd,
+    Concurrency,
     EngineError,
     FinishReason,
     Generation,
@@ -29,11 +29,11 @@ from tierserve_serving.engines.base import (
 )
 from tierserve_serving.sources import model_path
 
-_UNHEALTHY_AFTER = 3  # failures one after another, none of them the client's fault
-_RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's word for "choose one"
+_UNHEALTHY_AFTER = 3  # consecutive failures that are not errors of the request
+_RANDOM_SEED = 0xFFFFFFFF  # llama.cpp reads this value as "choose a random seed"
 _QUIET = -1
-_REQUEST_ERRORS = (ValueError, TypeError)  # std::invalid_argument, and what no JSON of llama.cpp can hold
-_EXTRA = frozenset(  # llama.cpp's server reads these itself
+_REQUEST_ERRORS = (ValueError, TypeError)  # std::invalid_argument, and values that llama.cpp's JSON cannot represent
+_EXTRA = frozenset(  # fields that llama.cpp's server reads itself
     {"response_format", "json_schema", "grammar", "logit_bias", "presence_penalty", "frequency_penalty"}
     | {"repeat_penalty", "top_k", "min_p", "typical_p", "ignore_eos", "chat_template_kwargs"}
 )
@@ -41,24 +41,24 @@ _EXTRA = frozenset(  # llama.cpp's server reads these itself
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """One request in its thread. `cancelled` is set by the event loop and read at every token."""
+    """State of one request in its thread. The event loop sets `cancelled`; the thread reads it at every token."""
 
     loop: asyncio.AbstractEventLoop
     streamed: bool
-    line: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
+    chunks: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
     text: list[str] = field(default_factory=list)
     tokens: int = 0
     finish: FinishReason = "stop"
     usage: dict[str, int] = field(default_factory=dict)
     error: dict[str, Any] | None = None
-    crowd: Crowd = field(default_factory=Crowd)
-    entered: tuple[float, float] = (0.0, 0.0)  # when, and the request-seconds of the engine up to then
-    first: tuple[float, float] | None = None  # the same of the first token
+    concurrency: Concurrency = field(default_factory=Concurrency)
+    entered: tuple[float, float] = (0.0, 0.0)  # time of the start, and the request-seconds of the engine up to then
+    first: tuple[float, float] | None = None  # the same for the first token
     timings: dict[str, Any] = field(default_factory=dict)
 
     def on_piece(self, document: dict[str, Any]) -> bool:
-        """Take one event of llama.cpp, in its thread; return whether to stop."""
+        """Process one event of llama.cpp, in the request's thread; return whether to stop."""
         if "error" in document:
             self.error = document["error"]
             return True
@@ -70,19 +70,19 @@ class _Work:
         return self.cancelled
 
     def end(self) -> None:
-        """Hand the end of a complete answer to the event loop."""
+        """Post the last chunk of a complete answer to the event loop."""
         made = int(self.usage.get("completion_tokens", self.tokens))
         rest = max(0, made - self.tokens) if self.streamed else made
         prompt = int(self.usage.get("prompt_tokens", 0))
         self.post(Chunk("".join(self.text), rest, self.finish, prompt, self._timing()))
 
     def _timing(self) -> Timing | None:
-        """Where the time went as llama.cpp tells it; the first token comes with the prefill, so it is no step."""
+        """Times reported by llama.cpp; the first token comes with the prefill, so it is not a decode step."""
         steps = int(self.timings.get("predicted_n", 0)) - 1
         if self.first is None or steps < 1 or "predicted_ms" not in self.timings:
             return None
         now = time.perf_counter()
-        (t0, area0), (t1, area1), area2 = self.entered, self.first, self.crowd.area(now)
+        (t0, area0), (t1, area1), area2 = self.entered, self.first, self.concurrency.area(now)
         cached = self.timings.get("cache_n", 0) > 0
         return Timing(
             None if cached else float(self.timings.get("prompt_ms", 0.0)) / 1e3,
@@ -93,16 +93,16 @@ class _Work:
         )
 
     def post(self, item: Chunk | Exception) -> None:
-        """Hand over to the event loop, from any thread."""
+        """Post an item to the event loop, from any thread."""
         if not self.cancelled:
-            self.loop.call_soon_threadsafe(self.line.put_nowait, item)
+            self.loop.call_soon_threadsafe(self.chunks.put_nowait, item)
 
     def _take(self, text: str) -> None:
         if not text:
             return
         if self.first is None:
             now = time.perf_counter()
-            self.first = (now, self.crowd.area(now))
+            self.first = (now, self.concurrency.area(now))
         self.tokens += 1
         if self.streamed:
             self.post(Chunk(text, 1))
@@ -124,7 +124,7 @@ class LlamaCppEngine:
         self._server: Any = None
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix="llamacpp")
         self._failures = 0
-        self._crowd = Crowd()
+        self._concurrency = Concurrency()
 
     @classmethod
     def of(cls, config: PoolConfig) -> Self:
@@ -138,7 +138,7 @@ class LlamaCppEngine:
         )
 
     def load(self) -> None:
-        """Read the model. Raises `ValueError` that names the field if there is none or it is no model."""
+        """Load the model. Raises `ValueError` that names the field if the file is missing or not a model."""
         import xllamacpp
 
         path = model_path(self._source)
@@ -149,25 +149,25 @@ class LlamaCppEngine:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._threads
         params.verbosity = _QUIET
         params.warmup = False
-        # It opens a port of its own, which nobody needs: loopback, chosen freely, and locked by a key nobody knows.
+        # The server opens an HTTP port, which is not used: on loopback, any free port, protected by a random API key.
         params.port, params.ui, params.api_keys = 0, False, [secrets.token_hex(16)]
         try:
             self._server = xllamacpp.Server(params)
         except RuntimeError as error:
-            raise ValueError(f"source: llama.cpp cannot load {path}: {error}; give a GGUF file") from error
+            raise ValueError(f"source: llama.cpp cannot load {path}: {error}; hint: it must be a GGUF file") from error
 
     def reconfigure(self, config: PoolConfig) -> None:
-        """Do nothing: live values are of emulation."""
+        """Do nothing: all `UserConfig` fields are for emulation."""
 
     def check(self, generation: Generation) -> None:
-        """Do nothing: llama.cpp counts the tokens itself and refuses what is too long."""
+        """Do nothing: llama.cpp counts the tokens itself and rejects prompts that are too long."""
 
     def check_health(self) -> None:
         """Raise `EngineError` if no model is loaded or the last requests all failed."""
         if self._server is None:
             raise EngineError("no model is loaded")
         if self._failures >= _UNHEALTHY_AFTER:
-            raise EngineError(f"the last {self._failures} requests failed")
+            raise EngineError(f"the last {self._failures} requests all failed")
 
     def close(self) -> None:
         """Free the model."""
@@ -175,16 +175,16 @@ class LlamaCppEngine:
         self._server = None
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer, token by token if streamed. Closing it ends the generation at its next token."""
-        work = _Work(asyncio.get_running_loop(), generation.streamed, crowd=self._crowd)
+        """Yield the answer, token by token if streamed. Closing it stops the generation at its next token."""
+        work = _Work(asyncio.get_running_loop(), generation.streamed, concurrency=self._concurrency)
         now = time.perf_counter()
-        work.entered = (now, self._crowd.area(now))
-        self._crowd.change(1, now)
+        work.entered = (now, self._concurrency.area(now))
+        self._concurrency.change(1, now)
         future = self._pool.submit(self._run, self._request(generation), work)
         try:
             finish = None
             while finish is None:
-                item = await work.line.get()
+                item = await work.chunks.get()
                 if isinstance(item, Exception):
                     raise item
                 finish = item.finish
@@ -192,10 +192,10 @@ class LlamaCppEngine:
         finally:
             work.cancelled = True
             future.cancel()
-            self._crowd.change(-1, time.perf_counter())
+            self._concurrency.change(-1, time.perf_counter())
 
     def _run(self, request: dict[str, Any], work: _Work) -> None:
-        """Drive llama.cpp, in a thread of the pool."""
+        """Run the request in llama.cpp, in a thread of the pool."""
         chat = "messages" in request
         handle: Callable[..., None] = self._server.handle_chat_completions if chat else self._server.handle_completions
         try:
@@ -210,7 +210,7 @@ class LlamaCppEngine:
             work.post(outcome)
 
     def _count(self, outcome: Exception | None) -> None:
-        """Count failures in a row. A request that llama.cpp refuses shows neither that it works nor that it fails."""
+        """Count consecutive failures. A rejected request neither counts as a failure nor resets the count."""
         if isinstance(outcome, EngineError):
             self._failures += 1
         elif outcome is None:
@@ -221,8 +221,8 @@ class LlamaCppEngine:
             "stream": True,
             "stream_options": {"include_usage": True},
             "max_tokens": generation.output_limit(self._max_output, self._max_output),
-            # A prompt found in the cache is computed in other portions and may round differently: what is asked to be
-            # repeatable is computed anew.
+            # A prompt in the cache is evaluated in other batches, with other rounding: not used for requests that must
+            # be reproducible (temperature 0, or a seed).
             "cache_prompt": generation.temperature != 0.0 and generation.seed is None,
         }
         prompt = generation.prompt
@@ -240,14 +240,14 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def _sampling(generation: Generation) -> dict[str, Any]:
-    given: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     if generation.temperature is not None:
-        given["temperature"] = generation.temperature
+        parameters["temperature"] = generation.temperature
     if generation.top_p is not None:
-        given["top_p"] = generation.top_p
+        parameters["top_p"] = generation.top_p
     if generation.seed is not None:
-        given["seed"] = generation.seed % _RANDOM_SEED
-    return given
+        parameters["seed"] = generation.seed % _RANDOM_SEED
+    return parameters
 
 
 def _finish(reason: object) -> FinishReason | None:
@@ -265,8 +265,8 @@ def _as_error(error: dict[str, Any]) -> Exception:
 
 
 def _as_request_error(error: Exception) -> PromptError | None:
-    """Return the refusal that an exception of llama.cpp stands for, None if the fault is the engine's."""
-    # A message that the chat template cannot take is a std::runtime_error, as a broken engine is: its text decides.
+    """Return the `PromptError` for an exception of llama.cpp, None if it is a failure of the engine."""
+    # If the chat template rejects a message, that is a std::runtime_error too: only the text distinguishes it.
     if isinstance(error, _REQUEST_ERRORS) or str(error).startswith("Failed to parse messages"):
         return PromptError(str(error), code="invalid_value")
     return None

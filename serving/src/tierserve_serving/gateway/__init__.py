@@ -1,1 +1,1 @@
-"""The gateway's running parts: the HAProxy binary, its admin socket, and the agent that sets limits and measures."""
+"""Gateway processes: HAProxy (binary, admin socket, container entry point) and the agent that sets its limits."""

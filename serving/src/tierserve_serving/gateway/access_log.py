@@ -13,9 +13,9 @@ class RequestRecord:
     """One finished request; times in seconds.
 
     Args:
-        duration_s: from the first byte of the request to the last byte of the answer (HAProxy's Ta).
-        queue_s: waiting for a slot (Tw). first_byte_s: from the connection to the first byte of the answer (Tr);
-            both None where the request did not come so far.
+        duration_s: from the first byte of the request to the last byte of the response (HAProxy's Ta).
+        queue_s: time in the queue (Tw). first_byte_s: from the connection to the first byte of the response (Tr);
+            both None if the request did not reach that phase.
         code: HTTP status. end: HAProxy's two-letter termination state, ``--`` is a normal end.
     """
 
@@ -32,12 +32,12 @@ class RequestRecord:
 
     @property
     def aborted(self) -> bool:
-        """The client went away before the answer was complete."""
+        """Whether the client disconnected before the response was complete."""
         return self.end.startswith("C")
 
 
 def parse_line(line: bytes) -> RequestRecord:
-    """One line of the format that `tierserve.render.haproxy.config` asks for; ValueError for anything else."""
+    """Parses one line of the log-format of `tierserve.render.haproxy.config`; ValueError for anything else."""
     raw = json.loads(line)
     try:
         return RequestRecord(
@@ -71,7 +71,7 @@ def _seconds(value: object) -> float | None:
 
 
 class LogReceiver(asyncio.DatagramProtocol):
-    """Hands records on; a line that cannot be read is counted in `malformed` and never fatal."""
+    """Receives log lines and passes the records to `take`; malformed lines are counted in `malformed` and dropped."""
 
     def __init__(self, take: Callable[[RequestRecord], None]) -> None:
         self._take = take

@@ -13,20 +13,21 @@ SHOW_STAT = "show stat -1 6 -1"
 
 
 class AdminError(Exception):
-    """HAProxy does not answer on its admin socket."""
+    """HAProxy did not respond on its admin socket."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """What HAProxy says of one pool now.
+    """State of one pool in HAProxy's statistics.
 
     Args:
-        in_flight: requests let in. queued: requests that wait. max_in_flight: the limit that holds.
-        up: requests are sent to it. drained: kept out by the agent, because no replica runs.
-        total: requests sent to it since HAProxy started or was reloaded.
-        off: in maintenance by the agent, because it sleeps. unresolved: because its name is not known.
-        held: nobody is let into the waiting room of a pool that may sleep.
-        start_s: seconds that a start takes, as told to HAProxy, while the pool sleeps; else 0.
+        in_flight: requests at the pool. queued: requests in its queue. max_in_flight: current limit (maxconn).
+        up: the server is up with a weight above 0. drained: set to drain by the agent, because no replica runs.
+        total: requests sent to the pool since HAProxy started or was reloaded.
+        check: status of the last health check.
+        maintenance: set by the agent, because the pool is scaled to zero. unresolved: its DNS name has no address.
+        waiting_room_taken: the agent's request occupies the waiting room of a pool that may scale to zero.
+        start_s: weight of the waiting room: start-up time in seconds while the pool is scaled to zero, else 0.
     """
 
     in_flight: int
@@ -36,17 +37,17 @@ class PoolState:
     drained: bool
     total: int
     check: str = ""
-    off: bool = False
+    maintenance: bool = False
     unresolved: bool = False
-    held: bool = False
+    waiting_room_taken: bool = False
     start_s: int = 0
 
 
-async def ask(socket: str, commands: Sequence[str], timeout_s: float = 2.0) -> str:
-    """Sends the commands in one line and returns all that HAProxy answers.
+async def run_commands(socket: str, commands: Sequence[str], timeout_s: float = 2.0) -> str:
+    """Sends the commands in one line and returns the complete output.
 
     Raises:
-        AdminError: no connection, or no full answer in `timeout_s`.
+        AdminError: no connection, or no complete output within `timeout_s`.
     """
     try:
         async with asyncio.timeout(timeout_s):
@@ -61,18 +62,18 @@ async def ask(socket: str, commands: Sequence[str], timeout_s: float = 2.0) -> s
 
 
 def parse_process(answer: str) -> int | None:
-    """Number of the process that answered ``show info``."""
+    """Process id in the output of ``show info``."""
     match = re.search(r"^Pid: (\d+)$", answer, re.MULTILINE)
     return int(match[1]) if match else None
 
 
 def parse_table(answer: str) -> dict[str, int]:
-    """Counters by key from the answer to ``show table``."""
+    """Counters by key from the output of ``show table``."""
     return {m[1]: int(m[2]) for m in re.finditer(r" key=(\S+) .*?gpc0=(\d+)", answer)}
 
 
 def parse_stat(answer: str) -> dict[str, PoolState]:
-    """State of each backend that has a server ``s``, from the answer to `SHOW_STAT`, by the backend's name."""
+    """State of each backend that has a server ``s``, from the output of `SHOW_STAT`, by name of the backend."""
     lines = answer.splitlines()
     start = next((i for i, line in enumerate(lines) if line.startswith("# pxname,")), None)
     if start is None:
@@ -92,9 +93,9 @@ def _state(server: dict[str, str], backend: dict[str, str], room: dict[str, str]
         drained=status.startswith("DRAIN") or _int(server["weight"]) == 0,
         total=_int(server["stot"]),
         check=server.get("check_status", ""),
-        off=status == "MAINT",
+        maintenance=status == "MAINT",
         unresolved=status.startswith("MAINT ("),
-        held=room is not None and _int(room["scur"]) > 0,
+        waiting_room_taken=room is not None and _int(room["scur"]) > 0,
         start_s=_int(room["weight"]) if room is not None else 0,
     )
 

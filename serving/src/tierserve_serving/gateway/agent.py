@@ -1,8 +1,8 @@
-"""The process beside HAProxy: sets its limits from the autoscalers' decisions, counts arrivals, measures latency.
+"""Gateway agent: sets HAProxy's limits from the autoscalers' decisions, counts arrivals, measures latency.
 
     python -m tierserve_serving.gateway.agent --config FILE.json
 
-It holds no state that HAProxy needs: without it the last limits stay in force. SIGHUP reads the file again.
+HAProxy does not depend on it: without the agent the last limits stay in force. SIGHUP reloads the file.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tierserve_serving.gateway import admin
 from tierserve_serving.gateway.access_log import LogReceiver, RequestRecord
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool, load_config
 from tierserve_serving.gateway.demand import AnswerCounter, OfferedCounter
-from tierserve_serving.gateway.hold import Holders
+from tierserve_serving.gateway.hold import HeldSlots
 from tierserve_serving.gateway.limits import Decisions, commands
 from tierserve_serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
 from tierserve_serving.gateway.model_reader import ModelReader
@@ -38,7 +39,7 @@ log = logging.getLogger("tierserve.gateway")
 _BACKEND = "pool_"
 _WATCH_EVERY_S = 1.0
 _LOG_BUFFER_BYTES = 4 * 2**20
-_LOOK = ("show info", "show table offered", admin.SHOW_STAT)
+_POLL_COMMANDS = ("show info", "show table offered", admin.SHOW_STAT)
 
 
 class Agent:
@@ -51,7 +52,7 @@ class Agent:
         self.decisions = Decisions()
         self.offered = OfferedCounter(config)
         self.answers = AnswerCounter(config)
-        self.holders = Holders(f"{config.admin_socket}.wake")
+        self.held_slots = HeldSlots(f"{config.admin_socket}.entry")
         self.reader = ModelReader(config)
         self.receiver = LogReceiver(self._take)
         self.states: dict[str, admin.PoolState] = {}
@@ -65,11 +66,11 @@ class Agent:
 
     @property
     def name(self) -> str:
-        """What tells this gateway from others in front of the same pools; in a pod the host's name is the pod's."""
+        """Unique name among the gateways in front of the same pools; in a pod the host name is the pod's name."""
         return f"{socket.gethostname()}:{self.port}"
 
     def _configure(self) -> None:
-        """Take over the pools and classes of the configuration, and forget those that are gone."""
+        """Applies the pools and classes of the configuration, and drops the state of removed ones."""
         self._tiers = {p.name: p.tier for p in self.config.pools}
         self._classes = {c.name for c in self.config.classes}
         self._windows = {name: window for name, window in self._windows.items() if name in {*self._tiers, "-"}}
@@ -79,13 +80,13 @@ class Agent:
         self.reader.configure(self.config)
 
     def reload(self) -> None:
-        """Reads the file again; a bad one is reported and the old one kept. Addresses change only with a restart."""
+        """Reloads the file; an invalid one is logged and the old one kept. Addresses change only with a restart."""
         if self.path is None:
             return
         try:
             self.config = load_config(self.path)
         except (OSError, ValidationError) as error:
-            log.error("%s: %s; going on with the old configuration", self.path, error)
+            log.error("%s: %s; the old configuration stays in use", self.path, error)
             return
         self._configure()
 
@@ -101,7 +102,7 @@ class Agent:
                 tasks.create_task(self._poll_decisions(session))
                 tasks.create_task(self._poll_gateway())
         finally:
-            self.holders.close()
+            self.held_slots.close()
             await self.reader.close()
             await runner.cleanup()
             if transport is not None:
@@ -118,47 +119,44 @@ class Agent:
             await asyncio.sleep(self.config.poll_interval_s)
 
     async def poll_gateway(self) -> None:
-        """One look at HAProxy and, where its limits differ from what is wanted, one change."""
+        """Polls HAProxy's state and sends the commands that bring it to the desired limits."""
         try:
-            answer = await admin.ask(self.config.admin_socket, _LOOK)
+            answer = await admin.run_commands(self.config.admin_socket, _POLL_COMMANDS)
             await self._apply(answer)
         except admin.AdminError as error:
             if not self.poll_error:
-                log.warning("HAProxy does not answer: %s", error)
+                log.warning("HAProxy does not respond on its admin socket: %s", error)
             self.states, self.routed, self.poll_error = {}, None, str(error)
         else:
             self.polled, self.poll_error = time.time(), ""
         for pool in self.config.pools:
             total, age = self.offered.totals[pool.name], self.decisions.age_s(pool.name)
-            self.metrics.look(pool, self.states.get(pool.name), total, age)
+            self.metrics.update(pool, self.states.get(pool.name), total, age)
 
     async def _apply(self, answer: str) -> None:
         process = admin.parse_process(answer)
-        found = admin.parse_stat(answer)
-        self.states = {p.name: found[b] for p in self.config.pools if (b := _backend(p)) in found}
-        self.routed = sorted(name.removeprefix(_BACKEND) for name in found if name.startswith(_BACKEND))
+        states = admin.parse_stat(answer)
+        self.states = {p.name: states[b] for p in self.config.pools if (b := _backend(p)) in states}
+        self.routed = sorted(name.removeprefix(_BACKEND) for name in states if name.startswith(_BACKEND))
         if process is not None:
-            asleep = [name for name, state in self.states.items() if state.start_s]
-            self.offered.update(admin.parse_table(answer), process, asleep)
-        sleepers = {p.name: self.states[p.name].held for p in self.config.pools if p.sleeps and p.name in self.states}
-        await self.holders.keep(sleepers, process)
-        todo = [
-            command
-            for p in self.config.pools
-            if p.name in self.states
-            for command in commands(_backend(p), self._wanted(p), self.states[p.name], self.decisions.start_s(p))
-        ]
-        if todo:
-            said = (await admin.ask(self.config.admin_socket, todo)).strip()
-            # Shares follow the requests that each gateway has, several times a second: nothing to wake anybody for.
-            level = logging.DEBUG if self.config.gateways > 1 and all("maxconn" in c for c in todo) else logging.INFO
-            log.log(level, "%s%s", "; ".join(todo), f" -> {said}" if said else "")
+            scaled_to_zero = [name for name, state in self.states.items() if state.start_s]
+            self.offered.update(admin.parse_table(answer), process, scaled_to_zero)
+        known = [p for p in self.config.pools if p.name in self.states]
+        waiting_rooms = {p.name: self.states[p.name].waiting_room_taken for p in known if p.scale_to_zero}
+        await self.held_slots.keep(waiting_rooms, process)
+        pending = [command for p in known for command in self._pending(p)]
+        if pending:
+            output = (await admin.run_commands(self.config.admin_socket, pending)).strip()
+            # With several gateways the shares change several times a second: not worth an INFO line.
+            level = logging.DEBUG if self.config.gateways > 1 and all("maxconn" in c for c in pending) else logging.INFO
+            log.log(level, "%s%s", "; ".join(pending), f" -> {output}" if output else "")
 
-    def _wanted(self, pool: AgentPool) -> int | None:
-        return self.decisions.wanted_in_flight(pool, self.config.gateways, self.name)
+    def _pending(self, pool: AgentPool) -> Iterator[str]:
+        desired = self.decisions.desired_in_flight(pool, self.config.gateways, self.name)
+        return commands(_backend(pool), desired, self.states[pool.name], self.decisions.start_s(pool))
 
     def _take(self, record: RequestRecord) -> None:
-        # Whatever can reach the log's address may not invent pools and classes: each would be a new series.
+        # The log port is not authenticated: unknown pools and classes must not create new series.
         tier = self._tiers.get(record.pool, "-")
         if tier == "-" or record.cls not in self._classes:
             pool = record.pool if tier != "-" else "-"
@@ -209,9 +207,9 @@ class Agent:
             in_flight=float(state.in_flight),
             answered=self.answers.answered[name],
             late=self.answers.late[name],
-            passed=self.offered.passed[name],
+            bypassed=self.offered.bypassed[name],
         )
-        max_in_flight = 0 if state.drained or state.off else state.max_in_flight
+        max_in_flight = 0 if state.drained or state.maintenance else state.max_in_flight
         return _json({**sample.to_json(), "max_in_flight": max_in_flight, "gateway": self.name})
 
     async def _get_status(self, request: web.Request) -> web.Response:
@@ -219,7 +217,7 @@ class Agent:
         return _json(self.status())
 
     def status(self) -> dict[str, Any]:
-        """All that is known, per pool; ages in seconds. Without an answer of HAProxy a pool has no `in_flight`."""
+        """State per pool, for `/status`; ages in seconds. If HAProxy does not respond, pools have no `in_flight`."""
         now = time.monotonic()
         refused = self._windows.get("-")
         return {
@@ -229,7 +227,7 @@ class Agent:
             "gateway": {"polled": self.polled, "error": self.poll_error or None},
             "logs": {"received": self.receiver.received, "malformed": self.receiver.malformed},
             "decisions_errors": dict(self.decisions.errors),
-            # Of HAProxy itself: a pool is in use until no configuration has it, whatever this agent's file says.
+            # Pools in HAProxy's configuration, which may differ from this agent's file for a moment.
             "routed": self.routed,
             "not_routed": dataclasses.asdict(refused.summary(now)) if refused else None,
             "pools": {p.name: self._pool_status(p, now) for p in self.config.pools},
@@ -285,7 +283,7 @@ def _log_socket(address: str) -> socket.socket:
 
 
 async def _watch(agent: Agent, path: Path, known: bytes) -> None:
-    """Reads the file again when it is not as `known`, as a mounted ConfigMap's changes, which sends no signal."""
+    """Reloads when the content of the file is no longer `known`: a change of a mounted ConfigMap sends no signal."""
     while True:
         await asyncio.sleep(_WATCH_EVERY_S)
         with contextlib.suppress(OSError):
@@ -296,8 +294,8 @@ async def _watch(agent: Agent, path: Path, known: bytes) -> None:
 
 
 async def serve(path: Path, *, watch: bool = False) -> None:
-    """Runs the agent until SIGTERM or SIGINT; SIGHUP reads `path` again, and with `watch` every change of it."""
-    content = await asyncio.to_thread(path.read_bytes)  # before it is read: no change may fall between the two
+    """Runs the agent until SIGTERM or SIGINT; SIGHUP reloads `path`, and with `watch` every change of it does."""
+    content = await asyncio.to_thread(path.read_bytes)  # before load_config, so that no change in between is missed
     agent = Agent(load_config(path), path)
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(agent.run())
@@ -315,17 +313,17 @@ async def serve(path: Path, *, watch: bool = False) -> None:
 
 
 def main() -> None:
-    """Entry of ``python -m tierserve_serving.gateway.agent``."""
+    """Entry point of ``python -m tierserve_serving.gateway.agent``."""
     parser = argparse.ArgumentParser(description="Sets the limits of a TierServe gateway and measures it.")
     parser.add_argument("--config", type=Path, required=True, help="JSON file, see AgentConfig")
-    parser.add_argument("--watch", action="store_true", help="read the file again whenever it changes")
+    parser.add_argument("--watch", action="store_true", help="reload the file when it changes")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     arguments = parser.parse_args()
     path: Path = arguments.config
     try:
         asyncio.run(serve(path, watch=arguments.watch))
     except (OSError, ValidationError) as error:
-        parser.exit(2, f"gateway agent: {path}: {error}\n    fix the file or free the address, and start it again\n")
+        parser.exit(2, f"gateway agent: {path}: {error}\nhint: correct the file or free the address, then restart\n")
 
 
 if __name__ == "__main__":

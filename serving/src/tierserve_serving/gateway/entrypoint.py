@@ -1,11 +1,11 @@
-"""HAProxy as the main process of a container: started from a mounted file, reloaded when the file changes.
+"""Entry point of the HAProxy container: starts HAProxy from a mounted file and reloads it when the file changes.
 
     python -m tierserve_serving.gateway.entrypoint --config /etc/tierserve/haproxy.cfg --run /run/tierserve
 
-`--follow` names a file that HAProxy's own refers to, a certificate say. A changed file is checked first: where that
-fails the running gateway is left as it is, and the reload is tried again, for the cause may pass (a slow node, a
-certificate without its key yet). At SIGTERM it goes on for `--linger` seconds, until
-the cluster sends no new connections, and then finishes the streams under way.
+`--follow` names a file that the configuration refers to, such as a certificate. A changed file is checked first; if the
+check fails, the running gateway keeps its configuration and the reload is retried with backoff, since the cause may be
+temporary (a slow node, a certificate whose key is not there yet). At SIGTERM it accepts connections for `--linger`
+seconds more, until the cluster sends no new ones, and then finishes the streams in progress.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LONGEST_BACKOFF_S = 60.0
 
 
 class GatewayProcess:
-    """The HAProxy of one pod."""
+    """HAProxy's master process in the gateway pod."""
 
     def __init__(self, config: Path, run: Path, follow: Sequence[Path] = ()) -> None:
         self.config, self.own, self.follow = config, run / "haproxy.cfg", tuple(follow)
@@ -39,15 +39,15 @@ class GatewayProcess:
         self.retry_at, self.backoff_s = 0.0, _WATCH_EVERY_S
         self.stopping = threading.Event()
         binary.write_config(self.own, self.applied[0])
-        # Not checked before: HAProxy does so itself when it starts, and ends with its reasons.
+        # No check before the start: HAProxy checks the file itself, and exits with its alerts.
         self.process = subprocess.Popen(binary.start_command(self.haproxy, self.own, run / "haproxy.pid"))
 
     def run(self, linger_s: float) -> int:
-        """Watch the file until told to stop or HAProxy ends; returns its exit status."""
+        """Watches the file until `stopping` is set or HAProxy exits; returns HAProxy's exit status."""
         while self.process.poll() is None and not self.stopping.wait(_WATCH_EVERY_S):
-            self.look()
+            self.reload_if_changed()
         if self.process.poll() is None:
-            log.info("stopping: new connections for %g s more, then only those under way", linger_s)
+            log.info("stopping: new connections are accepted for %g s more, then streams are finished", linger_s)
             self._linger(linger_s)
             self.process.send_signal(signal.SIGUSR1)
         return self.process.wait()
@@ -61,12 +61,12 @@ class GatewayProcess:
     def _read(self) -> tuple[str, list[bytes]]:
         return self.config.read_text(), [path.read_bytes() for path in self.follow]
 
-    def look(self) -> None:
-        """Reload if the file has changed."""
+    def reload_if_changed(self) -> None:
+        """Reloads HAProxy if one of the files has changed."""
         try:
             content = self._read()
         except OSError as error:
-            log.warning("%s; the running gateway is left as it is", error)
+            log.warning("%s; the running gateway keeps its configuration", error)
             return
         if content == self.applied or (content == self.failed and time.monotonic() < self.retry_at):
             return
@@ -74,7 +74,7 @@ class GatewayProcess:
             binary.reload(self.haproxy, self.own, content[0], self.process.pid)
         except (OSError, binary.GatewayError) as error:
             self._retry_later(content)
-            log.error("reload failed: %s; next try in %g s", error, self.backoff_s)
+            log.error("reload failed: %s; retry in %g s", error, self.backoff_s)
         else:
             self.applied, self.failed = content, None
             log.info("reloaded")
@@ -86,12 +86,14 @@ class GatewayProcess:
 
 
 def main() -> int:
-    """Entry of ``python -m tierserve_serving.gateway.entrypoint``."""
-    parser = argparse.ArgumentParser(description="Runs a TierServe gateway and follows its file.")
-    parser.add_argument("--config", type=Path, required=True, help="HAProxy's file, as rendered by the operator")
-    parser.add_argument("--run", type=Path, required=True, help="a folder to write to: working copy and pid file")
-    parser.add_argument("--follow", type=Path, action="append", default=[], help="a file to reload for when it changes")
-    parser.add_argument("--linger", type=float, default=5.0, help="seconds of new connections after SIGTERM [5]")
+    """Entry point of ``python -m tierserve_serving.gateway.entrypoint``."""
+    parser = argparse.ArgumentParser(description="Runs a TierServe gateway and reloads it when its file changes.")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="HAProxy configuration file, rendered by the operator"
+    )
+    parser.add_argument("--run", type=Path, required=True, help="writable folder for the working copy and the pid file")
+    parser.add_argument("--follow", type=Path, action="append", default=[], help="further file whose change reloads")
+    parser.add_argument("--linger", type=float, default=5.0, help="seconds to accept new connections after SIGTERM [5]")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if socket.has_dualstack_ipv6():  # the file has this variable where HAProxy listens

@@ -1,7 +1,7 @@
-"""Requests that never end: each keeps the waiting room of a pool taken, so that others queue before it.
+"""Requests that never end: each occupies the waiting room of a pool that may scale to zero, so that others queue.
 
-See `tierserve/render/gateway_sleep.py`. They belong to one process of HAProxy: after a reload the old one must not be
-kept by them, and the new one needs its own.
+See `tierserve/render/haproxy/scale_to_zero.py`. They belong to one HAProxy process: after a reload they must not keep
+the old process alive, and the new one needs its own.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Mapping
 _OPENING_S = 2.0
 
 
-class Holders:
-    """One connection to the wake socket for each pool that may sleep."""
+class HeldSlots:
+    """One connection to the socket of `hold_entry` for each pool that may scale to zero."""
 
-    def __init__(self, wake_socket: str) -> None:
-        self.wake_socket = wake_socket
+    def __init__(self, hold_entry_socket: str) -> None:
+        self.hold_entry_socket = hold_entry_socket
         self._open: dict[str, asyncio.StreamWriter] = {}
         self._process: int | None = None
 
     async def keep(self, held: Mapping[str, bool], process: int | None) -> None:
-        """Opens what is missing and closes what is no longer wanted; a failure is made good at the next call.
+        """Opens missing connections and closes those that are no longer needed; failures are retried at the next call.
 
         Args:
-            held: pools that may sleep, and whether HAProxy says that their waiting room is taken.
-            process: number of the HAProxy that said so.
+            held: pools that may scale to zero, and whether their waiting room is occupied.
+            process: process id of HAProxy.
         """
         if process != self._process:
             self.close()
@@ -40,14 +40,14 @@ class Holders:
 
     async def _hold(self, pool: str) -> asyncio.StreamWriter:
         async with asyncio.timeout(_OPENING_S):
-            _, writer = await asyncio.open_unix_connection(self.wake_socket)
-            # Of its body of one byte nothing ever comes.
+            _, writer = await asyncio.open_unix_connection(self.hold_entry_socket)
+            # The body of one byte is never sent, so HAProxy waits for it.
             writer.write(f"POST /{pool} HTTP/1.1\r\nHost: hold\r\nContent-Length: 1\r\n\r\n".encode())
             await writer.drain()
         return writer
 
     def close(self) -> None:
-        """Ends them all."""
+        """Closes all connections."""
         for writer in self._open.values():
             writer.close()
         self._open.clear()

@@ -1,4 +1,4 @@
-"""What the autoscalers last decided, and the limits and server states that follow from it."""
+"""The autoscalers' last decisions, and the admin commands that apply them to HAProxy."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import aiohttp
 from tierserve_serving.gateway.admin import PoolState
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool
 
-_LARGEST_WEIGHT = 256  # of a server of HAProxy
+_MAX_WEIGHT = 256  # of a server in HAProxy
 
 
 @dataclass(slots=True)
 class Decisions:
-    """The last decision of each pool; held while its source does not answer."""
+    """The last decision of each pool; it stays in force while its source does not respond."""
 
     latest: dict[str, dict[str, Any]] = field(default_factory=dict)
     received: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
     async def poll(self, session: aiohttp.ClientSession, config: AgentConfig) -> None:
-        """Asks each URL once, all at the same time; a failure is noted and changes nothing else."""
+        """Polls each URL once, concurrently; a failure is recorded in `errors` and changes nothing else."""
         urls = {p.decisions_url for p in config.pools if p.decisions_url}
         await asyncio.gather(*(self._poll_one(session, url, config) for url in sorted(urls)))
 
@@ -52,17 +52,17 @@ class Decisions:
                 self.received[pool.name] = time.monotonic() - (float(age_s) if _is_count(age_s) else 0.0)
 
     def age_s(self, pool: str) -> float | None:
-        """Seconds since the pool's decision was made, its age when it was received included; None if there is none."""
+        """Seconds since the pool's last decision, its age at the receipt included; None if there is none."""
         received = self.received.get(pool)
         return None if received is None else time.monotonic() - received
 
-    def wanted_in_flight(self, pool: AgentPool, gateways: int = 1, name: str = "") -> int | None:
-        """A gateway's share of running replicas x slots; None (leave the limit alone) when that is not known.
+    def desired_in_flight(self, pool: AgentPool, gateways: int = 1, name: str = "") -> int | None:
+        """A gateway's share of running replicas x slots; None (keep the limit) if the replicas are not known.
 
         Args:
             pool: the pool.
-            gateways: how many gateways are in front of it.
-            name: this one's name in the decision's `gateways`, the requests that each of them had when it was made.
+            gateways: number of gateways in front of it.
+            name: this gateway's name in the decision's `gateways`, which has the requests of each gateway.
         """
         decision = self.latest.get(pool.name, {})
         running = decision.get("running")
@@ -74,11 +74,11 @@ class Decisions:
         return math.ceil(_by_demand(slots, decision.get("gateways"), name) or slots / gateways)
 
     def start_s(self, pool: AgentPool) -> float | None:
-        """Seconds that a start takes as learned, of a pool that may sleep; None of others."""
-        if not pool.sleeps:
+        """Measured start-up time of a pool that may scale to zero, in seconds (1 if unknown); None for other pools."""
+        if not pool.scale_to_zero:
             return None
-        told = self.latest.get(pool.name, {}).get("startup_s")
-        return float(told) if isinstance(told, int | float) and 0 <= told < math.inf else 1.0
+        startup_s = self.latest.get(pool.name, {}).get("startup_s")
+        return float(startup_s) if isinstance(startup_s, int | float) and 0 <= startup_s < math.inf else 1.0
 
 
 def _is_count(value: object) -> TypeGuard[int | float]:
@@ -86,12 +86,12 @@ def _is_count(value: object) -> TypeGuard[int | float]:
 
 
 def _by_demand(slots: int, requests: object, name: str) -> float | None:
-    """The share of the slots of the gateway `name`; None when not all that it takes is known.
+    """Share of the slots of the gateway `name`; None if its requests, or those of another gateway, are not known.
 
-    Where there are slots for all requests, each gateway has those of its own and an equal part of what is free; else
-    the slots are divided as the requests are. Clients keep their connections to one gateway, so with equal shares some
-    would wait beside free slots. A gateway that is new here has had no say yet; one that is asked for nothing keeps a
-    slot, so that its first request is not held until the next decision.
+    If there are slots for all requests, each gateway gets those of its own requests and an equal part of the free
+    ones; else the slots are divided in proportion to the requests. Clients keep their connections to one gateway, so
+    with equal shares some requests would queue beside free slots. A new gateway is not in the decision yet. A gateway
+    without requests keeps a slot, so that its first request does not wait for the next decision.
     """
     if not isinstance(requests, Mapping) or name not in requests or not all(map(_is_count, requests.values())):
         return None
@@ -101,34 +101,35 @@ def _by_demand(slots: int, requests: object, name: str) -> float | None:
     return own + (slots - all_of_them) / len(requests)
 
 
-def commands(backend: str, wanted: int | None, state: PoolState, start_s: float | None = None) -> Iterator[str]:
-    """Admin commands that bring a pool from `state` to at most `wanted` in flight; none when it is there.
+def commands(backend: str, desired: int | None, state: PoolState, start_s: float | None = None) -> Iterator[str]:
+    """Admin commands that change a pool from `state` to a limit of `desired` in flight; none if it is the same.
 
-    A limit of 0 means unlimited to HAProxy, so an empty pool is drained: requests under way end, none is sent. One that
-    may sleep (`start_s` is given) is taken out with its health checks, and its waiting room is opened before.
+    HAProxy reads maxconn 0 as unlimited, so a pool without replicas is drained: its requests finish and no new ones
+    are sent. A pool that may scale to zero (`start_s` is not None) is put into maintenance, without health checks,
+    after its waiting room is opened.
     """
-    if wanted is None:
+    if desired is None:
         return
-    if wanted == 0:
-        yield from _closing(backend, state, start_s)
+    if desired == 0:
+        yield from _close(backend, state, start_s)
         return
-    if state.max_in_flight != wanted:
-        yield f"set maxconn server {backend}/s {wanted}"
+    if state.max_in_flight != desired:
+        yield f"set maxconn server {backend}/s {desired}"
     if state.drained:
         yield f"set server {backend}/s weight 1"
-    if state.drained or (state.off and start_s is not None):
+    if state.drained or (state.maintenance and start_s is not None):
         yield f"set server {backend}/s state ready"
     if state.start_s:
         yield f"set server {backend}/w weight 0"
 
 
-def _closing(backend: str, state: PoolState, start_s: float | None) -> Iterator[str]:
+def _close(backend: str, state: PoolState, start_s: float | None) -> Iterator[str]:
     if start_s is None:
         if not state.drained:
             yield f"set server {backend}/s state drain"
-    elif state.held:  # else somebody would be let into the waiting room
-        weight = min(max(math.ceil(start_s), 1), _LARGEST_WEIGHT)
+    elif state.waiting_room_taken:  # else a client's request would be sent to the waiting room
+        weight = min(max(math.ceil(start_s), 1), _MAX_WEIGHT)
         if state.start_s != weight:
             yield f"set server {backend}/w weight {weight}"
-        if not (state.off or state.unresolved):
+        if not (state.maintenance or state.unresolved):
             yield f"set server {backend}/s state maint"

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the gateway, fed by the log and by each look at HAProxy."""
+"""Prometheus metrics of the gateway, updated from the access log and from each poll of HAProxy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class GatewayMetrics:
-    """All series carry pool and tier; histograms the class, and durations the status code too."""
+    """Metrics registry. All series have the labels pool and tier, histograms also class, durations also code."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -24,42 +24,38 @@ class GatewayMetrics:
         by_code = (*by_pool, "class", "code")
         self._duration = Histogram(
             "tierserve_gateway_request_duration_seconds",
-            "From the first byte of the request to the last byte of the answer.",
+            "Response time, from the first byte of the request to the last byte of the response.",
             by_code,
             registry=self.registry,
             buckets=BUCKETS,
         )
         self._queue = Histogram(
             "tierserve_gateway_queue_seconds",
-            "Wait for a slot at the gateway.",
+            "Time in the gateway's queue.",
             (*by_pool, "class"),
             registry=self.registry,
             buckets=QUEUE_BUCKETS,
         )
-        self._requests = Counter(
-            "tierserve_gateway_requests", "Requests that have ended.", by_code, registry=self.registry
-        )
-        self._retries = Counter(
-            "tierserve_gateway_retries", "Requests sent once more.", by_pool, registry=self.registry
-        )
+        self._requests = Counter("tierserve_gateway_requests", "Finished requests.", by_code, registry=self.registry)
+        self._retries = Counter("tierserve_gateway_retries", "Retries of requests.", by_pool, registry=self.registry)
         self._aborted = Counter(
-            "tierserve_gateway_aborted", "Requests whose client went away.", by_pool, registry=self.registry
+            "tierserve_gateway_aborted", "Requests whose client disconnected.", by_pool, registry=self.registry
         )
         self._malformed = Counter(
-            "tierserve_gateway_malformed_log_lines", "Log lines that could not be read.", registry=self.registry
+            "tierserve_gateway_malformed_log_lines", "Log lines that could not be parsed.", registry=self.registry
         )
         self._offered = Counter(
             "tierserve_gateway_offered",
-            "Arrivals offered to the pool, those that found it full and went on included.",
+            "Requests offered to the pool, including those that overflowed to another tier because it was full.",
             by_pool,
             registry=self.registry,
         )
-        self._in_flight = self._gauge("in_flight", "Requests let in to the pool now.")
-        self._queued = self._gauge("queued", "Requests that wait for a slot now.")
-        self._limit = self._gauge("max_in_flight", "Requests let in at most: running replicas x slots.")
-        self._slots = self._gauge("slots", "Requests that one replica holds at once.")
-        self._up = self._gauge("up", "1 if requests are sent to the pool, or held for it while it sleeps.")
-        self._decision_age = self._gauge("decision_age_seconds", "Age of the last decision known for the pool.")
+        self._in_flight = self._gauge("in_flight", "Requests at the pool, without queued ones.")
+        self._queued = self._gauge("queued", "Requests in the gateway's queue of the pool.")
+        self._limit = self._gauge("max_in_flight", "Limit of in_flight: running replicas x slots.")
+        self._slots = self._gauge("slots", "Concurrent requests per replica.")
+        self._up = self._gauge("up", "1 if the pool is up, or scaled to zero with its queue open.")
+        self._decision_age = self._gauge("decision_age_seconds", "Age of the pool's last scaling decision.")
         self._by_pool = (
             self._duration, self._queue, self._requests, self._retries, self._aborted, self._offered, self._in_flight,
             self._queued, self._limit, self._slots, self._up, self._decision_age,
@@ -72,7 +68,7 @@ class GatewayMetrics:
         return Gauge(f"tierserve_gateway_{name}", text, ("pool", "tier"), registry=self.registry)
 
     def configure(self, pools: Iterable[AgentPool]) -> None:
-        """Removes every series of a pool that is no longer there, else an alert would fire for it."""
+        """Removes all series of removed pools, for which alerts would fire otherwise."""
         current = {(pool.name, pool.tier) for pool in pools}
         for name, tier in self._known - current:
             for metric in self._by_pool:
@@ -81,11 +77,11 @@ class GatewayMetrics:
         self._known = current
 
     def record(self, record: RequestRecord, tier: str) -> None:
-        """Counts one request that has ended."""
+        """Counts one finished request."""
         labels = (record.pool, tier, record.cls, str(record.code))
         self._requests.labels(*labels).inc()
         if record.aborted:
-            # A duration that the client cut short says nothing of the service.
+            # The duration of an aborted request is no response time.
             self._aborted.labels(record.pool, tier).inc()
         else:
             self._duration.labels(*labels).observe(record.duration_s)
@@ -94,12 +90,12 @@ class GatewayMetrics:
         if record.retries:
             self._retries.labels(record.pool, tier).inc(record.retries)
 
-    def look(self, pool: AgentPool, state: PoolState | None, offered: float, decision_age_s: float | None) -> None:
-        """Sets the gauges of one pool; `state` None (HAProxy does not answer) shows it as not up."""
+    def update(self, pool: AgentPool, state: PoolState | None, offered: float, decision_age_s: float | None) -> None:
+        """Sets the gauges of one pool; with `state` None (HAProxy does not respond) the pool is not up."""
         labels = (pool.name, pool.tier)
         self._slots.labels(*labels).set(pool.slots)
         self._up.labels(*labels).set(state is not None and (state.up or state.start_s > 0))
-        if state is None:  # missing is not zero, nor what it was before
+        if state is None:  # missing data is neither zero nor the last value
             for gauge in (self._in_flight, self._queued, self._limit):
                 gauge.remove(*labels)
         else:
@@ -112,7 +108,7 @@ class GatewayMetrics:
         self._offered_seen[pool.name] = offered
 
     def malformed(self, total: int) -> None:
-        """Takes the total count of log lines that could not be read."""
+        """Sets the total count of log lines that could not be parsed."""
         self._malformed.inc(total - self._malformed_seen)
         self._malformed_seen = total
 

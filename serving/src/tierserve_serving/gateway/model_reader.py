@@ -1,8 +1,8 @@
-"""Reads the model of requests whose model HAProxy cannot read, as replicas would: the body as a whole, any JSON.
+"""Reads the model of requests whose model HAProxy cannot read: the whole body, with a complete JSON parser.
 
-HAProxy holds the first 64 KiB of a body, and clients of OpenAI's Python package put the model after the messages. Such
-a request comes here, is answered with an error where no tier can serve it, else sent back to HAProxy with its model in
-a header; the answer is passed on as it comes. See docs/decisions/0008-reading-the-model.md.
+HAProxy buffers the first 64 KiB of a body, and OpenAI's Python package puts the model after the messages. Such a
+request is sent here. If no tier can serve it, the response is an error; else it is sent back to HAProxy with its model
+in a header, and the response is forwarded as it arrives. See docs/decisions/0008-reading-the-model.md.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from tierserve_serving.openai.errors import ApiError
 
 MODEL_HEADER = "X-TierServe-Model"
 MOST_HELD_BYTES = 128 * 2**20
-"""Of all bodies at once, so that many large ones cannot end the agent: a quarter of its container's memory."""
+"""Limit of all bodies in memory together, a quarter of the container's memory limit."""
 
 _MOST_DRAINED_BYTES = 64 * 2**20
-# As in the rendered configuration (`tierserve.render.haproxy`).
+# The same paths as in the rendered configuration (`tierserve.render.haproxy`).
 COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
 GET_PATHS = ("/health", "/healthz", "/readyz", "/version", "/v1/models")
 
-# RFC 9110, section 7.6.1, and what both ends set themselves.
+# Hop-by-hop headers (RFC 9110, section 7.6.1), and those that each connection sets itself.
 _OF_ONE_CONNECTION = frozenset({
     "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "host",
 })  # fmt: skip
 
 
 class ModelReader:
-    """Serves the socket to which HAProxy sends what it cannot read.
+    """HTTP server on the Unix socket to which HAProxy sends requests whose model it cannot read.
 
     Args:
-        config: names of the models, the largest body, and where HAProxy's sockets are.
+        config: names of the models, maximum body size, and HAProxy's sockets.
     """
 
     def __init__(self, config: AgentConfig) -> None:
@@ -53,35 +53,35 @@ class ModelReader:
         self.configure(config)
 
     def configure(self, config: AgentConfig) -> None:
-        """Takes changed models and bounds."""
+        """Applies changed models and limits."""
         variants = (model for pool in config.pools for model in pool.models)
         self._models = tuple(dict.fromkeys((config.service, *variants)))
         self._max_body_bytes = config.max_body_bytes
 
     async def start(self) -> None:
-        """Listens, for HAProxy of the same user alone."""
+        """Starts listening; only the same user may connect."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(self._internal, limit=0),
-            timeout=aiohttp.ClientTimeout(total=None),  # HAProxy bounds every wait, here and there
+            timeout=aiohttp.ClientTimeout(total=None),  # HAProxy's timeouts apply on both sides
             auto_decompress=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
         )
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
-        # A client that goes away ends the handler, and with it the request to the tier.
+        # If the client disconnects, the handler is cancelled, and with it the request to the tier.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, auto_decompress=False)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self._socket)).start()
         self._socket.chmod(0o600)
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Closes the server and all its connections."""
         await self._runner.cleanup()
         await self._session.close()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
-            # Held until the head of the answer is there: by then the body is with the replica.
+            # In memory until the response headers arrive: by then the replica has the body.
             with self._hold(request.content_length):
                 body = await self._read(request.content)
                 _check_head(request)
@@ -126,12 +126,12 @@ class ModelReader:
         try:
             return await self._session.request(request.method, url, headers=headers, data=io.BytesIO(body))
         except aiohttp.ClientError as error:
-            message = f"The gateway did not answer its agent: {error}"
+            message = f"The gateway agent could not forward the request: {error}"
             raise ApiError(502, message, kind="server_error", code="bad_gateway") from error
 
 
 def _check_head(request: web.Request) -> None:
-    """Refuses what HAProxy would have, had it had the whole body."""
+    """Checks path, method and Content-Type; the same rules as HAProxy's for bodies that it can read."""
     if request.path in GET_PATHS or request.path.startswith("/v1/models/"):
         raise errors.method_not_allowed(request.method, "GET, HEAD")
     if request.path not in COMPLETION_PATHS:
@@ -144,7 +144,7 @@ def _check_head(request: web.Request) -> None:
 
 
 async def _drain(content: aiohttp.StreamReader) -> None:
-    """Reads what is left: many clients lose an answer that comes while they are still sending."""
+    """Reads the rest of the body: many clients lose a response that arrives while they are still sending."""
     left = _MOST_DRAINED_BYTES
     async for part in content.iter_any():
         left -= len(part)
@@ -153,10 +153,10 @@ async def _drain(content: aiohttp.StreamReader) -> None:
 
 
 def find_model(body: bytes, known: tuple[str, ...]) -> str:
-    """The field `model` of a request, the first of `known` (any model) where it has none.
+    """Field `model` of a request; the first of `known` (any model) if the request has none.
 
     Raises:
-        ApiError: 400 or 404, no replica could serve it.
+        ApiError: 400 or 404, no replica can serve the request.
     """
     document = _parse(body)
     if not isinstance(document, dict):
@@ -177,7 +177,7 @@ def _parse(body: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         reason = str(error)
     try:
-        return json.loads(body)  # takes some of what replicas may take: single surrogates, NaN
+        return json.loads(body)  # accepts more, as replicas may: lone surrogates, NaN
     except (ValueError, RecursionError):
         raise errors.bad_json(reason) from None
 
@@ -194,7 +194,7 @@ async def _pass_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.
             await out.write(part)
         await out.write_eof()
     except (aiohttp.ClientError, ConnectionError):
-        # Cut short by one side: the other must see that it is.
+        # One side closed early: abort the other, so that it does not take the response for complete.
         if request.transport is not None:
             request.transport.abort()
     return out

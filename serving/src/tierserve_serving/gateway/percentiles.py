@@ -1,4 +1,4 @@
-"""Exact percentiles over a sliding window, bounded in time and in number."""
+"""Exact percentiles over a sliding window, limited in time and in number of samples."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from tierserve_serving.gateway.access_log import RequestRecord
 
 KEPT = 20_000
-"""Most samples kept per pool; at more than KEPT / window requests per second the window gets shorter."""
+"""Maximum number of samples per pool; above KEPT / window requests per second the window gets shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the requests of the window saw; percentiles in seconds over those answered with 2xx, None without any."""
+    """Summary of the window; percentiles in seconds over successful requests, None if there are none."""
 
     count: int
     errors: int
@@ -30,7 +30,7 @@ class Summary:
 
 
 class Window:
-    """Records of one pool with the time they ended."""
+    """Records of one pool with the time of their end."""
 
     def __init__(self, length_s: float) -> None:
         self.length_s = length_s
@@ -41,7 +41,7 @@ class Window:
         self._records.append((now, record))
 
     def summary(self, now: float, target_s: float | None = None) -> Summary:
-        """Summary of the last `length_s`; failed requests count as not within the target, aborted ones not at all."""
+        """Summary of the last `length_s`; failed requests count as missing the target, aborted ones are not counted."""
         while self._records and self._records[0][0] < now - self.length_s:
             self._records.popleft()
         records = [r for _, r in self._records]

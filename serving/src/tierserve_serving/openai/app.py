@@ -1,7 +1,7 @@
-"""OpenAI's API as a bare ASGI application.
+"""OpenAI's API as a plain ASGI application.
 
-No framework: two processor cores answer hundreds of requests a second together with the proxies in front, and routing,
-dependency injection and response models would cost more of them than the work itself (bench/serving/replica.py).
+No framework: on two cores, together with the proxies in front, it serves hundreds of requests per second; routing,
+dependency injection and response models would cost more CPU time than the rest (bench/serving/replica.py).
 """
 
 from __future__ import annotations
@@ -37,33 +37,33 @@ _REQUEST_START = re.compile(rb"(?:t=)?(\d{1,12}(?:\.\d{1,9})?)")
 _CALLS: dict[str, Kind] = {"/v1/chat/completions": "chat", "/v1/completions": "text"}
 _JSON: Header = (b"content-type", b"application/json")
 _SSE: tuple[Header, ...] = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
-_LONGEST_GATEWAY_WAIT_S = 3600.0  # more is a wrong clock, not a wait
+_MAX_GATEWAY_WAIT_S = 3600.0  # a longer time means that a clock is wrong
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection; nobody reads an answer."""
+    """The client has disconnected before the request was complete."""
 
 
 class Ingress:
     """The ASGI application of one replica.
 
     Args:
-        worker: the replica behind.
-        tells_request_id: whether to send `X-Request-ID` back. Ray Serve does so itself, and twice is too much.
-        keeps_connections: whether a connection may serve another request. Ray's HAProxy splices, and a spliced
-            connection that is used again hides from the replica that the client has gone (HAProxy 2.8.25): the slot
-            would be lost until the answer is done. A new connection on the same host costs far less than that.
+        worker: the worker of the replica.
+        sends_request_id: whether responses have `X-Request-ID`. Ray Serve adds it itself.
+        keep_alive: whether a connection may serve another request. Ray's HAProxy (2.8.25) splices, and if a spliced
+            connection is reused it does not pass on that the client has disconnected: the slot would be taken until
+            the answer is complete. A new connection on the same host costs far less.
     """
 
-    def __init__(self, worker: Worker, *, tells_request_id: bool = True, keeps_connections: bool = True) -> None:
+    def __init__(self, worker: Worker, *, sends_request_id: bool = True, keep_alive: bool = True) -> None:
         self._worker = worker
-        self._tells_request_id = tells_request_id
+        self._tells_request_id = sends_request_id
         self._created = int(time.time())
         pool: Header = (b"x-tierserve-pool", worker.config.pool.encode())
-        self._headers: tuple[Header, ...] = (pool,) if keeps_connections else (pool, (b"connection", b"close"))
+        self._headers: tuple[Header, ...] = (pool,) if keep_alive else (pool, (b"connection", b"close"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; of the other ASGI types take lifespan and turn away websockets."""
+        """Serve one request; lifespan events are acknowledged, websockets are closed."""
         if scope["type"] == "http":
             await Exchange(self, scope, receive, send).run()
         elif scope["type"] == "lifespan":
@@ -73,21 +73,21 @@ class Ingress:
 
     @property
     def worker(self) -> Worker:
-        """The replica behind."""
+        """The worker of the replica."""
         return self._worker
 
     def headers(self, request_id: bytes) -> tuple[Header, ...]:
-        """Return the headers of every answer: the pool it comes from and the request's name."""
+        """Return the headers of every response: pool and request id."""
         if self._tells_request_id:
             return (*self._headers, (b"x-request-id", request_id))
         return self._headers
 
     def health(self) -> dict[str, Any]:
-        """Return the state of the replica. Raises if its engine can serve no more."""
+        """Return the state of the replica. Raises `EngineError` if its engine is unhealthy."""
         self._worker.engine.check_health()
         config = self._worker.config
         names = {"pool": config.pool, "service": config.service, "model": config.model, "engine": config.engine}
-        return {"status": "ok"} | names | self._worker.report() | {"live": config.live()}
+        return {"status": "ok"} | names | self._worker.report() | {"user_config": config.user_config()}
 
     def models(self) -> dict[str, Any]:
         """Return the list of models."""
@@ -104,7 +104,7 @@ class Ingress:
 
 
 class Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(self, ingress: Ingress, scope: Scope, receive: Receive, send: Send) -> None:
         self._ingress = ingress
@@ -114,12 +114,12 @@ class Exchange:
         self._send = send
         self._begin = time.time()
         self._headers: dict[bytes, bytes] = {name.lower(): value for name, value in scope["headers"]}
-        given = self._headers.get(b"x-request-id", b"")
-        self._id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        request_id = self._headers.get(b"x-request-id", b"")
+        self._id = request_id if _SANE_ID.fullmatch(request_id) else uuid.uuid4().hex.encode()
         self._started = False
 
     async def run(self) -> None:
-        """Answer. Every fault becomes an error object; only cancellation passes through."""
+        """Send the response. Errors become error objects; only cancellation propagates."""
         try:
             await self._route()
         except ClientGoneError:
@@ -135,7 +135,7 @@ class Exchange:
             await self._complete(kind)
             return
         _allow(method, "GET", path)
-        if path in ("/healthz", "/health"):  # Kubernetes' usual name, and the one of vLLM and llama.cpp
+        if path in ("/healthz", "/health"):  # the path usual in Kubernetes, and that of vLLM and llama.cpp
             await self._health()
         elif path == "/version":
             await self._reply(200, orjson.dumps({"version": metadata.version("tierserve")}))
@@ -148,21 +148,21 @@ class Exchange:
         try:
             await self._reply(200, orjson.dumps(self._ingress.health()))
         except EngineError as error:
-            raise ApiError(503, f"The engine is not well: {error}", kind="server_error", code="unhealthy") from None
+            raise ApiError(503, f"The engine is unhealthy: {error}", kind="server_error", code="unhealthy") from None
 
     async def _complete(self, kind: Kind) -> None:
         call = await self._read_call(kind)
-        me = asyncio.current_task()
-        assert me is not None
-        gone = _Watch(self._receive, me)
+        task = asyncio.current_task()
+        assert task is not None
+        watch = _Watch(self._receive, task)
         try:
             await self._answer(call)
         except asyncio.CancelledError:
-            if gone.seen and me.uncancel() == 0:
-                return  # by the watch and by nobody else: there is no one left to tell
+            if watch.disconnected and task.uncancel() == 0:
+                return  # cancelled only by the watch: the client has disconnected, so there is no response
             raise
         finally:
-            gone.stop()
+            watch.stop()
 
     async def _read_call(self, kind: Kind) -> Call:
         content_type = self._headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
@@ -223,7 +223,7 @@ class Exchange:
         input_tokens = tokens = opened = 0
         async with contextlib.aclosing(self._worker.serve(call.generations, self._gateway_wait())) as chunks:
             async for chunk in chunks:
-                # The status goes out with the first token: what fails before it still gets its own.
+                # The status is sent with the first token, so that an error before it has its own status.
                 if not self._started:
                     await self._start(200, _SSE)
                 event = b""
@@ -259,33 +259,33 @@ class Exchange:
         return ("chatcmpl-" if kind == "chat" else "cmpl-") + uuid.uuid4().hex
 
     def _gateway_wait(self) -> float:
-        found = _REQUEST_START.fullmatch(self._headers.get(b"x-request-start", b""))
-        waited = self._begin - float(found[1]) if found else 0.0
-        return waited if 0.0 < waited < _LONGEST_GATEWAY_WAIT_S else 0.0
+        match = _REQUEST_START.fullmatch(self._headers.get(b"x-request-start", b""))
+        wait_s = self._begin - float(match[1]) if match else 0.0
+        return wait_s if 0.0 < wait_s < _MAX_GATEWAY_WAIT_S else 0.0
 
 
 class _Watch:
-    """Cancels a task when its client goes away."""
+    """Cancels a task when its client disconnects."""
 
     def __init__(self, receive: Receive, task: asyncio.Task[Any]) -> None:
-        self.seen = False
+        self.disconnected = False
         self._task = task
         self._watcher = asyncio.create_task(self._watch(receive))
 
     def stop(self) -> None:
-        """End the watch; the answer is out."""
+        """Stop watching, after the response."""
         self._watcher.cancel()
 
     async def _watch(self, receive: Receive) -> None:
-        with contextlib.suppress(Exception):  # Ray's proxy may tell by an error of its own that the request is gone
+        with contextlib.suppress(Exception):  # Ray's proxy may raise its own error instead of a disconnect message
             while (await receive())["type"] != "http.disconnect":
                 pass
-        self.seen = True
+        self.disconnected = True
         self._task.cancel()
 
 
 def _prompt_tokens(call: Call, end: Chunk) -> int:
-    """Return what the end of a choice adds to the usage: OpenAI counts a prompt once for its n choices."""
+    """Return the prompt tokens that a choice adds to the usage: OpenAI counts a prompt once for its n choices."""
     return end.input_tokens if end.index % call.n == 0 else 0
 
 
@@ -295,7 +295,7 @@ def _path(scope: Scope) -> str:
 
 
 def _allow(method: str, allowed: str, path: str | None = None) -> None:
-    """Raise `ApiError`: 404 if the path is none of ours, 405 if only the method is wrong."""
+    """Raise `ApiError`: 404 if the path is unknown, 405 if only the method is not allowed."""
     known = path is None or path in ("/healthz", "/health", "/version", "/v1/models") or path.startswith("/v1/models/")
     if not known:
         raise errors.unknown_path(path or "")

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's API shapes them, so that its clients raise the exception their users expect."""
+"""Error responses in OpenAI's format, so that its clients raise the corresponding exceptions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class ApiError(Exception):
-    """An answer other than 200.
+    """An error response.
 
     Attributes:
         status: HTTP status.
         kind: the field `type`, such as `invalid_request_error`.
-        param: the request field that is wrong, if one is.
-        code: a short word for programs, such as `model_not_found`.
-        headers: response headers beyond the usual ones.
+        param: the invalid field of the request, if there is one.
+        code: machine-readable code, such as `model_not_found`.
+        headers: additional response headers.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class ApiError(Exception):
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """Return 400: the request is understood and cannot be served as it is."""
+    """Return 400: a field of the request is invalid."""
     return ApiError(400, message, param=param, code=code)
 
 
 def unsupported(field: str, engine: str, detail: str = "") -> ApiError:
-    """Return 400: the engine of this replica cannot act on the field."""
+    """Return 400: the engine of this replica does not support the field."""
     what = f"'{field}' {detail}".rstrip()
-    return invalid(f"{what} is not supported by the engine {engine}; leave it out", field, "unsupported_parameter")
+    return invalid(f"{what} is not supported by the engine {engine}; remove it", field, "unsupported_parameter")
 
 
 def bad_json(reason: str) -> ApiError:
@@ -59,49 +59,48 @@ def bad_json(reason: str) -> ApiError:
 
 
 def wrong_content_type(given: str) -> ApiError:
-    """Return 415: the body is said not to be JSON."""
-    return ApiError(
-        415, f"Content-Type is {given!r}; send application/json", param="Content-Type", code="unsupported_media_type"
-    )
+    """Return 415: Content-Type is not JSON."""
+    message = f"Content-Type must be application/json ({given!r})"
+    return ApiError(415, message, param="Content-Type", code="unsupported_media_type")
 
 
 def body_too_large(limit: int) -> ApiError:
-    """Return 413; the connection is closed since the rest of the body is not read."""
+    """Return 413; the connection is closed, since the rest of the body is not read."""
     return ApiError(
         413,
-        f"The body is larger than the {limit} bytes this service takes",
+        f"The body must be at most {limit} bytes",
         code="request_too_large",
         headers=((b"connection", b"close"),),
     )
 
 
 def model_not_found(name: str, known: tuple[str, ...]) -> ApiError:
-    """Return 404 with the names that exist."""
+    """Return 404 with the names of the existing models."""
     shown = name if len(name) <= 120 else name[:120] + "..."
-    message = f"The model {shown!r} does not exist here; known: {', '.join(known)}"
+    message = f"The model {shown!r} does not exist; available models: {', '.join(known)}"
     return ApiError(404, message, param="model", code="model_not_found")
 
 
 def unknown_path(path: str) -> ApiError:
-    """Return 404 for a path that is no part of the API."""
+    """Return 404: the path is not part of the API."""
     return ApiError(404, f"Unknown path {path[:200]!r}; the API is under /v1", code="unknown_url")
 
 
 def method_not_allowed(method: str, allowed: str) -> ApiError:
-    """Return 405 with the methods that are."""
+    """Return 405 with the allowed methods."""
     return ApiError(
         405,
-        f"{method[:20]} is not allowed here; use {allowed}",
+        f"The method must be {allowed} ({method[:20]})",
         code="method_not_allowed",
         headers=((b"allow", allowed.encode()),),
     )
 
 
 def queue_full(retry_after_s: int) -> ApiError:
-    """Return 503: all slots are taken and the queue is at its bound."""
+    """Return 503: all slots are taken and the queue is full."""
     return ApiError(
         503,
-        "All slots are busy and the queue is full; try again later",
+        "All slots are busy and the queue is full; retry later",
         kind="server_error",
         code="queue_full",
         headers=((b"retry-after", str(retry_after_s).encode()),),
@@ -109,5 +108,5 @@ def queue_full(retry_after_s: int) -> ApiError:
 
 
 def engine_failed(reason: str) -> ApiError:
-    """Return 502: the engine broke while at work. Another replica may well serve the same request."""
+    """Return 502: the engine failed on a valid request, which another replica may be able to serve."""
     return ApiError(502, f"The engine failed: {reason}", kind="server_error", code="engine_failed")

@@ -1,9 +1,9 @@
-"""Requests and answers of OpenAI's API: what is read and what is written.
+"""Requests and responses of OpenAI's API.
 
-Read: a request body becomes a `Call` or an `ApiError` that names the field. What vLLM, llama.cpp or OpenAI accepts is
-accepted, numbers in the lax form of pydantic as vLLM reads them; unknown fields are ignored as vLLM ignores them. A
-field that changes the answer and that the replica's engine cannot act on is refused with the names of field and
-engine. See docs/decisions/0019-request-bodies.md.
+A request body becomes a `Call`, or an `ApiError` that names the field. Values that vLLM, llama.cpp or OpenAI accept are
+accepted, numbers in pydantic's lax mode as in vLLM; unknown fields are ignored as in vLLM. A field that would change
+the answer and that the engine does not support is an error that names field and engine. See
+docs/decisions/0019-request-bodies.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TEXT_PARTS = {  # the text field of each part of a message's content that carri
     "thinking": "thinking",
 }
 _MESSAGE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")  # read by chat templates
-_NO_SHAPE: tuple[object, ...] = (
+_NO_EFFECT: tuple[object, ...] = (
     None,
     False,
     0,
@@ -40,11 +40,11 @@ _NO_SHAPE: tuple[object, ...] = (
     "auto",
     [],
     {},
-)  # values of a field below that leave the answer as it is
+)  # values of the fields below that do not change the answer
 
 
 def _no_limit(value: int | None) -> int | None:
-    """Return None for -1, which llama.cpp and its clients write for "no limit"."""
+    """Return None for -1, which means "no limit" to llama.cpp and its clients."""
     if value is not None and value < -1:
         raise ValueError("must be at least 0, or -1 for no limit")
     return None if value == -1 else value
@@ -62,7 +62,7 @@ class StreamOptions(BaseModel):
 
 
 class Fields(BaseModel):
-    """Fields of both calls, but for messages and prompt. `seed` is signed (vLLM) or unsigned (llama.cpp), of 64 bit."""
+    """Fields of chat and text completions, without messages and prompt. `seed` has 64 bits, signed (vLLM) or not."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -86,11 +86,11 @@ class Call:
 
     Attributes:
         kind: chat or text completion.
-        model: the name asked for; None where the request names none.
-        stream, include_usage: form of the answer.
+        model: field `model`; None if the request has none.
+        stream, include_usage: form of the response.
         generations: one per choice, in the order of their index: n for the first prompt, then n for the next.
         n: choices per prompt.
-        echo: for each choice the text that comes before it.
+        echo: for each choice the text to repeat before it; empty without `echo`.
     """
 
     kind: Kind
@@ -109,10 +109,10 @@ def parse_call(kind: Kind, body: bytes, engine: str, capabilities: Capabilities)
         kind: chat or text completion.
         body: the request's body.
         engine: name of the replica's engine, for errors.
-        capabilities: what that engine acts on.
+        capabilities: fields that the engine supports.
 
     Raises:
-        ApiError: 400 that names the field.
+        ApiError: 400; names the field.
     """
     document = _document(body)
     fields = _fields(document)
@@ -150,21 +150,21 @@ def parse_call(kind: Kind, body: bytes, engine: str, capabilities: Capabilities)
 
 def _document(body: bytes) -> dict[str, Any]:
     if not body:
-        raise bad_json("it is empty")
+        raise bad_json("the body is empty")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         document = _lenient(body, error)
     if not isinstance(document, dict):
-        raise bad_json("it must be an object")
+        raise bad_json("the body must be an object")
     return document
 
 
 def _lenient(body: bytes, strict: orjson.JSONDecodeError) -> Any:
-    """Return what Python's own parser, which vLLM uses, takes beyond orjson: a lone surrogate, a byte order mark.
+    """Parse with Python's json, as vLLM does, which accepts more than orjson: lone surrogates, a byte order mark.
 
-    Engines and answers are UTF-8, which has no lone surrogates: each becomes the replacement character. The second
-    pass refuses NaN and Infinity again.
+    Engines and responses use UTF-8, which has no lone surrogates: each becomes the replacement character. The second
+    pass rejects NaN and Infinity.
     """
     try:
         text = json.dumps(json.loads(body), ensure_ascii=False)
@@ -179,7 +179,7 @@ def _fields(document: dict[str, Any]) -> Fields:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         names = first["loc"]
-        # Below a union ("stop") pydantic adds the branch that failed, which is no field of the request.
+        # For a union ("stop") pydantic appends the member that failed, which is not a field of the request.
         param = ".".join(map(str, names)) if names[0] == "stream_options" else str(names[0])
         raise invalid(f"'{param}': {first['msg']}", param, "invalid_value") from None
 
@@ -190,14 +190,14 @@ def _max_tokens(fields: Fields) -> int | None:
 
 
 def _choice_seed(seed: int | None, k: int) -> int | None:
-    """Return the seed of the k-th choice of a prompt: with one seed for all they would be the same, as vLLM has it."""
+    """Return the seed of the k-th choice of a prompt, seed + k as in vLLM: with the same seed all would be equal."""
     return None if seed is None else seed + k
 
 
 def _refuse_unsupported(document: Mapping[str, Any], fields: Fields, engine: str, capabilities: Capabilities) -> None:
-    """Refuse what changes the answer and cannot be done. Tools that the model need not call change nothing."""
+    """Raise `ApiError` for unsupported fields that would change the answer. Optional tools would not."""
     for name in ("logprobs", "top_logprobs", "prompt_logprobs", "suffix", "function_call", "audio"):
-        if document.get(name) not in _NO_SHAPE:
+        if document.get(name) not in _NO_EFFECT:
             raise unsupported(name, engine)
     if _forces_a_call(document.get("tool_choice")):
         raise unsupported("tool_choice", engine, "that forces a call")
@@ -212,9 +212,9 @@ def _refuse_unsupported(document: Mapping[str, Any], fields: Fields, engine: str
 
 
 def _forces_a_call(tool_choice: object) -> bool:
-    """Whether the model must call a tool; OpenAI's `allowed_tools` only narrows the choice unless its mode says so."""
+    """Whether the model must call a tool; OpenAI's `allowed_tools` requires a call only if its mode is `required`."""
     allowed = tool_choice.get("allowed_tools") if isinstance(tool_choice, dict) else None
-    return (allowed.get("mode") if isinstance(allowed, dict) else tool_choice) not in _NO_SHAPE
+    return (allowed.get("mode") if isinstance(allowed, dict) else tool_choice) not in _NO_EFFECT
 
 
 def _messages(value: object, engine: str) -> tuple[Message, ...]:
@@ -233,7 +233,7 @@ def _message(where: str, item: object, engine: str) -> Message:
         if not isinstance(item.get(name), str | None):
             raise invalid(f"'{where}.{name}' must be a string", f"{where}.{name}", "invalid_value")
     extra = {name: item[name] for name in _MESSAGE_FIELDS if item.get(name) is not None}
-    # Templates of open models know "system"; "developer" is the name that newer OpenAI models give the same role.
+    # Chat templates of open models have "system"; "developer" is the name of the same role in newer OpenAI models.
     return Message(
         "system" if role == "developer" else role, _content(f"{where}.content", item.get("content"), engine), extra
     )
@@ -264,7 +264,7 @@ def _part(where: str, part: object, engine: str) -> str:
 
 
 def _prompts(value: object) -> tuple[Prompt, ...]:
-    """Return the prompts: a text or token ids, or an array of texts or of arrays of token ids."""
+    """Return the prompts of a string, of token ids, or of an array of strings or of arrays of token ids."""
     ids = _token_ids(value)
     if isinstance(value, str):
         return (value,)
@@ -282,7 +282,7 @@ def _prompts(value: object) -> tuple[Prompt, ...]:
 
 
 def _token_ids(value: object) -> tuple[int, ...] | None:
-    """Return `value` if it is a non-empty array of token ids, else None. Ids beyond 32 bit are in no vocabulary."""
+    """Return `value` if it is a non-empty array of token ids, else None. No vocabulary has ids of 2^31 or more."""
     if not isinstance(value, list) or not value:
         return None
     if not all(type(item) in (int, float) and 0 <= item < 2**31 and item == int(item) for item in value):
@@ -291,7 +291,7 @@ def _token_ids(value: object) -> tuple[int, ...] | None:
 
 
 def _stop(value: str | list[str] | None) -> tuple[str, ...]:
-    """Return the texts that end the answer. An empty one ends nothing, as in llama.cpp."""
+    """Return the stop sequences. Empty ones are ignored, as in llama.cpp."""
     return tuple(stop for stop in ([value] if isinstance(value, str) else value or ()) if stop)
 
 
@@ -312,7 +312,7 @@ def usage(input_tokens: int, output_tokens: int) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Writes the answers of one call."""
+    """Builds the response of one call."""
 
     kind: Kind
     id: str
@@ -320,10 +320,10 @@ class Writer:
     created: int
 
     def whole(self, choices: Sequence[tuple[str, FinishReason]], input_tokens: int, output_tokens: int) -> bytes:
-        """Return the body of an answer that is not streamed, from text and finish reason of each choice."""
+        """Return the body of a response that is not streamed, from text and finish reason of each choice."""
         name = "chat.completion" if self.kind == "chat" else "text_completion"
-        written = [self._choice(index, text, finish) for index, (text, finish) in enumerate(choices)]
-        return orjson.dumps(self._head(name, written) | {"usage": usage(input_tokens, output_tokens)})
+        items = [self._choice(index, text, finish) for index, (text, finish) in enumerate(choices)]
+        return orjson.dumps(self._head(name, items) | {"usage": usage(input_tokens, output_tokens)})
 
     def _choice(self, index: int, text: str, finish: FinishReason) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}
@@ -340,7 +340,7 @@ class Writer:
         return self._event(index, echo, None) if echo else b""
 
     def piece(self, chunk: Chunk) -> bytes:
-        """Return the event of one chunk, and the closing one after the last of its choice."""
+        """Return the event of one chunk, and the final event after the last chunk of its choice."""
         text = {"content": chunk.text} if self.kind == "chat" else chunk.text
         event = self._event(chunk.index, text, None) if chunk.text else b""
         if chunk.finish is not None:
@@ -348,7 +348,7 @@ class Writer:
         return event
 
     def usage_event(self, input_tokens: int, output_tokens: int) -> bytes:
-        """Return the event asked for by `stream_options.include_usage`."""
+        """Return the usage event of `stream_options.include_usage`."""
         document = self._head(self._chunk_name(), []) | {"usage": usage(input_tokens, output_tokens)}
         return _sse(document)
 
@@ -372,10 +372,10 @@ def _sse(document: dict[str, Any]) -> bytes:
 
 
 def error_event(error: ApiError) -> bytes:
-    """Return an error that comes when the stream has begun and the status is long sent."""
+    """Return an error as an event, for errors after the status of a stream has been sent."""
     return b"data: " + error.body() + b"\n\n"
 
 
 def model_card(name: str, created: int, pool: str) -> dict[str, Any]:
-    """Return one entry of `/v1/models`."""
+    """Return a model object of `/v1/models`."""
     return {"id": name, "object": "model", "created": created, "owned_by": f"tierserve:{pool}"}

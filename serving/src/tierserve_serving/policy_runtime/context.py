@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tierserve.autoscale.decide import GatewaySample, Observation, Samples
+from tierserve.autoscale.decide import GatewaySample, Observation, ReplicaMetrics
 from tierserve.autoscale.types import StepCounts
 
 Raw = Mapping[str, Mapping[Any, Any]]
@@ -86,9 +86,9 @@ class ReplicaReports:
         self.running = Receptions()  # of Ray's own count of requests
         self._receptions = Receptions()
         self._ids: list[Any] = []
-        self._last = Samples.of({})
+        self._last = ReplicaMetrics.of({})
 
-    def read(self, raw: Raw, now: float) -> Samples:
+    def read(self, raw: Raw, now: float) -> ReplicaMetrics:
         """Return the last figures of every replica that pushed some, with the time of their reception.
 
         `names` then holds Ray's id of each.
@@ -102,10 +102,10 @@ class ReplicaReports:
         reported = [float(one[-1].timestamp) for one in _series(raw, "arrivals_total", ids) if one]
         columns = np.vstack([self._receptions.times(ids, reported, now), figures])
         if ids == self._ids:
-            self._last = self._last.later(columns)
+            self._last = self._last.with_values(columns)
         else:
             self.names = {_name(replica): replica for replica in ids}
-            self._ids, self._last = ids, Samples([_name(replica) for replica in ids], columns)
+            self._ids, self._last = ids, ReplicaMetrics([_name(replica) for replica in ids], columns)
         return self._last
 
 
@@ -157,8 +157,8 @@ def observation(
         t=now,
         running=int(ctx.current_num_replicas),
         target=int(ctx.target_num_replicas),
-        floor=int(ctx.capacity_adjusted_min_replicas),
-        ceiling=int(ctx.capacity_adjusted_max_replicas),
+        min_replicas=int(ctx.capacity_adjusted_min_replicas),
+        max_replicas=int(ctx.capacity_adjusted_max_replicas),
         replicas=replicas,
         gateway=gateway,
         ongoing=None if replicas else _ongoing(ctx, raw, now, stale_after_s, reports.running),

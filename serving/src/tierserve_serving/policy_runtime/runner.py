@@ -31,7 +31,7 @@ def _remembered(pool: str, now: float) -> State:
     with _lock:
         state = _states.get(pool, State())
     if state.last is not None and now - state.last.t > _OLD_S:
-        return State(startups=state.startups, steps=state.steps, ahead=state.ahead, reserve=state.reserve)
+        return State(startups=state.startups, steps=state.steps, lookahead=state.lookahead, standby=state.standby)
     return state
 
 
@@ -100,14 +100,14 @@ class PolicyRunner:
         pool = self.pool or f"{ctx.app_name}-{ctx.deployment_name}"
         state = self.state if self.state is not None else _remembered(pool, now)
         memory = policy_memory.memory(pool)
-        state = memory.recalled(state, settings, now)
+        state = memory.restore(state, settings, now)
         gateway = self.demand.latest() if self.demand else None
         obs = policy_context.observation(ctx, gateway, now, settings.stale_after_s, self.reports)
         decision, self.state = decide(obs, state, settings)
         self.decided = now
         with _lock:
             _states[pool] = self.state
-        memory.keep(self.state, settings, now)
+        memory.save(self.state, settings, now)
         told = self.demand and gateway and now - gateway.t <= settings.stale_after_s
         requests = self.demand.requests if self.demand and told else {}
         self._tell(pool, decision, last, requests)

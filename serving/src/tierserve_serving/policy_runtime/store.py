@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from tierserve.autoscale.decide import Settings, State
-from tierserve.autoscale.snapshot import UnusableError, recalled, resumed, saved
+from tierserve.autoscale.snapshot import UnusableError, dump_state, load_state, merge_learned
 
 logger = logging.getLogger("ray.serve")
 _NAMESPACE = "tierserve_policy"
@@ -74,7 +74,7 @@ class PolicyMemory:
         self._began: float | None = None
         self._tried = float("-inf")
 
-    def recalled(self, state: State, settings: Settings, now: float) -> State:
+    def restore(self, state: State, settings: Settings, now: float) -> State:
         """Return the state, going on from what was saved where that was read since the last call.
 
         Args:
@@ -88,9 +88,9 @@ class PolicyMemory:
         if not self._is_read or self._known is None:
             return state
         known, self._known = self._known, None
-        return resumed(state, known)
+        return merge_learned(state, known)
 
-    def keep(self, state: State, settings: Settings, now: float) -> None:
+    def save(self, state: State, settings: Settings, now: float) -> None:
         """Save what was learned, if it is time: each minute, and at once when the first start was seen."""
         if not self._is_read:
             self._is_read = self._began is not None and now - self._began > _READ_FOR_S
@@ -130,7 +130,7 @@ class PolicyMemory:
         data = store.get(self.pool)
         try:
             if data is not None:
-                self._known = recalled(data, self.pool, settings, now)
+                self._known = load_state(data, self.pool, settings, now)
                 self._is_first = False
                 logger.info("tierserve: pool %s: goes on from what was learned before the restart", self.pool)
         except UnusableError as error:
@@ -138,7 +138,7 @@ class PolicyMemory:
         self._is_read = True
 
     def _save(self, store: Store, state: State, settings: Settings, now: float) -> None:
-        store.put(self.pool, saved(state, self.pool, settings, now))
+        store.put(self.pool, dump_state(state, self.pool, settings, now))
 
 
 def memory(pool: str) -> PolicyMemory:

@@ -1,4 +1,4 @@
-"""The slots of a replica: n requests in the engine at once, the others wait in the order they came."""
+"""Slots of a replica: a semaphore for n requests in the engine, with a bounded FIFO queue."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import deque
 
 
 class QueueFullError(Exception):
-    """All slots are taken and as many requests wait as may."""
+    """All slots are taken and the queue is full."""
 
 
 class Slots:
-    """Counts slots and waiters. One event loop; a waiter that is cancelled leaves no trace."""
+    """Slots and waiters, for one event loop. A cancelled waiter is removed from the queue."""
 
     def __init__(self, slots: int, max_queue: int) -> None:
         self.slots = slots
@@ -25,7 +25,7 @@ class Slots:
         return len(self._waiters)
 
     async def acquire(self) -> None:
-        """Take a slot, waiting for one if need be. Raises `QueueFullError` at once at the bound."""
+        """Take a slot, waiting for one if all are taken. Raises `QueueFullError` at once if the queue is full."""
         if self.running < self.slots and not self._waiters:
             self.running += 1
             return
@@ -34,11 +34,11 @@ class Slots:
         await self._wait()
 
     def release(self) -> None:
-        """Give the slot to the first in the queue, or back."""
+        """Pass the slot to the first waiter, or free it."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_result(None)  # the slot changes hands: `running` stays
+                waiter.set_result(None)  # the slot passes to the waiter: `running` does not change
                 return
         self.running -= 1
 
@@ -52,5 +52,5 @@ class Slots:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
             else:
-                self.release()  # given a slot and cancelled in the same turn of the loop
+                self.release()  # got a slot and was cancelled in the same iteration of the loop
             raise

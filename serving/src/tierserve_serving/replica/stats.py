@@ -1,4 +1,4 @@
-"""What a replica counts, and how it tells: to the autoscaling policy as a dict, to Prometheus through Ray."""
+"""Counters of a replica, reported to the autoscaling policy as a dict and to Prometheus through Ray."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _TIME_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class Histogram(Protocol):
-    """What is used of `ray.serve.metrics.Histogram`."""
+    """The part of `ray.serve.metrics.Histogram` that is used."""
 
     def observe(self, value: float) -> None:
-        """Take one value."""
+        """Record one value."""
 
 
 @dataclass(slots=True)
 class Metrics:
-    """The replica's histograms; None each where no Ray collects them."""
+    """Histograms of the replica; None without Ray."""
 
     service_s: Histogram | None = None
     first_token_s: Histogram | None = None
@@ -33,14 +33,14 @@ class Metrics:
         from ray.serve import metrics
 
         def histogram(name: str, description: str, boundaries: list[float]) -> Any:
-            made = metrics.Histogram(name, description=description, boundaries=boundaries, tag_keys=("pool",))
-            made.set_default_tags({"pool": pool})
-            return made
+            metric = metrics.Histogram(name, description=description, boundaries=boundaries, tag_keys=("pool",))
+            metric.set_default_tags({"pool": pool})
+            return metric
 
         return cls(
             histogram("tierserve_replica_service_seconds", "Time in a slot of the engine.", _TIME_BUCKETS_S),
-            histogram("tierserve_replica_first_token_seconds", "From arrival to the first token.", _TIME_BUCKETS_S),
-            histogram("tierserve_replica_output_tokens", "Tokens of an answer.", [4.0**k for k in range(1, 9)]),
+            histogram("tierserve_replica_first_token_seconds", "Time to first token since arrival.", _TIME_BUCKETS_S),
+            histogram("tierserve_replica_output_tokens", "Output tokens per request.", [4.0**k for k in range(1, 9)]),
         )
 
 
@@ -49,17 +49,17 @@ class ReplicaStats:
     """Cumulative counters of one replica. `*_total` only grow; seconds are wall-clock seconds.
 
     Attributes:
-        arrivals_total: valid requests for an answer, those refused included.
-        completions_total: answers brought to their end; only these are in the service times and tokens.
-        errors_total: arrivals that ended otherwise: refused, failed, or given up by the client.
-        refused_total, cancelled_total: the parts of `errors_total` with 503 and with a client gone.
+        arrivals_total: valid completion requests, including refused ones.
+        completions_total: completed answers; only these are in the service times and tokens.
+        errors_total: other arrivals: refused, failed, or cancelled by the client.
+        refused_total, cancelled_total: the parts of `errors_total` that were refused (503) and cancelled by the client.
         service_seconds_total, service_seconds_sq_total: sum and sum of squares of the time in a slot.
-        replica_wait_seconds_total: time between arrival and a slot, emulated network not included.
-        gateway_wait_seconds_total: time between arrival at the gateway (`X-Request-Start`) and arrival here.
-        prefills_total, prefill_seconds_total, prefill_batch_total: answers whose prefill the engine timed; the sum of
-            its seconds, and of the mean batch that each was in meanwhile.
-        decode_steps_total, decode_seconds_total, decode_batch_total: steps after the prefill, their seconds, and the
-            batch that each step was in, summed. All six stay 0 where the engine does not tell.
+        replica_wait_seconds_total: time between arrival and a slot, without the emulated network.
+        gateway_wait_seconds_total: time between arrival at the gateway (`X-Request-Start`) and arrival at the replica.
+        prefills_total, prefill_seconds_total, prefill_batch_total: number of prefills that the engine timed, sum of
+            their durations, and sum of their mean batch sizes.
+        decode_steps_total, decode_seconds_total, decode_batch_total: number of steps after the prefill, sum of their
+            durations, and sum of their batch sizes. All six stay 0 if the engine reports no times.
         startup_seconds: from the first line of the constructor to ready.
     """
 
@@ -84,28 +84,28 @@ class ReplicaStats:
     metrics: Metrics = field(default_factory=Metrics)
 
     def arrived(self, gateway_wait_s: float) -> None:
-        """Count a request and what it waited before it came here."""
+        """Count a request and its wait at the gateway."""
         self.arrivals_total += 1
         self.gateway_wait_seconds_total += gateway_wait_s
 
     def refused(self) -> None:
-        """Count a request above the queue bound."""
+        """Count a request refused because the queue was full."""
         self.errors_total += 1
         self.refused_total += 1
 
     def cancelled(self) -> None:
-        """Count a request whose client went away."""
+        """Count a request whose client disconnected."""
         self.errors_total += 1
         self.cancelled_total += 1
 
     def failed(self) -> None:
-        """Count a request that the engine could not bring to its end."""
+        """Count a request that failed in the engine."""
         self.errors_total += 1
 
     def completed(
         self, service_s: float, input_tokens: int, output_tokens: int, timings: Iterable[Timing | None] = ()
     ) -> None:
-        """Count an answer brought to its end, all its choices together; `timings` has one of each choice."""
+        """Count a completed answer, all its choices together; `timings` has one entry per choice."""
         self.completions_total += 1
         self.service_seconds_total += service_s
         self.service_seconds_sq_total += service_s * service_s
@@ -120,7 +120,7 @@ class ReplicaStats:
             self.metrics.output_tokens.observe(float(output_tokens))
 
     def _timed(self, timing: Timing) -> None:
-        """Count the engine's own times; what is no time (a clock that jumped, a NaN) would spoil the sums for good."""
+        """Add the engine's own times; invalid ones (after a clock jump, or NaN) would corrupt the sums permanently."""
         seconds, batch = timing.prefill_s, timing.prefill_batch
         if seconds is not None and 0.0 < seconds < math.inf and 1.0 <= batch < math.inf:
             self.prefills_total += 1
@@ -133,7 +133,7 @@ class ReplicaStats:
             self.decode_batch_total += batch * timing.steps
 
     def first_token(self, since_arrival_s: float) -> None:
-        """Take the time of a first token."""
+        """Record the time to the first token."""
         if self.metrics.first_token_s is not None:
             self.metrics.first_token_s.observe(since_arrival_s)
 

@@ -1,4 +1,4 @@
-"""One replica at work: slots, engine, counters and the emulated network, without any HTTP."""
+"""Worker of a replica: slots, engine, counters and the emulated network; no HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tierserve_serving.replica.stats import ReplicaStats
 
 
 def _now() -> float:
-    """Seconds by the clock of the event loop, the one that its timers go by."""
+    """Seconds by the clock of the event loop, which its timers use."""
     return asyncio.get_running_loop().time()
 
 
@@ -29,26 +29,26 @@ class Worker:
         self.stats = stats or ReplicaStats()
 
     def reconfigure(self, config: PoolConfig) -> None:
-        """Take up the live values of a configuration, in the event loop of the engine."""
+        """Apply the `UserConfig` fields of a configuration, in the event loop of the engine."""
         self.config = config
         self.engine.reconfigure(config)
 
     def report(self) -> dict[str, float]:
-        """Return what the autoscaling policy reads."""
+        """Return counters and gauges for the autoscaling policy."""
         return self.stats.report(running=self.slots.running, waiting=self.slots.waiting, slots=self.slots.slots)
 
     def retry_after_s(self) -> int:
-        """Return in how many seconds, about, the queue in front of a new request will be gone; 1 to 60."""
+        """Return the expected wait of a new request in seconds, 1 to 60, for Retry-After."""
         done = self.stats.completions_total
         service_s = self.stats.service_seconds_total / done if done else 1.0
         return max(1, min(60, math.ceil(service_s * (self.slots.waiting + 1) / self.slots.slots)))
 
     def serve(self, generations: Sequence[Generation], gateway_wait_s: float = 0.0) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer to a checked request, as it arrives at the far end of the (emulated) network.
+        """Yield the answer to a checked request, delayed by the emulated network.
 
-        A request has one slot, as the gateway and the policy count it: its choices are made one after another.
+        A request has one slot, as the gateway and the policy count it: its choices are generated one after another.
 
-        Raises `QueueFullError` above the queue bound, `EngineError` if the engine breaks. Close or cancel to give up.
+        Raises `QueueFullError` if the queue is full, `EngineError` if the engine fails. Close or cancel to stop it.
         """
         chunks = self._counted(generations, gateway_wait_s)
         return delayed(chunks, self.config.downlink_s) if self.config.downlink_s > 0.0 else chunks
@@ -64,7 +64,7 @@ class Worker:
                     complete = chunk.finish is not None and chunk.index == len(generations) - 1
                     yield chunk
             if not complete:
-                raise EngineError("it ended without an answer")
+                raise EngineError("the generation ended without a finish reason")
         except QueueFullError:
             self.stats.refused()
             raise
@@ -81,12 +81,12 @@ class Worker:
     async def _enter(self) -> None:
         if self.config.uplink_s > 0.0:
             await asyncio.sleep(self.config.uplink_s)
-        asked = _now()
+        begin = _now()
         await self.slots.acquire()
-        self.stats.replica_wait_seconds_total += _now() - asked
+        self.stats.replica_wait_seconds_total += _now() - begin
 
     async def _run(self, generations: Sequence[Generation], begin: float) -> AsyncGenerator[Chunk, None]:
-        """Yield from the engine. The slot is given back before the last chunk goes out: its reader may be slow."""
+        """Yield from the engine. The slot is released before the last chunk is sent, since the client may be slow."""
         start = _now()
         tokens = 0
         ends: list[Chunk] = []
@@ -119,13 +119,13 @@ class Worker:
 
 
 async def delayed(chunks: AsyncGenerator[Chunk, None], delay_s: float) -> AsyncGenerator[Chunk, None]:
-    """Yield every chunk `delay_s` after it came. The source does not wait: its slot is free when it is done."""
+    """Yield every chunk `delay_s` later. The source is not delayed, so that its slot is released when it is done."""
     loop = asyncio.get_running_loop()
-    line: asyncio.Queue[tuple[float, Chunk | Exception | None]] = asyncio.Queue()
-    pump = loop.create_task(_pump(chunks, line, delay_s))
+    queue: asyncio.Queue[tuple[float, Chunk | Exception | None]] = asyncio.Queue()
+    pump = loop.create_task(_pump(chunks, queue, delay_s))
     try:
         while True:
-            due, item = await line.get()
+            due, item = await queue.get()
             await asyncio.sleep(due - loop.time())
             if item is None:
                 return
@@ -137,13 +137,13 @@ async def delayed(chunks: AsyncGenerator[Chunk, None], delay_s: float) -> AsyncG
 
 
 async def _pump(
-    chunks: AsyncGenerator[Chunk, None], line: asyncio.Queue[tuple[float, Chunk | Exception | None]], delay_s: float
+    chunks: AsyncGenerator[Chunk, None], queue: asyncio.Queue[tuple[float, Chunk | Exception | None]], delay_s: float
 ) -> None:
     clock = asyncio.get_running_loop().time
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
-                line.put_nowait((clock() + delay_s, chunk))
-        line.put_nowait((clock(), None))
+                queue.put_nowait((clock() + delay_s, chunk))
+        queue.put_nowait((clock(), None))
     except Exception as error:
-        line.put_nowait((clock() + delay_s, error))
+        queue.put_nowait((clock() + delay_s, error))

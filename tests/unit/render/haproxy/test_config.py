@@ -66,7 +66,7 @@ def test_the_whole_file_is_as_agreed():
         {"bind": "::1"},
         {"cors_origins": ("https://chat.example.com", "http://localhost:3000")},
         {"cors_origins": ("*",)},
-        {"pools": tuple(dataclasses.replace(p, sleeps=True) for p in POOLS)},
+        {"pools": tuple(dataclasses.replace(p, scale_to_zero=True) for p in POOLS)},
         {"pools": MANY},
     ],
 )

@@ -1,4 +1,4 @@
-"""From the resource to what the gateway must know."""
+"""GenAIDeployment -> GatewaySpec."""
 
 from __future__ import annotations
 
@@ -40,41 +40,41 @@ def test_the_slack_of_a_pool_is_what_the_target_leaves_beside_service_and_networ
     assert 0.3 < cloud.slack_s < 0.5
 
 
-def test_a_queue_by_arrival_has_no_turns(spec):
+def test_queue_order_arrival_has_no_slack(spec):
     made, _ = spec(("routing:", "gateway: {queueOrder: arrival}\n  routing:"))
     assert {p.slack_s for p in made.pools} == {None}
 
 
-def test_where_the_service_alone_misses_the_target_nobody_is_preferred():
+def test_no_slack_if_the_service_time_alone_exceeds_the_target():
     gaid = load(EXAMPLE)
     slow = [replace(p, target_s=0.9 * p.service_quantile_s) for p in place(gaid)]
     assert {p.slack_s for p in gateway_spec(gaid, slow, AT).pools} == {None}
 
 
-def test_a_tier_with_a_floor_of_0_sleeps_and_no_health_check_wakes_it(spec):
+def test_a_pool_with_min_0_may_scale_to_zero_and_starts_without_health_checks(spec):
     made, _ = spec(("{min: 1, max: 12}", "{min: 0, max: 12}"))
-    assert {p.tier: p.sleeps for p in made.pools}["cloud"]
-    assert not any(p.sleeps for p in made.pools if p.tier != "cloud")
+    assert {p.tier: p.scale_to_zero for p in made.pools}["cloud"]
+    assert not any(p.scale_to_zero for p in made.pools if p.tier != "cloud")
     text = render_haproxy(made)
     server = next(line for line in text.splitlines() if line.strip().startswith("server s") and "disabled" in line)
     assert "weight 0" not in server
     assert text.count("server w unix@/run/a.sock.hold backup maxconn 1 weight 0") == 1
 
 
-def test_a_service_of_which_no_tier_sleeps_has_no_waiting_room(spec):
+def test_a_service_without_scale_to_zero_has_no_waiting_room(spec):
     text = render_haproxy(spec()[0])
     assert "frontend hold" not in text
     assert "backup" not in text
 
 
-def test_the_agent_is_told_which_pools_may_sleep(spec):
+def test_the_agent_configuration_has_the_pools_that_may_scale_to_zero(spec):
     made, placements = spec(("{min: 1, max: 12}", "{min: 0, max: 12}"))
     urls = {p.name: "http://127.0.0.1:1/decisions" for p in made.pools}
     file = AgentConfig.model_validate(agent_config(made, placements, urls, listen="127.0.0.1", port=0))
-    assert {p.tier for p in file.pools if p.sleeps} == {"cloud"}
+    assert {p.tier for p in file.pools if p.scale_to_zero} == {"cloud"}
 
 
-def test_pages_of_other_origins_are_let_in_only_by_the_field(spec):
+def test_other_origins_are_allowed_only_by_the_cors_field(spec):
     assert spec()[0].cors_origins == ()
     made, _ = spec(("routing:", 'gateway: {cors: {allowOrigins: ["https://chat.example.com"]}}\n  routing:'))
     assert made.cors_origins == ("https://chat.example.com",)

@@ -1,4 +1,4 @@
-"""What Prometheus is told of a service, judged by Prometheus' own tool."""
+"""ServiceMonitor and PrometheusRule of a service, checked with promtool."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ def run(promtool: Path, *words: str, folder: Path) -> str:
     return done.stdout
 
 
+SLO_SUMMARY = "assistant: p95 of the response time is 1.975s, above the target of 1.5 s"
+HELD_SUMMARY = "assistant: no scaling decision for pool cloud for 15m 0s; the number of replicas stays as it is"
+
+
 def written(folder: Path, service: Any) -> Path:
     path = folder / "rules.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules(service)}]}))
@@ -55,7 +59,7 @@ def written(folder: Path, service: Any) -> Path:
 
 
 @pytest.mark.parametrize("objective", [{}, {"percentile": 99.9, "target": "250ms"}])
-def test_prometheus_takes_the_rules(tmp_path: Path, promtool: Path, objective: dict[str, Any]) -> None:
+def test_promtool_accepts_the_rules(tmp_path: Path, promtool: Path, objective: dict[str, Any]) -> None:
     assert "4 rules found" in run(
         promtool, "check", "rules", str(written(tmp_path, gaid(**objective))), folder=tmp_path
     )
@@ -68,7 +72,7 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path, promtool: Pa
         {"series": f'{bucket},pool="edge",le="1.5"}}', "values": "0x20"},
         {"series": f'{bucket},pool="edge",le="2.0"}}', "values": "0+600x20"},
         {"series": f'{bucket},pool="edge",le="+Inf"}}', "values": "0+600x20"},
-        # One gateway sees the pool, the other does not: it takes requests.
+        # Up at one gateway, down at the other: no alert.
         {"series": f'tierserve_gateway_up{SERIES},pool="edge",pod="a"}}', "values": "1x20"},
         {"series": f'tierserve_gateway_up{SERIES},pool="edge",pod="b"}}', "values": "0x20"},
         {"series": f'tierserve_gateway_up{SERIES},pool="cloud",pod="a"}}', "values": "0x20"},
@@ -81,20 +85,20 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path, promtool: Pa
         words = "See: kubectl tierserve status assistant --namespace chat"
         slo = {
             "exp_labels": {"severity": "warning", "namespace": "chat", "service": "assistant-gateway-agents"},
-            "exp_annotations": {"summary": "p95 of assistant is 1.975s, over 1.5 s", "description": words},
+            "exp_annotations": {"summary": SLO_SUMMARY, "description": words},
         }
         down = {
             "exp_labels": {"severity": "critical", "pool": "cloud"},
-            "exp_annotations": {"summary": "pool cloud of assistant takes no requests", "description": words},
+            "exp_annotations": {"summary": "assistant: pool cloud is down at every gateway", "description": words},
         }
         held = {
             "exp_labels": {"severity": "warning", "pool": "cloud"},
             "exp_annotations": {
-                "summary": "no fresh decision for pool cloud of assistant: its replicas are held",
+                "summary": HELD_SUMMARY,
                 "description": words,
             },
         }
-        names = {"TierServeSloMissed": slo, "TierServePoolDown": down, "TierServeScalingHeld": held}
+        names = {"TierServeSLOMissed": slo, "TierServePoolDown": down, "TierServeScalingHeld": held}
         return [
             {"eval_time": "15m", "alertname": name, "exp_alerts": [alert] if firing else []}
             for name, alert in names.items()

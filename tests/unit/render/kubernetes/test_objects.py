@@ -48,16 +48,16 @@ def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
     for pod in (group["template"]["spec"], spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]):
         assert pod["nodeSelector"] == {"tierserve.io/tier": "edge"}
         assert pod["tolerations"] == [{"key": "tierserve.io/tier", "operator": "Equal", "value": "edge"}]
-        assert pod["restartPolicy"] == "Never", "Ray's autoscaler v2 wants it so"
+        assert pod["restartPolicy"] == "Never", "required by Ray's autoscaler v2"
     assert spec["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no replica on the head"
 
 
-@pytest.mark.parametrize(("standby", "told"), [("adaptive", True), ("none", False), (None, None)])
-def test_the_policy_is_told_whether_replicas_stand_ready_by_experience(standby, told):
+@pytest.mark.parametrize(("standby", "learned"), [("adaptive", True), ("none", False), (None, None)])
+def test_the_policy_settings_have_the_standby_mode(standby, learned):
     found = objects(edge={"replicas": {"standby": standby} if standby else {}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
     settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][1]["user_config"]
-    assert settings["learn_reserve"] is told
+    assert settings["adaptive_standby"] is learned
 
 
 def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
@@ -71,7 +71,7 @@ def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who
     files = next(one["data"] for (kind, name), one in found.items() if kind == "ConfigMap" and "gateway" in name)
     assert "server w unix@/run/tierserve/admin.sock.hold backup" in files["haproxy.cfg"]
     agent = json.loads(files["agent.json"])
-    assert {p["name"] for p in agent["pools"] if p["sleeps"]} == {"edge-default"}
+    assert {p["name"] for p in agent["pools"] if p["scale_to_zero"]} == {"edge-default"}
 
 
 def test_a_site_has_a_cluster_of_its_own_on_nodes_of_its_own():
@@ -152,7 +152,7 @@ def test_cpu_limits_may_be_left_out_and_may_not_be_below_the_requests():
     assert "cpu" not in pod["containers"][0]["resources"]["limits"]
     with pytest.raises(ValueError, match=r"TIERSERVE_WORKER_CPU_LIMIT.*TIERSERVE_WORKER_CPU="):
         KubeSettings(worker_cpu="8", worker_cpu_limit="4000m")
-    with pytest.raises(ValueError, match="not a CPU quantity"):
+    with pytest.raises(ValueError, match="CPU quantity"):
         KubeSettings(worker_cpu_limit="four")
 
 
@@ -338,10 +338,10 @@ def test_who_may_read_metrics_is_a_setting():
     reached = scraping(KubeSettings(scrape_from=(agent,)))
     assert agent in reached[8391]
     assert reached[8405] == [agent]
-    nobody = scraping(KubeSettings(scrape_from=()))
-    assert 8405 not in nobody
-    assert "anybody" not in nobody[8391]
-    assert "anybody" in nobody[8080]
+    unscraped = scraping(KubeSettings(scrape_from=()))
+    assert 8405 not in unscraped
+    assert "anybody" not in unscraped[8391]
+    assert "anybody" in unscraped[8080]
 
 
 def test_labels_by_which_a_prometheus_selects_are_a_setting():

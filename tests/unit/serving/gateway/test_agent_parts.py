@@ -21,7 +21,7 @@ from tierserve_serving.gateway.metrics import GatewayMetrics
 from tierserve_serving.gateway.percentiles import KEPT, Window
 
 RAW = {
-    "t": "1", "class": "chat", "model": "*", "pool": "edge-a", "how": "d", "code": 200, "TR": 0, "Tw": 250, "Tc": 0,
+    "t": "1", "class": "chat", "model": "*", "pool": "edge-a", "outcome": "d", "code": 200, "TR": 0, "Tw": 250, "Tc": 0,
     "Tr": 900, "Ta": 1500, "bytes": 77, "end": "--", "retries": "+1", "id": "abc",
 }  # fmt: skip
 RECORD = parse_line(json.dumps(RAW).encode())
@@ -86,7 +86,7 @@ STATE = PoolState(in_flight=0, queued=0, max_in_flight=4, up=True, drained=False
 
 
 @pytest.mark.parametrize(
-    ("wanted", "state", "expected"),
+    ("desired", "state", "expected"),
     [
         (None, STATE, []),
         (4, STATE, []),
@@ -96,66 +96,66 @@ STATE = PoolState(in_flight=0, queued=0, max_in_flight=4, up=True, drained=False
         (4, dataclasses.replace(STATE, drained=True), ["set server b/s weight 1", "set server b/s state ready"]),
     ],
 )
-def test_commands_say_only_what_differs_and_never_a_limit_of_zero(wanted, state, expected):
-    assert list(commands("b", wanted, state)) == expected
+def test_commands_change_only_what_differs_and_never_set_a_limit_of_zero(desired, state, expected):
+    assert list(commands("b", desired, state)) == expected
 
 
-HELD = dataclasses.replace(STATE, held=True)
-ASLEEP = dataclasses.replace(HELD, off=True, start_s=7, up=False)
+HELD = dataclasses.replace(STATE, waiting_room_taken=True)
+SCALED_TO_ZERO = dataclasses.replace(HELD, maintenance=True, start_s=7, up=False)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "state", "expected"),
+    ("desired", "state", "expected"),
     [
         (None, HELD, []),
-        (0, STATE, []),  # nobody holds the waiting room yet
+        (0, STATE, []),  # the waiting room is not occupied yet
         (0, HELD, ["set server b/w weight 7", "set server b/s state maint"]),
         (0, dataclasses.replace(HELD, unresolved=True), ["set server b/w weight 7"]),
-        (0, ASLEEP, []),
-        (0, dataclasses.replace(ASLEEP, start_s=12), ["set server b/w weight 7"]),
-        (8, ASLEEP, ["set maxconn server b/s 8", "set server b/s state ready", "set server b/w weight 0"]),
+        (0, SCALED_TO_ZERO, []),
+        (0, dataclasses.replace(SCALED_TO_ZERO, start_s=12), ["set server b/w weight 7"]),
+        (8, SCALED_TO_ZERO, ["set maxconn server b/s 8", "set server b/s state ready", "set server b/w weight 0"]),
         (4, HELD, []),
     ],
 )
-def test_a_pool_that_may_sleep_opens_its_waiting_room_before_it_goes_and_closes_it_after_it_came(
-    wanted, state, expected
+def test_the_waiting_room_opens_before_a_pool_goes_to_maintenance_and_closes_after_it_is_ready(
+    desired, state, expected
 ):
-    assert list(commands("b", wanted, state, 6.2)) == expected
+    assert list(commands("b", desired, state, 6.2)) == expected
 
 
-@pytest.mark.parametrize(("told", "weight"), [(0.0, 1), (255.5, 256), (439.0, 256)])
-def test_a_start_is_told_to_haproxy_in_whole_seconds_that_it_can_hold(told, weight):
-    assert next(commands("b", 0, HELD, told)) == f"set server b/w weight {weight}"
+@pytest.mark.parametrize(("start_s", "weight"), [(0.0, 1), (255.5, 256), (439.0, 256)])
+def test_the_start_up_time_is_a_valid_weight_in_whole_seconds(start_s, weight):
+    assert next(commands("b", 0, HELD, start_s)) == f"set server b/w weight {weight}"
 
 
-@pytest.mark.parametrize(("told", "start_s"), [(3.5, 3.5), (None, 1.0), (float("nan"), 1.0), ("x", 1.0)])
-def test_the_start_up_time_is_that_of_the_decision_for_pools_that_may_sleep(told, start_s):
-    decisions = Decisions(latest={"edge-a": {"running": 0, "startup_s": told}})
-    assert decisions.start_s(AgentPool(name="edge-a", tier="edge", sleeps=True)) == start_s
+@pytest.mark.parametrize(("startup_s", "start_s"), [(3.5, 3.5), (None, 1.0), (float("nan"), 1.0), ("x", 1.0)])
+def test_the_start_up_time_of_a_pool_that_may_scale_to_zero_is_that_of_the_decision(startup_s, start_s):
+    decisions = Decisions(latest={"edge-a": {"running": 0, "startup_s": startup_s}})
+    assert decisions.start_s(AgentPool(name="edge-a", tier="edge", scale_to_zero=True)) == start_s
     assert decisions.start_s(AgentPool(name="edge-a", tier="edge")) is None
 
 
 @pytest.mark.parametrize("running", [None, "3", True, -1, float("nan"), float("inf")])
 def test_a_decision_without_a_sane_count_leaves_the_limit_alone(running):
     decisions = Decisions(latest={"edge-a": {"running": running}})
-    assert decisions.wanted_in_flight(AgentPool(name="edge-a", tier="edge", slots=3)) is None
+    assert decisions.desired_in_flight(AgentPool(name="edge-a", tier="edge", slots=3)) is None
 
 
 def test_running_replicas_times_slots_may_be_in_flight():
     pool = AgentPool(name="edge-a", tier="edge", slots=3)
-    assert Decisions(latest={"edge-a": {"running": 2}}).wanted_in_flight(pool) == 6
-    assert Decisions().wanted_in_flight(pool) is None
+    assert Decisions(latest={"edge-a": {"running": 2}}).desired_in_flight(pool) == 6
+    assert Decisions().desired_in_flight(pool) is None
 
 
 def test_several_gateways_let_in_their_share_rounded_up():
     pool = AgentPool(name="edge-a", tier="edge", slots=3)
-    assert Decisions(latest={"edge-a": {"running": 3}}).wanted_in_flight(pool, 2) == 5
+    assert Decisions(latest={"edge-a": {"running": 3}}).desired_in_flight(pool, 2) == 5
 
 
 def share(requests: object, name: str = "a") -> int | None:
     """Of two replicas with 4 slots each, between two gateways."""
     latest = {"edge-a": {"running": 2, "gateways": requests}}
-    return Decisions(latest=latest).wanted_in_flight(AgentPool(name="edge-a", tier="edge", slots=4), 2, name)
+    return Decisions(latest=latest).desired_in_flight(AgentPool(name="edge-a", tier="edge", slots=4), 2, name)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_shares_use_all_slots_and_pass_them_by_less_than_one_a_gateway(requests,
     by_name = {f"g{k}": float(n) for k, n in enumerate(requests)}
     pool = AgentPool(name="edge-a", tier="edge", slots=4)
     decisions = Decisions(latest={"edge-a": {"running": running, "gateways": by_name}})
-    shares = [decisions.wanted_in_flight(pool, len(requests), name) for name in by_name]
+    shares = [decisions.desired_in_flight(pool, len(requests), name) for name in by_name]
     slots = running * 4
     assert slots <= sum(shares) <= slots + 2 * len(requests)
     assert running == 0 or min(shares) >= 1
@@ -262,9 +262,9 @@ def test_figures_of_a_pool_that_haproxy_does_not_report_are_missing_and_not_as_b
     metrics, pool = GatewayMetrics(), AgentPool(name="edge-a", tier="edge", slots=2)
     metrics.configure([pool])
     labels = {"pool": "edge-a", "tier": "edge"}
-    metrics.look(pool, PoolState(3, 1, 4, up=True, drained=False, total=9), 0.0, None)
+    metrics.update(pool, PoolState(3, 1, 4, up=True, drained=False, total=9), 0.0, None)
     assert metrics.registry.get_sample_value("tierserve_gateway_in_flight", labels) == 3
-    metrics.look(pool, None, 0.0, None)
+    metrics.update(pool, None, 0.0, None)
     for name in ("in_flight", "queued", "max_in_flight"):
         assert metrics.registry.get_sample_value(f"tierserve_gateway_{name}", labels) is None, name
     assert metrics.registry.get_sample_value("tierserve_gateway_up", labels) == 0

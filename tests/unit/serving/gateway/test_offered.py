@@ -69,23 +69,23 @@ def test_unknown_keys_are_left_out_and_a_new_configuration_keeps_the_totals():
     assert counter.totals == {"edge-a": 1, "cloud-a": 0}
 
 
-def test_what_others_serve_at_once_is_no_demand_of_a_pool_that_sleeps_but_is_told():
+def test_what_another_pool_serves_at_once_is_no_demand_on_a_pool_scaled_to_zero_but_counts_as_bypassed():
     counter = OfferedCounter(_config(EDGE, CLOUD))
-    counter.update({"chat|*|cloud-a|d": 3, "chat|large|cloud-a|d": 4}, asleep=["edge-a"])
+    counter.update({"chat|*|cloud-a|d": 3, "chat|large|cloud-a|d": 4}, scaled_to_zero=["edge-a"])
     assert counter.totals == {"edge-a": 0, "cloud-a": 7}
-    assert counter.passed == {"edge-a": 3, "cloud-a": 0}
+    assert counter.bypassed == {"edge-a": 3, "cloud-a": 0}
 
 
-def test_what_waits_or_is_refused_is_demand_of_a_pool_that_sleeps():
+def test_queued_or_refused_requests_are_demand_on_a_pool_scaled_to_zero():
     counter = OfferedCounter(_config(EDGE, CLOUD))
-    counter.update({"chat|*|cloud-a|q": 2, "chat|*|edge-a|q": 1, "chat|*|-|r": 1}, asleep=["edge-a"])
+    counter.update({"chat|*|cloud-a|q": 2, "chat|*|edge-a|q": 1, "chat|*|-|r": 1}, scaled_to_zero=["edge-a"])
     assert counter.totals == {"edge-a": 4, "cloud-a": 4}
-    assert counter.passed["edge-a"] == 0
+    assert counter.bypassed["edge-a"] == 0
 
 
-def test_a_full_site_has_the_demand_that_passes_its_tier_while_another_site_sleeps():
+def test_overflow_of_a_tier_is_demand_on_its_full_site_while_another_site_is_scaled_to_zero():
     other = AgentPool(name="edge-b", tier="edge", models=("light",))
     counter = OfferedCounter(_config(EDGE, other, CLOUD))
-    counter.update({"chat|*|cloud-a|d": 4}, asleep=["edge-b"])
+    counter.update({"chat|*|cloud-a|d": 4}, scaled_to_zero=["edge-b"])
     assert counter.totals == {"edge-a": 4, "edge-b": 0, "cloud-a": 4}
-    assert counter.passed == {"edge-a": 0, "edge-b": 0, "cloud-a": 0}
+    assert counter.bypassed == {"edge-a": 0, "edge-b": 0, "cloud-a": 0}

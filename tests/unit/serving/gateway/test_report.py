@@ -19,7 +19,7 @@ from tierserve_serving.policy_runtime.demand import DemandPoller
 
 POOL = AgentPool(name="edge", tier="edge", slots=2, target_s=1.0)
 CONFIG = AgentConfig(service="s", port=0, admin_socket="/none.sock", pools=(POOL,), classes=())
-SAMPLE = GatewaySample(t=5.0, arrivals=7.5, queued=3.0, in_flight=4.0, answered=6.0, late=2.0, passed=1.0)
+SAMPLE = GatewaySample(t=5.0, arrivals=7.5, queued=3.0, in_flight=4.0, answered=6.0, late=2.0, bypassed=1.0)
 
 
 def record(duration_s: float = 0.5, code: int = 200, pool: str = "edge", end: str = "--") -> RequestRecord:
@@ -73,7 +73,7 @@ async def agent() -> AsyncIterator[Agent]:
 
 
 async def test_what_the_agent_sends_is_what_the_policy_reads(agent):
-    agent.offered.totals["edge"], agent.offered.passed["edge"] = 7.5, 1.0
+    agent.offered.totals["edge"], agent.offered.bypassed["edge"] = 7.5, 1.0
     for duration_s in (0.5, 0.5, 0.5, 0.5, 3.0, 3.0):
         agent._take(record(duration_s))
     poller = DemandPoller(f"http://127.0.0.1:{agent.port}/pools/edge")

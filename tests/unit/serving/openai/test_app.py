@@ -304,7 +304,7 @@ async def test_a_route_prefix_is_no_part_of_the_path(worker):
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_frees_its_slot_at_once(worker, stream):
-    """Driven as a plain ASGI server would: the disconnect is a message and nobody cancels the task."""
+    """Driven as a plain ASGI server would: the disconnect is a message, and the server does not cancel the task."""
     body = json.dumps(CHAT | {"max_tokens": 4000, "stream": stream}).encode()
     inbox: asyncio.Queue = asyncio.Queue()
     inbox.put_nowait({"type": "http.request", "body": body})

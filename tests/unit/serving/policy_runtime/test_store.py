@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tierserve.autoscale.decide import Settings, State
-from tierserve.autoscale.snapshot import recalled, saved
+from tierserve.autoscale.snapshot import dump_state, load_state
 from tierserve_serving.policy_runtime import runner as policy_runner
 from tierserve_serving.policy_runtime import store as policy_memory
 from tierserve_serving.policy_runtime.runner import Outlets, PolicyRunner
@@ -53,8 +53,8 @@ def settled(memory: PolicyMemory) -> PolicyMemory:
 
 def read(memory: PolicyMemory, t: float, state: State | None = None) -> State:
     """Return the state after two calls, between which it reads if it has to; a fast thread is done within the first."""
-    state = memory.recalled(state or State(), SETTINGS, t)
-    return settled(memory).recalled(state, SETTINGS, t)
+    state = memory.restore(state or State(), SETTINGS, t)
+    return settled(memory).restore(state, SETTINGS, t)
 
 
 def begun(kv: Kv) -> PolicyMemory:
@@ -67,14 +67,14 @@ def begun(kv: Kv) -> PolicyMemory:
 def test_the_next_process_goes_on_from_what_the_last_one_saved():
     kv = Kv()
     first = begun(kv)
-    first.keep(KNOWN, SETTINGS, T + 1.0)
+    first.save(KNOWN, SETTINGS, T + 1.0)
     settled(first)
     assert read(PolicyMemory("edge", lambda: kv), T + 2.0).startups == KNOWN.startups
 
 
 def test_it_reads_once():
     kv = Kv()
-    kv.values["edge"] = saved(KNOWN, "edge", SETTINGS, T)
+    kv.values["edge"] = dump_state(KNOWN, "edge", SETTINGS, T)
     memory = begun(kv)
     assert read(memory, T + 500.0) == State()
     assert kv.calls == ["get"]
@@ -84,46 +84,46 @@ def test_it_saves_once_a_minute_and_at_once_what_was_first_learned():
     kv = Kv()
     memory = begun(kv)
     for second in range(1, 200):
-        memory.keep(KNOWN if second >= 20 else State(), SETTINGS, T + second)
+        memory.save(KNOWN if second >= 20 else State(), SETTINGS, T + second)
         settled(memory)
     assert kv.calls == ["get", "put", "put", "put"]
-    assert recalled(kv.values["edge"], "edge", SETTINGS, T + 200.0) == KNOWN
+    assert load_state(kv.values["edge"], "edge", SETTINGS, T + 200.0) == KNOWN
 
 
 def test_what_was_saved_is_not_overwritten_before_it_was_read_and_taken():
     kv = Kv(hangs=True)
-    kv.values["edge"] = before = saved(KNOWN, "edge", SETTINGS, T)
+    kv.values["edge"] = before = dump_state(KNOWN, "edge", SETTINGS, T)
     memory = PolicyMemory("edge", lambda: kv)
-    memory.recalled(State(), SETTINGS, T)
-    memory.keep(State(startups=(1.0,)), SETTINGS, T + 90.0)
+    memory.restore(State(), SETTINGS, T)
+    memory.save(State(startups=(1.0,)), SETTINGS, T + 90.0)
     kv.free.set()
-    settled(memory).keep(State(startups=(1.0,)), SETTINGS, T + 91.0)
+    settled(memory).save(State(startups=(1.0,)), SETTINGS, T + 91.0)
     assert read(memory, T + 92.0, State(startups=(1.0,))).startups == (11.0, 12.0, 1.0)
     assert kv.values["edge"] == before
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"nonsense", saved(KNOWN, "cloud", SETTINGS, T), saved(KNOWN, "edge", SETTINGS, 0.0)]
+    "data", [b"", b"nonsense", dump_state(KNOWN, "cloud", SETTINGS, T), dump_state(KNOWN, "edge", SETTINGS, 0.0)]
 )
 def test_what_is_not_for_here_is_left_alone_with_one_line_and_then_replaced(data, caplog):
     kv = Kv()
     kv.values["edge"] = data
     memory = begun(kv)
-    assert memory.recalled(State(), SETTINGS, T + 1.0) == State()
+    assert memory.restore(State(), SETTINGS, T + 1.0) == State()
     assert [r.message for r in caplog.records if "is not used" in r.message] == [r.message for r in caplog.records]
     assert len(caplog.records) == 1
-    memory.keep(KNOWN, SETTINGS, T + 61.0)
+    memory.save(KNOWN, SETTINGS, T + 61.0)
     settled(memory)
-    assert recalled(kv.values["edge"], "edge", SETTINGS, T + 62.0) == KNOWN
+    assert load_state(kv.values["edge"], "edge", SETTINGS, T + 62.0) == KNOWN
 
 
 def test_a_store_that_fails_is_asked_again_each_minute_and_complained_of_once(caplog):
     kv = Kv(OSError("no GCS"))
-    kv.values["edge"] = saved(KNOWN, "edge", SETTINGS, T)
+    kv.values["edge"] = dump_state(KNOWN, "edge", SETTINGS, T)
     memory = PolicyMemory("edge", lambda: kv)
     for second in range(130):
-        memory.recalled(State(), SETTINGS, T + second)
-        memory.keep(KNOWN, SETTINGS, T + second)
+        memory.restore(State(), SETTINGS, T + second)
+        memory.save(KNOWN, SETTINGS, T + second)
         settled(memory)
     assert kv.calls == ["get"] * 3
     assert len(caplog.records) == 1
@@ -139,8 +139,8 @@ def test_without_a_store_nothing_happens():
     for store in (lambda: None, broken):
         memory = PolicyMemory("edge", store)
         for second in (0.0, 61.0, 700.0, 800.0):
-            assert memory.recalled(KNOWN, SETTINGS, T + second) is KNOWN
-            memory.keep(KNOWN, SETTINGS, T + second)
+            assert memory.restore(KNOWN, SETTINGS, T + second) is KNOWN
+            memory.save(KNOWN, SETTINGS, T + second)
         assert memory._thread is None
 
 
@@ -194,7 +194,7 @@ def test_a_store_that_hangs_holds_up_no_decision(runner):
 
 def test_a_restarted_process_decides_with_the_start_up_time_of_the_one_before(runner):
     kv = Kv()
-    kv.values["edge"] = saved(State(startups=(33.0,)), "edge", SETTINGS, T)
+    kv.values["edge"] = dump_state(State(startups=(33.0,)), "edge", SETTINGS, T)
     deciding = runner(kv, "edge")
     deciding.replicas(Context())
     settled(policy_memory.memory("edge"))

@@ -22,7 +22,7 @@ def test_apa_at_most_doubles(snap: Snap, pool: Pools) -> None:
 
 def test_apa_at_most_halves_and_keeps_one(snap: Snap, pool: Pools) -> None:
     assert Apa(pool(), 0.5).decide(snap(0, 9)) == 4  # a first answer has no history that keeps it up
-    assert Apa(pool(floor=0), 0.5).decide(snap(0, 1)) == 1
+    assert Apa(pool(min_replicas=0), 0.5).decide(snap(0, 1)) == 1
 
 
 def test_apa_goes_down_only_when_300_s_agree(snap: Snap, pool: Pools) -> None:

@@ -115,7 +115,7 @@ def test_dynamo_load_does_not_fill_the_rest_beyond_their_slots(snap: Snap, pool:
 
 
 def test_dynamo_load_keeps_the_last_one(snap: Snap, pool: Pools) -> None:
-    assert Dynamo(pool(**ENGINE, floor=0), 1.0, "load").decide(snap(5, 1)) == 1
+    assert Dynamo(pool(**ENGINE, min_replicas=0), 1.0, "load").decide(snap(5, 1)) == 1
 
 
 def test_dynamo_both_never_goes_below_the_answer_for_throughput(snap: Snap, pool: Pools) -> None:

@@ -12,14 +12,14 @@ Pools = Callable[..., Pool]
 
 
 def test_keda_wakes_up_at_its_poll_and_to_one(snap: Snap, pool: Pools) -> None:
-    policy = Keda(pool(floor=0), 0.5)
+    policy = Keda(pool(min_replicas=0), 0.5)
     assert policy.decide(snap(0, 0)) == 0
     assert policy.decide(snap(15, 0, queued=100)) == 0  # the next poll is at 30
     assert policy.decide(snap(30, 0, queued=100)) == 1
 
 
 def test_keda_lets_the_last_go_after_the_cool_down(snap: Snap, pool: Pools) -> None:
-    policy = Keda(pool(floor=0), 0.5)
+    policy = Keda(pool(min_replicas=0), 0.5)
     assert policy.decide(snap(0, 1, batch=1)) == 1
     answers = {t: policy.decide(snap(t, 1)) for t in range(15, 346, 15)}
     assert all(answers[t] == 1 for t in range(15, 330, 15))
@@ -27,7 +27,7 @@ def test_keda_lets_the_last_go_after_the_cool_down(snap: Snap, pool: Pools) -> N
 
 
 def test_keda_with_a_floor_never_goes_below_it(snap: Snap, pool: Pools) -> None:
-    policy = Keda(pool(floor=2), 0.5)
+    policy = Keda(pool(min_replicas=2), 0.5)
     assert {policy.decide(snap(t, 2)) for t in range(0, 1200, 15)} == {2}
 
 

@@ -90,6 +90,6 @@ def test_kpa_of_a_running_deployment_starts_in_panic(snap: Snap, pool: Pools) ->
 
 
 def test_kpa_comes_up_from_nothing_at_once(snap: Snap, pool: Pools) -> None:
-    policy = Kpa(pool(floor=0), 0.7)
+    policy = Kpa(pool(min_replicas=0), 0.7)
     assert policy.decide(snap(100, 0)) == 0
     assert policy.decide(snap(102, 0, in_system_s=42.0)) == 1  # 42 request-seconds in 6 s are 7 in flight

@@ -53,7 +53,7 @@ def test_ray_serve_without_a_share_wants_the_published_two_requests(snap: Snap, 
 
 
 def test_ray_serve_comes_up_from_nothing_at_once_and_to_one(snap: Snap, pool: Pools) -> None:
-    policy = RayServe(pool(floor=0), 0.5)
+    policy = RayServe(pool(min_replicas=0), 0.5)
     assert policy.decide(snap(1, 0, in_system_s=0.0)) == 0
     assert policy.decide(snap(2, 0, in_system_s=40.0)) == 1
 

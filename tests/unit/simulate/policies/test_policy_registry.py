@@ -34,7 +34,9 @@ def test_a_rule_can_be_tuned_around_its_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_values_of_a_knob_run_from_few_replicas_to_many(name: str, snap: Snap, pool: Pools) -> None:
-    asked = pool(profile=(0.01, 0.001, 0.0), input_tokens=9.0, response_s=1.0, ttft_s=0.05, itl_s=0.03, ceiling=500)
+    asked = pool(
+        profile=(0.01, 0.001, 0.0), input_tokens=9.0, response_s=1.0, ttft_s=0.05, itl_s=0.03, max_replicas=500
+    )
     wanted = [_after_ten_minutes(RULES[name].make(asked, value), snap) for value in RULES[name].values]
     assert wanted == sorted(wanted)
     assert wanted[0] < wanted[-1]

@@ -46,7 +46,7 @@ def test_skyserve_takes_over_the_last_number_only(snap: Snap, pool: Pools) -> No
 
 
 def test_skyserve_counts_only_its_own_ticks(snap: Snap, pool: Pools) -> None:
-    policy = SkyServe(pool(floor=0), 0.5)
+    policy = SkyServe(pool(min_replicas=0), 0.5)
     assert policy.interval_s == 5.0
     answers = {t: policy.decide(snap(t, 1, arrivals=24.0 * t)) for t in range(5, 306, 5)}
     first = min(t for t, wanted in answers.items() if wanted == 5)
@@ -54,9 +54,9 @@ def test_skyserve_counts_only_its_own_ticks(snap: Snap, pool: Pools) -> None:
 
 
 def test_skyserve_comes_up_from_nothing_at_once(snap: Snap, pool: Pools) -> None:
-    assert SkyServe(pool(floor=0), 0.5).decide(snap(60, 0, arrivals=1440)) == 5
+    assert SkyServe(pool(min_replicas=0), 0.5).decide(snap(60, 0, arrivals=1440)) == 5
 
 
 def test_skyserve_does_not_wait_for_more_than_the_ceiling(snap: Snap, pool: Pools) -> None:
-    answers = run(SkyServe(pool(ceiling=2), 0.5), snap, [24.0] * 40, ready=2)
+    answers = run(SkyServe(pool(max_replicas=2), 0.5), snap, [24.0] * 40, ready=2)
     assert answers == [2] * 40

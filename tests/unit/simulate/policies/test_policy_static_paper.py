@@ -20,7 +20,7 @@ def test_static_stays_whatever_comes(snap: Snap, pool: Pools) -> None:
 
 
 def test_static_without_a_number_is_the_floor(snap: Snap, pool: Pools) -> None:
-    assert Static(pool(floor=3), 0.0).decide(snap(0, 1)) == 3
+    assert Static(pool(min_replicas=3), 0.0).decide(snap(0, 1)) == 3
 
 
 def test_paper_takes_the_fewest_servers_whose_mean_response_is_in_time(snap: Snap, pool: Pools) -> None:

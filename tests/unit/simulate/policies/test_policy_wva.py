@@ -62,7 +62,7 @@ def test_wva_divides_the_rate_of_the_last_minute(snap: Snap, pool: Pools) -> Non
 
 
 def test_wva_with_no_request_keeps_the_floor(snap: Snap, pool: Pools) -> None:
-    assert WvaQueue(pool(floor=2), 1.0).decide(snap(60, 5)) == 2
+    assert WvaQueue(pool(min_replicas=2), 1.0).decide(snap(60, 5)) == 2
 
 
 def test_wva_sizes_for_the_tokens_it_sees(snap: Snap, pool: Pools) -> None:

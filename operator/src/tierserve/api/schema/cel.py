@@ -1,6 +1,7 @@
-"""Evaluates the CEL of the rules as the API server does: its types, and the functions of Kubernetes that are used.
+"""CEL evaluation as in the API server: its types, and the Kubernetes functions that the rules use.
 
-celpy has the language but not Kubernetes' libraries; `duration` is replaced because celpy's stops at microseconds.
+celpy implements the language but not Kubernetes' libraries; `duration` is replaced because celpy's is limited to
+microseconds.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _join(texts: Any, between: Any) -> Any:
 
 
 def _as_gi(number: Any) -> Any:
-    """Not known to Kubernetes: only for messages."""
+    """For messages only: not a function of Kubernetes."""
     return celtypes.StringType(f"{float(number) / 2**30:.4g}Gi")
 
 
@@ -65,7 +66,7 @@ def _program(expression: str) -> Any:
 
 
 def evaluate(expression: str, variables: Mapping[str, Any]) -> Any:
-    """The value of an expression; a CEL error is raised as ValueError, as it would reject the object there too."""
+    """The value of an expression; a CEL error raises ValueError: the API server would reject the object too."""
     outcome = _program(expression).evaluate(dict(variables))
     if isinstance(outcome, celpy.CELEvalError):
         raise ValueError(str(outcome))
@@ -73,7 +74,7 @@ def evaluate(expression: str, variables: Mapping[str, Any]) -> Any:
 
 
 def typed(value: Any, schema: Schema) -> Any:
-    """A JSON value as a CEL value of the type that the schema says: 1 is a double where the schema says number."""
+    """A JSON value as a CEL value of the type in the schema: 1 is a double if the schema type is number."""
     kind = schema.get("type")
     if kind == "number":
         return celtypes.DoubleType(value)

@@ -1,4 +1,4 @@
-"""What the API server does with a structural schema: prune nulls, fill in defaults, and check types and bounds."""
+"""Defaulting and validation by a structural schema, as in the API server: nulls, defaults, types and bounds."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "array": lambda value: isinstance(value, list),
     "object": lambda value: isinstance(value, Mapping),
 }
-# Fields and values of earlier files, each with what to write now.
+# Former fields and values, each with its replacement.
 FORMER = {
-    "spec.tiers[].replicas.idle": "write scaleToZeroAfter, its new name",
-    "spec.tiers[].replicas.standby: learned": "write adaptive, its new name",
-    "spec.gateway.queueOrder: deadline": "write adaptiveLIFO, its new name",
+    "spec.tiers[].replicas.idle": "renamed: use scaleToZeroAfter",
+    "spec.tiers[].replicas.standby: learned": "renamed: use adaptive",
+    "spec.gateway.queueOrder: deadline": "renamed: use adaptiveLIFO",
 } | dict.fromkeys(
     (
         "spec.cache",
@@ -54,13 +54,13 @@ FORMER = {
         "spec.gateway.rateLimits",
         "spec.gateway.tls.mutual",
     ),
-    "leave it out: this version has no such feature",
+    "remove it; the feature is not supported in this version",
 )
-WORDS = {"array": "a list", "object": "a mapping", "integer": "a whole number", "string": "a text"}
+WORDS = {"array": "a list", "object": "a mapping", "integer": "an integer", "string": "a string"}
 
 
 def completed(value: Any, schema: Schema) -> Any:
-    """A copy without nulls and with the defaults filled in, at all depths."""
+    """A copy without nulls and with defaults, at all depths."""
     if isinstance(value, Mapping):
         present = {key: child for key, child in value.items() if child is not None}
         for name, child in schema.get("properties", {}).items():
@@ -78,7 +78,7 @@ def _child(schema: Schema, key: str) -> Schema:
 
 
 def check(value: Any, schema: Schema, path: str = "") -> Iterator[Problem]:
-    """All departures of `value` from `schema`, unknown fields included."""
+    """Yield all violations of `schema` by `value`, including unknown fields."""
     if schema.get("x-kubernetes-int-or-string"):
         if not isinstance(value, str) and not _is_integer(value):
             yield _wrong(path, value, f"must be {_example(schema)}", _hint(schema))
@@ -86,7 +86,7 @@ def check(value: Any, schema: Schema, path: str = "") -> Iterator[Problem]:
     elif "type" in schema and not TYPES[schema["type"]](value):
         word = WORDS.get(schema["type"], f"a {schema['type']}")
         example = _example(schema) if schema["type"] == "string" and "pattern" in schema else word
-        yield _wrong(path, value, f"must be {example}", f"write {example}")
+        yield _wrong(path, value, f"must be {example}", f"use {example}")
         return
     yield from _check_scalar(value, schema, path)
     if isinstance(value, Mapping):
@@ -100,18 +100,18 @@ def _wrong(path: str, value: object, message: str, hint: str) -> Problem:
 
 
 def _example(schema: Schema) -> str:
-    return EXAMPLES.get(schema.get("pattern", ""), f"a text that matches {schema.get('pattern', '')}")
+    return EXAMPLES.get(schema.get("pattern", ""), f"a string that matches {schema.get('pattern', '')}")
 
 
 def _hint(schema: Schema) -> str:
-    return f"write {_example(schema)}"
+    return f"use {_example(schema)}"
 
 
 def _check_scalar(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
     if "enum" in schema and value not in schema["enum"]:
-        known = [str(option) for option in schema["enum"]]
-        hint = _former(f"{path}: {value}") or _closest(str(value), known) or f"write {' or '.join(known)}"
-        yield _wrong(path, value, f"must be one of {', '.join(known)}", hint)
+        options = [str(option) for option in schema["enum"]]
+        hint = _former(f"{path}: {value}") or _closest(str(value), options) or f"use {' or '.join(options)}"
+        yield _wrong(path, value, f"must be one of {', '.join(options)}", hint)
     if isinstance(value, str):
         yield from _check_text(value, schema, path)
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -130,25 +130,29 @@ def _check_text(value: str, schema: Schema, path: str) -> Iterator[Problem]:
 def _check_number(value: float, schema: Schema, path: str) -> Iterator[Problem]:
     least, most = schema.get("minimum"), schema.get("maximum")
     if least is not None and value < least:
-        yield _wrong(path, value, f"must be at least {least}", f"write {least} or more")
+        yield _wrong(path, value, f"must be at least {least}", f"use at least {least}")
     if most is not None and value > most:
-        yield _wrong(path, value, f"must be at most {most}", f"write {most} or less")
+        yield _wrong(path, value, f"must be at most {most}", f"use at most {most}")
 
 
 def _check_mapping(value: Mapping[str, Any], schema: Schema, path: str) -> Iterator[Problem]:
-    known = schema.get("properties", {})
+    properties = schema.get("properties", {})
     if len(value) > schema.get("maxProperties", len(value)):
-        yield _wrong(path, None, f"must have at most {schema['maxProperties']} entries", "leave some out")
+        yield _wrong(path, None, f"must have at most {schema['maxProperties']} entries", "remove some")
     for name in schema.get("required", ()):
         if name not in value:
-            about = known[name].get("description", "")
+            about = properties[name].get("description", "")
             yield _wrong(_join(path, name), None, "is required", f"add it. {about}".strip())
     for name, child in value.items():
-        if name in known or "additionalProperties" in schema:
+        if name in properties or "additionalProperties" in schema:
             yield from check(child, _child(schema, name), _join(path, name))
-        elif known and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        elif properties and not schema.get("x-kubernetes-preserve-unknown-fields"):
             field = _join(path, str(name))
-            hint = _former(field) or _closest(str(name), list(known)) or f"the fields here are {', '.join(known)}"
+            hint = (
+                _former(field)
+                or _closest(str(name), list(properties))
+                or f"the known fields are {', '.join(properties)}"
+            )
             yield _wrong(field, None, "is not a known field", hint)
 
 
@@ -156,8 +160,8 @@ def _former(field: str) -> str | None:
     return FORMER.get(re.sub(r"\[\d+\]", "[]", field))
 
 
-def _closest(given: str, known: Sequence[str]) -> str | None:
-    close = difflib.get_close_matches(given, known, 1, cutoff=0.5)
+def _closest(given: str, options: Sequence[str]) -> str | None:
+    close = difflib.get_close_matches(given, options, 1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else None
 
 
@@ -170,7 +174,7 @@ def _check_list(value: Sequence[Any], schema: Schema, path: str) -> Iterator[Pro
     if len(value) < least:
         yield _wrong(path, None, f"must have at least {least} elements", "add one")
     if len(value) > most:
-        yield _wrong(path, None, f"must have at most {most} elements", "leave some out")
+        yield _wrong(path, None, f"must have at most {most} elements", "remove some")
     for number, item in enumerate(value):
         yield from check(item, schema["items"], f"{path}[{number}]")
     yield from _check_unique(value, schema, path)
@@ -186,5 +190,5 @@ def _check_unique(value: Sequence[Any], schema: Schema, path: str) -> Iterator[P
         if key in seen:
             where = f"{path}[{number}]" + (f".{keys[0]}" if keys else "")
             shown = item.get(keys[0]) if keys and isinstance(item, Mapping) else item
-            yield _wrong(where, shown, "must be unique", "leave one out or rename it")
+            yield _wrong(where, shown, "must be unique", "remove or rename one")
         seen.add(key)

@@ -1,7 +1,8 @@
-"""The rules that hold between fields: one table, used by the API server (CEL in the CRD) and by `tierserve validate`.
+"""Validation rules between fields: one table for the API server (CEL in the CRD) and for `tierserve validate`.
 
-Each rule is written for one node of the schema (`self`), or for each element of one or two lists inside it. The CRD
-gets `self.list.all(x, ...)`; `validate` evaluates the same text and, where it is false, looks for what breaks it.
+Each rule is for one node of the schema (`self`), or for each element of one or two lists inside it. The CRD contains
+`self.list.all(x, ...)`; `validate` evaluates the same expression and, if it is false, finds the elements that violate
+it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from tierserve.api.v1alpha1.traffic import KINDS_ALLOWED
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule.
+    """One validation rule.
 
     Attributes:
-        name: for tests and for people.
+        name: identifier, used by tests.
         at: node of the schema that is `self`, e.g. ``spec.tiers[].replicas``.
-        must: CEL that is true for a good document; may use the variables of `each`.
-        message: what is wrong, to be read after the value.
-        hint: what to do about it.
-        field: where the mistake is, relative to `at`; ``tiers[t].models`` takes the index of `t`.
-        each: (variable, list) pairs that `must` is said for, outermost first.
-        detail: the message with figures, each ``{CEL}`` in it is evaluated; `message` if empty.
+        must: CEL that is true for a valid document; may use the variables of `each`.
+        message: what is wrong, to be read after the field.
+        hint: how to correct it.
+        field: path of the invalid field relative to `at`; ``tiers[t].models`` contains the index of `t`.
+        each: (variable, list) pairs over which `must` is quantified, outermost first.
+        detail: the message with values: each ``{CEL}`` in it is evaluated; `message` if empty.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Rule:
 
     @property
     def expression(self) -> str:
-        """The CEL of the CRD: `must` for all elements."""
+        """CEL of the CRD: `must` for all elements."""
         text = self.must
         for variable, items in reversed(self.each):
             text = f"{items}.all({variable}, {text})"
@@ -47,12 +48,12 @@ class Rule:
 
     @property
     def cel_message(self) -> str:
-        """The message of the CRD, hint included. It cannot say which element: naming it would break the cost budget."""
+        """Message of the CRD, with the hint. It does not name the element: that would exceed the CEL cost budget."""
         return f"{self.message}; hint: {self.hint}"
 
     @property
     def field_path(self) -> str:
-        """The place as the CRD can say it: no index."""
+        """Field path for the CRD, which allows no index."""
         return f".{self.field.partition('[')[0]}"
 
 
@@ -78,7 +79,7 @@ _RESERVE = f"(has(t.accelerator.reserve) ? {_number('t.accelerator.reserve')} : 
 _ROOM = f"({_MEMORY} - {_RESERVE}) * double(t.accelerator.perReplica)"
 _ALLOWED = "(!has(t.models) || size(t.models) == 0 || m.name in t.models)"
 _KINDS = "{" + ", ".join(f"'{p}': {sorted(kinds)}" for p, kinds in KINDS_ALLOWED.items()) + "}"
-_POSITIVE = "give more than zero"
+_POSITIVE = "set it above zero"
 
 
 def _above_zero(at: str, *fields: str, number: str = "duration({0}) > duration('0s')") -> tuple[Rule, ...]:
@@ -87,7 +88,7 @@ def _above_zero(at: str, *fields: str, number: str = "duration({0}) > duration('
             name=f"{at}-{field}-positive",
             at=at,
             must=f"!has(self.{field}) || {number.format(f'self.{field}')}",
-            message="must be more than zero",
+            message="must be greater than zero",
             hint=_POSITIVE,
             field=field,
         )
@@ -104,7 +105,7 @@ RULES: tuple[Rule, ...] = (
         at="",
         must="m.name != self.metadata.name",
         message="must differ from metadata.name, which clients use for any model",
-        hint="give the model another name",
+        hint="rename the model",
         field="spec.models[m].name",
         each=(("m", "self.spec.models"),),
     ),
@@ -116,7 +117,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.objective",
         must="!has(self.firstToken) || duration(self.firstToken) <= duration(self.responseTime.target)",
         message="must be at most responseTime.target",
-        hint="give firstToken at most responseTime.target",
+        hint="set firstToken to at most responseTime.target",
         field="firstToken",
         detail="must be at most responseTime.target, {self.responseTime.target}",
     ),
@@ -125,7 +126,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.objective",
         must="!has(self.perToken) || duration(self.perToken) <= duration(self.responseTime.target)",
         message="must be at most responseTime.target",
-        hint="give perToken at most responseTime.target",
+        hint="set perToken to at most responseTime.target",
         field="perToken",
         detail="must be at most responseTime.target, {self.responseTime.target}",
     ),
@@ -151,10 +152,10 @@ RULES: tuple[Rule, ...] = (
         name="output-fits-context",
         at="spec.models[]",
         must="self.output.tokens < self.contextTokens",
-        message="must be less than contextTokens, which holds the prompt too",
-        hint="give fewer output tokens, or a larger contextTokens",
+        message="must be less than contextTokens, which includes the prompt",
+        hint="lower output.tokens, or raise contextTokens",
         field="output.tokens",
-        detail="must be less than contextTokens, {self.contextTokens}, which holds the prompt too",
+        detail="must be less than contextTokens, {self.contextTokens}, which includes the prompt",
     ),
     *_above_zero("spec.models[].profile", "alpha"),
     *_above_zero("spec.models[].memory", "weights", "perRequest", number=_AMOUNT),
@@ -165,7 +166,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.tiers[].replicas",
         must="!has(self.max) || self.max == 0 || self.min <= self.max",
         message="must be at least min",
-        hint="give max at least min, min 0 to let the tier scale to zero, or max 0 to switch it off",
+        hint="set max to at least min, min to 0 for scale to zero, or max to 0 to disable the tier",
         field="max",
         detail="must be at least min, {self.min}",
     ),
@@ -174,7 +175,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.tiers[].power",
         must=f"!has(self.idle) || !has(self.max) || {_unit('self.idle', 'W')} <= {_unit('self.max', 'W')}",
         message="must be at least idle",
-        hint="give max at least idle",
+        hint="set max to at least idle",
         field="max",
         detail="must be at least idle, {self.idle}",
     ),
@@ -191,7 +192,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.tiers[].placement.tolerations[]",
         must="self.operator != 'Exists' || !has(self.value)",
         message="is not supported with operator Exists",
-        hint="leave out value, or use operator: Equal",
+        hint="remove value, or use operator: Equal",
         field="value",
     ),
     *_above_zero("spec.tiers[].accelerator", "memory", "flops", "memoryBandwidth", number=_AMOUNT),
@@ -201,7 +202,7 @@ RULES: tuple[Rule, ...] = (
         at="spec.tiers[].accelerator",
         must=f"!has(self.reserve) || {_number('self.reserve')} < {_MEMORY.replace('t.accelerator', 'self')}",
         message="must be less than the memory of the accelerator",
-        hint="give a reserve below the memory",
+        hint="set reserve below the memory",
         field="reserve",
     ),
     Rule(
@@ -209,7 +210,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must="self.tiers.exists(t, !has(t.replicas.max) || t.replicas.max > 0)",
         message="must have a tier with replicas.max above 0",
-        hint="give at least one tier a replicas.max above 0",
+        hint="set replicas.max of at least one tier above 0",
         field="tiers",
     ),
     Rule(
@@ -217,7 +218,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must="!has(t.sites) || t.sites.all(s, !self.tiers.exists(u, (t.name + '-' + s.name).startsWith(u.name + '-')"
         " && u.name != t.name))",
-        message="must give each pool a name of its own (pools are named tier-site)",
+        message="must result in unique pool names (tier-site)",
         hint="rename the site or the tier",
         field="tiers[t].sites",
         each=(TIERS,),
@@ -227,7 +228,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must=f"!has(t.models) || t.models.all(n, {_exists('self.models', 'n')})",
         message="must name models of spec.models",
-        hint="add the model to spec.models, or use the name of one that is there",
+        hint="add the model to spec.models, or use an existing name",
         field="tiers[t].models",
         each=(TIERS,),
         detail="must name models of spec.models, which has no "
@@ -250,7 +251,7 @@ RULES: tuple[Rule, ...] = (
         must="!has(t.network) || !has(t.network.rtt)"
         " || duration(t.network.rtt) < duration(self.objective.responseTime.target)",
         message="must be less than objective.responseTime.target",
-        hint="leave the tier out, or give objective.responseTime.target more than the round trip and the service time",
+        hint="remove the tier, or set objective.responseTime.target above the round-trip time plus the service time",
         field="tiers[t].network.rtt",
         each=(TIERS,),
         detail="must be less than objective.responseTime.target, {self.objective.responseTime.target}",
@@ -261,7 +262,7 @@ RULES: tuple[Rule, ...] = (
         at="spec",
         must="self.traffic.map(c, c.share).sum() > 0.999 && self.traffic.map(c, c.share).sum() < 1.001",
         message="must have shares that sum to 1",
-        hint="give shares that sum to 1, e.g. 0.8 and 0.2",
+        hint="set shares that sum to 1, e.g. 0.8 and 0.2",
         field="traffic",
         detail="must have shares that sum to 1 (sum is {self.traffic.map(c, c.share).sum()})",
     ),
@@ -269,11 +270,11 @@ RULES: tuple[Rule, ...] = (
         name="privacy-has-a-tier",
         at="spec",
         must=f"self.tiers.exists(t, t.kind in {_KINDS}[c.privacy])",
-        message="must have a tier that may see it: device needs a device tier, site an edge or device tier",
+        message="must have a tier that may serve it: device needs a device tier, site an edge or device tier",
         hint="add such a tier to spec.tiers, or change the privacy of the class",
         field="traffic[c].privacy",
         each=(CLASSES,),
-        detail=f"must have a tier that may see it, of kind {{{_KINDS}[c.privacy].join(' or ')}}",
+        detail=f"must have a tier that may serve it, of kind {{{_KINDS}[c.privacy].join(' or ')}}",
     ),
     Rule(
         name="origin-exists",
@@ -299,8 +300,8 @@ RULES: tuple[Rule, ...] = (
         name="default-class-is-written",
         at="spec",
         must="has(self.routing.defaultClass) || self.traffic.all(c, c.privacy == 'public')",
-        message="is required where a class of spec.traffic is not public",
-        hint="name the class of requests without a class; the strictest is the safe choice",
+        message="is required if a class of spec.traffic is not public",
+        hint="set the class of requests that name none; the strictest is the safe choice",
         field="routing.defaultClass",
     ),
     Rule(

@@ -1,4 +1,4 @@
-"""From pydantic models to the structural schema of Kubernetes: no references, no null, every bound in place."""
+"""Converts pydantic models to a structural schema of Kubernetes: no references, no null, all bounds kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _node(source: Schema, defs: dict[str, Schema]) -> Schema:
 
 
 def _resolved(source: Schema, defs: dict[str, Schema]) -> Schema:
-    """Follow $ref and drop the null of `T | None`; what stands beside a reference goes before what it refers to."""
+    """Resolve $ref and remove the null of `T | None`; keywords beside a reference take precedence over its target."""
     beside = {key: value for key, value in source.items() if key not in {"$ref", "anyOf"}}
     if "$ref" in source:
         return {**_resolved(defs[source["$ref"].rpartition("/")[2]], defs), **beside}

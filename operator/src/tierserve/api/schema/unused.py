@@ -1,45 +1,45 @@
-"""Fields that not every command acts on: none is ignored in silence.
+"""Fields without effect in some commands: one table for `warnings.py` and docs/reference.md.
 
-One table, for `warnings.py` and docs/reference.md; whoever makes a field work takes its line away.
+Remove an entry when the field is implemented.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-NO_NODES = "only a cluster acts on it: on this machine there are no nodes to choose from"
+NO_NODES = "it has an effect on Kubernetes only: the local runtime has no nodes to choose from"
 
 ONLY_PLANNED = "only `tierserve plan --best` reads it"
-SEE_PLAN = "see what it would change with tierserve plan FILE --best, which says how to bring the file near that"
+SEE_PLAN = "run tierserve plan FILE --best to see its effect, and the changes of the file that come close to that plan"
 
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """A field at `path`; it counts as set when it holds something other than its default.
+    """A field without effect at `path`; it counts as set if its value is not the default.
 
-    What is `local` is acted on by the operator and not by the runtime on one machine.
+    If `local`, the operator implements the field and the local runtime does not.
     """
 
     path: str
-    why: str = "this version does not act on it yet"
-    hint: str = "leave it, or take it out: it changes nothing"
+    why: str = "it is not implemented in this version"
+    hint: str = "remove it; it has no effect"
     local: bool = False
 
 
 UNUSED: tuple[Unused, ...] = (
     Unused(
         "spec.objective.optimize",
-        f"{ONLY_PLANNED}: what runs is the first model of each tier that meets the objective, in the order of overflow",
+        f"{ONLY_PLANNED}: each tier runs its first model that meets the objective, in the order of overflow",
         SEE_PLAN,
     ),
-    Unused("spec.objective.caps", f"{ONLY_PLANNED}: what runs may take more", SEE_PLAN),
+    Unused("spec.objective.caps", f"{ONLY_PLANNED}: the running service may exceed it", SEE_PLAN),
     Unused(
         "spec.models[].quality",
-        f"{ONLY_PLANNED}, between plans as good otherwise: what runs is the first model that fits and is in time",
+        f"{ONLY_PLANNED}, to choose between equal plans: each tier runs its first model that meets the objective",
         SEE_PLAN,
     ),
     Unused("spec.tiers[].placement", NO_NODES, local=True),
     Unused("spec.tiers[].sites[].placement", NO_NODES, local=True),
-    Unused("spec.traffic[].origin", f"{ONLY_PLANNED}: requests of a class may come in anywhere", SEE_PLAN),
-    Unused("spec.gateway.tls", "the gateway speaks plain HTTP on loopback", local=True),
+    Unused("spec.traffic[].origin", f"{ONLY_PLANNED}: requests of a class may arrive at any tier", SEE_PLAN),
+    Unused("spec.gateway.tls", "the local gateway serves plain HTTP on loopback", local=True),
 )

@@ -1,4 +1,4 @@
-"""All that can be said about a document without planning: schema, rules, models; and what is set but not acted on."""
+"""Validation of a document as by the API server: structural schema, CEL rules, then the models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tierserve.api.v1alpha1.deployment import API_VERSION, KIND, GenAIDeployment
 
 
 def validated(document: Any) -> tuple[GenAIDeployment | None, list[Problem]]:
-    """The object with the defaults filled in, or None and all that is wrong with it."""
+    """Validate a document: the object with defaults, or None and all errors."""
     problems = list(_check_head(document))
     if problems:
         return None, problems
@@ -33,13 +33,13 @@ def validated(document: Any) -> tuple[GenAIDeployment | None, list[Problem]]:
 
 
 def completed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document as the API server keeps it: without nulls and with the defaults."""
+    """The document as the API server stores it: without nulls and with defaults."""
     whole: dict[str, Any] = openapi.completed(document, schema())
     return whole
 
 
 def _checked_schema() -> dict[str, Any]:
-    """The schema, where metadata may hold whatever Kubernetes keeps there."""
+    """The schema with any field in metadata, since the CRD does not declare the standard ones."""
     whole = schema()
     metadata = {**whole["properties"]["metadata"], "x-kubernetes-preserve-unknown-fields": True}
     return {**whole, "properties": {**whole["properties"], "metadata": metadata}}
@@ -47,29 +47,29 @@ def _checked_schema() -> dict[str, Any]:
 
 def _check_head(document: Any) -> Iterator[Problem]:
     if not isinstance(document, Mapping):
-        yield Problem("", "must be a mapping", "start with apiVersion, kind, metadata and spec", document)
+        yield Problem("", "must be a mapping", "set apiVersion, kind, metadata and spec", document)
         return
     for field, value in (("apiVersion", API_VERSION), ("kind", KIND)):
         if document.get(field) is None:
-            yield Problem(field, "is required", f"write {field}: {value}")
+            yield Problem(field, "is required", f"set {field}: {value}")
         elif document[field] != value:
-            yield Problem(field, f"must be {value}", f"write {field}: {value}", document[field])
+            yield Problem(field, f"must be {value}", f"set {field}: {value}", document[field])
 
 
 def _check_name(whole: Mapping[str, Any]) -> Iterator[Problem]:
     metadata = whole.get("metadata")
     if metadata is None or (isinstance(metadata, Mapping) and not metadata.get("name")):
-        yield Problem("metadata.name", "is required", "give the service a name, e.g. assistant")
+        yield Problem("metadata.name", "is required", "set a name, e.g. assistant")
 
 
 def broken_rules(whole: Mapping[str, Any]) -> Iterator[Problem]:
-    """The rules that a document breaks, each with the place and the figures."""
+    """Yield the rules that a document violates, each with field and values."""
     for rule in RULES:
         for path, node in nodes(whole, rule.at):
-            yield from _judge(rule, path, node)
+            yield from _evaluate(rule, path, node)
 
 
-def _judge(rule: Rule, path: str, node: Any) -> Iterator[Problem]:
+def _evaluate(rule: Rule, path: str, node: Any) -> Iterator[Problem]:
     scope = {"self": cel.typed(node, at(schema(), rule.at))}
     try:
         if not cel.evaluate(rule.expression, scope):
@@ -78,11 +78,11 @@ def _judge(rule: Rule, path: str, node: Any) -> Iterator[Problem]:
                 message = filled(rule.detail or rule.message, bound)
                 yield Problem(f"{path}.{field}".strip("."), message, rule.hint, _lookup(node, field))
     except ValueError as error:
-        yield Problem(f"{path}.{rule.field}".strip("."), f"cannot be judged: {error}", rule.hint)
+        yield Problem(f"{path}.{rule.field}".strip("."), f"cannot be evaluated: {error}", rule.hint)
 
 
 def _culprits(rule: Rule, scope: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
-    """The variables and indices for which `must` is false; only the first of the inner list for each of the outer."""
+    """The variables and indices for which `must` is false; of an inner list only the first for each outer element."""
     if not rule.each:
         yield scope, {}
         return
@@ -114,7 +114,7 @@ def _lookup(node: Any, field: str) -> Any:
 
 
 def filled(template: str, scope: Mapping[str, Any]) -> str:
-    """A text with each ``{CEL}`` in it evaluated; braces inside the CEL are its own."""
+    """Replace each ``{CEL}`` of a template by its value; braces may nest inside the CEL."""
     done, depth, start = "", 0, 0
     for position, letter in enumerate(template):
         if letter == "{":

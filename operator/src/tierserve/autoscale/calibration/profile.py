@@ -30,7 +30,7 @@ _MEMORY = 128.0
 """Finished requests over which their tokens are averaged: sixteen tell little of those that were beside them."""
 _OTHER_SIZES = 2.0
 """Ratio of the tokens of a sample to the average from which the requests are others now: the average begins anew."""
-ENOUGH, GOOD_ERROR, BAD_ERROR, MOST_DOUBT = 20, 0.1, 0.2, 0.2
+ENOUGH, GOOD_ERROR, BAD_ERROR, MAX_RELATIVE_STD = 20, 0.1, 0.2, 0.2
 """Times learned from, error and doubt from which the measured profile is used; error from which no longer."""
 BETTER = 0.5
 """Share of the given profile's own error that is good enough too: where times waver, none predicts them to 10%."""
@@ -56,7 +56,7 @@ _UNKNOWN = _Sizes()
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class CalibrationState:
     """What is known of the step times of a pool.
 
     Attributes:
@@ -69,22 +69,22 @@ class Steps:
         cursor: how many replicas, in the order of the observation, had their turn.
     """
 
-    given: BatchProfile
+    configured: BatchProfile
     calibration: Calibration
     used: BatchProfile | None = None
-    given_error: float = 0.0
+    configured_error: float = 0.0
     sizes: _Sizes = _UNKNOWN
     followed: Mapping[str, _Follow] = field(default_factory=dict)
     cursor: int = 0
 
 
-def watch_steps(steps: Steps | None, obs: Observation, settings: Settings) -> Steps | None:
+def update_calibration(steps: CalibrationState | None, obs: Observation, settings: Settings) -> CalibrationState | None:
     """Return what is known after one observation more; None without a profile in the settings."""
     if settings.profile is None or settings.output_tokens <= 0:
         return None
-    if steps is None or steps.given != settings.profile:
+    if steps is None or steps.configured != settings.profile:
         try:
-            steps = Steps(settings.profile, prior(settings.profile))
+            steps = CalibrationState(settings.profile, prior(settings.profile))
         except ValueError:  # a profile beyond all measure: no prior to learn from
             return None
     if not obs.steps:
@@ -95,17 +95,17 @@ def watch_steps(steps: Steps | None, obs: Observation, settings: Settings) -> St
     return _learned(known, new, settings) if new else known
 
 
-def _learned(steps: Steps, new: list[StepCounts], settings: Settings) -> Steps:
+def _learned(steps: CalibrationState, new: list[StepCounts], settings: Settings) -> CalibrationState:
     """Learn from each of some differences."""
-    known, sizes, error = steps.calibration, steps.sizes, steps.given_error
+    known, sizes, error = steps.calibration, steps.sizes, steps.configured_error
     for one in new:
         sizes = _averaged(sizes, one)
         for sample in _samples(one, sizes, settings.slots):
             after = calibrate(known, sample)
             if after.accepted > known.accepted:
-                error += max(_GAIN, 1.0 / after.accepted) * (_error_of(steps.given, sample) - error)
+                error += max(_GAIN, 1.0 / after.accepted) * (_error_of(steps.configured, sample) - error)
             known = after
-    learned = replace(steps, calibration=known, given_error=error, sizes=sizes)
+    learned = replace(steps, calibration=known, configured_error=error, sizes=sizes)
     return replace(learned, used=_to_use(learned, settings))
 
 
@@ -207,7 +207,7 @@ def _times(profile: BatchProfile, settings: Settings) -> tuple[float, float]:
     return profile.service_time(1.0, i, o), profile.service_time(settings.slots, i, o)
 
 
-def _doubt(known: Calibration, settings: Settings) -> float:
+def _relative_std(known: Calibration, settings: Settings) -> float:
     """Return the relative standard deviation of the service time in a full batch."""
     i, o, n = settings.input_tokens, settings.output_tokens, float(settings.slots)
     units = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -216,29 +216,29 @@ def _doubt(known: Calibration, settings: Settings) -> float:
     return math.sqrt(quadratic(known.covariance, (a, b, c))) / whole
 
 
-def _to_use(steps: Steps, settings: Settings) -> BatchProfile | None:
+def _to_use(steps: CalibrationState, settings: Settings) -> BatchProfile | None:
     """Return the profile to decide with: the measured one once it is sure, as it is until that has moved."""
     known, used = steps.calibration, steps.used
     if used is None:
-        good = known.error <= max(GOOD_ERROR, BETTER * steps.given_error)
-        sure = good and known.accepted >= ENOUGH and _doubt(known, settings) <= MOST_DOUBT
+        good = known.error <= max(GOOD_ERROR, BETTER * steps.configured_error)
+        sure = good and known.accepted >= ENOUGH and _relative_std(known, settings) <= MAX_RELATIVE_STD
         return known.profile if sure else None
-    if known.error > max(BAD_ERROR, steps.given_error):
+    if known.error > max(BAD_ERROR, steps.configured_error):
         return None
     pairs = zip(_times(used, settings), _times(known.profile, settings), strict=True)
     moved = any(abs(before / now - 1.0) > STILL for before, now in pairs)
     return known.profile if moved else used
 
 
-def effective(settings: Settings, steps: Steps | None) -> Settings:
+def apply_calibration(settings: Settings, steps: CalibrationState | None) -> Settings:
     """Return the settings with the profile as measured, and the service time in proportion, once it is trusted."""
     if steps is None or steps.used is None:
         return settings
-    ratio = _times(steps.used, settings)[1] / _times(steps.given, settings)[1]
+    ratio = _times(steps.used, settings)[1] / _times(steps.configured, settings)[1]
     return replace(settings, profile=steps.used, service_s=settings.service_s * ratio)
 
 
-def told(steps: Steps | None, settings: Settings) -> Calibrated | None:
+def report(steps: CalibrationState | None, settings: Settings) -> Calibrated | None:
     """Return what a decision says of it; None before anything was learned."""
     if steps is None or not steps.calibration.accepted:
         return None
@@ -249,8 +249,8 @@ def told(steps: Steps | None, settings: Settings) -> Calibrated | None:
         gamma=profile.gamma,
         samples=known.accepted,
         error=known.error,
-        doubt=_doubt(known, settings),
+        relative_std=_relative_std(known, settings),
         drift=known.drift,
         used=steps.used is not None,
-        profile_error=_times(steps.given, settings)[1] / _times(profile, settings)[1] - 1.0,
+        profile_error=_times(steps.configured, settings)[1] / _times(profile, settings)[1] - 1.0,
     )

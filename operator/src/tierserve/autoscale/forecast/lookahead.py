@@ -21,15 +21,15 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tierserve.autoscale.demand import Need, View
+from tierserve.autoscale.demand import Inputs, Recommendation
 from tierserve.autoscale.forecast.intervals import Band, Residuals
 from tierserve.autoscale.forecast.settings import Forecaster
 from tierserve.autoscale.forecast.state import MODELS, State, observe
 from tierserve.autoscale.history import History
 
-LOOKING_AHEAD = ("trend", "season", "season-level", "blend")
+LOOKAHEAD_MODELS = ("trend", "season", "season-level", "blend")
 """The models that can say something else than that all stays as it is."""
-_INDEX = tuple(MODELS.index(name) for name in LOOKING_AHEAD)
+_INDEX = tuple(MODELS.index(name) for name in LOOKAHEAD_MODELS)
 _STEPS = 16  # in a horizon
 _SHORTEST_STEP_S, _LONGEST_STEP_S = 1.0, 120.0  # the history remembers more than twice the longest
 _SPARE = 1.1  # of a horizon over the one that is needed, so that a start-up time that wavers leaves it alone
@@ -40,7 +40,7 @@ _SEEN = 48.0  # weight of forecast rises, in blocks: three horizons
 _REMEMBERED = 2.0  # periods after which a rise counts half
 
 
-class Rises(NamedTuple):
+class RampScore(NamedTuple):
     """How right a model was where it forecast a rise.
 
     Attributes:
@@ -55,21 +55,21 @@ class Rises(NamedTuple):
     ratios: Residuals = Residuals()
 
     @property
-    def merit(self) -> float:
+    def skill(self) -> float:
         """Error over that of the last value, infinite until enough rises were seen."""
         return self.error / self.last if self.weight >= _SEEN and self.last > 0.0 else math.inf
 
 
-class Order(NamedTuple):
+class PendingScaleUp(NamedTuple):
     """Replicas that a forecast rate wants, and when they were asked for."""
 
     t: float
     replicas: int
     rate: float
-    why: str
+    reason: str
 
 
-class Outlook(NamedTuple):
+class ForecastSummary(NamedTuple):
     """What is shown of a forecast.
 
     Attributes:
@@ -83,93 +83,95 @@ class Outlook(NamedTuple):
     error: float | None = None
 
 
-UNKNOWN = Outlook()
+UNKNOWN = ForecastSummary()
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class LookaheadState:
     """What is remembered for the forecast; begin with None.
 
     Attributes:
         settings: step, horizon and season in force.
         state: of the models.
-        rises: of each of `LOOKING_AHEAD`.
+        rises: of each of `LOOKAHEAD_MODELS`.
         orders: of the last horizon, replicas falling: the first is the largest.
         outlook: what is shown.
     """
 
     settings: Forecaster
     state: State
-    rises: tuple[Rises, ...] = (Rises(),) * len(LOOKING_AHEAD)
-    orders: tuple[Order, ...] = ()
-    outlook: Outlook = UNKNOWN
+    ramp_scores: tuple[RampScore, ...] = (RampScore(),) * len(LOOKAHEAD_MODELS)
+    pending_scale_ups: tuple[PendingScaleUp, ...] = ()
+    summary: ForecastSummary = UNKNOWN
 
     @property
-    def heard(self) -> int | None:
-        """Index (of `LOOKING_AHEAD`) of the model that is heard; None where none has earned it."""
-        best = min(range(len(self.rises)), key=lambda k: self.rises[k].merit)
-        return best if self.rises[best].merit < _EARNED else None
+    def selected_model(self) -> int | None:
+        """Index (of `LOOKAHEAD_MODELS`) of the model that is heard; None where none has earned it."""
+        best = min(range(len(self.ramp_scores)), key=lambda k: self.ramp_scores[k].skill)
+        return best if self.ramp_scores[best].skill < _EARNED else None
 
 
-def look_ahead(ahead: Ahead | None, v: View) -> Ahead:
+def update_lookahead(lookahead: LookaheadState | None, v: Inputs) -> LookaheadState:
     """Return what is known after one more observation; most calls end within a step and change nothing.
 
     Args:
         ahead: what the last call returned, None at first.
         v: all that is known now.
     """
-    settings = _settings(ahead, v)
+    settings = _settings(lookahead, v)
     now = int(v.obs.t // settings.step_s)
-    if ahead is None:
-        return Ahead(settings, State(step=now))
-    missed = now - ahead.state.step
-    if settings is not ahead.settings or missed > settings.steps or missed < 0:
-        return _begun_anew(ahead, settings, now)
+    if lookahead is None:
+        return LookaheadState(settings, State(step=now))
+    missed = now - lookahead.state.step
+    if settings is not lookahead.settings or missed > settings.steps or missed < 0:
+        return _restarted(lookahead, settings, now)
     if not missed:
-        return ahead
-    for k in range(ahead.state.step, now):
-        ahead = _with_step(ahead, _count(v.history, k * settings.step_s, settings.step_s, v.settings.stale_after_s))
-    return _with_order(replace(ahead, outlook=_outlook(ahead)), v)
+        return lookahead
+    for k in range(lookahead.state.step, now):
+        lookahead = _with_step(
+            lookahead, _count(v.history, k * settings.step_s, settings.step_s, v.settings.stale_after_s)
+        )
+    return _with_scale_up(replace(lookahead, summary=_summary(lookahead)), v)
 
 
-def with_forecast(found: Need, ahead: Ahead, v: View) -> Need:
+def apply_forecast(recommendation: Recommendation, lookahead: LookaheadState, v: Inputs) -> Recommendation:
     """Return the need, raised to what the forecast of the last horizon wants.
 
     What is ordered is held until the time for which it was ordered. It does not count for longer: `down` stays.
     """
-    if not ahead.orders or v.load.closed:  # connections that wait for answers ask more as replicas come
-        return found
-    largest = ahead.orders[0]
-    if largest.replicas <= found.up:
-        return found
-    return Need(largest.replicas, found.down, largest.why)
+    if not lookahead.pending_scale_ups or v.load.closed:  # connections that wait for answers ask more as replicas come
+        return recommendation
+    largest = lookahead.pending_scale_ups[0]
+    if largest.replicas <= recommendation.up:
+        return recommendation
+    return Recommendation(largest.replicas, recommendation.down, largest.reason)
 
 
-def _settings(ahead: Ahead | None, v: View) -> Forecaster:
+def _settings(lookahead: LookaheadState | None, v: Inputs) -> Forecaster:
     """Return the settings in force, others only where the horizon no longer fits."""
     needed, period_s = v.startup_s + v.tick_s, v.settings.forecast_period_s
-    if ahead is not None and ahead.settings.period_s == period_s:
-        horizon_s = ahead.settings.horizon_s
+    if lookahead is not None and lookahead.settings.period_s == period_s:
+        horizon_s = lookahead.settings.horizon_s
         if _OUTGROWN * horizon_s <= needed <= horizon_s:
-            return ahead.settings
+            return lookahead.settings
     horizon_s = _SPARE * needed
     step_s = min(max(horizon_s / _STEPS, _SHORTEST_STEP_S), _LONGEST_STEP_S)
     return Forecaster(step_s, horizon_s, period_s)
 
 
-def _begun_anew(ahead: Ahead, settings: Forecaster, now: int) -> Ahead:
+def _restarted(lookahead: LookaheadState, settings: Forecaster, now: int) -> LookaheadState:
     """Return it at another step: what waits for its time is dropped, what is known of the season is kept.
 
     Errors belong to a horizon: with another one they are learned anew.
     """
-    old, season = ahead.state, ahead.state.season
+    old, season = lookahead.state, lookahead.state.season
     if season is not None:
-        known = len(season.bins) == settings.bins and ahead.settings.period_s == settings.period_s
+        known = len(season.bins) == settings.bins and lookahead.settings.period_s == settings.period_s
         season = season._replace(total=0.0, seen=0) if known else None
-    if settings is ahead.settings:
-        state = old._replace(step=now, season=season, blocks=(), said=(), block=State().block)
-        return replace(ahead, state=state)
-    return Ahead(settings, State(step=now, season=season, last=old.last, level=old.level))
+    if settings is lookahead.settings:
+        state = old._replace(step=now, season=season, blocks=(), predictions=(), block=State().block)
+        return replace(lookahead, state=state)
+    return LookaheadState(settings, State(step=now, season=season, last=old.last, level=old.level))
 
 
 def _count(h: History, begin: float, length: float, longest_s: float) -> float | None:
@@ -194,26 +196,28 @@ def _arrivals_at(h: History, t: float, after: int) -> float:
     return a.arrivals + (b.arrivals - a.arrivals) * (t - a.t) / (b.t - a.t)
 
 
-def _with_step(ahead: Ahead, count: float | None) -> Ahead:
-    settings, said = ahead.settings, ahead.state.said
-    state = observe(ahead.state, settings, count)
-    rises = ahead.rises
-    if state.step % settings.block == 0 and len(said) == settings.blocks and state.blocks[-1].seen:
-        block, models = state.blocks[-1], said[0].models
+def _with_step(lookahead: LookaheadState, count: float | None) -> LookaheadState:
+    settings, predictions = lookahead.settings, lookahead.state.predictions
+    state = observe(lookahead.state, settings, count)
+    ramp_scores = lookahead.ramp_scores
+    if state.step % settings.block == 0 and len(predictions) == settings.blocks and state.blocks[-1].seen:
+        block, models = state.blocks[-1], predictions[0].models
         seen, last = block.total / block.seen, models[0] or 0.0
-        rises = tuple(_scored(one, models[k], last, seen, settings) for one, k in zip(rises, _INDEX, strict=True))
-    return replace(ahead, state=state, rises=rises)
+        ramp_scores = tuple(
+            _scored(one, models[k], last, seen, settings) for one, k in zip(ramp_scores, _INDEX, strict=True)
+        )
+    return replace(lookahead, state=state, ramp_scores=ramp_scores)
 
 
-def _scored(rises: Rises, said: float | None, last: float, seen: float, settings: Forecaster) -> Rises:
-    if said is None or not _is_rise(said, last, settings):
-        return rises
+def _scored(score: RampScore, predicted: float | None, last: float, seen: float, settings: Forecaster) -> RampScore:
+    if predicted is None or not _is_ramp(predicted, last, settings):
+        return score
     keep = 0.5 ** (1.0 / _blocks_remembered(settings))
-    return Rises(
-        rises.error * keep + abs(said - seen),
-        rises.last * keep + abs(last - seen),
-        rises.weight * keep + 1.0,
-        rises.ratios.after(Band(said, 1.0 / settings.step_s, rises.ratios).ratio(seen)),
+    return RampScore(
+        score.error * keep + abs(predicted - seen),
+        score.last * keep + abs(last - seen),
+        score.weight * keep + 1.0,
+        score.ratios.after(Band(predicted, 1.0 / settings.step_s, score.ratios).ratio(seen)),
     )
 
 
@@ -221,45 +225,45 @@ def _blocks_remembered(settings: Forecaster) -> float:
     return max(_REMEMBERED * settings.period_s / (settings.block * settings.step_s), 2.0 * _SEEN)
 
 
-def _is_rise(rate: float, last: float, settings: Forecaster) -> bool:
+def _is_ramp(rate: float, last: float, settings: Forecaster) -> bool:
     """Tell whether a rate is above the last value by more than chance in the quarter horizon of that value."""
     return rate > last * (1.0 + _RISE) + math.sqrt(4.0 * last / settings.horizon_s)
 
 
-def _outlook(ahead: Ahead) -> Outlook:
-    state, heard = ahead.state, ahead.heard
-    k = state.chosen if heard is None else _INDEX[heard]
-    if not state.said or state.scale.total <= 0.0 or state.scores[k].weight <= 0.0:
+def _summary(lookahead: LookaheadState) -> ForecastSummary:
+    state, selected_model = lookahead.state, lookahead.selected_model
+    k = state.chosen if selected_model is None else _INDEX[selected_model]
+    if not state.predictions or state.scale.total <= 0.0 or state.scores[k].weight <= 0.0:
         return UNKNOWN
-    return Outlook(state.said[-1].models[k], MODELS[k], state.scores[k].mean / state.scale.mean)
+    return ForecastSummary(state.predictions[-1].models[k], MODELS[k], state.scores[k].mean / state.scale.mean)
 
 
-def _with_order(ahead: Ahead, v: View) -> Ahead:
+def _with_scale_up(lookahead: LookaheadState, v: Inputs) -> LookaheadState:
     """Return it with what the forecast of now wants, and without what has had its time."""
-    t, order = v.obs.t, _order(ahead, v)
-    orders = tuple(x for x in ahead.orders if x.t >= t - ahead.settings.horizon_s)
-    if order is not None:
-        orders = (*(x for x in orders if x.replicas > order.replicas), order)
-    return replace(ahead, orders=orders)
+    t, scale_up = v.obs.t, _scale_up(lookahead, v)
+    pending_scale_ups = tuple(x for x in lookahead.pending_scale_ups if x.t >= t - lookahead.settings.horizon_s)
+    if scale_up is not None:
+        pending_scale_ups = (*(x for x in pending_scale_ups if x.replicas > scale_up.replicas), scale_up)
+    return replace(lookahead, pending_scale_ups=pending_scale_ups)
 
 
-def _order(ahead: Ahead, v: View) -> Order | None:
-    heard, settings = ahead.heard, ahead.settings
-    said = ahead.state.said[-1].models if ahead.state.said else ()
-    if heard is None or not said or v.load.closed:
+def _scale_up(lookahead: LookaheadState, v: Inputs) -> PendingScaleUp | None:
+    selected_model, settings = lookahead.selected_model, lookahead.settings
+    predictions = lookahead.state.predictions[-1].models if lookahead.state.predictions else ()
+    if selected_model is None or not predictions or v.load.closed:
         return None
-    rate, last, q = said[_INDEX[heard]], said[0] or 0.0, v.settings.forecast_quantile
-    if rate is None or not _is_rise(rate, last, settings):
+    rate, last, q = predictions[_INDEX[selected_model]], predictions[0] or 0.0, v.settings.forecast_quantile
+    if rate is None or not _is_ramp(rate, last, settings):
         return None
-    most = Band(rate, 1.0 / settings.step_s, ahead.rises[heard].ratios).quantile(q)
-    why = (
-        f"arrivals are forecast at {most:.1f}/s ({_shape(LOOKING_AHEAD[heard], settings)}, {100.0 * q:g}% quantile) "
-        "when a replica ordered now is ready"
+    most = Band(rate, 1.0 / settings.step_s, lookahead.ramp_scores[selected_model].ratios).quantile(q)
+    reason = (
+        f"forecast arrival rate {most:.1f}/s ({_pattern(LOOKAHEAD_MODELS[selected_model], settings)}, "
+        f"{100.0 * q:g}% quantile) when a replica started now is ready"
     )
-    return Order(v.obs.t, v.replicas(most * v.load.service_s), most, why)
+    return PendingScaleUp(v.obs.t, v.replicas(most * v.load.service_s), most, reason)
 
 
-def _shape(model: str, settings: Forecaster) -> str:
+def _pattern(model: str, settings: Forecaster) -> str:
     if model == "trend":
         return "trend"
-    return "daily shape" if settings.period_s == 86400.0 else f"shape of every {settings.period_s / 3600.0:.3g} h"
+    return "daily season" if settings.period_s == 86400.0 else f"season of {settings.period_s / 3600.0:.3g} h"

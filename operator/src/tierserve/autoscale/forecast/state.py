@@ -34,7 +34,7 @@ _PEAK_SEEN = 0.9  # share of the steps of a horizon that must be seen for its la
 _MOST = 1e12  # no count of arrivals is larger
 
 
-class Said(NamedTuple):
+class Prediction(NamedTuple):
     """A forecast that waits for its time: of each model, of the one in use, and the base of the largest rate."""
 
     models: tuple[float | None, ...]
@@ -72,7 +72,7 @@ class State(NamedTuple):
     season: Season | None = None
     block: Block = Block()
     blocks: tuple[Block, ...] = ()
-    said: tuple[Said, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
     scores: tuple[Score, ...] = (Score(),) * len(MODELS)
     used: Score = Score()
     scale: Score = Score()
@@ -137,16 +137,16 @@ def observe(state: State, settings: Forecaster, count: float | None) -> State:
 
 def predict(state: State, settings: Forecaster) -> Forecast:
     """Return the forecast one horizon after the last step observed."""
-    said = _say(state, settings)
+    predictions = _predict(state, settings)
     one = 1.0 / settings.step_s
     known = state.used.weight > 0.0 and state.scale.total > 0.0
     return Forecast(
-        mean=said.used,
+        mean=predictions.used,
         model=MODELS[state.chosen],
         error=state.used.total / state.scale.total if known else None,
         seen=len(state.rates.recent),
-        rate_band=Band(said.used, one, state.rates),
-        peak_band=Band(said.peak, one, state.peaks, settings.steps),
+        rate_band=Band(predictions.used, one, state.rates),
+        peak_band=Band(predictions.peak, one, state.peaks, settings.steps),
     )
 
 
@@ -163,7 +163,7 @@ def _season(state: State, settings: Forecaster, rate: float | None) -> Season | 
     return season.after(rate, settings.phase(state.step + 0.5), settings.steps_per_bin, settings.season_gains)
 
 
-def _say(state: State, settings: Forecaster) -> Said:
+def _predict(state: State, settings: Forecaster) -> Prediction:
     """What each model expects of the step that is one horizon ahead."""
     one = other = None
     if state.season is not None:
@@ -175,31 +175,31 @@ def _say(state: State, settings: Forecaster) -> Said:
     used = models[state.chosen]
     if used is None:
         used = state.last.rate
-    return Said(models, used, max(used, min(state.last.rate, state.level.rate)))
+    return Prediction(models, used, max(used, min(state.last.rate, state.level.rate)))
 
 
 def _block_end(state: State, settings: Forecaster, rate: float | None) -> State:
     """Score what was said one horizon ago, choose, and say what is expected one horizon ahead."""
     blocks = (*state.blocks, state.block)[-settings.blocks :]
-    if len(state.said) == settings.blocks:
+    if len(state.predictions) == settings.blocks:
         state = _scored(state, settings, blocks, rate)
-    said = (*state.said, _say(state, settings))[-settings.blocks :]
-    return state._replace(blocks=blocks, block=Block(), said=said)
+    predictions = (*state.predictions, _predict(state, settings))[-settings.blocks :]
+    return state._replace(blocks=blocks, block=Block(), predictions=predictions)
 
 
 def _scored(state: State, settings: Forecaster, blocks: tuple[Block, ...], rate: float | None) -> State:
-    said, block, one = state.said[0], blocks[-1], 1.0 / settings.step_s
+    predictions, block, one = state.predictions[0], blocks[-1], 1.0 / settings.step_s
     rates, peaks, chosen = state.rates, state.peaks, state.chosen
     scores, used, scale = state.scores, state.used, state.scale
     if block.seen:
         mean = block.total / block.seen
-        scores = tuple(_score(s, f, mean) for s, f in zip(scores, said.models, strict=True))
-        used, scale = _score(used, said.used, mean), _score(scale, 0.0, mean)
+        scores = tuple(_score(s, f, mean) for s, f in zip(scores, predictions.models, strict=True))
+        used, scale = _score(used, predictions.used, mean), _score(scale, 0.0, mean)
         chosen = _choose(scores, chosen)
     if rate is not None:
-        rates = rates.after(Band(said.used, one, rates).ratio(rate))
+        rates = rates.after(Band(predictions.used, one, rates).ratio(rate))
     if sum(b.seen for b in blocks) >= _PEAK_SEEN * settings.steps:
-        peaks = peaks.after(Band(said.peak, one, peaks).ratio(max(b.largest for b in blocks)))
+        peaks = peaks.after(Band(predictions.peak, one, peaks).ratio(max(b.largest for b in blocks)))
     return state._replace(rates=rates, peaks=peaks, chosen=chosen, scores=scores, used=used, scale=scale)
 
 

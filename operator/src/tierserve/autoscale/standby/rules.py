@@ -52,13 +52,13 @@ _STEADIER, _FEW = 1.5, 2.0  # of drops: so many times those of the steadiest of 
 _MARGIN = 1.1
 """Drops are counted at the load and at a tenth more: a rule that just does not move has been lucky."""
 
-_AHEAD = len(HOLD_S)  # index of the load that is forecast, after those that are remembered
+_LOADS = ("current load", *(f"maximum load of the last {s:.0f} s" for s in HOLD_S[1:]), "current or forecast load")
 _RULES = np.array([(w, h, s) for w in range(len(HOLD_S) + 1) for h in HEADROOM for s in STANDING])
 _HOLD, _HEAD, _STAND = _RULES[:, 0].astype(np.int64), _RULES[:, 1].copy(), _RULES[:, 2].copy()
 
 
 @dataclass(frozen=True, slots=True)
-class ReserveSettings:
+class StandbySettings:
     """What the rules are judged by; times in seconds.
 
     Attributes:
@@ -105,7 +105,7 @@ class ReserveSettings:
         return max(self.startup_s, 4.0 * self.slack_s)
 
 
-class Arrived(NamedTuple):
+class Arrivals(NamedTuple):
     """What came in some time.
 
     Attributes:
@@ -139,7 +139,7 @@ class Peak(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
+class ShadowPool:
     """The rules and their replicas on paper; arrays have one value per rule and are never written to.
 
     `asked`: what the rules ask for; `with_margin`: what they would at `_MARGIN` of the load; `backlog`: seconds of work
@@ -164,7 +164,7 @@ class Paper:
         at = len(self.block)
         return np.minimum(self.lowest, self.before[at]) if at < len(self.before) else self.lowest
 
-    def ask(self, asked: Floats, steps: int) -> Paper:
+    def ask(self, asked: Floats, steps: int) -> ShadowPool:
         """Return it with one step more, of so many in a start-up time."""
         block = (*self.block, asked)
         if len(block) < steps:
@@ -174,8 +174,8 @@ class Paper:
 
 
 @dataclass(frozen=True, slots=True)
-class Reserve:
-    """What was learned so far. Start with `Reserve()`.
+class StandbyState:
+    """What was learned so far. Start with `StandbyState()`.
 
     Attributes:
         t: seconds since the first call.
@@ -193,12 +193,12 @@ class Reserve:
     """
 
     t: float = 0.0
-    came: Arrived = field(default_factory=Arrived)
+    arrivals: Arrivals = field(default_factory=Arrivals)
     fast: float = 0.0
     slow: float = 0.0
     peaks: tuple[Peak, ...] = (Peak(),) * len(HOLD_S)
     ahead: float = 0.0
-    paper: Paper = field(default_factory=Paper)
+    shadow: ShadowPool = field(default_factory=ShadowPool)
     seen: float = 0.0
     answered: float = 0.0
     late: float = 0.0
@@ -206,7 +206,7 @@ class Reserve:
     trust: float | None = None
     rule: int | None = None
 
-    def replicas(self, backlog_s: float, settings: ReserveSettings) -> int:
+    def replicas(self, backlog_s: float, settings: StandbySettings) -> int:
         """Replicas that the rule followed wants now, 0 while nothing was learned.
 
         Args:
@@ -227,19 +227,18 @@ class Reserve:
     @property
     def serving(self) -> int:
         """Replicas that the rule followed has serving now, on paper."""
-        return 0 if self.rule is None else int(min(self.paper.serving()[self.rule], self.paper.asked[self.rule]))
+        return 0 if self.rule is None else int(min(self.shadow.serving()[self.rule], self.shadow.asked[self.rule]))
 
     @property
-    def why(self) -> str:
-        """The rule followed, in words."""
+    def reason(self) -> str:
+        """The rule in force, for the reason of a decision."""
         if self.rule is None:
-            return "nothing learned yet"
+            return "no standby rule selected yet"
         hold, head, stand = int(_HOLD[self.rule]), _HEAD[self.rule], math.ceil(_STAND[self.rule])
-        load = "the load or its forecast" if hold == _AHEAD else f"the highest load of the last {HOLD_S[hold]:.0f} s"
-        return f"{head:g} x {load}, never under {stand}"
+        return f"standby rule ({head:g} x {_LOADS[hold]}, at least {stand})"
 
 
-def learn(state: Reserve, came: Arrived, settings: ReserveSettings, ahead: float = 0.0) -> Reserve:
+def learn(state: StandbyState, arrivals: Arrivals, settings: StandbySettings, ahead: float = 0.0) -> StandbyState:
     """Return the state after what came since the last call.
 
     Args:
@@ -249,17 +248,17 @@ def learn(state: Reserve, came: Arrived, settings: ReserveSettings, ahead: float
         ahead: load in replicas that is forecast for when a replica asked for now will serve; 0 where none is.
     """
     state = replace(state, ahead=ahead)
-    total = Arrived(*(a + b for a, b in zip(state.came, came, strict=True)))
+    total = Arrivals(*(a + b for a, b in zip(state.arrivals, arrivals, strict=True)))
     steps = min(int(total.seconds / settings.step_s + 1e-9), MOST_STEPS)
     if steps < 1:
-        return replace(state, came=total)
-    each = Arrived(*(value / steps for value in total))
+        return replace(state, arrivals=total)
+    each = Arrivals(*(value / steps for value in total))
     for _ in range(steps):
         state = _step(state, each, settings)
     keep = 0.5 ** (total.seconds / max(BUDGET_STARTS * settings.startup_s, 1.0))
     state = replace(
         state,
-        came=Arrived(),
+        arrivals=Arrivals(),
         answered=state.answered * keep + total.answered,
         late=state.late * keep + total.late,
     )
@@ -267,7 +266,7 @@ def learn(state: Reserve, came: Arrived, settings: ReserveSettings, ahead: float
     return replace(state, trust=trust, rule=_leader(state, trust, settings))
 
 
-def _trust(state: Reserve, settings: ReserveSettings) -> float:
+def _trust(state: StandbyState, settings: StandbySettings) -> float:
     prior = settings.may_miss * _PRIOR_ANSWERS
     used = (state.late + prior) / (settings.may_miss * state.answered + prior)
     return min(max(settings.trust * math.exp(settings.gain * (1.0 - used)), _LEAST_TRUST), _MOST_TRUST)
@@ -277,53 +276,53 @@ def _towards(old: float, new: float, seconds: float, window_s: float) -> float:
     return old + (new - old) * -math.expm1(-seconds / window_s)
 
 
-def _step(state: Reserve, came: Arrived, settings: ReserveSettings) -> Reserve:
+def _step(state: StandbyState, arrivals: Arrivals, settings: StandbySettings) -> StandbyState:
     """Play one step of all rules."""
-    t, dt, paper = state.t + came.seconds, came.seconds, state.paper
-    load = came.work / dt
+    t, dt, shadow = state.t + arrivals.seconds, arrivals.seconds, state.shadow
+    load = arrivals.work / dt
     fast = _towards(state.fast, load, dt, max(settings.slack_s, 2.0 * dt))
     slow = _towards(state.slow, load, dt, _MINUTE_S)
     peaks = tuple(p.add(t, max(fast, slow), w) for p, w in zip(state.peaks, HOLD_S, strict=True))
     state = replace(state, t=t, fast=fast, slow=slow, peaks=peaks)
     wanted = _HEAD * np.array(state.loads)[_HOLD]
     # as in truth: what waits no longer than it may asks for nobody
-    helpers = np.maximum(paper.backlog - settings.slack_s * paper.asked, 0.0) / settings.drain_s - 1e-9
+    helpers = np.maximum(shadow.backlog - settings.slack_s * shadow.asked, 0.0) / settings.drain_s - 1e-9
     asked = np.ceil(np.maximum(wanted, _STAND) + helpers)
     with_margin = np.ceil(np.maximum(_MARGIN * wanted, _STAND) + helpers)
     # loads are not known yet, and no rule is judged by its first guess
     if t <= max(WARM_STARTS * settings.startup_s, 2.0 * _MINUTE_S):
-        return replace(state, paper=replace(paper, asked=asked, with_margin=with_margin))
-    serving = np.minimum(paper.serving(), asked)
-    left = np.maximum(paper.backlog + came.work - serving * dt, 0.0)
+        return replace(state, shadow=replace(shadow, asked=asked, with_margin=with_margin))
+    serving = np.minimum(shadow.serving(), asked)
+    left = np.maximum(shadow.backlog + arrivals.work - serving * dt, 0.0)
     late = np.clip((left / serving - settings.slack_s) / dt, 0.0, 1.0)
     keep = 0.5 ** (dt / settings.half_life_s)
-    dropped = np.maximum(paper.asked - asked, 0.0)
+    dropped = np.maximum(shadow.asked - asked, 0.0)
     scored = replace(
-        paper,
+        shadow,
         with_margin=with_margin,
         backlog=left,
-        missed=paper.missed * keep + late * came.requests,
-        cost=paper.cost * keep + asked * dt + dropped * (settings.churn * settings.startup_s),
-        drops=paper.drops * keep + dropped + np.maximum(paper.with_margin - with_margin, 0.0),
+        missed=shadow.missed * keep + late * arrivals.requests,
+        cost=shadow.cost * keep + asked * dt + dropped * (settings.churn * settings.startup_s),
+        drops=shadow.drops * keep + dropped + np.maximum(shadow.with_margin - with_margin, 0.0),
     )
-    return replace(state, paper=scored.ask(asked, settings.steps), seen=state.seen * keep + came.requests)
+    return replace(state, shadow=scored.ask(asked, settings.steps), seen=state.seen * keep + arrivals.requests)
 
 
-def _leader(state: Reserve, trust: float, settings: ReserveSettings) -> int | None:
+def _leader(state: StandbyState, trust: float, settings: StandbySettings) -> int | None:
     """The rule to follow: the steadiest of the cheapest that may be trusted, or that followed so far if it will do.
 
     What even the most generous one missed is no rule's fault.
     """
     if state.seen <= 0.0:
         return None
-    paper, rule = state.paper, state.rule
-    allowed = float(paper.missed.min()) + settings.may_miss * trust * state.seen
-    cost = np.where(paper.missed <= allowed, paper.cost, np.inf)
+    shadow, rule = state.shadow, state.rule
+    allowed = float(shadow.missed.min()) + settings.may_miss * trust * state.seen
+    cost = np.where(shadow.missed <= allowed, shadow.cost, np.inf)
     least = float(cost.min())
     alike = np.flatnonzero(cost <= (1.0 + ALIKE) * least)
     # of those as steady the one with the fewest late on paper, and of these the cheapest
-    order = np.lexsort((paper.cost[alike], paper.missed[alike], np.floor(paper.drops[alike])))
+    order = np.lexsort((shadow.cost[alike], shadow.missed[alike], np.floor(shadow.drops[alike])))
     best = int(alike[order[0]])
     if rule is None or cost[rule] > (1.0 + LOYALTY) * least:
         return best
-    return rule if paper.drops[rule] <= _STEADIER * paper.drops[best] + _FEW else best
+    return rule if shadow.drops[rule] <= _STEADIER * shadow.drops[best] + _FEW else best

@@ -15,8 +15,8 @@ from rich.table import Table
 from tierserve.cli.errors import UserError
 from tierserve.cli.plan.table import fitted, ms
 from tierserve.plan.placement import Placement
-from tierserve.plan.trace.replay import Replayed
-from tierserve.plan.trace.search import Confirmed, Seen, confirmed, most_of_use, seen_of
+from tierserve.plan.trace.replay import ReplayResult
+from tierserve.plan.trace.search import SearchResult, Seen, most_of_use, search, seen_of
 from tierserve.simulate.types import Objective, Pool, Workload
 
 MANY = 1_000_000
@@ -27,7 +27,7 @@ MANY = 1_000_000
 class Simulated:
     """What the simulations of a pool found, and the seconds that they took."""
 
-    found: Confirmed
+    found: SearchResult
     seconds: float
 
 
@@ -42,14 +42,16 @@ def way_to(work: Workload, confirm: bool | None) -> str:
         return "leave out --no-confirm, and simulations find the number"
     if find_spec("numba") is None:
         if confirm:
-            raise UserError("--confirm needs numba", "pip install 'tierserve[simulate]', or leave --confirm out")
+            raise UserError(
+                "--confirm: numba is not installed", "pip install 'tierserve[simulate]', or leave --confirm out"
+            )
         return "pip install 'tierserve[simulate]', and simulations find the number"
     if confirm is None and len(work) > MANY:
         return f"give --confirm, and simulations find the number; {len(work):,} requests take longer than seconds"
     return ""
 
 
-def simulated(work: Workload, pools: Sequence[Replayed], *, show: bool) -> tuple[Simulated, ...]:
+def simulated(work: Workload, pools: Sequence[ReplayResult], *, show: bool) -> tuple[Simulated, ...]:
     """Look for the least replicas of each pool from the formula's on; pools that differ in their names alone once.
 
     Args:
@@ -80,13 +82,13 @@ def _search(
     start: int | None,
     began: Callable[[int], None],
     progress: Callable[[float], None],
-) -> Confirmed:
+) -> SearchResult:
     def at(replicas: int) -> Seen:
         began(replicas)
         return _run(one, work, replicas, progress)
 
     most = most_of_use(one.profile, work.times_s, work.input_tokens, work.output_tokens)
-    return confirmed(at, start, most, floor=one.min_replicas, ceiling=one.max_replicas)
+    return search(at, start, most, min_replicas=one.min_replicas, max_replicas=one.max_replicas)
 
 
 def _run(one: Placement, work: Workload, replicas: int, progress: Callable[[float], None]) -> Seen:
@@ -96,12 +98,12 @@ def _run(one: Placement, work: Workload, replicas: int, progress: Callable[[floa
     from tierserve.simulate.run import simulate
 
     goal = Objective(one.target_s, percentile=one.percentile)
-    pool = Pool(one.profile, one.slots, 0.0, goal, one.input_tokens, one.output_tokens, ceiling=replicas)
+    pool = Pool(one.profile, one.slots, 0.0, goal, one.input_tokens, one.output_tokens, max_replicas=replicas)
     run = simulate(work, pool, Static(pool, replicas), Setup(initial=replicas), progress=progress)
     return seen_of(one, run.response_s)
 
 
-def judged(one: Replayed, by: Simulated) -> Replayed:
+def judged(one: ReplayResult, by: Simulated) -> ReplayResult:
     """Return the pool with need, replicas and p95 of the simulation in place of the formula's."""
     found = by.found
     return replace(
@@ -114,7 +116,7 @@ def judged(one: Replayed, by: Simulated) -> Replayed:
     )
 
 
-def table(out: Console, percentile: float, pools: Sequence[Replayed], by: Sequence[Simulated]) -> Table:
+def table(out: Console, percentile: float, pools: Sequence[ReplayResult], by: Sequence[Simulated]) -> Table:
     """Return what the formula and the simulations found, a row per pool."""
     p = f"p{percentile:g}"
     heads = (
@@ -124,7 +126,7 @@ def table(out: Console, percentile: float, pools: Sequence[Replayed], by: Sequen
     return fitted(out, heads, [_row(one, each) for one, each in zip(pools, by, strict=True)])
 
 
-def _row(one: Replayed, by: Simulated) -> tuple[str, ...]:
+def _row(one: ReplayResult, by: Simulated) -> tuple[str, ...]:
     found, place = by.found, one.placement
     return (
         f"{place.tier}/{place.site}",
@@ -147,7 +149,7 @@ def number(replicas: int | None) -> str:
     return "none do" if replicas is None else f"{replicas:,}"
 
 
-def sentences(pools: Sequence[Replayed], by: Sequence[Simulated]) -> Iterator[str]:
+def sentences(pools: Sequence[ReplayResult], by: Sequence[Simulated]) -> Iterator[str]:
     """Yield what "confirmed" is worth."""
     yield (
         '"confirmed": the least replicas that keep the target in a simulation of every token, all there from the '

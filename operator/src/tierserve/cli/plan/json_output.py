@@ -16,7 +16,7 @@ from tierserve.plan.sweep import Sweep, TierCurve
 
 if TYPE_CHECKING:  # they bring more of scipy
     from tierserve.cli.plan.confirm import Simulated
-    from tierserve.plan.trace.replay import Replayed, Steady
+    from tierserve.plan.trace.replay import ReplayResult, Steady
     from tierserve.plan.trace.search import Seen
     from tierserve.simulate.types import Workload
 
@@ -86,7 +86,7 @@ def of_trace(
     gaid: GenAIDeployment,
     work: Workload,
     copies: int,
-    pools: Sequence[Replayed],
+    pools: Sequence[ReplayResult],
     by: Sequence[Simulated],
     *,
     feasible: bool,
@@ -202,7 +202,7 @@ def _share(best: Allocation, one: PoolShare) -> Json:
     }
 
 
-def _replayed(one: Replayed) -> Json:
+def _replayed(one: ReplayResult) -> Json:
     return {
         **_placement(one.placement),
         "neededReplicas": one.needed,

@@ -30,11 +30,11 @@ from tierserve.plan.trace.replay import (
     LOW_LOAD,
     LOW_LOAD_ERROR,
     WINDOWS,
-    Replayed,
+    ReplayResult,
     Requests,
     Steady,
     asked,
-    replayed,
+    replay,
     requests_of,
 )
 from tierserve.simulate.types import Workload
@@ -46,12 +46,12 @@ PATIENCE_S = 2.0
 class _Found:
     """What was found of each pool: by the formula, and by simulation, or how to have it simulated."""
 
-    pools: Sequence[Replayed]
+    pools: Sequence[ReplayResult]
     by: Sequence[Simulated]
     way: str
 
     @property
-    def short(self) -> Replayed | None:
+    def short(self) -> ReplayResult | None:
         """The first pool that cannot keep the objective within its ceiling, with what is known best of it."""
         both = zip(self.pools, self.by, strict=True) if self.by else ()
         known = [plan_confirm.judged(*one) for one in both] or self.pools
@@ -92,17 +92,17 @@ def plan_trace(
 def _of_tier(gaid: GenAIDeployment, name: str | None) -> list[Placement]:
     tiers = [one.name for one in gaid.tiers_on]
     if name is not None and name not in tiers:
-        raise UserError(f"--tier {name!r} is unknown", f"the file has {', '.join(tiers)}")
+        raise UserError(f"--tier: is not in the file ({name!r})", f"choose one of {', '.join(tiers)}")
     first = next(iter(gaid.tiers_for(gaid.default_class)), gaid.overflow[0]).name
     return [one for one in place(gaid) if one.tier == (name or first)]
 
 
-def _each(gaid: GenAIDeployment, placements: Sequence[Placement], requests: Requests) -> list[Replayed]:
+def _each(gaid: GenAIDeployment, placements: Sequence[Placement], requests: Requests) -> list[ReplayResult]:
     """Sites of a tier differ in their names alone: one of those alike is replayed."""
 
     @lru_cache
-    def of(nameless: Placement) -> Replayed:
-        return replayed(nameless, requests)
+    def of(nameless: Placement) -> ReplayResult:
+        return replay(nameless, requests)
 
     pools = [asked(gaid, one, requests.sizes) for one in placements]
     return [replace(of(replace(one, site="")), placement=one) for one in pools]
@@ -141,7 +141,7 @@ def _show(out: Console, gaid: GenAIDeployment, work: Workload, copies: int, foun
         out.print(line, markup=False)
 
 
-def _row(one: Replayed) -> tuple[str, ...]:
+def _row(one: ReplayResult) -> tuple[str, ...]:
     place = one.placement
     return (
         f"{place.tier}/{place.site}",
@@ -184,7 +184,7 @@ def _sentences(work: Workload, found: _Found) -> Iterator[str]:
     yield from estimated([one.placement for one in pools])
 
 
-def _how_sure(one: Replayed) -> str:
+def _how_sure(one: ReplayResult) -> str:
     if one.utilisation >= LOW_LOAD:
         return (
             f"p95 was within {ERROR:.0%} of a simulation on {CLOSE_WINDOWS} of {WINDOWS} windows of real traces "
@@ -197,7 +197,7 @@ def _how_sure(one: Replayed) -> str:
     )
 
 
-def _beyond(work: Workload, first: Replayed) -> Iterator[str]:
+def _beyond(work: Workload, first: ReplayResult) -> Iterator[str]:
     if first.late_alone > 0.0:
         yield f"{first.late_alone:.2%} of the requests take longer than the target even alone on a replica."
     most = first.placement.context_tokens
@@ -209,7 +209,7 @@ def _beyond(work: Workload, first: Replayed) -> Iterator[str]:
         )
 
 
-def _too_little(file: Path, gaid: GenAIDeployment, one: Replayed) -> UserError:
+def _too_little(file: Path, gaid: GenAIDeployment, one: ReplayResult) -> UserError:
     place, target = one.placement, gaid.spec.objective.response_time
     over = one.response_s - target.target.value
     message = (

@@ -93,7 +93,7 @@ class Steady:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """One pool with a fixed number of replicas, asked alone for a whole stream; times in seconds with the network.
 
     Attributes:
@@ -172,7 +172,7 @@ def asked(gaid: GenAIDeployment, placement: Placement, sizes: Sizes) -> Placemen
     )
 
 
-def replayed(placement: Placement, requests: Requests) -> Replayed:
+def replay(placement: Placement, requests: Requests) -> ReplayResult:
     """Return how many replicas the pool needs for the stream, and what users would see.
 
     p95 is within `ERROR` of a simulation on `CLOSE_WINDOWS` of `WINDOWS` windows of real traces at loads of `LOADS`. At
@@ -193,7 +193,7 @@ def replayed(placement: Placement, requests: Requests) -> Replayed:
     return _found(placement, requests, answers)
 
 
-def _found(placement: Placement, requests: Requests, answers: Callable[[int], BurstResponse]) -> Replayed:
+def _found(placement: Placement, requests: Requests, answers: Callable[[int], BurstResponse]) -> ReplayResult:
     most = _most(placement, requests)
     start = min(max(1, math.ceil(requests.rate / placement.rate)), most)
 
@@ -206,7 +206,7 @@ def _found(placement: Placement, requests: Requests, answers: Callable[[int], Bu
     seen, full = answers(replicas), replicas * placement.rate
     within = 1.0 - seen.survival(placement.target_s)
     margin_s = (placement.target_s + placement.network_s) * (1.0 - ERROR) - placement.network_s
-    return Replayed(
+    return ReplayResult(
         placement=placement,
         needed=needed,
         needed_with_margin=None if needed is None else least(margin_s),
@@ -252,9 +252,9 @@ def _steady(placement: Placement, rate: float, most: int, answers: Callable[[int
     return Steady(rate, replicas, 0.0 if replicas is None else 1.0 - answers(replicas).survival(placement.target_s))
 
 
-def _idle(placement: Placement) -> Replayed:
+def _idle(placement: Placement) -> ReplayResult:
     nobody = Steady(0.0, 0, 1.0)
-    return Replayed(
+    return ReplayResult(
         placement=placement,
         needed=0,
         needed_with_margin=0,

@@ -40,7 +40,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
+class SearchResult:
     """The least number of replicas that keeps the objective in a simulation.
 
     Attributes:
@@ -99,9 +99,14 @@ def most_of_use(
     return int(there.max(initial=1))
 
 
-def confirmed(
-    simulate_at: Callable[[int], Seen], start: int | None, most: int, *, floor: int = 0, ceiling: int | None = None
-) -> Confirmed:
+def search(
+    simulate_at: Callable[[int], Seen],
+    start: int | None,
+    most: int,
+    *,
+    min_replicas: int = 0,
+    max_replicas: int | None = None,
+) -> SearchResult:
     """Return the least number of replicas that keeps the objective, looked for outwards from `start`.
 
     Steps of 1, 2, 4 ... replicas until one number keeps the objective and another does not, then halving. That takes a
@@ -132,6 +137,6 @@ def confirmed(
     last = most if hopeless else smallest(lambda r: r >= most or seen(r).meets, min(start or most, most), 1)
     needed = last if seen(last).meets else None
     fewer = None if needed is None or needed == 1 else seen(needed - 1)
-    enough = needed or ceiling or most
-    replicas = max(1, floor, min(enough, ceiling or enough))
-    return Confirmed(needed, seen(last), fewer, replicas, seen(min(replicas, most)), len(runs))
+    enough = needed or max_replicas or most
+    replicas = max(1, min_replicas, min(enough, max_replicas or enough))
+    return SearchResult(needed, seen(last), fewer, replicas, seen(min(replicas, most)), len(runs))

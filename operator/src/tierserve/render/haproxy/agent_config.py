@@ -1,4 +1,4 @@
-"""The gateway agent's configuration (JSON), from the gateway's own (pure)."""
+"""Configuration of the gateway agent (JSON), from that of the gateway (pure)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def agent_config(
     port: int,
     gateways: int = 1,
 ) -> dict[str, Any]:
-    """The agent's file.
+    """Content of the agent's configuration file.
 
     Args:
-        spec: the gateway beside it.
+        spec: the gateway that the agent configures.
         placements: its pools.
-        decisions_urls: where the policy of each pool publishes its decisions.
-        listen, port: where the agent answers.
-        gateways: how many gateways share the slots of the pools.
+        decisions_urls: URL at which the policy of each pool publishes its decisions.
+        listen, port: address of the agent's HTTP endpoints.
+        gateways: number of gateways that share the slots of the pools.
     """
     targets = {p.pool: p.target_s + p.network_s for p in placements}
     return {
@@ -45,7 +45,7 @@ def agent_config(
                 "models": p.models,
                 "decisions_url": decisions_urls[p.name],
                 "target_s": targets[p.name],
-                "sleeps": p.sleeps,
+                "scale_to_zero": p.scale_to_zero,
             }
             for p in spec.pools
         ],

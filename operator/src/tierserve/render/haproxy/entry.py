@@ -1,7 +1,8 @@
-"""The rules before routing: what the gateway answers itself, so that no tier is asked, counted as busy or woken for it.
+"""Rules before routing: requests that the gateway answers itself, so that they are no demand on any tier.
 
-They need no more than the head of a request. Still its body is read before an answer: one that comes amid the body is
-lost to many clients, which find the connection reset. What does not fit in a buffer is read and refused by the agent.
+They need only the headers. The body is still read before the response: many clients lose a response that arrives while
+they are sending, since they see a connection reset. Bodies that do not fit in a buffer are read and refused by the
+agent.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from tierserve.render.haproxy.model import (
 )
 from tierserve.render.haproxy.routing import reply
 
-_PREFLIGHT_KEPT_S = 600  # browsers ask again after that; Chromium keeps no answer longer than two hours
-_BODY_S = 30  # as long as the head of a request may take
-_WHOLE_BYTES = 16 * 2**10  # so much is surely there after the wait, in a buffer of 64 KiB beside the largest head
-_JSON_TYPE = "^(application/json|[^;]+[+]json)[[:space:]]*(;|$)"  # as replicas take it
+_PREFLIGHT_MAX_AGE_S = 600  # browsers cache the preflight response so long; Chromium's maximum is two hours
+_BODY_TIMEOUT_S = 30  # the same as `timeout http-request` for the headers
+_BUFFERED_BYTES = 16 * 2**10  # a body of this size always fits in the 64 KiB buffer beside the largest headers
+_JSON_TYPE = "^(application/json|[^;]+[+]json)[[:space:]]*(;|$)"  # the same types that replicas accept
 
 
 def entry_rules(spec: GatewaySpec) -> list[list[str]]:
-    """Groups of http-request rules; after them a request has a class and its whole head, and is a completion's."""
+    """Groups of http-request rules; a request that passes them is a completion and has its class and headers set."""
     return [
         _acls(),
         _identity(),
@@ -39,7 +40,7 @@ def entry_rules(spec: GatewaySpec) -> list[list[str]]:
         _paths(),
         _limits(spec),
         _class(spec),
-        _head(),
+        _headers(),
     ]
 
 
@@ -65,19 +66,19 @@ def _identity() -> list[str]:
 
 
 def _cors(spec: GatewaySpec) -> list[str]:
-    """What browsers ask for before and with a call from another origin (Fetch standard, section 3.3)."""
+    """CORS headers and preflight responses (Fetch standard, section 3.3)."""
     if not spec.cors_origins:
         return []
     any_origin = "*" in spec.cors_origins
-    known = "-m found" if any_origin else f"-m str {' '.join(spec.cors_origins)}"
-    shown = "str(*)" if any_origin else "req.fhdr(Origin)"
+    match = "-m found" if any_origin else f"-m str {' '.join(spec.cors_origins)}"
+    origin = "str(*)" if any_origin else "req.fhdr(Origin)"
     allowed = "{ var(txn.origin) -m found }"
     return [
-        f"http-request set-var(txn.origin) {shown} if {{ req.fhdr(Origin) {known} }}",
-        # `*` would not cover Authorization, so the headers asked for are the headers allowed.
+        f"http-request set-var(txn.origin) {origin} if {{ req.fhdr(Origin) {match} }}",
+        # `*` would not cover Authorization, so the requested headers are allowed by name.
         "http-request return status 204 hdr Access-Control-Allow-Methods 'GET, POST, OPTIONS'"
         " hdr Access-Control-Allow-Headers '%[req.fhdr(Access-Control-Request-Headers)]'"
-        f" hdr Access-Control-Max-Age {_PREFLIGHT_KEPT_S}"
+        f" hdr Access-Control-Max-Age {_PREFLIGHT_MAX_AGE_S}"
         f" if METH_OPTIONS {{ req.hdr(Access-Control-Request-Method) -m found }} {allowed}",
         f"http-after-response set-header Access-Control-Allow-Origin %[var(txn.origin)] if {allowed}",
         f"http-after-response set-header Access-Control-Expose-Headers"
@@ -107,9 +108,9 @@ def _models(spec: GatewaySpec) -> list[str]:
     models = [{"id": m, "object": "model", "created": 0, "owned_by": "tierserve"} for m in (spec.service, *spec.models)]
     return [
         _ok({"object": "list", "data": models}, "if METH_GET { path /v1/models }"),
-        # Clients encode the slash of org/name.
+        # Clients percent-encode the slash of org/name.
         *(_ok(m, f"if METH_GET {{ path,url_dec -m str /v1/models/{m['id']} }}") for m in models),
-        reply(404, "there is no such model", "model_not_found", "if METH_GET { path_beg /v1/models/ }"),
+        reply(404, "the model does not exist", "model_not_found", "if METH_GET { path_beg /v1/models/ }"),
     ]
 
 
@@ -119,35 +120,35 @@ def _refuse(status: int, message: str, code: str, condition: str, headers: str =
 
 def _paths() -> list[str]:
     posts = ", ".join(f"POST {path}" for path in COMPLETION_PATHS)
-    unknown = f"unknown path; there are {posts} and GET /v1/models"
+    unknown = f"unknown path; this API has {posts} and GET /v1/models"
     return [
         *_refuse(404, unknown, "unknown_url", "if !completion !own"),
-        *_refuse(405, "this path takes GET only", "method_not_allowed", "if own", " hdr Allow 'GET, HEAD'"),
-        *_refuse(405, "this path takes POST only", "method_not_allowed", "if completion !METH_POST", " hdr Allow POST"),
+        *_refuse(405, "the method must be GET", "method_not_allowed", "if own", " hdr Allow 'GET, HEAD'"),
+        *_refuse(405, "the method must be POST", "method_not_allowed", "if completion !METH_POST", " hdr Allow POST"),
     ]
 
 
 def _wait_for_body() -> list[str]:
-    # It ends when the body is there or the buffer is full.
-    return [f"http-request wait-for-body time {_BODY_S}s", f"acl unread req.body_len gt {_WHOLE_BYTES}"]
+    # The wait ends when the body is complete or the buffer is full.
+    return [f"http-request wait-for-body time {_BODY_TIMEOUT_S}s", f"acl unread req.body_len gt {_BUFFERED_BYTES}"]
 
 
 def _limits(spec: GatewaySpec) -> list[str]:
-    too_large = f"the body is larger than {spec.max_body_bytes} bytes"
+    too_large = f"the body must be at most {spec.max_body_bytes} bytes"
     not_json = f"if {{ req.hdr(Content-Type) -m found }} !{{ req.fhdr(Content-Type) -m reg -i '{_JSON_TYPE}' }}"
     return [
-        # Of a chunked body the length is not known yet: agent and replica measure it.
+        # A chunked body has no Content-Length: agent and replica check its size.
         *_refuse(413, too_large, "request_too_large", f"if {{ req.hdr_val(Content-Length) gt {spec.max_body_bytes} }}"),
         *_refuse(415, "Content-Type must be application/json", "unsupported_media_type", not_json),
     ]
 
 
 def _class(spec: GatewaySpec) -> list[str]:
-    """The header may choose a class that is as strict as the default one or stricter, never a looser one."""
+    """Class of a request: the default one, or by header one whose privacy is at least as strict."""
     default = next(c for c in spec.classes if c.name == spec.default_class)
     value, count = f"req.fhdr({CLASS_HEADER})", f"req.fhdr_cnt({CLASS_HEADER})"
-    unknown = f"{CLASS_HEADER} must be given once and be one of: {', '.join(c.name for c in spec.classes)}"
-    looser = f"{CLASS_HEADER} may not choose a class that is less private than {default.name}"
+    unknown = f"{CLASS_HEADER} must occur once and be one of: {', '.join(c.name for c in spec.classes)}"
+    looser = f"{CLASS_HEADER} must not name a class with weaker privacy than the default class {default.name}"
     return [
         f"http-request set-var(txn.class) {value} if {{ {count} eq 1 }} {{ {value} -m str {_names(spec.classes)} }}",
         f"http-request set-var(txn.class) str({default.name}) if {{ {count} eq 0 }}",
@@ -164,9 +165,9 @@ def _names(classes: tuple[GatewayClass, ...]) -> str:
     return " ".join(c.name for c in classes)
 
 
-def _head() -> list[str]:
+def _headers() -> list[str]:
     return [
-        # Only the agent knows the model better than the body's first bytes.
+        # Only the agent may set the model by a header: it has read the whole body.
         f"http-request set-var(txn.model) req.hdr({MODEL_HEADER}) if internal",
         f"http-request del-header {POOL_HEADER}",
         f"http-request del-header {MODEL_HEADER}",

@@ -1,4 +1,4 @@
-"""GenAIDeployment and placements -> what the gateway must know (pure); the runtime adds addresses."""
+"""GenAIDeployment and placements -> `GatewaySpec` (pure); the runtime adds addresses."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tierserve.render.haproxy.config import GatewayClass, GatewayPool, GatewaySp
 
 @dataclass(frozen=True, slots=True)
 class GatewayAddresses:
-    """Where the gateway listens, where its tiers are, and where its own sockets go.
+    """Addresses of the gateway, of its upstreams and of its sockets.
 
     Attributes:
-        bind, port: for clients.
-        upstreams: host and port of Ray Serve's proxy of each pool, which serves it under a prefix of its name.
+        bind, port: address for clients.
+        upstreams: host and port of Ray Serve's proxy for each pool; the path prefix there is the pool's name.
         admin_socket: HAProxy's admin socket.
         log_address: UDP address of the agent, host:port.
         metrics_bind, metrics_port: HAProxy's own Prometheus exporter.
-        resolve: ipv4 or ipv6 where upstreams are names that may come and go, asked for while it runs.
+        resolve: address family (ipv4 or ipv6) to prefer if upstreams are DNS names to resolve at run time; else None.
     """
 
     bind: str
@@ -37,7 +37,7 @@ class GatewayAddresses:
 
 
 def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: GatewayAddresses) -> GatewaySpec:
-    """The gateway of one service: a pool per placement, a class per traffic class, each with its own tiers."""
+    """`GatewaySpec` of one service: a pool per placement, and the allowed tiers of each traffic class."""
     gateway = gaid.spec.gateway
     return GatewaySpec(
         service=gaid.name,
@@ -63,11 +63,11 @@ def gateway_spec(gaid: GenAIDeployment, placements: Sequence[Placement], at: Gat
 
 
 def gateway_classes(gaid: GenAIDeployment) -> tuple[GatewayClass, ...]:
-    """Each class with the tiers that may see it; without failover only the first of them."""
-    keep = None if gaid.spec.routing.failover else 1
+    """Each traffic class with its allowed tiers; without failover only the first of them."""
+    count = None if gaid.spec.routing.failover else 1
     strictness = {privacy: rank for rank, privacy in enumerate(get_args(Privacy))}
     return tuple(
-        GatewayClass(c.name, tuple(t.name for t in gaid.tiers_for(c))[:keep], strictness[c.privacy])
+        GatewayClass(c.name, tuple(t.name for t in gaid.tiers_for(c))[:count], strictness[c.privacy])
         for c in gaid.spec.traffic
     )
 
@@ -81,12 +81,12 @@ def _pool(placement: Placement, at: GatewayAddresses, *, adaptive_lifo: bool) ->
         host=host,
         port=port,
         path_prefix=f"/{placement.pool}",
-        # No replica runs yet: the agent opens the pool when the first one does.
+        # Initial limit; the agent sets it to running replicas x slots.
         max_in_flight=placement.min_replicas * placement.slots,
         slots=placement.slots,
         models=(placement.model,),
         service_s=placement.service_s,
-        sleeps=placement.min_replicas == 0 < placement.max_replicas,
-        # Where the service alone takes longer than the target, nobody can be in time.
+        scale_to_zero=placement.min_replicas == 0 < placement.max_replicas,
+        # If the service time alone exceeds the target, no request can meet it, and the order does not matter.
         slack_s=slack_s if adaptive_lifo and slack_s > 0.0 else None,
     )

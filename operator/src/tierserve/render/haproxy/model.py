@@ -1,4 +1,4 @@
-"""What the gateway knows: pools, classes, addresses and bounds; and the names that its file and the agent share."""
+"""Input of the HAProxy configuration: pools, classes, addresses and limits; and names that the agent uses too."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_START_HEADER = "X-Request-Start"
 
 ANY_ADDRESS = "${TIERSERVE_BIND_ADDRESS}"
-"""In place of an address to listen on: all of IPv6 and IPv4. The gateway's entry point sets the variable to [::] where
-the kernel has IPv6 (without it HAProxy would not start), and HAProxy reads an empty one as all of IPv4."""
+"""Bind address for all of IPv6 and IPv4. The gateway's entry point sets the variable to [::] if the kernel has IPv6
+(without IPv6 HAProxy would not start with [::]); HAProxy reads an empty one as all of IPv4."""
 
 OFFERED_TABLE = "offered"
-"""Name of the stick-table that counts arrivals; its keys are ``class|model|pool|how``, see `route_key`."""
+"""Name of the stick-table that counts arrivals; its keys are ``class|model|pool|outcome``, see `route_key`."""
 
 DIRECT, QUEUED, REFUSED = "d", "q", "r"
-"""How a request fared on arrival: a slot was free; it waits at the pool; every queue was full or every tier down."""
+"""Outcome of routing: direct (a slot was free), queued at the pool, refused (all queues full or all tiers down)."""
 
 COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
-"""What replicas serve, all by POST; every other path is answered by the gateway itself."""
+"""Paths that replicas serve (POST); the gateway itself responds to every other path."""
 
 INTERNAL = "internal"
-"""Name of the socket on which requests come back from the agent, with their model in `MODEL_HEADER`."""
+"""Name of the socket on which the agent sends requests back, with their model in `MODEL_HEADER`."""
 
 WAITING_ROOM = "w"
-"""Name of the second server of a pool that may sleep, see `render/haproxy/scale_to_zero.py`."""
+"""Name of the backup server of a pool that may scale to zero, see `render/haproxy/scale_to_zero.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,15 @@ class GatewayPool:
     Args:
         name: pool name, ``tier-site``.
         host, port: where Ray Serve's proxy of this pool listens.
-        path_prefix: put in front of the path of each request, e.g. ``/edge-default``; empty for none.
-        max_in_flight: requests let in at once until the agent says otherwise: replicas x slots; 0 starts drained.
-        slots: requests one replica holds at once.
-        models: names of the variants served here.
-        service_s: expected seconds of service, to compare the waits of pools when all are full.
-        slack_s: longest wait that still keeps the objective. When the queue would take longer, the newest are answered
-            first; None: always first come, first served.
-        health_path: asked without a class or model, behind the prefix; 2xx or 3xx is healthy.
-        sleeps: it may have no replica; then requests that nobody else serves wait for one in its queue.
+        path_prefix: prepended to the path of each request, e.g. ``/edge-default``; empty for none.
+        max_in_flight: initial limit of concurrent requests, replicas x slots, until the agent sets it; 0 is drained.
+        slots: concurrent requests per replica.
+        models: names of the variants that the pool serves.
+        service_s: expected service time in seconds, to compare the waits of pools if all are full.
+        slack_s: longest wait in seconds that still meets the objective. If the wait would be longer, the newest
+            requests are served first (adaptive LIFO); None: always first come, first served.
+        health_path: path of the health check, after the prefix; 2xx or 3xx is healthy.
+        scale_to_zero: the pool may have no replica; requests that no other pool serves then wait in its queue.
     """
 
     name: str
@@ -61,7 +61,7 @@ class GatewayPool:
     service_s: float = 1.0
     slack_s: float | None = None
     health_path: str = "/healthz"
-    sleeps: bool = False
+    scale_to_zero: bool = False
 
     @property
     def backend(self) -> str:
@@ -71,12 +71,12 @@ class GatewayPool:
 
 @dataclass(frozen=True, slots=True)
 class GatewayClass:
-    """A traffic class and the only tiers it may use, in the order in which it overflows.
+    """A traffic class and its allowed tiers, in the order of preference.
 
     Args:
-        name: as clients give it in `CLASS_HEADER`.
-        tiers: tiers it may use.
-        strictness: rank of its privacy, 0 for public; a header may not choose a class of less than the default's.
+        name: value of `CLASS_HEADER`.
+        tiers: allowed tiers.
+        strictness: rank of its privacy, 0 for public; the header must not name a class below the default's rank.
     """
 
     name: str
@@ -86,30 +86,30 @@ class GatewayClass:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySpec:
-    """All that the gateway of one service needs to know.
+    """Input of the HAProxy configuration of one service; times in seconds.
 
     Args:
         service: name of the GenAIDeployment; as a model name it means any variant.
-        version: what ``GET /version`` shows.
-        cors_origins: origins whose pages may call the gateway, or ``*``; none switches CORS off.
-        max_queue: requests that may wait at one pool; above it the answer is 503 with Retry-After.
-        queue_timeout_s: longest wait for a slot. connect_timeout_s: to reach a pool.
-        response_timeout_s: longest silence of a pool before and between the parts of its answer.
-        client_timeout_s: longest silence of a client that should be sending or reading.
-        log_address: where the agent listens, ``host:port`` (UDP) or the absolute path of a Unix datagram socket.
-        metrics_port: HAProxy's own Prometheus exporter; None leaves it out.
-        retries: how often a request that got no answer is sent again.
-        max_connections: None lets HAProxy derive it from the limit of open files.
+        version: response of ``GET /version``.
+        cors_origins: origins whose pages may call the gateway, or ``*``; empty disables CORS.
+        max_queue: maximum queue length of a pool; above it the response is 503 with Retry-After.
+        queue_timeout_s: maximum wait for a slot (`timeout queue`). connect_timeout_s: `timeout connect`.
+        response_timeout_s: maximum time without data from a pool (`timeout server`).
+        client_timeout_s: maximum time without data from or to a client (`timeout client`).
+        log_address: log receiver of the agent, ``host:port`` (UDP) or the absolute path of a Unix datagram socket.
+        metrics_port: port of HAProxy's Prometheus exporter; None disables it.
+        retries: number of retries of a request without a response.
+        max_connections: `maxconn` of the process; None lets HAProxy derive it from the limit of open files.
         tls_certificate: path of a PEM file with certificate and key; None serves plain HTTP.
-        plain_port: port on which plain HTTP is redirected to https, or refused; None where nothing listens beside TLS.
+        plain_port: port on which plain HTTP is redirected to https, or refused; None for no such port.
         plain_http: `redirect` or `refuse`.
-        drain_timeout_s: how long a process may finish its streams after a reload.
+        drain_timeout_s: maximum time for the old process to finish its streams after a reload (`hard-stop-after`).
         bind, metrics_bind: addresses to listen on, or `ANY_ADDRESS`.
-        resolve: pools' hosts are names to be resolved as long as the gateway runs, by the servers of /etc/resolv.conf,
-            to addresses of this family (ipv4, ipv6) first; None where they are no such names;
-            one that is not known yet does not keep it from starting.
-        states_file: where a reload leaves which pools are down or drained, for the process that takes over. It keeps
-            ports too: only where those of pools never change.
+        resolve: hosts of pools are DNS names, resolved at run time by the servers of /etc/resolv.conf, addresses of
+            this family (ipv4, ipv6) preferred; a name without an address does not prevent the start. None: they are
+            addresses, or names resolved at the start.
+        server_state_file: file in which a reload saves which pools are down or drained, for the new process. It
+            includes ports, so it is only for deployments whose pools keep their ports.
     """
 
     service: str
@@ -141,7 +141,7 @@ class GatewaySpec:
     plain_http: str = "redirect"
     health_interval_s: float = 2.0
     resolve: str | None = None
-    states_file: str | None = None
+    server_state_file: str | None = None
 
     @property
     def tiers(self) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ class GatewaySpec:
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands before a port: an IPv6 address in brackets."""
+    """Host for use before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
@@ -166,31 +166,31 @@ def backend_name(pool: str) -> str:
 
 
 def read_socket(admin_socket: str) -> str:
-    """Path of the Unix socket where the agent reads the model of requests that HAProxy cannot read."""
+    """Path of the Unix socket on which the agent receives requests whose model HAProxy cannot read."""
     return f"{admin_socket}.read"
 
 
 def internal_socket(admin_socket: str) -> str:
-    """Path of the Unix socket on which such requests come back."""
+    """Path of the Unix socket on which the agent sends such requests back."""
     return f"{admin_socket}.{INTERNAL}"
 
 
-def wake_socket(admin_socket: str) -> str:
-    """Path of the Unix socket that takes the agent's requests to hold sleeping pools."""
-    return f"{admin_socket}.wake"
+def hold_entry_socket(admin_socket: str) -> str:
+    """Path of the Unix socket to which the agent sends the requests that occupy waiting rooms."""
+    return f"{admin_socket}.entry"
 
 
 def hold_socket(admin_socket: str) -> str:
-    """Path of the Unix socket behind which they stay."""
+    """Path of the Unix socket of the frontend that never answers these requests."""
     return f"{admin_socket}.hold"
 
 
-def route_key(cls: str, model: str, pool: str, how: str) -> str:
-    """Key of the arrival table: ``model`` is ``*`` for any, ``pool`` is ``-`` when the request was refused."""
-    return f"{cls}|{model}|{pool}|{how}"
+def route_key(cls: str, model: str, pool: str, outcome: str) -> str:
+    """Key of the arrival table: ``model`` is ``*`` for any, ``pool`` is ``-`` if the request was refused."""
+    return f"{cls}|{model}|{pool}|{outcome}"
 
 
 def error_body(message: str, kind: str, code: str) -> str:
-    """An error in the shape of the OpenAI API, safe inside single quotes of an HAProxy file."""
+    """Error object of the OpenAI API as JSON, safe inside single quotes of an HAProxy file."""
     body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     return json.dumps(body, ensure_ascii=True).replace("'", "\\u0027")

@@ -1,4 +1,4 @@
-"""Checks what goes into the gateway's file: nothing a user writes may change the meaning of a line."""
+"""Validation of the values in the HAProxy file: no value that a user writes may change the meaning of a line."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _FILE = re.compile(r"[A-Za-z0-9_./@:+-]+")
 
 
 def check_spec(spec: GatewaySpec) -> None:
-    """Raises ValueError on the first field that HAProxy would read otherwise than meant."""
+    """Raises ValueError at the first field with an invalid value; the message names field and value."""
     if not spec.pools:
-        raise ValueError("pools: the gateway needs at least one pool")
+        raise ValueError("pools: at least one pool is required")
     if not spec.classes:
-        raise ValueError("classes: the gateway needs at least one class")
+        raise ValueError("classes: at least one class is required")
     _check_names(spec)
     _check_classes(spec)
     for field, path in (("admin_socket", spec.admin_socket), ("log_address", spec.log_address or "x")):
         _match(_FILE, field, [path])
     _match(_FILE, "tls_certificate", [spec.tls_certificate or "x"])
-    _match(_FILE, "states_file", [spec.states_file or "x"])
+    _match(_FILE, "server_state_file", [spec.server_state_file or "x"])
 
 
 def _check_names(spec: GatewaySpec) -> None:
@@ -45,7 +45,7 @@ def _check_names(spec: GatewaySpec) -> None:
     _match(_PATH, "pools.path_prefix", [p.path_prefix for p in spec.pools])
     _match(_PATH, "pools.health_path", [p.health_path for p in spec.pools])
     _match(_HOST, "pools.host", [p.host for p in spec.pools])
-    _match(_HOST, "bind", [one for one in (spec.bind, spec.metrics_bind) if one != ANY_ADDRESS])
+    _match(_HOST, "bind", [address for address in (spec.bind, spec.metrics_bind) if address != ANY_ADDRESS])
     _match(_NAME, "classes.name", [c.name for c in spec.classes])
     _unique("pools.name", [p.name for p in spec.pools])
     _unique("classes.name", [c.name for c in spec.classes])
@@ -56,19 +56,19 @@ def _check_names(spec: GatewaySpec) -> None:
 
 def _check_classes(spec: GatewaySpec) -> None:
     if spec.default_class not in {c.name for c in spec.classes}:
-        raise ValueError(f"default_class: {spec.default_class!r} is not one of the classes")
+        raise ValueError(f"default_class: must be one of the classes ({spec.default_class!r})")
     for cls in spec.classes:
         if not set(cls.tiers) & set(spec.tiers):
-            raise ValueError(f"classes[{cls.name}].tiers: none of {list(cls.tiers)} has a pool")
+            raise ValueError(f"classes[{cls.name}].tiers: at least one tier must have a pool ({list(cls.tiers)})")
 
 
 def _match(pattern: re.Pattern[str], field: str, values: Iterable[str]) -> None:
     for value in values:
         if not pattern.fullmatch(value):
-            raise ValueError(f"{field}: {value!r} has characters that a gateway file cannot carry")
+            raise ValueError(f"{field}: has characters that are not allowed in an HAProxy file ({value!r})")
 
 
 def _unique(field: str, values: list[str]) -> None:
-    twice = {v for v in values if values.count(v) > 1}
-    if twice:
-        raise ValueError(f"{field}: {sorted(twice)[0]!r} is given twice")
+    duplicates = {v for v in values if values.count(v) > 1}
+    if duplicates:
+        raise ValueError(f"{field}: must be unique ({min(duplicates)!r} occurs twice)")

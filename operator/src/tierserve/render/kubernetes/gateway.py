@@ -1,4 +1,4 @@
-"""The gateway of a service as objects of Kubernetes: two files, pods that follow them, and the addresses (pure)."""
+"""Kubernetes objects of a service's gateway: ConfigMap, Deployment, Services, PodDisruptionBudget (pure)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def endpoint(gaid: GenAIDeployment) -> str:
 
 
 def agents_url(gaid: GenAIDeployment) -> str:
-    """Base URL of the gateway agents; the name has an address for each."""
+    """Base URL of the gateway agents; the DNS name of a headless Service, with an address per pod."""
     return f"http://{agents_name(gaid.name)}.{gaid.metadata.namespace or 'default'}.svc:{AGENT_PORT}"
 
 
@@ -81,11 +81,11 @@ def _secret(gaid: GenAIDeployment) -> str | None:
     return tls.secret_name if tls else None
 
 
-# ---- the files ----
+# ---- ConfigMap ----
 
 
 def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: KubeSettings) -> GatewaySpec:
-    # HAProxy's own resolver knows no search path: names must be whole.
+    # HAProxy's own resolver has no search path: names must be fully qualified.
     upstreams = {p.pool: (f"{serve_host(gaid, p)}.{settings.cluster_domain}", SERVE_PORT) for p in placements}
     at = GatewayAddresses(
         bind=ANY_ADDRESS,
@@ -103,7 +103,7 @@ def _spec(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Kube
     return replace(
         spec,
         pools=pools,
-        states_file=f"{RUN}/servers.state",
+        server_state_file=f"{RUN}/servers.state",
     )
 
 
@@ -114,8 +114,11 @@ def _with_tls(gaid: GenAIDeployment, spec: GatewaySpec) -> GatewaySpec:
 
 
 def _config_file(gaid: GenAIDeployment) -> str:
-    """Name of HAProxy's file. Pods with and without TLS have one each: while TLS is switched on, those without a
-    certificate go on with the file that they can load, as long as it takes until the others serve."""
+    """Name of the HAProxy file in the ConfigMap.
+
+    There is one for pods with TLS and one for pods without: while TLS is being enabled, pods without a certificate keep
+    a file that they can load, until the new pods are ready.
+    """
     return "haproxy-tls.cfg" if _secret(gaid) else PLAIN
 
 
@@ -132,7 +135,7 @@ def _config(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Ku
     return kube_object(gaid, "v1", "ConfigMap", gateway_name(gaid.name), _labels(gaid), data=files)
 
 
-# ---- the pods ----
+# ---- Deployment ----
 
 
 def _deployment(gaid: GenAIDeployment, settings: KubeSettings) -> Object:
@@ -154,7 +157,7 @@ def _pod(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
     }
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
-        # An upper bound: HAProxy ends with its last stream.
+        # An upper bound: HAProxy exits after its last stream.
         "terminationGracePeriodSeconds": math.ceil(gaid.spec.gateway.response_timeout.value) + LINGER_S + 5,
         "securityContext": dict(POD_SECURITY),
         "topologySpreadConstraints": [spread],
@@ -174,7 +177,7 @@ def _certificate_volume(gaid: GenAIDeployment) -> list[dict[str, Any]]:
     secret = _secret(gaid)
     if secret is None:
         return []
-    # HAProxy finds the key of tls.pem in tls.pem.key.
+    # HAProxy loads the key of tls.pem from tls.pem.key.
     items = [{"key": "tls.crt", "path": "tls.pem"}, {"key": "tls.key", "path": "tls.pem.key"}]
     return [{"name": "tls", "secret": {"secretName": secret, "items": items}}]
 
@@ -204,7 +207,7 @@ def _haproxy(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
         **container,
         "ports": ports,
         "resources": {"requests": {"cpu": "200m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
-        # Ready when it can take requests: with every tier down it still says so to clients, in their words.
+        # Ready if HAProxy accepts requests: if all tiers are down it still responds with API errors.
         "readinessProbe": {"httpGet": probe, "periodSeconds": 2},
         "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "failureThreshold": 6},
     }
@@ -215,7 +218,7 @@ def _agent(settings: KubeSettings) -> dict[str, Any]:
     return {
         **_container("agent", settings, command),
         "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
-        # It holds and parses bodies whose model HAProxy cannot read, of at most 128 MiB together.
+        # It buffers and parses bodies whose model HAProxy cannot read, at most 128 MiB in total.
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}},
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "agent"}, "periodSeconds": 10},
     }
@@ -232,15 +235,15 @@ def _container(name: str, settings: KubeSettings, command: list[str]) -> dict[st
     }
 
 
-# ---- the addresses ----
+# ---- Services and PodDisruptionBudget ----
 
 
 def _service(gaid: GenAIDeployment) -> Object:
-    # Ports by name: port 443 leads to none but pods that have it, and port 80 goes on meanwhile.
+    # targetPort by name: port 443 selects only pods that have it, while port 80 still selects all.
     numbers = {"http": 80, **({"https": 443} if _secret(gaid) else {})}
     spec = {
         "type": "ClusterIP",
-        "ipFamilyPolicy": "PreferDualStack",  # the addresses that the cluster has, one or both
+        "ipFamilyPolicy": "PreferDualStack",  # both address families if the cluster has both
         "selector": _selector(gaid),
         "ports": [{"name": n, "port": p, "targetPort": n, "protocol": "TCP"} for n, p in numbers.items()],
     }
@@ -250,7 +253,7 @@ def _service(gaid: GenAIDeployment) -> Object:
 def _agents(gaid: GenAIDeployment) -> Object:
     spec = {
         "clusterIP": "None",
-        "ipFamilyPolicy": "SingleStack",  # an agent with two addresses would be counted twice
+        "ipFamilyPolicy": "SingleStack",  # an agent with two addresses would be polled, and counted, twice
         "selector": _selector(gaid),
         "ports": [
             {"name": "agent", "port": AGENT_PORT, "targetPort": "agent", "protocol": "TCP"},

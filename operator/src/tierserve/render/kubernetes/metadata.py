@@ -1,4 +1,4 @@
-"""Names and labels of the objects that one GenAIDeployment is made into (pure)."""
+"""Names, labels and annotations of the objects rendered from a GenAIDeployment (pure)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MANAGER = "tierserve"
 """Field manager of server-side apply, and value of the label app.kubernetes.io/managed-by."""
 DEPLOYMENT, TIER, SITE = "tierserve.io/deployment", "tierserve.io/tier", "tierserve.io/site"
 REVISION = "tierserve.io/revision"
-"""Annotation of a RayService: a hash of its spec, by which a status is told from that of the version before."""
-LONGEST_RAY_SERVICE = 47  # KubeRay refuses longer ones: it adds to them
+"""Annotation of a RayService: a hash of its spec, to detect a status that is of an older spec."""
+LONGEST_RAY_SERVICE = 47  # KubeRay refuses longer names, since it appends suffixes
 LONGEST_NAME = 63
 
 Object = dict[str, Any]
@@ -24,22 +24,22 @@ FOREIGN_DOMAINS = (
     "kubectl.kubernetes.io", "kopf.dev", "kopf.zalando.org", "helm.sh", "fluxcd.io", "argoproj.io",
     "app.kubernetes.io", "tierserve.io", "ray.io",
 )  # fmt: skip
-"""Domains of labels and annotations that stay on the resource: bookkeeping of the tool that made it (Argo CD and Flux
-would remove a child with theirs, and the version of a chart changes at each release), or names that mean a child."""
+"""Domains of labels and annotations that are not inherited: tracking of the tool that applied the resource (Argo CD and
+Flux would prune a child with theirs, and the chart version changes at each release), and labels set per child."""
 
 
-def inherited(given: Mapping[str, str]) -> dict[str, str]:
-    """Those labels or annotations of the resource that its objects and pods get too."""
-    return {key: value for key, value in given.items() if not _is_foreign(key)}
+def inherited(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Labels or annotations of the resource that its objects and pods inherit."""
+    return {key: value for key, value in metadata.items() if not _is_foreign(key)}
 
 
 def _is_foreign(key: str) -> bool:
     domain, slash, _ = key.rpartition("/")
-    return bool(slash) and any(domain == one or domain.endswith(f".{one}") for one in FOREIGN_DOMAINS)
+    return bool(slash) and any(domain == foreign or domain.endswith(f".{foreign}") for foreign in FOREIGN_DOMAINS)
 
 
 def own_and_inherited(gaid: GenAIDeployment, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Labels and annotations of an object or pod: its own before those of the resource."""
+    """Labels and annotations of an object or pod: inherited ones, overridden by its own."""
     annotations = inherited(gaid.metadata.annotations)
     return {
         "labels": {**inherited(gaid.metadata.labels), **labels},
@@ -48,12 +48,12 @@ def own_and_inherited(gaid: GenAIDeployment, labels: Mapping[str, str]) -> dict[
 
 
 def child_name(service: str, part: str, longest: int = LONGEST_NAME) -> str:
-    """`service-part`, cut and made unique by a hash where it would be longer than `longest`."""
+    """`service-part`, truncated and made unique by a hash if it is longer than `longest`."""
     name = f"{service}-{part}"
     if len(name) <= longest:
         return name
-    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: longest - 9].rstrip('-')}-{mark}"
+    suffix = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: longest - 9].rstrip('-')}-{suffix}"
 
 
 def ray_service_name(service: str, placement: Placement) -> str:
@@ -67,12 +67,12 @@ def gateway_name(service: str) -> str:
 
 
 def agents_name(service: str) -> str:
-    """Name of the headless Service that has an address for each gateway agent."""
+    """Name of the headless Service of the gateway agents."""
     return child_name(service, "gateway-agents")
 
 
 def common_labels(service: str, component: str) -> dict[str, str]:
-    """Labels of every object: Kubernetes' recommended ones, and whose it is."""
+    """Labels of every object: the recommended ones of Kubernetes, and the owning GenAIDeployment."""
     return {
         "app.kubernetes.io/name": "tierserve",
         "app.kubernetes.io/instance": service,
@@ -90,7 +90,7 @@ def pool_labels(service: str, placement: Placement) -> dict[str, str]:
 def kube_object(
     gaid: GenAIDeployment, api_version: str, kind: str, name: str, labels: Mapping[str, str], **content: Any
 ) -> Object:
-    """An object in the namespace of its owner, which the garbage collector takes along when the owner is deleted."""
+    """An object in the namespace of its owner; the owner reference makes the garbage collector delete it with it."""
     owner = {
         "apiVersion": gaid.api_version,
         "kind": gaid.kind,
@@ -108,8 +108,8 @@ def kube_object(
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}
 
 
-def with_revision(one: Object) -> Object:
+def with_revision(obj: Object) -> Object:
     """The object with a hash of its spec as an annotation."""
-    revision = hashlib.sha256(json.dumps(one["spec"], sort_keys=True).encode()).hexdigest()[:12]
-    metadata = {**one["metadata"], "annotations": {**one["metadata"].get("annotations", {}), REVISION: revision}}
-    return {**one, "metadata": metadata}
+    revision = hashlib.sha256(json.dumps(obj["spec"], sort_keys=True).encode()).hexdigest()[:12]
+    metadata = {**obj["metadata"], "annotations": {**obj["metadata"].get("annotations", {}), REVISION: revision}}
+    return {**obj, "metadata": metadata}

@@ -1,7 +1,4 @@
-"""What Prometheus shall scrape of a service, and when somebody is told (pure).
-
-Objects of the Prometheus operator; where a cluster does not have it, they are left out.
-"""
+"""ServiceMonitor and PrometheusRule of a service (pure); not applied if the cluster lacks these CRDs."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ SCRAPE_EVERY = "15s"
 
 
 def monitoring_objects(gaid: GenAIDeployment, settings: KubeSettings) -> tuple[Object, ...]:
-    """A ServiceMonitor for agents and HAProxy of the gateway, and a PrometheusRule with the service's alerts."""
+    """ServiceMonitor of the gateway's agents and HAProxy processes, and PrometheusRule with the service's alerts."""
     labels = {**settings.monitoring_labels, **common_labels(gaid.name, "monitoring")}
     return _monitor(gaid, labels), _rule(gaid, labels)
 
@@ -39,7 +36,7 @@ def _rule(gaid: GenAIDeployment, labels: Mapping[str, str]) -> Object:
 
 
 def rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
-    """Recorded percentile and alerts, each with the first thing to look at."""
+    """Recording rule of the response-time percentile, and alerts."""
     of = f'{{namespace="{gaid.metadata.namespace or "default"}",service="{agents_name(gaid.name)}"}}'
     objective = gaid.spec.objective.response_time
     quantile, target_s = objective.percentile / 100, objective.target.value
@@ -48,26 +45,28 @@ def rules(gaid: GenAIDeployment) -> list[dict[str, Any]]:
     name = gaid.name
     return [
         {"record": recorded, "expr": f"histogram_quantile({quantile:g}, sum by (namespace, service, le) ({buckets}))"},
-        _alert(gaid, "TierServeSloMissed", "warning", "5m", f"{recorded}{of} > {target_s:g}",
-               f"p{objective.percentile:g} of {name} is {{{{ $value | humanizeDuration }}}}, over {target_s:g} s"),
+        _alert(gaid, "TierServeSLOMissed", "warning", "5m", f"{recorded}{of} > {target_s:g}",
+               f"{name}: p{objective.percentile:g} of the response time is {{{{ $value | humanizeDuration }}}}, above "
+               f"the target of {target_s:g} s"),
         _alert(gaid, "TierServePoolDown", "critical", "2m", f"max by (pool) (tierserve_gateway_up{of}) == 0",
-               f"pool {{{{ $labels.pool }}}} of {name} takes no requests"),
+               f"{name}: pool {{{{ $labels.pool }}}} is down at every gateway"),
         _alert(gaid, "TierServeScalingHeld", "warning", "2m",
                f"max by (pool) (tierserve_gateway_decision_age_seconds{of}) > 120",
-               f"no fresh decision for pool {{{{ $labels.pool }}}} of {name}: its replicas are held"),
+               f"{name}: no scaling decision for pool {{{{ $labels.pool }}}} for {{{{ $value | humanizeDuration }}}}; "
+               "the number of replicas stays as it is"),
     ]  # fmt: skip
 
 
 def _alert(  # noqa: PLR0917 (a table above reads better without names)
     gaid: GenAIDeployment, name: str, severity: str, after: str, expr: str, summary: str
 ) -> dict[str, Any]:
-    look = f"See: kubectl tierserve status {gaid.name} --namespace {gaid.metadata.namespace or 'default'}"
+    description = f"See: kubectl tierserve status {gaid.name} --namespace {gaid.metadata.namespace or 'default'}"
     return {
         "alert": name,
         "expr": expr,
         "for": after,
         "labels": {"severity": severity},
-        "annotations": {"summary": summary, "description": look},
+        "annotations": {"summary": summary, "description": description},
     }
 
 

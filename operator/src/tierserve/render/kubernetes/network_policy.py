@@ -1,8 +1,8 @@
-"""Who may talk to whom: NetworkPolicies of a service (pure).
+"""NetworkPolicies of a service (pure).
 
-Tiers admit their own pods, the gateway, the operator and KubeRay; gateways admit clients on their ports; what reads
-metrics is a setting (pods labelled as Prometheus). Nothing is said about what pods may reach:
-model hubs and object stores are the cluster's business.
+Pods of tiers admit pods of the same service, the operator and KubeRay; gateway pods admit clients on their ports. The
+peers that may read metrics are a setting (by default pods labelled as Prometheus). Egress is not restricted: which
+model hubs and object stores pods may reach is up to the cluster.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from tierserve.render.kubernetes.settings import (
 )
 
 
-def _anywhere(label: str, value: str) -> dict[str, Any]:
-    """Pods of a program, in whichever namespace it was installed."""
+def _in_any_namespace(label: str, value: str) -> dict[str, Any]:
+    """Peer: pods with this label of the recommended set, in all namespaces."""
     return {"namespaceSelector": {}, "podSelector": {"matchLabels": {f"app.kubernetes.io/{label}": value}}}
 
 
-_OPERATOR = _anywhere("name", "tierserve-operator")
-# As its chart has it, and as its manifests have it.
-_KUBERAY = (_anywhere("name", "kuberay-operator"), _anywhere("component", "kuberay-operator"))
+_OPERATOR = _in_any_namespace("name", "tierserve-operator")
+# The label of KubeRay's chart, and the label of its manifests.
+_KUBERAY = (_in_any_namespace("name", "kuberay-operator"), _in_any_namespace("component", "kuberay-operator"))
 
 
 def network_policies(gaid: GenAIDeployment, settings: KubeSettings) -> tuple[Object, ...]:
-    """One policy for the pods of the tiers, one for those of the gateway."""
+    """NetworkPolicies of the pods of the tiers and of the gateway."""
     return _policy(gaid, "tier", _tier_rules(gaid, settings)), _policy(gaid, "gateway", _gateway_rules(gaid, settings))
 
 
@@ -66,7 +66,7 @@ def _gateway_rules(gaid: GenAIDeployment, settings: KubeSettings) -> list[dict[s
 
 
 def _scraped(settings: KubeSettings, *ports: int) -> list[dict[str, Any]]:
-    # A rule without peers would let in everybody.
+    # An ingress rule without peers admits all sources.
     return [{"from": list(settings.scrape_from), "ports": _ports(*ports)}] if settings.scrape_from else []
 
 

@@ -22,13 +22,13 @@ KINDS = (
     ("ray.io/v1", "RayService"),
     *kube_monitoring.KINDS,
 )
-"""Every kind that a service is made of: what carries its label and is not wanted any more is removed."""
+"""All kinds of a service's objects; objects of these kinds with its label that are no longer rendered are deleted."""
 OPTIONAL_KINDS = frozenset(kind for _, kind in kube_monitoring.KINDS)
-"""Kinds that a cluster need not have."""
+"""Kinds whose CRD the cluster may lack."""
 
 
 def kube_objects(gaid: GenAIDeployment, placements: Sequence[Placement], settings: KubeSettings) -> tuple[Object, ...]:
-    """Network policies, the gateway, a RayService for each pool (a device's replicas too are pods), and monitoring."""
+    """Network policies, gateway, a RayService per pool (device replicas are pods too), budgets and monitoring."""
     pools = tuple(ray_service(gaid, placement, settings) for placement in placements)
     gateway = gateway_objects(gaid, placements, settings)
     monitoring = kube_monitoring.monitoring_objects(gaid, settings)

@@ -1,9 +1,9 @@
-"""One pool -> one RayService of KubeRay: a Ray cluster of its own on the nodes of its tier (pure).
+"""RayService of a pool: its own Ray cluster on the nodes of its tier (pure).
 
-Floors, ceilings and the policy's settings are in serveConfigV2 alone, which KubeRay hands on without a new cluster. The
-worker group has no bounds of its own: KubeRay 1.6 does not carry changes of minReplicas and maxReplicas from a
-RayService to its RayCluster, so a ceiling there could never be raised. The number of workers is Ray's own autoscaler's
-business: it makes a pod for each replica that the policy wants.
+Minimum and maximum of replicas and the policy's settings are in serveConfigV2 only, which KubeRay applies without a new
+cluster. The worker group has no such bounds: KubeRay 1.6 does not copy changes of minReplicas and maxReplicas from a
+RayService to its RayCluster, so a maximum there could never be raised. Ray's own autoscaler sets the number of workers:
+it creates a pod for each replica that the policy requests.
 """
 
 from __future__ import annotations
@@ -40,49 +40,50 @@ from tierserve.render.kubernetes.settings import (
     KubeSettings,
     container_resources,
 )
-from tierserve.render.serve import RELOADS, ServeTarget, labels, serve_config
+from tierserve.render.serve import RAY_HAPROXY_ENV, ServeTarget, node_labels, serve_config
 
 REPLICA = "tierserve_replica"
-"""Ray's resource of which a worker pod has one and a replica takes one: a pod for each replica."""
+"""Custom resource of Ray: a worker pod provides 1 and a replica requires 1, so there is one pod per replica."""
 WORKERS = "replicas"
 CLUSTER_HASH, GENERATION = "tierserve.io/cluster-hash", "tierserve.io/generation"
-"""Annotations of a RayService: of the Ray cluster that it asks for, and of the resource that it was rendered from."""
-MOST_WORKERS = 100_000
+"""Annotations of a RayService: hash of its rayClusterConfig, and generation of the GenAIDeployment that it is of."""
+MAX_WORKERS = 100_000
+"""maxReplicas of the worker group, which the API requires: higher than any maximum in serveConfigV2."""
 
 
 def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings) -> Object:
     """The RayService of a pool."""
-    marks = pool_labels(gaid.name, placement)
+    labels = pool_labels(gaid.name, placement)
     config = serve_config(gaid.name, [placement], _target(gaid, placement, settings))
     cluster = {
         "rayVersion": settings.ray_version,
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": _autoscaler(settings),
         **_fault_tolerance(settings),
-        "headGroupSpec": _head(gaid, placement, settings, marks),
-        "workerGroupSpecs": [_workers(gaid, placement, settings, marks)],
+        "headGroupSpec": _head(gaid, placement, settings, labels),
+        "workerGroupSpecs": [_workers(gaid, placement, settings, labels)],
     }
-    found = kube_object(
-        gaid, "ray.io/v1", "RayService", ray_service_name(gaid.name, placement), marks,
+    service = kube_object(
+        gaid, "ray.io/v1", "RayService", ray_service_name(gaid.name, placement), labels,
         spec={
-            # JSON is YAML, and the same configuration must always be the same text.
+            # JSON is YAML; keys sorted, so that an unchanged configuration is unchanged text.
             "serveConfigV2": json.dumps(config, sort_keys=True, indent=1),
             "upgradeStrategy": {"type": "NewCluster"},
-            # The old cluster answers what it has begun; new requests go to the new one as soon as that serves.
+            # The old cluster finishes the requests it has; new ones go to the new cluster once that is ready.
             "rayClusterDeletionDelaySeconds": math.ceil(gaid.spec.gateway.response_timeout.value),
             "rayClusterConfig": cluster,
         },
     )  # fmt: skip
-    found["metadata"].setdefault("annotations", {})
-    found["metadata"]["annotations"] |= {
+    service["metadata"].setdefault("annotations", {})
+    service["metadata"]["annotations"] |= {
         CLUSTER_HASH: _cluster_hash(cluster),
         GENERATION: str(gaid.metadata.generation or 0),
     }
-    return found
+    return service
 
 
 def _cluster_hash(cluster: Mapping[str, Any]) -> str:
-    """Of what makes KubeRay replace the Ray cluster, without the metadata of its pods."""
+    """Hash of the fields whose change makes KubeRay replace the Ray cluster, without the metadata of its pods."""
     bare = copy.deepcopy(dict(cluster))
     for group in _groups(bare):
         group.pop("replicas", None)
@@ -95,23 +96,23 @@ def _groups(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
 
 
-def replaces_cluster(desired: Object, live: Mapping[str, Any]) -> bool:
-    """Whether KubeRay would make a new Ray cluster for `desired` in place of that of `live`."""
-    annotations = live["metadata"].get("annotations") or {}
+def replaces_cluster(desired: Object, observed: Mapping[str, Any]) -> bool:
+    """Whether KubeRay would replace the Ray cluster of `observed` if `desired` is applied."""
+    annotations = observed["metadata"].get("annotations") or {}
     before = annotations.get(CLUSTER_HASH)
     return before is not None and before != desired["metadata"]["annotations"][CLUSTER_HASH]
 
 
-def with_pod_metadata_of(desired: Object, live: Mapping[str, Any]) -> Object:
-    """`desired` with the pods' labels and annotations of `live`, unless the Ray cluster is replaced anyway.
+def with_pod_metadata_of(desired: Object, observed: Mapping[str, Any]) -> Object:
+    """`desired` with the pods' labels and annotations of `observed`, unless the Ray cluster is replaced anyway.
 
-    KubeRay makes a new cluster for a changed label of a pod: a team's new name would take every accelerator twice.
+    KubeRay replaces the cluster if a label of its pods changes: a renamed team label would need all accelerators twice.
     """
-    annotations = live["metadata"].get("annotations") or {}
-    if CLUSTER_HASH not in annotations or replaces_cluster(desired, live):
+    annotations = observed["metadata"].get("annotations") or {}
+    if CLUSTER_HASH not in annotations or replaces_cluster(desired, observed):
         return desired
     kept = copy.deepcopy(desired)
-    groups = (_groups(one["spec"]["rayClusterConfig"]) for one in (kept, live))
+    groups = (_groups(service["spec"]["rayClusterConfig"]) for service in (kept, observed))
     for group, before in zip(*groups, strict=True):
         metadata = before["template"].get("metadata") or {}
         group["template"]["metadata"] = {
@@ -121,10 +122,10 @@ def with_pod_metadata_of(desired: Object, live: Mapping[str, Any]) -> Object:
 
 
 def head_budget(gaid: GenAIDeployment, placements: Sequence[Placement]) -> tuple[Object, ...]:
-    """PodDisruptionBudget: of the heads of a service one at a time is evicted. None for a single head.
+    """PodDisruptionBudget of the head pods of a service: one eviction at a time. Empty for a single head.
 
-    Kubernetes takes only a number in minAvailable for pods whose controller has no scale. For a single head that would
-    be 1, which keeps a node from ever being drained.
+    For pods whose controller has no scale subresource, Kubernetes accepts only a number in minAvailable. For a single
+    head that would be 1, which blocks every drain of its node.
     """
     if len(placements) < 2:
         return ()
@@ -138,12 +139,12 @@ def head_budget(gaid: GenAIDeployment, placements: Sequence[Placement]) -> tuple
 
 
 def head_host(gaid: GenAIDeployment, placement: Placement) -> str:
-    """Name of the Service that KubeRay keeps in front of the head of the active cluster."""
+    """DNS name of the Service that KubeRay creates for the head of the active cluster."""
     return f"{ray_service_name(gaid.name, placement)}-head-svc.{gaid.metadata.namespace or 'default'}.svc"
 
 
 def serve_host(gaid: GenAIDeployment, placement: Placement) -> str:
-    """Name of the Service that KubeRay keeps in front of the pods that can serve."""
+    """DNS name of the Service that KubeRay creates for the pods that are ready to serve."""
     return f"{ray_service_name(gaid.name, placement)}-serve-svc.{gaid.metadata.namespace or 'default'}.svc"
 
 
@@ -159,19 +160,19 @@ def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings)
         proxy_location="EveryNode",
         replica_resources={REPLICA: 1},
         replica_gpus=needs[1] if needs else 0,
-        # A pool that may grow has nodes for one more. One that may not is replaced where it is, and requests go on to
-        # the next tier: waiting for a node that never comes would leave the old version for good.
+        # A pool that may scale up has room for one more replica. In one of fixed size, replicas are replaced in place,
+        # and requests overflow to the next tier: a surge replica without a node would block the rollout for good.
         surge=placement.max_replicas > placement.min_replicas,
     )
 
 
 def _any_address(settings: KubeSettings) -> str:
-    """All addresses of the family of pods: Ray's dashboard listens on one family only."""
+    """Wildcard address of the pods' address family: Ray's dashboard listens on one family only."""
     return "::" if settings.ip_family == "IPv6" else "0.0.0.0"  # noqa: S104 (in a pod)
 
 
 def _serve_address(settings: KubeSettings) -> str:
-    """The same for Ray Serve: of `::` it makes `*` in the file of its HAProxy, which is IPv4 only; not of `::0`."""
+    """The same for Ray Serve: in its HAProxy file it replaces `::` by `*`, which is IPv4 only, but not `::0`."""
     return "::0" if settings.ip_family == "IPv6" else _any_address(settings)
 
 
@@ -189,7 +190,7 @@ def _autoscaler(settings: KubeSettings) -> dict[str, Any]:
 
 
 def _fault_tolerance(settings: KubeSettings) -> dict[str, Any]:
-    """Where Ray's control keeps its state, if not in the head alone."""
+    """External Redis for the state of Ray's control plane (GCS); empty if the state is in the head pod only."""
     if not settings.gcs_redis_address:
         return {}
     options: dict[str, Any] = {"redisAddress": settings.gcs_redis_address}
@@ -199,7 +200,9 @@ def _fault_tolerance(settings: KubeSettings) -> dict[str, Any]:
     return {"gcsFaultToleranceOptions": options}
 
 
-def _head(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, marks: dict[str, str]) -> dict[str, Any]:
+def _head(
+    gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, labels: dict[str, str]
+) -> dict[str, Any]:
     ports = {
         "gcs": 6379, "dashboard": DASHBOARD_PORT, "metrics": RAY_METRICS_PORT, "serve": SERVE_PORT,
         "decisions": DECISIONS_PORT,
@@ -211,14 +214,14 @@ def _head(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, m
         "resources": container_resources(requests, cpu_limit=settings.head_cpu_limit),
     }
     return {
-        # No replica runs beside the control of the cluster.
+        # No replica runs in the head pod.
         "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": _any_address(settings)},
-        "template": _pod(gaid, placement, settings, marks, container),
+        "template": _pod(gaid, placement, settings, labels, container),
     }
 
 
 def _workers(
-    gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, marks: dict[str, str]
+    gaid: GenAIDeployment, placement: Placement, settings: KubeSettings, labels: dict[str, str]
 ) -> dict[str, Any]:
     needs = accelerators(gaid, placement)
     devices = {needs[0]: str(needs[1])} if needs else {}
@@ -233,13 +236,13 @@ def _workers(
     }
     return {
         "groupName": WORKERS,
-        "replicas": placement.min_replicas,  # at the start; then the autoscaler's
+        "replicas": placement.min_replicas,  # initial; then set by Ray's autoscaler
         "minReplicas": 0,
-        "maxReplicas": MOST_WORKERS,
-        "labels": labels(placement, gaid.name),
+        "maxReplicas": MAX_WORKERS,
+        "labels": node_labels(placement, gaid.name),
         "resources": {"CPU": "1", REPLICA: "1", **({"GPU": str(needs[1])} if needs else {})},
         "rayStartParams": {},
-        "template": _pod(gaid, placement, settings, marks, container),
+        "template": _pod(gaid, placement, settings, labels, container),
     }
 
 
@@ -252,12 +255,12 @@ def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
         "env": [
             {"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"},
             {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
-            # Ray gives up after 30 s, which a busy node takes; the pod would be made anew, and be later still.
+            # Ray's default is 30 s, which a busy node can exceed; the pod would be recreated and take longer still.
             {"name": "RAY_raylet_start_wait_time_s", "value": "120"},
-            # What a replica says of itself at its start is 108 KB in Serve 2.60 (its router's class by value). Above
-            # Ray's 100 KB it lies in the node's object store for good, and the autoscaler never finds the node idle.
+            # The metadata that a replica returns at its start is 108 KB in Serve 2.60 (its router's class, pickled by
+            # value). Above Ray's limit of 100 KB it stays in the object store, and the node never counts as idle.
             {"name": "RAY_max_direct_call_object_size", "value": "1048576"},
-            *({"name": name, "value": value} for name, value in RELOADS.items()),
+            *({"name": name, "value": value} for name, value in RAY_HAPROXY_ENV.items()),
         ],
     }
 
@@ -266,17 +269,17 @@ def _pod(
     gaid: GenAIDeployment,
     placement: Placement,
     settings: KubeSettings,
-    marks: dict[str, str],
+    labels: dict[str, str],
     container: dict[str, Any],
 ) -> dict[str, Any]:
     spec: dict[str, Any] = {
         **scheduling(gaid, placement),
         "securityContext": dict(POD_SECURITY),
         "containers": [container],
-        "restartPolicy": "Never",  # as Ray's autoscaler v2 wants it: it replaces pods, the kubelet does not
+        "restartPolicy": "Never",  # required by Ray's autoscaler v2, which replaces failed pods itself
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    # The name is KubeRay's: the Service of the active head selects pods by it, and would have none otherwise.
-    own = {key: value for key, value in marks.items() if key != "app.kubernetes.io/name"}
+    # KubeRay sets app.kubernetes.io/name itself, and its head Service selects pods by it.
+    own = {key: value for key, value in labels.items() if key != "app.kubernetes.io/name"}
     return {"metadata": own_and_inherited(gaid, own), "spec": spec}

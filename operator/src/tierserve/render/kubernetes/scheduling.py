@@ -1,4 +1,4 @@
-"""On which nodes a pool's pods may run (pure)."""
+"""Node selector, tolerations and accelerators of a pool's pods (pure)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tierserve.render.kubernetes.metadata import SITE, TIER
 
 
 def node_placement(gaid: GenAIDeployment, placement: Placement) -> api.Placement:
-    """The placement of the site, else of the tier, else nodes with the labels and taints of TierServe's own scheme.
+    """Placement of the site, else of the tier; the default is TierServe's own labels and taints.
 
-    That scheme: label and taint `tierserve.io/tier` with the kind of the tier as value, and where sites are named
-    the label `tierserve.io/site` with the name of the site.
+    These are: label and taint `tierserve.io/tier` with the kind of the tier, and for named sites the label
+    `tierserve.io/site` with the name of the site.
     """
     tier = gaid.tier(placement.tier)
-    given = next((s.placement for s in tier.sites if s.name == placement.site and s.placement), tier.placement)
-    selector = given.node_selector or _own_labels(tier, placement.site)
-    tolerations = given.tolerations or (api.Toleration(key=TIER, operator="Equal", value=tier.kind),)
-    return given.model_copy(update={"node_selector": selector, "tolerations": tolerations})
+    configured = next((s.placement for s in tier.sites if s.name == placement.site and s.placement), tier.placement)
+    selector = configured.node_selector or _own_labels(tier, placement.site)
+    tolerations = configured.tolerations or (api.Toleration(key=TIER, operator="Equal", value=tier.kind),)
+    return configured.model_copy(update={"node_selector": selector, "tolerations": tolerations})
 
 
 def _own_labels(tier: api.Tier, site: str) -> dict[str, str]:
@@ -28,7 +28,7 @@ def _own_labels(tier: api.Tier, site: str) -> dict[str, str]:
 
 
 def scheduling(gaid: GenAIDeployment, placement: Placement) -> dict[str, Any]:
-    """The fields of a pod's spec that choose its node."""
+    """Scheduling fields of the pod spec."""
     nodes = node_placement(gaid, placement)
     fields: dict[str, Any] = {
         "nodeSelector": dict(nodes.node_selector),
@@ -40,7 +40,7 @@ def scheduling(gaid: GenAIDeployment, placement: Placement) -> dict[str, Any]:
 
 
 def accelerators(gaid: GenAIDeployment, placement: Placement) -> tuple[str, int] | None:
-    """Kubernetes' resource of a replica's accelerators and their number; None for an engine that needs none."""
+    """Extended resource of the accelerators and their number per replica; None for an engine that needs none."""
     hardware = gaid.tier(placement.tier).hardware
     if placement.engine != "vllm" or hardware.resource is None:
         return None

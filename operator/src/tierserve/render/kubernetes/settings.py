@@ -1,4 +1,4 @@
-"""What the operator adds to a resource when it renders objects: images, ports and sizes (pure)."""
+"""Settings of rendered objects that are the same for all resources: images, ports and sizes (pure)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RAY_METRICS_PORT = 8080
 PROMETHEUS: Sequence[Mapping[str, Any]] = (
     {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}},
 )
-"""Pods of Prometheus as its operator and its charts label them, in whichever namespace."""
+"""Pods of Prometheus as its operator and its charts label them, in all namespaces."""
 POD_SECURITY: Mapping[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 CONTAINER_SECURITY: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
@@ -28,8 +28,8 @@ CONTAINER_SECURITY: Mapping[str, Any] = {
     "runAsNonRoot": True,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-"""What the Pod Security Standard `restricted` asks for. Containers repeat what the pod says: KubeRay copies the
-context of a container, not that of the pod, into the init containers that it adds."""
+"""Requirements of the Pod Security Standard `restricted`. Containers repeat those of the pod: into the init containers
+that it adds, KubeRay copies the security context of a container, not that of the pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +41,19 @@ class KubeSettings:
         image_pull_policy: of the containers.
         image_pull_secrets: names of secrets in the namespace of the resource.
         ray_version: version of Ray in the image.
-        gateway_replicas: pods of the gateway; each lets in its share of the slots.
-        idle_timeout_s: how long Ray's autoscaler keeps a worker pod without a replica.
+        gateway_replicas: pods of the gateway; each admits its share of the slots.
+        idle_timeout_s: seconds until Ray's autoscaler removes a worker pod without a replica.
         head_cpu, head_memory: requests of the head pod of a pool's Ray cluster.
         worker_cpu, worker_memory: requests of a worker pod, which holds one replica.
         head_cpu_limit, worker_cpu_limit: CPU limits of these pods; empty for none, which a ResourceQuota with
-            `limits.cpu` refuses. Memory is limited to what is requested.
-        cluster_domain: the cluster's domain of names.
-        gcs_redis_address: HOST:PORT of a Redis that keeps the state of Ray's control, so that a head may be replaced
-            while its replicas go on; empty keeps it in the head alone.
+            `limits.cpu` refuses. The memory limit equals the request.
+        cluster_domain: domain of the cluster's DNS.
+        gcs_redis_address: HOST:PORT of a Redis for the state of Ray's control plane (GCS), so that a head pod can be
+            replaced while its replicas serve; empty keeps the state in the head pod.
         gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
-        ip_family: IPv4 or IPv6, that of pods' first addresses; if not given, that of the address of the API server.
+        ip_family: IPv4 or IPv6, that of pods' first addresses; the default is that of the API server's address.
         monitoring_labels: labels of ServiceMonitors and PrometheusRules, by which a Prometheus selects them.
-        scrape_from: peers of a NetworkPolicy that may read metrics; empty for none.
+        scrape_from: NetworkPolicy peers that may read metrics; empty for none.
     """
 
     serving_image: str = "ghcr.io/tierserve/serving:latest"
@@ -61,14 +61,14 @@ class KubeSettings:
     image_pull_secrets: tuple[str, ...] = ()
     ray_version: str = "2.60.0"
     gateway_replicas: int = 2
-    # A worker pod is idle from the end of its proxy on, not while a replica starts. KubeRay's own 60 s keep an
-    # accelerator for a minute more after each roll-over; less would throw pods away between two versions of a replica.
+    # A worker pod is idle after its proxy has ended, not while a replica starts. KubeRay's default of 60 s would keep
+    # an accelerator for a minute after each rollout; much less would remove pods between two versions of a replica.
     idle_timeout_s: int = 30
     head_cpu: str = "500m"
     head_memory: str = "2Gi"
     worker_cpu: str = "500m"
     worker_memory: str = "1Gi"
-    # Several times the requests: a limit that throttles the start of Ray's processes makes pods late.
+    # Several times the requests: CPU throttling while Ray's processes start delays the pod.
     head_cpu_limit: str = "2"
     worker_cpu_limit: str = "4"
     cluster_domain: str = "cluster.local"
@@ -79,27 +79,29 @@ class KubeSettings:
     scrape_from: Sequence[Mapping[str, Any]] = PROMETHEUS
 
     def __post_init__(self) -> None:
-        """Refuses a limit below its request, which the API server would refuse in every pod.
+        """Checks that no limit is below its request, which the API server would reject in every pod.
 
         Raises:
-            ValueError: the message names the variables.
+            ValueError: a limit is below its request; the message names the variables.
         """
         for pod in ("head", "worker"):
             request, limit = getattr(self, f"{pod}_cpu"), getattr(self, f"{pod}_cpu_limit")
             if limit and cores(limit) < cores(request):
                 name = f"TIERSERVE_{pod.upper()}_CPU"
-                raise ValueError(f"{name}_LIMIT: {limit!r} is below {name}={request!r}; raise it, or leave it empty")
+                raise ValueError(
+                    f"{name}_LIMIT: must be at least {name}={request!r}, or empty for no limit ({limit!r})"
+                )
 
 
 def cores(quantity: str) -> Decimal:
-    """CPU quantity of Kubernetes (`500m`, `2`, `0.5`) in cores; ValueError if it is none."""
+    """CPU quantity of Kubernetes (`500m`, `2`, `0.5`) in cores; ValueError if the text is not one."""
     number, milli = quantity.removesuffix("m"), quantity.endswith("m")
     if not number.replace(".", "", 1).isdecimal():
-        raise ValueError(f"{quantity!r} is not a CPU quantity such as 500m or 2")
+        raise ValueError(f"must be a CPU quantity such as 500m or 2 ({quantity!r})")
     return Decimal(number) / (1000 if milli else 1)
 
 
 def container_resources(requests: Mapping[str, str], *, cpu_limit: str) -> dict[str, dict[str, str]]:
-    """Requests, and limits of the same names: CPU may burst up to its limit, all else is limited to the request."""
+    """Requests and limits: the CPU limit is `cpu_limit`, all other limits equal the requests."""
     limits = {name: value for name, value in requests.items() if name != "cpu"}
     return {"requests": dict(requests), "limits": {**({"cpu": cpu_limit} if cpu_limit else {}), **limits}}

@@ -1,4 +1,4 @@
-"""The API server, as little of it as is needed: apply, apply status, list, delete, post an event."""
+"""Client of the API server: apply, apply status, read, list, delete, post an event."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOT_FOUND, CONFLICT, FORBIDDEN = 404, 409, 403
 
 
 class ClusterError(Exception):
-    """The API server refused a request or cannot be reached; `code` is its HTTP status, 0 without an answer."""
+    """The API server rejected a request or cannot be reached; `code` is the HTTP status, 0 without an answer."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class ClusterError(Exception):
 
 
 class ClusterUnreachableError(ClusterError, ConnectionError):
-    """The API server did not answer at all; no fault of the object in question."""
+    """The API server did not answer; the object in question is not at fault."""
 
     def __init__(self, message: str) -> None:
         super().__init__(0, message)
@@ -49,18 +49,18 @@ class ClusterUnreachableError(ClusterError, ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Requests with the rights of the operator."""
+    """Requests with the credentials of the operator."""
 
     client: ApiClient
 
-    async def apply(self, wanted: Object) -> Object:
-        """Server-side apply of an object that is ours; fields that others own stay theirs.
+    async def apply(self, desired: Object) -> Object:
+        """Server-side apply of an object with force; fields of other managers that it does not set stay unchanged.
 
         Raises:
-            ClusterError: 404 where the kind is not served, 409 where another manager owns a field, and so on.
+            ClusterError: 404 if the kind is not served, 403 if RBAC or admission rejects it, and so on.
         """
         query = [("fieldManager", MANAGER), ("force", "true")]
-        return await self._request("PATCH", path_of(wanted), query, wanted, APPLY)
+        return await self._request("PATCH", path_of(desired), query, desired, APPLY)
 
     async def apply_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Object:
         """Server-side apply of the whole status of a GenAIDeployment."""
@@ -71,7 +71,7 @@ class Cluster:
         return await self._request("PATCH", f"{path_of(body)}/status", query, body, APPLY)
 
     async def read(self, api_version: str, kind: str, namespace: str, name: str) -> Object | None:
-        """The object, or None if there is none or its kind is not served."""
+        """The object; None if it does not exist or its kind is not served."""
         try:
             return await self._request("GET", f"{collection(api_version, kind, namespace)}/{name}")
         except ClusterError as error:
@@ -80,40 +80,40 @@ class Cluster:
             raise
 
     async def children(self, api_version: str, kind: str, namespace: str, service: str) -> list[Object]:
-        """Objects of a kind that carry the label of a service; none where the kind is not served."""
+        """Objects of a kind with the label of a GenAIDeployment; empty if the kind is not served."""
         query = [("labelSelector", f"{DEPLOYMENT}={service},app.kubernetes.io/managed-by={MANAGER}")]
         try:
-            found = await self._request("GET", collection(api_version, kind, namespace), query)
+            listed = await self._request("GET", collection(api_version, kind, namespace), query)
         except ClusterError as error:
             if error.code == NOT_FOUND:
                 return []
             raise
-        return [{"apiVersion": api_version, "kind": kind, **item} for item in found.get("items", ())]
+        return [{"apiVersion": api_version, "kind": kind, **item} for item in listed.get("items", ())]
 
     async def warnings(self, namespace: str) -> list[Object] | None:
-        """Warning events of a namespace; None where the operator may not list them."""
+        """Warning events of a namespace; None if RBAC does not let the operator list them."""
         query = [("fieldSelector", "type=Warning"), ("resourceVersion", "0")]
         try:
-            found = await self._request("GET", collection("v1", "Event", namespace), query)
+            listed = await self._request("GET", collection("v1", "Event", namespace), query)
         except ClusterError as error:
             if error.code == FORBIDDEN:
                 return None
             raise
-        events: list[Object] = found.get("items", [])
+        events: list[Object] = listed.get("items", [])
         return events
 
     async def may(self, verb: str, group: str, resource: str) -> bool:
-        """Whether the operator's rights in the cluster allow a verb, in the API server's judgement."""
+        """Whether RBAC allows the operator a verb on a resource in the whole cluster."""
         version, kind = "authorization.k8s.io/v1", "SelfSubjectAccessReview"
         spec = {"resourceAttributes": {"verb": verb, "group": group, "resource": resource}}
         body = {"apiVersion": version, "kind": kind, "spec": spec}
         review = await self._request("POST", collection(version, kind, None), (), body)
         return bool(review["status"]["allowed"])
 
-    async def delete(self, gone: Object) -> None:
-        """Delete an object with what it owns; one that is not there is deleted already."""
+    async def delete(self, obj: Object) -> None:
+        """Delete an object and its dependents; no error if it does not exist."""
         try:
-            await self._request("DELETE", path_of(gone), [("propagationPolicy", "Background")])
+            await self._request("DELETE", path_of(obj), [("propagationPolicy", "Background")])
         except ClusterError as error:
             if error.code != NOT_FOUND:
                 raise
@@ -146,16 +146,16 @@ class Cluster:
 
 
 def collection(api_version: str, kind: str, namespace: str | None) -> str:
-    """Path of all objects of a kind in a namespace, or in the cluster."""
+    """URL path of a kind's collection in a namespace, or in the cluster."""
     root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
     where = f"/namespaces/{namespace}" if namespace else ""
     return f"{root}{where}/{_PLURALS[kind]}"
 
 
-def path_of(one: Mapping[str, Any]) -> str:
-    """Path of an object."""
-    metadata = one["metadata"]
-    return f"{collection(one['apiVersion'], one['kind'], metadata.get('namespace'))}/{metadata['name']}"
+def path_of(obj: Mapping[str, Any]) -> str:
+    """URL path of an object."""
+    metadata = obj["metadata"]
+    return f"{collection(obj['apiVersion'], obj['kind'], metadata.get('namespace'))}/{metadata['name']}"
 
 
 def _message(text: bytes) -> str:

@@ -1,7 +1,7 @@
-"""One service at a time replaces its Ray clusters when a new operator renders them otherwise.
+"""Upgrade lock: after an upgrade of the operator, one GenAIDeployment at a time replaces its Ray clusters.
 
-A replaced cluster runs beside the old one until it serves: all at once, an upgrade of the operator would take twice the
-accelerators of every service, and a bad image would reach all of them. What a user changes is applied at once.
+The new cluster runs beside the old one until it serves: all at once, an upgrade of the operator would take twice the
+accelerators of every GenAIDeployment, and a bad image would reach all of them. A change of the spec is applied at once.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from tierserve.render.kubernetes.ray_service import GENERATION, replaces_cluster
 
 
 @dataclass(slots=True)
-class UpgradeTurn:
-    """The turn to replace clusters, held by one service until its new clusters serve."""
+class UpgradeLock:
+    """Lock on the replacement of Ray clusters, held by one GenAIDeployment until its new clusters serve."""
 
     holder: str | None = None
 
-    def admits(self, service: str, desired: Iterable[Object], live: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Whether the RayServices of a service may be applied now.
+    def admits(self, service: str, desired: Iterable[Object], existing: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether the RayServices of a GenAIDeployment may be applied now.
 
         Args:
             service: namespace and name.
             desired: its RayServices as rendered.
-            live: those that are there, by name.
+            existing: the RayServices in the cluster, by name.
         """
-        pairs = [(one, live[one["metadata"]["name"]]) for one in desired if one["metadata"]["name"] in live]
+        pairs = [(obj, existing[name]) for obj in desired if (name := obj["metadata"]["name"]) in existing]
         replaced = any(replaces_cluster(*pair) and not _is_changed_by_user(*pair) for pair in pairs)
-        if self.holder == service and not replaced and all(_serves(one) for _, one in pairs):
+        if self.holder == service and not replaced and all(_serves(obj) for _, obj in pairs):
             self.holder = None
         if replaced and self.holder is None:
             self.holder = service
         return not replaced or self.holder == service
 
     def forget(self, service: str) -> None:
-        """A service is gone."""
+        """Release the lock of a deleted GenAIDeployment."""
         if self.holder == service:
             self.holder = None
 
 
-def _is_changed_by_user(desired: Object, live: Mapping[str, Any]) -> bool:
-    return bool(desired["metadata"]["annotations"][GENERATION] != live["metadata"]["annotations"].get(GENERATION))
+def _is_changed_by_user(desired: Object, existing: Mapping[str, Any]) -> bool:
+    return bool(desired["metadata"]["annotations"][GENERATION] != existing["metadata"]["annotations"].get(GENERATION))
 
 
-def _serves(live: Mapping[str, Any]) -> bool:
-    """Whether KubeRay has seen the RayService as it is, and no cluster is on its way."""
-    status = live.get("status") or {}
-    is_seen = (status.get("observedGeneration") or 0) >= (live["metadata"].get("generation") or 0)
-    return is_seen and not (status.get("pendingServiceStatus") or {}).get("rayClusterName")
+def _serves(existing: Mapping[str, Any]) -> bool:
+    """Whether KubeRay has observed the generation of the RayService, and no new cluster is pending."""
+    status = existing.get("status") or {}
+    is_observed = (status.get("observedGeneration") or 0) >= (existing["metadata"].get("generation") or 0)
+    return is_observed and not (status.get("pendingServiceStatus") or {}).get("rayClusterName")

@@ -1,4 +1,4 @@
-"""Where one local service keeps its state: a folder per user and service, and a short one for Ray's sockets."""
+"""Files of a local service: a state folder per user and service, and one with a short path for Ray's sockets."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-_STATE_HINT = "set TIERSERVE_STATE to a folder that can be written"
-_TEMPORARY_HINT = "set TMPDIR to a short path without blanks that can be written, e.g. /tmp"
-# What stands in HAProxy's configuration and on Ray's command lines without quotes.
+_STATE_HINT = "set TIERSERVE_STATE to a writable folder"
+_TEMPORARY_HINT = "set TMPDIR to a writable folder with a short path without spaces, e.g. /tmp"
+# Characters that need no quotes in HAProxy's configuration and on Ray's command lines.
 _PLAIN = re.compile(r"^[\w./+=@-]+$", re.ASCII)
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,45}[a-z0-9])?$")
 
 
 # Ray's longest path under `ray`: /session_2026-11-29_01-36-10_123456_4194304/sockets/plasma_store.99
 _LONGEST_SOCKET = 67
-_SOCKET_BYTES = 107  # of Linux: sizeof(sun_path) without the zero at its end
+_SOCKET_BYTES = 107  # Linux: sizeof(sun_path) less the terminating zero
 
 
 class LocalError(Exception):
-    """A service cannot run on this machine as it is; `hint` is what to change."""
+    """A service cannot run on this machine; `hint` is what to change."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -44,11 +44,11 @@ def state_root() -> Path:
     try:
         return Path.home().absolute() / ".local" / "state" / "tierserve"
     except RuntimeError as error:  # neither HOME nor an entry in /etc/passwd
-        raise LocalError(f"state folder: user {os.getuid()} has no home", _STATE_HINT) from error
+        raise LocalError(f"state folder: user {os.getuid()} has no home folder", _STATE_HINT) from error
 
 
 def _socket_base(name: str) -> Path:
-    """The folder for sockets: $TMPDIR where Ray and HAProxy can use it (no blank, short enough), else /tmp."""
+    """The folder for sockets: $TMPDIR if Ray and HAProxy can use it (no spaces, short enough), else /tmp."""
     try:
         chosen = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
@@ -67,14 +67,14 @@ class ServicePaths:
 
     @classmethod
     def of(cls, name: str) -> ServicePaths:
-        """Paths of the service called `name`.
+        """Paths of the service `name`.
 
         Raises:
-            LocalError: the name is no DNS label of at most 47 characters, or there is no folder for it.
+            LocalError: the name is not a DNS label of at most 47 characters, or it has no state folder.
         """
         if not _NAME.match(name):
-            message = f"metadata.name: {name!r} is not a lower-case DNS label of at most 47 characters"
-            raise LocalError(message, "see the names that are up: tierserve status")
+            message = f"metadata.name: must be a lower-case DNS label of at most 47 characters (got {name!r})"
+            raise LocalError(message, "list the running services: tierserve status")
         root = state_root() / name
         digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
         short = f"ts-{os.getuid()}-{digest}"
@@ -82,7 +82,7 @@ class ServicePaths:
 
     @property
     def marker(self) -> str:
-        """What every process of the service carries in its environment as TIERSERVE_INSTANCE."""
+        """Value of TIERSERVE_INSTANCE in the environment of every process of the service."""
         return f"{self.name}@{self.short.name}"
 
     @property
@@ -92,12 +92,12 @@ class ServicePaths:
 
     @property
     def status(self) -> Path:
-        """The status that the supervisor last wrote."""
+        """The last status, written by the supervisor."""
         return self.root / "status.json"
 
     @property
     def logs(self) -> Path:
-        """A log file per process."""
+        """Folder with one log file per process."""
         return self.root / "logs"
 
     @property
@@ -117,12 +117,12 @@ class ServicePaths:
 
     @property
     def prefork_socket(self) -> Path:
-        """Where Ray's workers are handed over to be forked."""
+        """Socket of the process from which Ray's workers are forked."""
         return self.short / "prefork.sock"
 
     @property
     def ray_token(self) -> Path:
-        """What Ray asks of everybody who speaks to the cluster; readable by this user alone."""
+        """Ray's authentication token, readable by this user only."""
         return self.root / "ray.token"
 
     @property
@@ -132,14 +132,14 @@ class ServicePaths:
 
     @property
     def piped_file(self) -> Path:
-        """The service file where it came through a pipe, so that there is one to follow."""
+        """Copy of a service file that was read from a pipe, so that the supervisor can follow it."""
         return self.root / "service.yaml"
 
     def make(self) -> None:
-        """Create the folders, readable by this user alone.
+        """Create the folders, accessible by this user only.
 
         Raises:
-            LocalError: one cannot be made or written, or belongs to another user.
+            LocalError: one cannot be created or written, or belongs to another user.
         """
         self._make((self.root, self.logs), "state folder", _STATE_HINT)
         self._make((self.short, self.ray, self.short / "h"), "temporary folder", _TEMPORARY_HINT)
@@ -147,20 +147,20 @@ class ServicePaths:
             self.ray_token.touch(mode=0o600)
             self.ray_token.write_text(secrets.token_hex(32))
 
-    def _make(self, folders: tuple[Path, ...], what: str, hint: str) -> None:
+    def _make(self, folders: tuple[Path, ...], label: str, hint: str) -> None:
         for folder in folders:
             try:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                if folder.stat().st_uid != os.getuid():  # in /tmp anybody may have made it first
-                    raise LocalError(f"{what} {folder}: belongs to another user", hint)
+                if folder.stat().st_uid != os.getuid():  # in /tmp another user may have created it first
+                    raise LocalError(f"{label} {folder}: belongs to another user", hint)
                 with tempfile.TemporaryFile(dir=folder):
                     pass
             except OSError as error:
-                raise LocalError(f"{what} {folder}: {error.strerror or error}", hint) from error
+                raise LocalError(f"{label} {folder}: {error.strerror or error}", hint) from error
 
 
 def known_services() -> list[str]:
-    """Names of the services that left a state folder; raises LocalError when there is no folder to look in."""
+    """Names of the services with a state folder; raises LocalError if the folder cannot be read."""
     root = state_root()
     try:
         return sorted(p.parent.name for p in root.glob("*/state.json")) if root.is_dir() else []

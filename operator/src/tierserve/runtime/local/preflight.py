@@ -1,4 +1,4 @@
-"""What must hold before anything starts on this machine; each miss names the part and the hint."""
+"""Preflight checks: what must hold before a service starts on this machine; each error has a hint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tierserve.runtime.local.ports import LOOPBACK, holder, is_free, why_taken
 from tierserve.runtime.local.resources import available_memory
 from tierserve_serving.gateway import haproxy as binary
 
-# Estimates from resident sets seen after a start: head with dashboard and Serve, one more node, one replica.
+# Resident memory measured after a start: head with dashboard and Serve, one more node, one replica.
 HEAD_BYTES = 1_300_000_000
 NODE_BYTES = 450_000_000
 REPLICA_BYTES = {"emulated": 170_000_000, "llamacpp": 500_000_000}
@@ -20,11 +20,11 @@ GIB = 2**30
 
 
 class PreflightError(LocalError):
-    """Something is missing on this machine."""
+    """A preflight check failed."""
 
 
 def check(paths: ServicePaths, placements: Sequence[Placement], port: int | None) -> None:
-    """Raise LocalError for the first thing that would keep the service from starting; make its folders."""
+    """Run all checks and create the folders; raises LocalError at the first failure."""
     check_packages()
     check_engines(placements)
     check_haproxy()
@@ -35,24 +35,24 @@ def check(paths: ServicePaths, placements: Sequence[Placement], port: int | None
 
 
 def check_packages(installed: Callable[[str], object] = find_spec) -> None:
-    """The packages that the processes of a service import, long after this one has started them."""
+    """Check that the packages are installed which the processes import only after they have started."""
     for module in ("ray", "aiohttp", "prometheus_client"):
         if installed(module) is None:
             raise PreflightError(f"{module} is not installed", 'pip install "tierserve[serving]"')
 
 
 def check_engines(placements: Iterable[Placement]) -> None:
-    """Only engines that run without an accelerator have a place here."""
+    """Check that every engine runs without an accelerator."""
     for p in placements:
         if p.engine not in REPLICA_BYTES:
             raise PreflightError(
-                f"spec.models[{p.model}].engine: {p.engine} needs an accelerator; this machine's runtime has none",
+                f"spec.models[{p.model}].engine: {p.engine} is not supported on this machine: it needs an accelerator",
                 "set engine: emulated (the same timings without a GPU) or engine: llamacpp (a real model on the CPU)",
             )
 
 
 def check_haproxy(find: Callable[[], object] = binary.find_haproxy) -> None:
-    """The gateway needs HAProxy."""
+    """Check that HAProxy is installed."""
     try:
         find()
     except binary.GatewayError as error:
@@ -60,41 +60,43 @@ def check_haproxy(find: Callable[[], object] = binary.find_haproxy) -> None:
 
 
 def memory_needed(placements: Sequence[Placement]) -> int:
-    """Bytes that head, nodes and the floor of replicas take."""
+    """Bytes that head, nodes and the minimum of replicas need."""
     replicas = sum(max(1, p.min_replicas) * REPLICA_BYTES.get(p.engine, 0) for p in placements)
     return HEAD_BYTES + len(placements) * NODE_BYTES + replicas
 
 
 def check_memory(placements: Sequence[Placement], available: int | None = None) -> None:
-    """The floor of every pool must fit into the memory that is free, on the machine and in the cgroup."""
+    """Check that the minimum of replicas fits the free memory of the machine and of the cgroup."""
     free = available_memory() if available is None else available
     needed = memory_needed(placements)
     if needed > free:
-        floors = ", ".join(f"{p.pool} {max(1, p.min_replicas)}" for p in placements)
+        minima = ", ".join(f"{p.pool} {max(1, p.min_replicas)}" for p in placements)
         raise PreflightError(
-            f"memory: Ray and the floor of replicas ({floors}) need {needed / GIB:.1f} GiB, "
+            f"memory: Ray and the minimum of replicas ({minima}) need {needed / GIB:.1f} GiB; "
             f"{free / GIB:.1f} GiB are free",
-            "lower replicas.min, leave out a tier, end other programs (another service? `tierserve status`), or raise "
+            "lower replicas.min, remove a tier, end other programs (list services: `tierserve status`), or raise "
             "the memory limit of the container",
         )
 
 
 def check_port(port: int) -> None:
-    """The endpoint's port must be free, and this user allowed to listen there."""
+    """Check that the endpoint's port is free, and that this user may listen on it."""
     failure = why_taken(port)
     if failure is None:
         return
     if isinstance(failure, PermissionError):
-        raise PreflightError(f"--port: {port} needs rights that this user has not", "give one from 1024 up")
+        raise PreflightError(f"--port: permission denied for port {port}", "choose a port of at least 1024")
     raise PreflightError(
-        f"--port: {port} on {LOOPBACK} is in use by {holder(port)}", f"give another, e.g. --port {port % 65535 + 1}"
+        f"--port: {port} on {LOOPBACK} is in use by {holder(port)}", f"choose another, e.g. --port {port % 65535 + 1}"
     )
 
 
 def choose_port() -> int:
-    """The first free port from 8080 up, so that two services side by side do not collide."""
+    """Return the first free port from 8080 up, so that two services do not collide."""
     candidates = range(DEFAULT_PORT, DEFAULT_PORT + 1000)
     port = next(filter(is_free, candidates), None)
     if port is None:
-        raise PreflightError(f"--port: none from {candidates.start} to {candidates.stop - 1} is free", "give another")
+        raise PreflightError(
+            f"--port: no port from {candidates.start} to {candidates.stop - 1} is free", "choose another"
+        )
     return port

@@ -1,14 +1,14 @@
-"""A process with the libraries of Ray's workers loaded; each worker is a fork of it.
+"""Prefork server: a process with the libraries of Ray's workers imported; each worker is a fork of it.
 
     python -m tierserve.runtime.local.prefork SOCKET
 
-A replica on this machine costs some seconds of a core to start, nearly all of it to import libraries, and when
-connections double half of all replicas start at once on the cores that serve. Forked, it costs a third of that
-(docs/decisions/0005-prefork.md). `prefork_hook/sitecustomize.py` hands the start of a worker over to the socket; where
-nobody answers there, the worker starts as Ray starts it.
+A replica on this machine takes some seconds of CPU to start, nearly all of it for imports, and when connections double
+half of all replicas start at once on the cores that serve. A fork takes a third of that
+(docs/decisions/0005-prefork.md). `prefork_hook/sitecustomize.py` sends the start of a worker to the socket; without an
+answer the worker starts as Ray starts it.
 
-Ray itself is never loaded before the fork: its C++ part reads its settings and seeds its random ids at import, and two
-workers with the same ids must not be.
+Ray itself is never imported before the fork: its C++ part reads its settings and seeds its random ids at import, and
+two workers must not have the same ids.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# What `ray`, `ray.serve` and a replica import, without Ray; one that is missing is left to the worker.
+# What `ray`, `ray.serve` and a replica import, except Ray; one that is missing is skipped.
 LIBRARIES = (
     "numpy", "scipy.special", "pydantic", "orjson", "yaml", "aiohttp", "requests", "click", "psutil", "filelock",
     "jsonschema", "msgpack", "grpc", "google.protobuf.descriptor_pb2", "opentelemetry.sdk.metrics",
@@ -40,7 +40,7 @@ _LENGTH_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A worker to be started: its script and arguments, environment, folder, and standard streams."""
+    """Start request of a worker: script and arguments, environment, working folder, standard streams."""
 
     argv: list[str]
     env: dict[str, str]
@@ -50,7 +50,7 @@ class Start:
 
 
 def preload(libraries: tuple[str, ...] = LIBRARIES) -> None:
-    """Import the libraries, and keep the collector from writing into pages that forks share."""
+    """Import the libraries; freeze the garbage collector so that it does not write into pages that forks share."""
     for name in libraries:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -59,14 +59,14 @@ def preload(libraries: tuple[str, ...] = LIBRARIES) -> None:
 
 
 def wait_for_start(server: socket.socket) -> Start:
-    """Fork for every start that is asked for; returns in each fork, never in the parent."""
+    """Fork for every start request; returns in each fork, never in the parent."""
     while True:
         connection, _ = server.accept()
         with connection:
             try:
                 start = read_start(connection)
             except (OSError, ValueError, KeyError) as error:
-                print(f"not a start: {error!r}", file=sys.stderr, flush=True)
+                print(f"invalid start request: {error!r}", file=sys.stderr, flush=True)
                 continue
             if os.fork() == 0:
                 server.close()
@@ -76,10 +76,10 @@ def wait_for_start(server: socket.socket) -> Start:
 
 
 def read_start(connection: socket.socket) -> Start:
-    """One request: three file descriptors with the length, then JSON.
+    """Read one start request: three file descriptors with the length, then JSON.
 
     Raises:
-        OSError, ValueError, KeyError: the other side ended early or sent something else.
+        OSError, ValueError, KeyError: the request is incomplete or invalid.
     """
     head, streams, _, _ = socket.recv_fds(connection, _LENGTH_BYTES, 3)
     with connection.makefile("rb") as stream:
@@ -88,13 +88,14 @@ def read_start(connection: socket.socket) -> Start:
 
 
 def become(start: Start) -> None:
-    """Be the worker: its streams, environment and arguments, a process group of its own; then run its script.
+    """Become the worker: set its streams, environment, arguments and process group, then run its script.
 
-    The connection stays open as long as this process lives: at the other end waits the process that Ray started.
+    The connection stays open while this process lives: the process that Ray started waits for its end.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setpgid(0, 0)  # Ray ends a worker's whole group
-    # The priority that Ray gives workers once they work: before that, those that start would starve those that serve.
+    # The priority that Ray gives workers only after their start: without it, starting workers would starve serving
+    # ones.
     os.setpriority(os.PRIO_PROCESS, 0, int(start.env.get("RAY_worker_niceness", WORKER_NICENESS)))
     for number, stream in enumerate(start.streams):
         os.dup2(stream, number)
@@ -109,7 +110,7 @@ def become(start: Start) -> None:
 
 
 def _reseed() -> None:
-    """Python's own generator is seeded anew by a fork, numpy's is not."""
+    """Reseed numpy's generator; Python reseeds its own after a fork."""
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
 
@@ -118,7 +119,7 @@ def main() -> None:
     """Entry point; ends with SIGTERM."""
     path = Path(sys.argv[1])
     preload()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks: the kernel buries them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for: the kernel reaps them
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))

@@ -1,8 +1,8 @@
-"""One small Ray cluster on the loopback net: a head and a labelled node per pool, each a `ray start --block`.
+"""One small Ray cluster on loopback: a head and a labelled node per pool, each a `ray start --block`.
 
-Learnt by measuring: `ray start` picks the first free name for its sockets and makes them seconds later, so of two nodes
-started at once one dies; each next node waits for the sockets of the one before. A raylet that is given the default
-30 s may not make it beside others on 2 cores, hence RAY_raylet_start_wait_time_s.
+`ray start` picks the first free name for its sockets and creates them seconds later, so of two nodes that start at once
+one fails; each node waits for the sockets of the previous one. The default start timeout of a raylet, 30 s, is too
+short for several on 2 cores, hence RAY_raylet_start_wait_time_s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from tierserve.observe.serve_rest import ServeRest
-from tierserve.render.serve import RELOADS
+from tierserve.render.serve import RAY_HAPROXY_ENV
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import RAY_LOOPBACK
 from tierserve.runtime.local.processes import ProcessRef, start
@@ -48,17 +48,17 @@ class RayPorts:
 
 
 def environment(paths: ServicePaths, ports: RayPorts) -> dict[str, str]:
-    """What every Ray process of the service inherits. Files and ports of Ray's HAProxy are fixed by default."""
+    """Environment of every Ray process of the service; by default, files and ports of Ray's HAProxy are fixed."""
     folder = paths.short / "h"
     first, last = ports.replicas
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "90",
-        # Loopback is open to every user of the machine, and who reaches Ray can run code as us.
+        # Every user of the machine can reach loopback, and a client of Ray can run code as this user.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(paths.ray_token),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        # The ingress is asynchronous throughout: a second event loop per replica only costs a hop per request.
+        # The ingress is fully asynchronous: a second event loop per replica only adds a hop per request.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / "haproxy"),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
@@ -72,8 +72,8 @@ def environment(paths: ServicePaths, ports: RayPorts) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
-        **RELOADS,
-        # One thread per numeric library: the timings of a replica must not depend on how many replicas there are.
+        **RAY_HAPROXY_ENV,
+        # One thread per numeric library: the timings of a replica must not depend on the number of replicas.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
@@ -83,7 +83,7 @@ def environment(paths: ServicePaths, ports: RayPorts) -> dict[str, str]:
 
 
 def start_prefork(paths: ServicePaths, ports: RayPorts) -> ProcessRef:
-    """Start the process that workers are forked from; until it listens they start as Ray starts them."""
+    """Start the prefork server; until it listens, workers start as Ray starts them."""
     command = [sys.executable, "-m", "tierserve.runtime.local.prefork", str(paths.prefork_socket)]
     return start(command, log=paths.logs / "prefork.log", marker=paths.marker, env=environment(paths, ports))
 
@@ -106,10 +106,10 @@ def start_head(paths: ServicePaths, ports: RayPorts) -> ProcessRef:
 def start_node(
     paths: ServicePaths, ports: RayPorts, pool: str, labels: Mapping[str, str], timeout_s: float = 60.0
 ) -> ProcessRef:
-    """Start a labelled node for the replicas of one pool; return when the next one may be started.
+    """Start a labelled node for the replicas of one pool; returns when the next node can be started.
 
     Raises:
-        RuntimeError: it ended, or has no sockets after `timeout_s`.
+        RuntimeError: the node ended, or has no sockets after `timeout_s`.
     """
     before = _sockets(paths)
     text = ",".join(f"{key}={value}" for key, value in labels.items())
@@ -119,13 +119,13 @@ def start_node(
     deadline = time.monotonic() + timeout_s
     while not _sockets(paths) - before:
         if not node.alive() or time.monotonic() > deadline:
-            raise RuntimeError(f"the Ray node of {pool} did not start:\n{tail(log)}")
+            raise RuntimeError(f"the Ray node of pool {pool} did not start:\n{tail(log)}")
         time.sleep(0.05)
     return node
 
 
 def _sockets(paths: ServicePaths) -> set[tuple[str, int]]:
-    """Raylet sockets of the cluster with their inodes: a restarted node may take the name of the one that died."""
+    """Raylet sockets of the cluster with their inodes: a restarted node may reuse the name of one that ended."""
     folder = paths.ray / "session_latest" / "sockets"
     return {(s.name, s.stat().st_ino) for s in folder.glob("raylet*")} if folder.is_dir() else set()
 
@@ -139,15 +139,15 @@ def head_is_up(rest: ServeRest) -> bool:
 
 
 def wait_for_head(rest: ServeRest, head: ProcessRef, paths: ServicePaths, timeout_s: float = 90.0) -> None:
-    """Return when the head answers and has its sockets, so that a node can tell its own from the head's.
+    """Wait until the head answers and has its sockets, so that they are not mistaken for those of a node.
 
     Raises:
-        RuntimeError: it ended, or did not answer in time; the message holds the end of its log.
+        RuntimeError: the head ended, or did not answer in time; the message contains the end of its log.
     """
     deadline = time.monotonic() + timeout_s
     while not (head_is_up(rest) and _sockets(paths)):
         if not head.alive() or time.monotonic() > deadline:
-            raise RuntimeError(f"Ray's head did not start:\n{tail(paths.logs / 'ray-head.log')}")
+            raise RuntimeError(f"the Ray head did not start:\n{tail(paths.logs / 'ray-head.log')}")
         time.sleep(0.25)
 
 

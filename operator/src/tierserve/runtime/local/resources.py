@@ -1,4 +1,4 @@
-"""Memory and CPUs that this process may use: the machine's, or less where a cgroup (container, slice) bounds it."""
+"""Memory and CPUs that this process may use: the machine's, or the limit of its cgroup (container, slice)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _UNLIMITED_V1 = 2**62
 
 
 def available_memory() -> int:
-    """Bytes that can still be taken, page cache counted as free."""
+    """Bytes of memory that can still be allocated; page cache counts as free."""
     free = [_free_memory(folder) for folder in _folders("memory")]
     return int(min([psutil.virtual_memory().available, *free]))
 
 
 def cpus() -> float:
-    """CPUs that this process may keep busy; a quota may be a fraction."""
+    """CPUs that this process may use; a quota may be a fraction."""
     quotas = [_cpu_quota(folder) for folder in _folders("cpu")]
     return min([float(len(os.sched_getaffinity(0))), *quotas])
 
 
 def _folders(controller: str) -> Iterator[Path]:
-    """The folders of this process's cgroup and of those around it, in v2 and in v1.
+    """The folders of this process's cgroup and of its parents, in v2 and in v1.
 
-    Inside a container the path in /proc/self/cgroup may be the host's, of which nothing is mounted: then what is
-    there, up to the mount itself, still bounds the process.
+    Inside a container the path in /proc/self/cgroup may be the host's, which is not mounted: then the folders that
+    exist, up to the mount itself, still limit the process.
     """
     try:
         lines = CGROUP_FILE.read_text().splitlines()
@@ -57,7 +57,7 @@ def _free_memory(folder: Path) -> float:
 
 
 def _page_cache(folder: Path, name: str) -> float:
-    """Bytes of files that are read and can be dropped."""
+    """Bytes of page cache that can be reclaimed."""
     try:
         pairs = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
         return float(next((value for key, value in pairs if key == name), 0.0))
@@ -75,7 +75,7 @@ def _cpu_quota(folder: Path) -> float:
 
 
 def _number(file: Path) -> float | None:
-    """The number in a file of a cgroup; None for `max`, and where there is no such file."""
+    """The number in a cgroup file; None for `max`, and if there is no such file."""
     try:
         return float(file.read_text())
     except (OSError, ValueError):

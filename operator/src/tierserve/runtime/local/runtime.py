@@ -1,7 +1,7 @@
-"""The local runtime: what shall run, made from placements, and the processes that make it so.
+"""Local runtime: renders placements into files and nodes, and runs the processes of one service.
 
-`apply` is safe to repeat: every part that is missing is started, every part that is as wanted is left alone. A part
-that died is seen at the next pass and started again; when the head of the Ray cluster died, the whole cluster is.
+`apply` is idempotent: a missing component is started, one that is as desired is not touched. A component that ended is
+restarted in the next reconcile; if the head of the Ray cluster ended, the whole cluster is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tierserve.reconcile import InUse
 from tierserve.render.haproxy.agent_config import agent_config
 from tierserve.render.haproxy.config import render_haproxy
 from tierserve.render.haproxy.from_deployment import GatewayAddresses, gateway_spec
-from tierserve.render.serve import LINGER_S, ServeTarget, labels, serve_config
+from tierserve.render.serve import LINGER_S, ServeTarget, node_labels, serve_config
 from tierserve.runtime.local import ray_cluster
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK
@@ -42,7 +42,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class LocalDesired:
-    """What shall run on this machine: nodes with their labels, Serve's configuration, the gateway's two files."""
+    """Desired state on this machine: nodes with their labels, Serve's configuration, the gateway's two files."""
 
     nodes: Mapping[str, Mapping[str, str]]
     serve: Mapping[str, Any]
@@ -52,7 +52,7 @@ class LocalDesired:
 
 @dataclass(slots=True)
 class LocalRuntime:
-    """Processes of one service on this machine. Its steps block, so they run in a thread: one at a time."""
+    """Runtime of one service on this machine; its blocking steps run in a thread, one at a time."""
 
     on_cluster: ClassVar[bool] = False
     paths: ServicePaths
@@ -74,7 +74,7 @@ class LocalRuntime:
     # ------------------------------------------------------------------ render
 
     def render(self, gaid: GenAIDeployment, placements: tuple[Placement, ...]) -> LocalDesired:
-        """Files and nodes for these placements; nothing is touched yet."""
+        """Render files and nodes for these placements; no side effects."""
         state, ray = self.state, self.state.ray
         addresses = GatewayAddresses(
             bind=LOOPBACK,
@@ -96,7 +96,7 @@ class LocalRuntime:
         )
         decisions = {p.pool: f"http://{LOOPBACK}:{state.decisions_port}/decisions" for p in placements}
         return LocalDesired(
-            nodes={p.pool: labels(p, gaid.name) for p in placements},
+            nodes={p.pool: node_labels(p, gaid.name) for p in placements},
             serve=serve_config(gaid.name, placements, target),
             haproxy=render_haproxy(spec),
             agent=agent_config(spec, placements, decisions, listen=LOOPBACK, port=state.agent_port),
@@ -105,16 +105,16 @@ class LocalRuntime:
     # ------------------------------------------------------------------- apply
 
     def revisions(self, desired: LocalDesired) -> Mapping[str, str]:
-        """The rendered version of each pool."""
+        """The rendered revision of each pool."""
         return {app["name"]: _revision(app) for app in desired.serve["applications"]}
 
     async def apply(self, gaid: GenAIDeployment, desired: LocalDesired, keep: InUse) -> Sequence[str]:
-        """Start what is missing and hand out what has changed."""
+        """Start missing components and update changed ones; returns the errors."""
         await asyncio.to_thread(self._apply, self._with_pools_in_use(desired, keep), keep.hold_routes)
         return tuple(self._problems)
 
     def _with_pools_in_use(self, desired: LocalDesired, keep: InUse) -> LocalDesired:
-        """With the earlier pools that are in use, or were until lately: HAProxy's old process still serves."""
+        """Add earlier pools that are in use, or were within `LINGER_S`: HAProxy's old process may still use them."""
         now = time.monotonic()
         self._in_use = {pool: at for pool, at in self._in_use.items() if now - at < LINGER_S} | dict.fromkeys(
             keep.pools, now
@@ -126,7 +126,7 @@ class LocalRuntime:
         return replace(desired, nodes=nodes, serve={**desired.serve, "applications": applications})
 
     def _apply(self, desired: LocalDesired, hold_routes: bool) -> None:
-        self._reported = set(self._problems)  # of the pass before: the same again needs no second line in the log
+        self._reported = set(self._problems)  # errors of the previous reconcile are not logged again
         self._problems.clear()
         reap()
         if not (hold_routes and self._alive("agent") and self._alive("gateway")):
@@ -134,25 +134,25 @@ class LocalRuntime:
             self._attempt("gateway", lambda: self._ensure_gateway(desired))
         self._attempt("prefork", self._ensure_prefork)
         self._attempt("Ray head", self._ensure_head)
-        # Serve's controller and proxy start beside the nodes; replicas wait for the node with their labels.
-        with ThreadPoolExecutor(1) as beside:
-            beside.submit(self._attempt, "Ray Serve", lambda: self._ensure_serve(desired))
+        # Serve's controller and proxy start in parallel with the nodes; replicas wait for the node with their labels.
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(self._attempt, "Ray Serve", lambda: self._ensure_serve(desired))
             self._attempt("Ray nodes", lambda: self._ensure_nodes(desired))
         self._attempt("Ray nodes", lambda: self._drop_nodes(desired))
         self.state.save(self.paths.state)
 
-    def _attempt(self, part: str, step: Callable[[], None]) -> None:
-        """One part that cannot be started must not keep the others from being looked after."""
+    def _attempt(self, component: str, step: Callable[[], None]) -> None:
+        """Run a step; its error is reported and does not stop the other components."""
         try:
             step()
         except (OSError, RuntimeError, ValueError, binary.GatewayError, httpx.HTTPError, psutil.Error) as error:
-            problem = f"{part}: {error}"
+            problem = f"{component}: {error}"
             self._problems.append(problem)
             if problem not in self._reported:
                 self.say(problem)
 
-    def _alive(self, part: str) -> bool:
-        reference = self.state.processes.get(part)
+    def _alive(self, component: str) -> bool:
+        reference = self.state.processes.get(component)
         return reference is not None and reference.alive()
 
     def _ensure_agent(self, desired: LocalDesired) -> None:
@@ -161,7 +161,7 @@ class LocalRuntime:
         if alive and not self._changed("agent", content):
             return
         write_atomic(self.paths.agent_config, content.encode())
-        # A running agent follows its file (--watch): requests are on their way through it.
+        # A running agent reloads its file (--watch): a restart would interrupt requests.
         if not alive:
             self._stop("agent")
             command = [sys.executable, "-m", "tierserve_serving.gateway.agent"]
@@ -190,7 +190,7 @@ class LocalRuntime:
         self._applied["haproxy"] = desired.haproxy
 
     def _ensure_prefork(self) -> None:
-        """Only beside a living head: when the head is gone, all that was forked goes with it."""
+        """Start the prefork server, unless the head is down: then the whole cluster is restarted."""
         if self._alive("head") and not self._alive("prefork"):
             self.state.processes["prefork"] = ray_cluster.start_prefork(self.paths, self.state.ray)
 
@@ -203,27 +203,27 @@ class LocalRuntime:
         began = time.monotonic()
         self.state.processes["head"] = head = ray_cluster.start_head(self.paths, self.state.ray)
         ray_cluster.wait_for_head(self.rest, head, self.paths)
-        self.say(f"Ray head up after {time.monotonic() - began:.0f} s")
+        self.say(f"Ray head ready after {time.monotonic() - began:.0f} s")
 
     def _ensure_nodes(self, desired: LocalDesired) -> None:
-        for pool, node_labels in desired.nodes.items():
-            part = f"node-{pool}"
-            if self._alive("head") and not self._alive(part):
-                self._stop(part)
-                self.state.processes[part] = ray_cluster.start_node(self.paths, self.state.ray, pool, node_labels)
-                self.say(f"Ray node started, labelled {node_labels['tierserve.io/tier']}")
+        for pool, labels in desired.nodes.items():
+            component = f"node-{pool}"
+            if self._alive("head") and not self._alive(component):
+                self._stop(component)
+                self.state.processes[component] = ray_cluster.start_node(self.paths, self.state.ray, pool, labels)
+                self.say(f"Ray node started for pool {pool}")
 
     def _drop_nodes(self, desired: LocalDesired) -> None:
-        """A node ends only after the last replica of its pool has: Serve keeps the application as long as one stops."""
-        unwanted = [p for p in self.state.processes if p.startswith("node-") and p[5:] not in desired.nodes]
-        if not unwanted or "serve" not in self._applied:
+        """End nodes of removed pools, after their last replica: Serve lists the application until that has stopped."""
+        removed = [p for p in self.state.processes if p.startswith("node-") and p[5:] not in desired.nodes]
+        if not removed or "serve" not in self._applied:
             return
         applications = self.rest.applications()
-        for part in unwanted:
-            if part[5:] in applications:
+        for component in removed:
+            if component[5:] in applications:
                 continue
-            self._stop(part)
-            self.say(f"{part} ended: its pool is gone from the file")
+            self._stop(component)
+            self.say(f"{component} ended: its pool is no longer in the file")
 
     def _ensure_serve(self, desired: LocalDesired) -> None:
         content = json.dumps(desired.serve, sort_keys=True)
@@ -231,29 +231,29 @@ class LocalRuntime:
             self.rest.declare(desired.serve)
             self._applied["serve"] = content
             self._declared = {app["name"]: app for app in desired.serve["applications"]}
-            self.say(f"Ray Serve has the configuration of {len(desired.nodes)} pools")
+            self.say(f"Ray Serve configured with {len(desired.nodes)} pools")
 
     def _changed(self, key: str, content: str) -> bool:
         return self._applied.get(key) != content
 
-    def _stop(self, part: str) -> None:
-        reference = self.state.processes.pop(part, None)
+    def _stop(self, component: str) -> None:
+        reference = self.state.processes.pop(component, None)
         if reference is not None:
             end_tree(reference)
 
     def _stop_cluster(self) -> None:
-        """End what is left of a cluster whose head is gone, Ray's own HAProxy included, which outlives it."""
-        own = {part: ref for part, ref in self.state.processes.items() if part in {"agent", "gateway", "supervisor"}}
-        if own == self.state.processes:  # there was none; and a gateway that is just starting is not known in full
+        """End the processes of a cluster whose head has ended, including Ray's own HAProxy, which outlives it."""
+        own = {c: ref for c, ref in self.state.processes.items() if c in {"agent", "gateway", "supervisor"}}
+        if own == self.state.processes:  # no cluster; a gateway that is starting may not have all its children yet
             return
-        keep = [os.getpid(), *(pid for part in ("agent", "gateway") if part in own for pid in family(own[part].pid))]
+        keep = [os.getpid(), *(pid for c in ("agent", "gateway") if c in own for pid in family(own[c].pid))]
         end_marked(self.paths.marker, keep=keep, grace_s=2.0)
         self.state.processes = own
 
     # ----------------------------------------------------------------- observe
 
     async def observe(self, gaid: GenAIDeployment) -> Observed:
-        """What runs now; what does not answer is missing, not zero."""
+        """The observed state; a component that does not answer is missing, not zero."""
         return await asyncio.to_thread(self._observe)
 
     def _observe(self) -> Observed:
@@ -272,15 +272,15 @@ class LocalRuntime:
 
     def _pool(self, name: str, app: AppObserved | None, report: AgentReport) -> PoolObserved:
         declared = self._declared.get(name)
-        known = PoolObserved(
+        state = PoolObserved(
             gateway=report.figures.get(name),
             decision=report.decisions.get(name),
             decision_age_s=report.ages_s.get(name),
         )
         if app is None:
-            return known
+            return state
         return replace(
-            known, app=app.status, message=app.message, running=app.running, desired=app.target, previous=app.previous,
+            state, app=app.status, message=app.message, running=app.running, desired=app.target, previous=app.previous,
             revision=_revision(declared) if declared is not None else None,
         )  # fmt: skip
 
@@ -294,7 +294,7 @@ class LocalRuntime:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """The pids of a process and its descendants."""
     try:
         process = psutil.Process(pid)
         return [pid, *(child.pid for child in process.children(recursive=True))]

@@ -1,4 +1,4 @@
-"""The door to local services: bring one up, ask how it is, take it down."""
+"""Local services: start one, read its status, stop it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Progress = Callable[[str], None]
 
 
 class StartError(Exception):
-    """The service did not become ready; the message ends with what its log said last."""
+    """The service did not become ready; the message ends with the last lines of its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class LocalService:
 
     @classmethod
     def named(cls, name: str) -> LocalService:
-        """The service called `name`, running or not."""
+        """The service `name`, running or not."""
         return cls(ServicePaths.of(name))
 
     @classmethod
@@ -51,21 +51,21 @@ class LocalService:
         on_progress: Progress = print,
         timeout_s: float = START_TIMEOUT_S,
     ) -> LocalService:
-        """Start the service of a file, or have the running one follow this file; return when it is ready.
+        """Start the service of a file, unless it runs already; return when it is ready.
 
         Args:
             file: a GenAIDeployment.
-            text: what was read from `file` where that cannot be followed (a pipe); it is kept in the state folder.
-            port: where clients connect; the first free one from 8080 up when None.
-            on_progress: told each step in words.
-            timeout_s: how long to wait for readiness.
+            text: the content of `file` if that cannot be read again (a pipe); it is kept in the state folder.
+            port: port of the endpoint; None: the first free one from 8080 up.
+            on_progress: called with a message for each step.
+            timeout_s: longest wait for readiness.
 
         Raises:
-            tierserve.api.ValidationFailed: the file is wrong.
+            tierserve.api.ValidationFailed: the file is not valid.
             tierserve.plan.placement.PlacementError: no model of a tier fits.
-            tierserve.runtime.local.paths.LocalError: something is missing on this machine.
+            tierserve.runtime.local.paths.LocalError: a preflight check failed.
             OSError: the file cannot be read.
-            StartError: not ready in time.
+            StartError: the service is not ready in time.
         """
         gaid = load(file) if text is None else load_text(text)
         placements = place(gaid)
@@ -84,17 +84,17 @@ class LocalService:
 
     @staticmethod
     def _check_same(name: str, running: LocalState, source: Path, port: int | None) -> None:
-        """What runs under this name must be the service of this file, at this port."""
+        """Raise if the running service of this name follows another file or uses another port."""
         end = f"tierserve down {name}"
         if Path(running.file) != source:
-            message = f"metadata.name: a service {name} already follows {running.file}"
+            message = f"metadata.name: service {name} is already running from {running.file}"
             raise preflight.PreflightError(message, f"edit that file, or run: {end}")
         if port not in {None, running.gateway_port}:
-            message = f"--port: {name} is up already, at port {running.gateway_port}"
-            raise preflight.PreflightError(message, f"leave --port out, or first run: {end}")
+            message = f"--port: service {name} is already running on port {running.gateway_port}"
+            raise preflight.PreflightError(message, f"omit --port, or first run: {end}")
 
     def _launch(self, file: Path, text: str | None, port: int | None) -> None:
-        # What a supervisor that was killed left running is taken over if it can be told, else ended.
+        # Processes of a supervisor that was killed are adopted if file and port are the same, else ended.
         previous = self.state()
         if previous is None or previous.file != str(file) or port not in {None, previous.gateway_port}:
             end_marked(self.paths.marker)
@@ -109,7 +109,7 @@ class LocalService:
         start(command, log=self.paths.logs / "supervisor.log", marker=self.paths.marker)
 
     def state(self) -> LocalState | None:
-        """Ports and processes; None when the service was never started or was taken down."""
+        """Ports and processes; None if the service is not running."""
         return LocalState.load(self.paths.state)
 
     @property
@@ -117,21 +117,21 @@ class LocalService:
         """Base URL for clients.
 
         Raises:
-            LookupError: the service is not up.
+            LookupError: the service is not running.
         """
         state = self.state()
         if state is None:
-            raise LookupError(f"no service {self.paths.name} is up")
+            raise LookupError(f"service {self.paths.name} is not running")
         return state.endpoint
 
     def is_supervised(self) -> bool:
-        """Whether the process that reconciles is alive."""
+        """Whether the supervisor is running."""
         state = self.state()
         reference = state.processes.get("supervisor") if state else None
         return reference is not None and reference.alive()
 
     def status(self) -> dict[str, Any]:
-        """The document that the supervisor wrote last, with its age in seconds; empty when there is none yet."""
+        """The last status document of the supervisor, with its age in seconds; empty if there is none yet."""
         try:
             document: dict[str, Any] = orjson.loads(self.paths.status.read_bytes())
         except (OSError, ValueError):
@@ -141,14 +141,14 @@ class LocalService:
         return document
 
     def is_ready(self) -> bool:
-        """Whether every pool has the floor of its replicas and every part is alive."""
+        """Whether the condition Ready is True."""
         return bool(self.status().get("status", {}).get("ready") == "True")
 
     def wait_ready(self, on_progress: Progress = print, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Return when the service is ready, telling each step of the supervisor on the way.
+        """Wait until the service is ready, reporting each step of the supervisor.
 
         Raises:
-            StartError: the supervisor ended, or readiness did not come in time.
+            StartError: the supervisor ended, or the service is not ready in time.
         """
         deadline = time.monotonic() + timeout_s
         lines = self._new_lines()
@@ -164,17 +164,19 @@ class LocalService:
             on_progress(line)
 
     def _starting(self) -> bool:
-        """The supervisor has not written a status yet: it may still be importing."""
+        """Whether the supervisor has not written a status yet: it may still be importing."""
         log = self.paths.logs / "supervisor.log"
         return not self.paths.status.exists() and "Traceback" not in (log.read_text() if log.exists() else "")
 
     def _why(self) -> str:
         conditions = self.status().get("status", {}).get("conditions", [])
-        words = [c["message"] for c in conditions if c["type"] in {"Ready", "Degraded"} and c["reason"] != "AsExpected"]
-        return "; ".join(words) or tail(self.paths.logs / "supervisor.log", 3)
+        messages = [
+            c["message"] for c in conditions if c["type"] in {"Ready", "Degraded"} and c["reason"] != "AsExpected"
+        ]
+        return "; ".join(messages) or tail(self.paths.logs / "supervisor.log", 3)
 
     def _new_lines(self) -> Iterator[list[str]]:
-        """Batches of messages that the supervisor logged since this call."""
+        """Yield batches of messages that the supervisor has logged since this call."""
         log = self.paths.logs / "supervisor.log"
         position = 0
         while True:
@@ -184,9 +186,9 @@ class LocalService:
             yield [message for line in complete.decode(errors="replace").splitlines() if (message := _message(line))]
 
     def down(self, *, timeout_s: float = 40.0) -> None:
-        """End every process of the service and remove its folders. Safe to call when nothing runs."""
+        """End every process of the service and remove its folders; idempotent."""
         end_marked(self.paths.marker, grace_s=8.0, timeout_s=timeout_s)
-        # Whose environment cannot be read (another user namespace) carries no marker that can be seen.
+        # The marker of a process whose environment cannot be read (another user namespace) is not found.
         state = self.state()
         for process in state.processes.values() if state else ():
             end_tree(process)
@@ -202,6 +204,5 @@ class LocalService:
 
 
 def _message(line: str) -> str:
-    """The words of a log line of the supervisor's own loggers, else nothing."""
-    _, found, words = line.partition(" INFO tierserve.local ")
-    return words if found else ""
+    """The message of a log line of the supervisor's own loggers, else empty."""
+    return line.partition(" INFO tierserve.local ")[2]

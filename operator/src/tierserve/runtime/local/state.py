@@ -1,4 +1,4 @@
-"""What a supervisor must remember from one start to the next: ports, and which process is which part."""
+"""State of a local service that outlives its supervisor: ports, and the process of each component."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tierserve.runtime.local.ports import free_ports, free_span
 from tierserve.runtime.local.processes import ProcessRef
 from tierserve.runtime.local.ray_cluster import RayPorts
 
-# One port per replica, those that drain, and room for a port's quarantine after its replica ended.
+# One port per replica, draining ones included, and spare ones for the time that Ray quarantines a released port.
 REPLICA_PORTS = 1000
 
 
@@ -22,11 +22,11 @@ class LocalState:
 
     Attributes:
         file: the service file that is followed.
-        gateway_port: where clients connect.
-        agent_port, metrics_port, decisions_port: the gateway's agent, HAProxy's exporter, the policies' decisions.
-        log_port: UDP port on which the agent takes HAProxy's log.
+        gateway_port: port of the endpoint.
+        agent_port, metrics_port, decisions_port: the gateway's agent, HAProxy's exporter, autoscaling decisions.
+        log_port: UDP port on which the agent receives HAProxy's log.
         ray: ports of the Ray cluster.
-        processes: process per part: supervisor, head, node-<pool>, gateway, agent.
+        processes: process per component: supervisor, head, node-<pool>, gateway, agent.
     """
 
     file: str
@@ -50,19 +50,19 @@ class LocalState:
 
     @classmethod
     def new(cls, file: Path, gateway_port: int) -> LocalState:
-        """Fresh ports, all free at this moment."""
+        """A new state with ports that are free now."""
         first, *rest = free_ports(12)
         gcs, dashboard, client, http, metrics, stats, spare_http, spare_grpc, agent, own_metrics, decisions = rest
         ray = RayPorts(gcs, dashboard, client, http, metrics, stats, spare_http, spare_grpc, free_span(REPLICA_PORTS))
         return cls(str(file), gateway_port, agent, own_metrics, decisions, first, ray)
 
     def save(self, path: Path) -> None:
-        """Write the state in one step, so that a reader never sees half of it."""
+        """Write the state atomically, so that a reader never sees an incomplete file."""
         write_atomic(path, orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
 
     @classmethod
     def load(cls, path: Path) -> LocalState | None:
-        """The saved state; None when there is none that can be read."""
+        """The saved state; None if there is none or it cannot be parsed."""
         try:
             raw = orjson.loads(path.read_bytes())
             return cls._from(raw)
@@ -77,7 +77,7 @@ class LocalState:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace a file in one step."""
+    """Replace a file atomically."""
     temporary = path.with_name(path.name + ".new")
     temporary.write_bytes(content)
     temporary.replace(path)

@@ -1,6 +1,6 @@
-"""The process that keeps one local service as its file says: reads the file, reconciles once a second, writes status.
+"""Supervisor of one local service: reads its file, reconciles once a second, writes its status.
 
-Run by `tierserve up`; ends at SIGTERM, and then ends every part that it started.
+Started by `tierserve up`; ends on SIGTERM, and then ends every component that it started.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from tierserve.runtime.local.runtime import LocalRuntime
 from tierserve.runtime.local.state import LocalState, write_atomic
 from tierserve.status.conditions import Status
 
-TICK_S = 1.0
+PERIOD_S = 1.0
+"""Seconds between reconciles: a component that ended is restarted at most this much later."""
 log = logging.getLogger("tierserve.local")
 
 
 class FollowedFile:
-    """The service file: read again when it changes; while it is wrong, the last good version stays in force."""
+    """The service file: read again when it changes; while it is not valid, the last valid version stays in effect."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem = ""
         self._seen: tuple[int, int, int] | None = None
-        self._good: GenAIDeployment | None = None
+        self._valid: GenAIDeployment | None = None
         self._generation = 0
 
     def read(self) -> GenAIDeployment | None:
-        """The version in force; None when there has never been a good one."""
+        """The version in effect; None if there has been no valid one."""
         try:
             stat = self.path.stat()
             version = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
@@ -50,14 +51,14 @@ class FollowedFile:
                 self._seen = version
                 self._take(load(self.path))
         except OSError as error:
-            self._seen = None  # it may come back as it was
-            self._set_problem(f"{self.path.name}: {error.strerror or error}; the last good version stays in force")
+            self._seen = None  # it may reappear with the same version
+            self._set_problem(f"{self.path.name}: {error.strerror or error}; the last valid version stays in effect")
         except ValidationFailed as error:
-            words = "; ".join(one.format(self.path.name).partition("\n")[0] for one in error.problems)
-            self._set_problem(f"{words}; the last good version stays in force")
-        except Exception as error:  # whatever the file does to its reader, the service stays up
-            self._set_problem(f"{self.path.name}: {error!r}; the last good version stays in force")
-        return self._good
+            messages = "; ".join(problem.format(self.path.name).partition("\n")[0] for problem in error.problems)
+            self._set_problem(f"{messages}; the last valid version stays in effect")
+        except Exception as error:  # whatever is wrong with the file, the service keeps running
+            self._set_problem(f"{self.path.name}: {error!r}; the last valid version stays in effect")
+        return self._valid
 
     def _set_problem(self, problem: str) -> None:
         if problem and problem != self.problem:
@@ -66,18 +67,20 @@ class FollowedFile:
 
     def _take(self, fresh: GenAIDeployment) -> None:
         self.problem = ""
-        if self._good is not None and fresh.metadata.name != self._good.metadata.name:
-            self._set_problem(f"metadata.name changed to {fresh.metadata.name}: run `tierserve up` for a new service")
+        if self._valid is not None and fresh.metadata.name != self._valid.metadata.name:
+            self._set_problem(
+                f"metadata.name: changed to {fresh.metadata.name}; hint: run `tierserve up` to start a new service"
+            )
             return
         place(fresh)
-        if self._good is None or fresh.spec != self._good.spec:
+        if self._valid is None or fresh.spec != self._valid.spec:
             self._generation += 1
         metadata = fresh.metadata.model_copy(update={"generation": self._generation})
-        self._good = fresh.model_copy(update={"metadata": metadata})
+        self._valid = fresh.model_copy(update={"metadata": metadata})
 
 
 class Supervisor:
-    """The loop around `reconcile`."""
+    """Reconcile loop of one local service."""
 
     def __init__(self, paths: ServicePaths, state: LocalState) -> None:
         self.paths = paths
@@ -89,20 +92,20 @@ class Supervisor:
         state.save(paths.state)
 
     def run(self) -> None:
-        """Reconcile until told to stop."""
+        """Reconcile once per period until SIGTERM."""
         while not self.stop.is_set():
             began = time.monotonic()
             self.tick()
-            self.stop.wait(max(0.1, TICK_S - (time.monotonic() - began)))
+            self.stop.wait(max(0.1, PERIOD_S - (time.monotonic() - began)))
 
     def tick(self) -> None:
-        """One pass; nothing that goes wrong in it ends the loop."""
+        """Reconcile once; an error does not end the loop."""
         gaid = self.file.read()
         try:
             if gaid is not None:
                 self.status = asyncio.run(reconcile(gaid, self.runtime, self.status))
         except Exception as error:
-            log.exception("pass failed")
+            log.exception("reconcile failed")
             self.status = {**self.status, "error": f"{type(error).__name__}: {error}"}
         self._write(gaid)
 
@@ -120,7 +123,7 @@ class Supervisor:
         write_atomic(self.paths.status, orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
     def shut_down(self) -> None:
-        """End every part, gently first."""
+        """Terminate every component, then kill those that remain."""
         end_marked(self.paths.marker, grace_s=4.0)
 
 
@@ -133,7 +136,7 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     state = LocalState.load(paths.state)
     if state is None:
-        raise SystemExit(f"no state in {paths.root}: start the service with `tierserve up FILE`")
+        raise SystemExit(f"no state in {paths.root}; hint: start the service with `tierserve up FILE`")
     supervisor = Supervisor(paths, state)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop.set())

@@ -25,7 +25,7 @@ COMING, STORED, MOST = range(3)
 one pool."""
 
 
-class Front(NamedTuple):
+class Router(NamedTuple):
     """All that the gateway knows. Requests (n), pools (p) and classes (k); a request without a key has -1.
 
     Attributes:
@@ -42,17 +42,17 @@ class Front(NamedTuple):
     """
 
     at: Ints
-    kind: Ints
+    class_id: Ints
     order: Ints
     tier: Ints
     service_us: Ints
     numbers: Ints
     sums: Floats
-    soon: Floats
-    came: Floats
+    next_event: Floats
+    arrived: Floats
     service: Floats
     pool: Ints
-    how: Ints
+    outcome: Ints
     key: Ints
     bytes: Ints
     answers: Lru
@@ -69,7 +69,7 @@ def of_pool(c: Lru, p: int) -> Lru:
 
 
 @inlined
-def most_free(f: Front, tier: int) -> int:
+def most_free(f: Router, tier: int) -> int:
     """Site of a tier with most free slots, -1 if all are full."""
     best, most = -1, 0
     for p in range(f.tier.size):
@@ -79,13 +79,13 @@ def most_free(f: Front, tier: int) -> int:
 
 
 @inlined
-def least_wait(f: Front, kind: int) -> int:
+def least_wait(f: Router, class_id: int) -> int:
     """Pool of all that a class may use with the least expected wait, -1 if none is up and has room to wait."""
     best, least = -1, 0
     for p in range(f.tier.size):
         allowed = False
         for at in range(f.order.shape[1]):
-            allowed = allowed or f.order[kind, at] == f.tier[p]
+            allowed = allowed or f.order[class_id, at] == f.tier[p]
         waiting = f.numbers[p, QUEUED]
         if allowed and f.numbers[p, READY] > 0 and waiting < f.at[MOST]:
             wait = (waiting + 1) * f.service_us[p] // max(f.numbers[p, IN_SYSTEM] - waiting, 1)
@@ -95,38 +95,38 @@ def least_wait(f: Front, kind: int) -> int:
 
 
 @inlined
-def offered(f: Front, tier: int, tokens: int) -> None:
+def offered(f: Router, tier: int, tokens: int) -> None:
     """Count a request that passed a tier by; its sites share it as they share what came."""
     total, sites = 0.0, 0
     for p in range(f.tier.size):
         if f.tier[p] == tier:
-            total += f.came[p]
+            total += f.arrived[p]
             sites += 1
     for p in range(f.tier.size):
         if f.tier[p] == tier:
-            part = f.came[p] / total if total > 0.0 else 1.0 / sites
+            part = f.arrived[p] / total if total > 0.0 else 1.0 / sites
             f.sums[p, ARRIVED] += part
             f.sums[p, IN_TOKENS] += part * tokens
 
 
 @inlined
-def choose_pool(f: Front, one: int, tokens: int) -> int:
+def choose_pool(f: Router, one: int, tokens: int) -> int:
     """Pool that takes a request, -1 if it is refused; note how it fared, and to whom it counts as offered."""
-    kind, chosen, at = f.kind[one], -1, 0
-    while f.order[kind, at] >= 0:
-        chosen = most_free(f, f.order[kind, at])
+    class_id, chosen, at = f.class_id[one], -1, 0
+    while f.order[class_id, at] >= 0:
+        chosen = most_free(f, f.order[class_id, at])
         if chosen >= 0:
             break
         at += 1
-    f.how[one] = DIRECT
+    f.outcome[one] = DIRECT
     if chosen < 0:
-        chosen = least_wait(f, kind)
-        f.how[one] = WAITED if chosen >= 0 else REFUSED
+        chosen = least_wait(f, class_id)
+        f.outcome[one] = WAITED if chosen >= 0 else REFUSED
     if chosen >= 0:
-        f.came[chosen] += 1.0
+        f.arrived[chosen] += 1.0
     for passed in range(at):
-        offered(f, f.order[kind, passed], tokens)
-    if f.how[one] == DIRECT:
+        offered(f, f.order[class_id, passed], tokens)
+    if f.outcome[one] == DIRECT:
         f.sums[chosen, ARRIVED] += 1.0
         f.sums[chosen, IN_TOKENS] += tokens
     f.pool[one] = chosen
@@ -134,7 +134,7 @@ def choose_pool(f: Front, one: int, tokens: int) -> int:
 
 
 @jit
-def store_answers(f: Front, done: Ints, end: Floats) -> None:
+def store_answers(f: Router, done: Ints, end: Floats) -> None:
     """Put the answers that have come since the last look into the cache, in the order in which they came."""
     first = f.at[STORED]
     for k in range(first + 2, done[0] + 1):  # pools were moved one after the other: few, and nearly in order
@@ -151,19 +151,19 @@ def store_answers(f: Front, done: Ints, end: Floats) -> None:
 
 
 @inlined
-def from_cache(f: Front, m: Machine, one: int, t: float) -> bool:
+def from_cache(f: Router, m: Machine, one: int, t: float) -> bool:
     """Whether the answer cache has the answer; it is then given at once."""
     q = m.q
     store_answers(f, q.done, q.end)
     if f.key[one] < 0 or not find(of_pool(f.answers, 0), f.key[one], t - f.ttl_s[0]):
         return False
     q.start[one], q.first[one], q.end[one] = t, t, t
-    f.how[one] = CACHED
+    f.outcome[one] = CACHED
     return True
 
 
 @inlined
-def use_prefix(f: Front, m: Machine, p: int, one: int, t: float) -> None:
+def use_prefix(f: Router, m: Machine, p: int, one: int, t: float) -> None:
     """Leave out what the pool's cache has of the prompt, and keep its beginning there; one token is always computed."""
     prefixes = of_pool(f.prefixes, p)
     if find(prefixes, f.prefix[one], -math.inf):
@@ -173,20 +173,20 @@ def use_prefix(f: Front, m: Machine, p: int, one: int, t: float) -> None:
 
 
 @inlined
-def look(f: Front, m: Machine, p: int) -> None:
+def look(f: Router, m: Machine, p: int) -> None:
     """Say when something next happens in a pool."""
-    f.soon[p] = m.rows.due[m.heap[1]] if m.heap[0] > 0 else math.inf
+    f.next_event[p] = m.rows.due[m.heap[1]] if m.heap[0] > 0 else math.inf
 
 
 @inlined
-def move(f: Front, m: Machine, p: int, t: float) -> None:
+def move(f: Router, m: Machine, p: int, t: float) -> None:
     """Move a pool to a second."""
     advance(m, t)
     look(f, m, p)
 
 
 @inlined
-def take(f: Front, m: Machine, p: int, one: int, t: float) -> None:
+def take(f: Router, m: Machine, p: int, one: int, t: float) -> None:
     """Let a request into its pool, where all that was due has happened."""
     clock(m.numbers, m.sums, t)
     if f.service.shape[1] > 0:
@@ -199,7 +199,7 @@ def take(f: Front, m: Machine, p: int, one: int, t: float) -> None:
 
 
 @jit
-def advance_all(f: Front, pools: tuple[Machine, ...], until: float) -> None:
+def advance_all(f: Router, pools: tuple[Machine, ...], until: float) -> None:
     """Let all events of all pools up to a time happen; a pool is moved only when something happens there."""
     q = pools[0].q
     for p in range(len(pools)):
@@ -209,7 +209,7 @@ def advance_all(f: Front, pools: tuple[Machine, ...], until: float) -> None:
         f.at[COMING] += 1
         t = q.arrive[one]
         for p in range(len(pools)):
-            if f.soon[p] <= t:
+            if f.next_event[p] <= t:
                 move(f, pools[p], p, t)
         if q.done.size > 1 and from_cache(f, pools[0], one, t):
             continue

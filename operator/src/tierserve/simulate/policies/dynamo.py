@@ -101,7 +101,7 @@ class Dynamo:
             _THROUGHPUT_S, "arrivals", "completions", "first_tokens", "ttft_sum_s", "itl_sum_s", "response_sum_s",
             "input_tokens", "output_tokens",
         )  # fmt: skip
-        self._least = pool.floor
+        self._least = pool.min_replicas
         self._next_s = _THROUGHPUT_S
         self._engine = Engine(pool, pool.input_tokens, pool.output_tokens)
 
@@ -117,7 +117,7 @@ class Dynamo:
         due = self._mode != "load" and seen.t >= self._next_s - _SLACK_S
         wanted = self._throughput(seen) if due else None
         if wanted is not None:
-            self._least = max(wanted, self._pool.floor)
+            self._least = max(wanted, self._pool.min_replicas)
         if self._mode == "throughput":
             return self._least if wanted is not None and at_rest else seen.target
         if not at_rest:

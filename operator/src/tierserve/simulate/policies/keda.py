@@ -28,7 +28,7 @@ class Keda(Hpa):
 
     def __init__(self, pool: Pool, share: float) -> None:
         super().__init__(pool, share)
-        self._floor = pool.floor
+        self._min_replicas = pool.min_replicas
         self._polled_s = self._active_s = -math.inf
 
     def decide(self, seen: Snapshot) -> int:
@@ -36,14 +36,14 @@ class Keda(Hpa):
         own = self._poll(seen) if seen.t - self._polled_s >= _POLL_S - _SLACK_S else None
         if own is not None:
             return own
-        return max(1, self._floor, super().decide(seen)) if seen.target > 0 else 0
+        return max(1, self._min_replicas, super().decide(seen)) if seen.target > 0 else 0
 
     def _poll(self, seen: Snapshot) -> int | None:
         self._polled_s = seen.t
         if in_flight(seen) > 0.0:
             self._active_s = seen.t
-            return max(1, self._floor) if seen.target == 0 else None
-        if self._floor == 0 and seen.t - self._active_s > _COOLDOWN_S:
+            return max(1, self._min_replicas) if seen.target == 0 else None
+        if self._min_replicas == 0 and seen.t - self._active_s > _COOLDOWN_S:
             return 0
         return None
 

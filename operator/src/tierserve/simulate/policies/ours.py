@@ -38,7 +38,7 @@ class Ours:
             profile=pool.profile,
             input_tokens=i,
             output_tokens=o,
-            learn_reserve=pool.standby,
+            adaptive_standby=pool.standby,
         )
         self.settings = replace(given, **settings)  # type: ignore[arg-type]
         self.state = State()
@@ -48,9 +48,11 @@ class Ours:
         # the objective is on the wait, so the spread of the service must not count: its squares are not told
         sample = ReplicaSample(seen.t, seen.arrivals, seen.completions, seen.service_sum_s, running=seen.running)
         gateway = GatewaySample(
-            seen.t, seen.arrivals, seen.queued, seen.running, answered=seen.completions, late=seen.late, passed=0.0
+            seen.t, seen.arrivals, seen.queued, seen.running, answered=seen.completions, late=seen.late, bypassed=0.0
         )
-        obs = Observation(seen.t, seen.ready, seen.target, self.pool.floor, self.pool.ceiling, {"all": sample}, gateway)
+        obs = Observation(
+            seen.t, seen.ready, seen.target, self.pool.min_replicas, self.pool.max_replicas, {"all": sample}, gateway
+        )
         decision, self.state = decide(obs, self.state, self.settings)
         return decision.replicas
 
@@ -66,7 +68,7 @@ OURS = (
         "the share that may miss, divided by",
         1.0,
         (1.0,),
-        lambda pool, value: Ours(pool, value, reserve_gain=0.0),
+        lambda pool, value: Ours(pool, value, standby_gain=0.0),
     ),
     Rule(
         "ours-erlang",
@@ -75,7 +77,7 @@ OURS = (
         "the share that may miss, divided by",
         1.0,
         (1.0,),
-        lambda pool, value: Ours(pool, value, learn_reserve=False),
+        lambda pool, value: Ours(pool, value, adaptive_standby=False),
     ),
     Rule(
         "ours-no-forecast",

@@ -35,12 +35,12 @@ class RayServe:
     def __init__(self, pool: Pool, share: float) -> None:
         self._policy, config = _ray()
         self._config = config.AutoscalingConfig(
-            min_replicas=pool.floor,
-            max_replicas=pool.ceiling,
+            min_replicas=pool.min_replicas,
+            max_replicas=pool.max_replicas,
             target_ongoing_requests=share * pool.slots if share > 0.0 else _PUBLISHED_REQUESTS,
         )
         self._context = config.AutoscalingContext
-        self._floor, self._ceiling = pool.floor, pool.ceiling
+        self._min_replicas, self._max_replicas = pool.min_replicas, pool.max_replicas
         self._window = Window(self._config.look_back_period_s, "in_system_s")
         self._state: dict[str, Any] = {}
 
@@ -55,7 +55,7 @@ class RayServe:
         decided, self._state = self._policy._apply_delay_logic(
             max(0, wanted), seen.target, self._config, self._state, _now=seen.t
         )
-        return min(max(int(decided), self._floor), self._ceiling)
+        return min(max(int(decided), self._min_replicas), self._max_replicas)
 
     def _seen_by_ray(self, seen: Snapshot) -> Any:
         return self._context(
@@ -69,8 +69,8 @@ class RayServe:
             total_queued_requests=seen.queued,
             aggregated_metrics=None,
             raw_metrics=None,
-            capacity_adjusted_min_replicas=self._floor,
-            capacity_adjusted_max_replicas=self._ceiling,
+            capacity_adjusted_min_replicas=self._min_replicas,
+            capacity_adjusted_max_replicas=self._max_replicas,
             policy_state=self._state,
             last_scale_up_time=None,
             last_scale_down_time=None,

@@ -31,7 +31,7 @@ class SkyServe:
     def __init__(self, pool: Pool, share: float) -> None:
         full = pool.profile.rate(pool.slots, pool.input_tokens, pool.output_tokens)
         self._qps = share * full
-        self._floor, self._ceiling = pool.floor, pool.ceiling
+        self._min_replicas, self._max_replicas = pool.min_replicas, pool.max_replicas
         self._window = Window(_WINDOW_S, "arrivals")
         self._up = self._down = 0
         self._next_s = 0.0
@@ -39,7 +39,7 @@ class SkyServe:
     @property
     def interval_s(self) -> float:
         """5 s if there may be no replica (it then ticks that often while there is none), else 20 s."""
-        return _IDLE_TICK_S if self._floor == 0 else _TICK_S
+        return _IDLE_TICK_S if self._min_replicas == 0 else _TICK_S
 
     def decide(self, seen: Snapshot) -> int:
         """Return the desired replicas, the target as it is between two ticks."""
@@ -48,7 +48,7 @@ class SkyServe:
             return seen.target
         self._next_s = seen.t + _TICK_S
         wanted = round_up(self._window.change("arrivals") / _WINDOW_S / self._qps)
-        return self._hysteresis(seen.target, min(max(wanted, self._floor), self._ceiling))
+        return self._hysteresis(seen.target, min(max(wanted, self._min_replicas), self._max_replicas))
 
     def _hysteresis(self, target: int, wanted: int) -> int:
         if target == 0:

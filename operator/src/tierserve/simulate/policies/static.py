@@ -16,7 +16,7 @@ class Static:
     interval_s = 60.0
 
     def __init__(self, pool: Pool, replicas: float) -> None:
-        self._replicas = round(replicas) if replicas > 0 else pool.floor
+        self._replicas = round(replicas) if replicas > 0 else pool.min_replicas
 
     def decide(self, seen: Snapshot) -> int:
         """Return the number, whatever is seen."""

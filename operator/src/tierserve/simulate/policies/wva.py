@@ -60,9 +60,9 @@ class WvaQueue:
         self._window.add(seen)
         rate = self._window.rate("arrivals")
         if rate <= 0.0:
-            return self._pool.floor
+            return self._pool.min_replicas
         best = self._largest_rate(*mean_tokens(self._window, self._pool))
-        return seen.target if best is None else max(round_up(rate / best), self._pool.floor)
+        return seen.target if best is None else max(round_up(rate / best), self._pool.min_replicas)
 
     def _largest_rate(self, i: float, o: float) -> float | None:
         key = (_rounded(i), _rounded(o))

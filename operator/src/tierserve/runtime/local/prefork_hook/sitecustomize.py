@@ -1,8 +1,8 @@
-"""Python's start-up hook in the Ray processes of a local service: a Ray worker is handed over to `prefork`.
+"""Python start-up hook in the Ray processes of a local service: starts a Ray worker as a fork of `prefork`.
 
-Python imports this module first of all (its folder is in PYTHONPATH). In a process that is about to become a Ray worker
-it asks for a fork, and stays as the process that Ray started: it passes signals on and ends when the fork does. In any
-other process, and wherever nobody answers, it does nothing.
+Python imports this module at start-up (its folder is in PYTHONPATH). In a process that is to become a Ray worker it
+requests a fork, and remains as the process that Ray started: it forwards signals and ends when the fork does. In any
+other process, and if the socket does not answer, it does nothing.
 """
 
 import importlib
@@ -14,7 +14,7 @@ WORKER = os.path.join("ray", "_private", "workers", "default_worker.py")
 
 
 def hand_over(path: str, argv: list[str]) -> None:
-    """Ask for a fork that runs `argv`; returns only if there is none."""
+    """Request a fork that runs `argv`; returns only if there is none."""
     import json
     import signal
     import socket
@@ -23,7 +23,7 @@ def hand_over(path: str, argv: list[str]) -> None:
     early: list[int] = []
 
     def pass_signal(got: int, _frame: object) -> None:
-        """To the fork, or later where its number is not known yet: else the fork would go on alone."""
+        """Forward to the fork, or later if its pid is not known yet: else the fork would continue alone."""
         if forks:
             os.kill(forks[0], got)
         else:
@@ -58,7 +58,7 @@ def hand_over(path: str, argv: list[str]) -> None:
 
 
 def pass_on() -> None:
-    """Import the sitecustomize that this one hides, if there is one."""
+    """Import the sitecustomize module that this one shadows, if there is one."""
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
     del sys.modules["sitecustomize"]

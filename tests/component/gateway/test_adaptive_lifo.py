@@ -1,4 +1,4 @@
-"""Who is answered first where not all can be answered in time, against real HAProxy."""
+"""Queue order `adaptiveLIFO`, against real HAProxy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLACK_S = 0.4
 
 
 async def queue_up(rig, poll, numbers):
-    """Send one after another, each once the one before is seen to wait or to be served."""
+    """Sends requests one after another, each after the one before is queued or served."""
     tasks = []
     for n in numbers:
         before = sum(s.in_flight + s.queued for s in rig.agent.states.values())
@@ -24,7 +24,7 @@ def served(rig):
     return [body["n"] for _, body in rig.upstream.seen]
 
 
-async def test_those_who_can_still_be_in_time_go_before_those_who_cannot(rig, poll):
+async def test_requests_that_can_meet_the_objective_are_served_before_those_that_cannot(rig, poll):
     await rig.start((rig.pool("edge-a", 1, service_s=0.3, slack_s=SLACK_S),))
     await rig.start_agent(poll_interval_s=0.01)
     rig.upstream.hold()
@@ -38,7 +38,7 @@ async def test_those_who_can_still_be_in_time_go_before_those_who_cannot(rig, po
     assert order.index(5) < min(order.index(n) for n in (2, 3, 4)), order
 
 
-async def test_as_long_as_all_can_be_in_time_it_is_first_come_first_served(rig, poll):
+async def test_while_all_can_meet_the_objective_it_is_first_come_first_served(rig, poll):
     await rig.start((rig.pool("edge-a", 1, service_s=0.01, slack_s=SLACK_S),))
     await rig.start_agent(poll_interval_s=0.01)
     rig.upstream.hold()
@@ -50,7 +50,7 @@ async def test_as_long_as_all_can_be_in_time_it_is_first_come_first_served(rig, 
     assert served(rig) == list(range(8))
 
 
-async def test_by_arrival_it_is_first_come_first_served_however_late(rig, poll):
+async def test_queue_order_arrival_is_always_first_come_first_served(rig, poll):
     await rig.start((rig.pool("edge-a", 1, service_s=5.0, slack_s=None),))
     await rig.start_agent(poll_interval_s=0.01)
     rig.upstream.hold()
@@ -62,13 +62,13 @@ async def test_by_arrival_it_is_first_come_first_served_however_late(rig, poll):
     assert served(rig) == list(range(6))
 
 
-async def test_when_the_rush_is_over_it_is_first_come_first_served_again(rig, poll):
+async def test_after_an_overload_it_is_first_come_first_served_again(rig, poll):
     await rig.start((rig.pool("edge-a", 1, service_s=0.1, slack_s=SLACK_S),))
     await rig.start_agent(poll_interval_s=0.01)
     rig.upstream.hold()
-    rush = await queue_up(rig, poll, range(8))  # from the sixth on a wait is longer than the slack
+    overload = await queue_up(rig, poll, range(8))  # from the sixth on a wait is longer than the slack
     rig.upstream.release()
-    await asyncio.gather(*rush)
+    await asyncio.gather(*overload)
     await poll(lambda: rig.agent.states["edge-a"].in_flight == 0)
     rig.upstream.seen.clear()
     rig.upstream.hold()

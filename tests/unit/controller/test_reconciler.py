@@ -13,7 +13,7 @@ import yaml
 
 from tierserve.api import parse
 from tierserve.controller.metrics import Metrics
-from tierserve.controller.reconciler import ServicePass
+from tierserve.controller.reconciler import Reconciler
 from tierserve.plan.placement import place
 from tierserve.reconcile import InUse, in_use
 from tierserve.state import Observed, PoolObserved
@@ -93,30 +93,30 @@ class Written:
 def served():
     """A reconciler, its runtime, what it wrote, and its clock in seconds."""
     now, runtime, written = [0.0], Place(), Written()
-    one_pass = ServicePass(
+    reconciler = Reconciler(
         lambda _key: RESOURCE, written, runtime, Metrics(), resync_s=10.0, clock=lambda: 0.0, monotonic=lambda: now[0]
     )  # type: ignore[arg-type]
-    return one_pass, runtime, written, now
+    return reconciler, runtime, written, now
 
 
 async def test_changing_figures_are_written_once_per_resync_period(served):
-    one_pass, runtime, written, now = served
+    reconciler, runtime, written, now = served
     for now[0] in range(100):  # a reconcile every second, as events of a RayService may cause them
-        await one_pass(("ns", "assistant"))
+        await reconciler(("ns", "assistant"))
     assert runtime.looks == 100
     assert len(written.statuses) == 10
 
 
 async def test_a_condition_that_changes_is_written_at_once(served):
-    one_pass, runtime, written, now = served
-    await one_pass(("ns", "assistant"))
+    reconciler, runtime, written, now = served
+    await reconciler(("ns", "assistant"))
     now[0], runtime.app = 1.0, "DEPLOY_FAILED"
-    await one_pass(("ns", "assistant"))
+    await reconciler(("ns", "assistant"))
     assert [s["ready"] for s in written.statuses] == ["True", "False"]
 
 
 async def test_what_is_under_way_is_looked_at_more_often_than_the_resync_period(served):
-    one_pass, runtime, _, _ = served
-    assert await one_pass(("ns", "assistant")) == 10.0
+    reconciler, runtime, _, _ = served
+    assert await reconciler(("ns", "assistant")) == 10.0
     runtime.app = "DEPLOYING"
-    assert await one_pass(("ns", "assistant")) == 2.0
+    assert await reconciler(("ns", "assistant")) == 2.0
