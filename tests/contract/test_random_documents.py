@@ -69,7 +69,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def put(node: Any, path: Path_, value: Any) -> None:
-    """Set a field, and make what is missing on the way to it; leaves the document alone where the way is barred."""
+    """Set a field, creating missing parents; leaves the document unchanged if a parent is not a mapping."""
     *way, last = path
     for step, following in zip(way, path[1:], strict=True):
         fresh: Any = [] if isinstance(following, int) else {}
