@@ -1,7 +1,7 @@
 {{- /*
-What other releases have in the cluster, and what it means for this one. Helm refuses to touch objects of others, with
-an error that does not say what to do, and cannot know that two operators meet. `lookup` finds nothing where no cluster
-is asked: `helm template`, and GitOps tools that use it.
+Conflicts with other releases in the cluster: a CRD of another owner, and a second operator for a namespace. For the
+first Helm has only an error without a hint, the second it cannot detect. `lookup` returns nothing if the cluster is not
+queried: in `helm template`, and in GitOps tools that use it.
 */ -}}
 
 {{- define "tierserve.crdName" -}}genaideployments.serving.tierserve.io{{- end }}
@@ -11,8 +11,8 @@ is asked: `helm template`, and GitOps tools that use it.
 {{- end }}
 
 {{- /*
-The CRD in the cluster, as JSON. `state`: absent; own, of this release; or of somebody else (`owner`): same, with the
-schema of this chart; newer, or older, by the label app.kubernetes.io/version.
+The CRD in the cluster, as JSON. `state`: absent; own (of this release); else, of another `owner`: same (schema of this
+chart), newer or older (by the label app.kubernetes.io/version).
 */ -}}
 {{- define "tierserve.existingCrd" -}}
 {{- $crd := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" (include "tierserve.crdName" .) -}}
@@ -41,7 +41,7 @@ schema of this chart; newer, or older, by the label app.kubernetes.io/version.
 {{- end -}}
 {{- end }}
 
-{{- /* Commands that make the CRD this release's own; Helm then upgrades it. */ -}}
+{{- /* Commands that make this release the owner of the CRD; Helm then upgrades it. */ -}}
 {{- define "tierserve.takeOverCrd" }}
     kubectl label crd {{ include "tierserve.crdName" . }} app.kubernetes.io/managed-by=Helm --overwrite
     kubectl annotate crd {{ include "tierserve.crdName" . }} --overwrite \
@@ -53,15 +53,15 @@ schema of this chart; newer, or older, by the label app.kubernetes.io/version.
 {{- if eq $crd.state "older" -}}
 {{- fail (printf `
 
-crds.enabled: the CustomResourceDefinition %s in the cluster (version %s) belongs to %s, and its schema is not that of this chart (version %s).
-hint: if its owner is uninstalled, or shall no longer upgrade it, make it this release's and run helm again:
+crds.enabled: the CustomResourceDefinition %s in the cluster (version %s) belongs to %s, and its schema differs from that of this chart (version %s).
+hint: if its owner is uninstalled, or no longer upgrades it, make it part of this release and run helm again:
 %s
-else upgrade it with its owner, or leave it as it is: --set crds.enabled=false
+else upgrade it with its owner, or keep it as it is: --set crds.enabled=false
 ` (include "tierserve.crdName" .) $crd.version $crd.owner .Chart.AppVersion (include "tierserve.takeOverCrd" .)) -}}
 {{- end -}}
 {{- end }}
 
-{{- /* Two operators of one namespace undo each other's work as soon as their versions or settings differ. */ -}}
+{{- /* Two operators for one namespace overwrite each other's objects if their versions or settings differ. */ -}}
 {{- define "tierserve.refuseSecondOperator" -}}
 {{- $root := . -}}
 {{- range (lookup "apps/v1" "Deployment" "" "").items -}}
@@ -82,7 +82,7 @@ else upgrade it with its owner, or leave it as it is: --set crds.enabled=false
 {{- fail (printf `
 
 watchNamespaces: Helm release %s in namespace %s already has an operator for %s.
-hint: upgrade or uninstall that release (services keep running without an operator), or give each release namespaces of its own: --set 'watchNamespaces={NAMESPACE}'
+hint: upgrade or uninstall that release (services keep running without an operator), or use different namespaces for each release: --set 'watchNamespaces={NAMESPACE}'
 ` $release .metadata.namespace $where) -}}
 {{- end -}}
 {{- end -}}

@@ -22,7 +22,7 @@
 {{- end -}}
 {{- end }}
 
-{{- /* The NetworkPolicies of services find the operator by app.kubernetes.io/name, whatever nameOverride is. */ -}}
+{{- /* app.kubernetes.io/name does not depend on nameOverride: the NetworkPolicies of services select it. */ -}}
 {{- define "tierserve.selector" -}}
 app.kubernetes.io/name: tierserve-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -36,7 +36,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- merge $own .Values.commonLabels | toYaml -}}
 {{- end }}
 
-{{- /* REPOSITORY@DIGEST, or REPOSITORY:TAG. The argument is a list: the root, the image. */ -}}
+{{- /* Image reference, REPOSITORY@DIGEST or REPOSITORY:TAG. The argument is a list: the root context, the image. */ -}}
 {{- define "tierserve.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
 {{- if $image.digest -}}
@@ -46,7 +46,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end }}
 
-{{- /* Names of the pull secrets of this chart and of the umbrella's `global` (there also as bare names), with commas. */ -}}
+{{- /* Names of the pull secrets of this chart and of `global` of a parent chart (also as strings), comma-separated. */ -}}
 {{- define "tierserve.pullSecrets" -}}
 {{- $names := list -}}
 {{- range concat .Values.imagePullSecrets ((.Values.global | default dict).imagePullSecrets | default list) -}}

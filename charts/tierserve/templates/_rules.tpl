@@ -1,9 +1,9 @@
-{{- /* What the operator does, a rule per kind of request; see runtime/kube/cluster.py and handlers.py. */ -}}
+{{- /* Rights of the operator, one rule per kind of request; see controller/handlers.py and runtime/kubernetes/. */ -}}
 {{- define "tierserve.rules" -}}
 - apiGroups: [serving.tierserve.io]  # watched
   resources: [genaideployments]
   verbs: [get, list, watch]
-- apiGroups: [serving.tierserve.io]  # conditions and figures
+- apiGroups: [serving.tierserve.io]  # conditions and other status fields
   resources: [genaideployments/status]
   verbs: [patch]
 - apiGroups: [ray.io]  # a Ray cluster per tier and site
@@ -15,7 +15,7 @@
 - apiGroups: [""]
   resources: [configmaps, services]
   verbs: [get, list, create, patch, delete]
-- apiGroups: [""]  # the reasons of those that do not run
+- apiGroups: [""]  # reasons of pods that do not run, for conditions
   resources: [pods]
   verbs: [list]
 - apiGroups: [policy]
@@ -24,17 +24,17 @@
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, create, patch, delete]
-- apiGroups: [monitoring.coreos.com]  # where the Prometheus operator is
+- apiGroups: [monitoring.coreos.com]  # if the Prometheus operator is installed
   resources: [servicemonitors, prometheusrules]
   verbs: [get, list, create, patch, delete]
-- apiGroups: [""]  # posted when a condition changes; read for what admission or a quota refuses
+- apiGroups: [""]  # created if a condition changes; read for rejections by admission or a quota
   resources: [events]
   verbs: [create, list]
 {{- end }}
 
-{{- /* Besides, where all namespaces are watched. */ -}}
+{{- /* Additional rules if all namespaces are watched. */ -}}
 {{- define "tierserve.clusterRules" -}}
-- apiGroups: [apiextensions.k8s.io]  # has KubeRay been installed?
+- apiGroups: [apiextensions.k8s.io]  # to detect the installation of KubeRay
   resources: [customresourcedefinitions]
   verbs: [list, watch]
 {{- end }}

@@ -1,4 +1,4 @@
-{{- /* The operator's settings, as variables of its container; see operator_settings.py and KubeSettings. */ -}}
+{{- /* Settings of the operator as environment variables; see controller/settings.py and KubeSettings. */ -}}
 {{- define "tierserve.settings" -}}
 {{- $serving := .Values.serving -}}
 TIERSERVE_RESYNC_PERIOD: {{ .Values.resyncPeriod | quote }}

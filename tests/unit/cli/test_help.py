@@ -31,4 +31,4 @@ def test_what_an_option_is_without_it_stands_in_the_help(command: str) -> None:
 
 def test_there_are_commands_with_such_options() -> None:
     assert {"plan", "simulate", "load"} <= set(COMMANDS)
-    assert "[the floor]" in told("simulate")
+    assert "[replicas.min]" in told("simulate")

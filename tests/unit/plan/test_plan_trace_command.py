@@ -128,8 +128,8 @@ def test_answers_that_are_too_long_even_alone_are_told_from_too_few_replicas(run
         (("--best",), ("--best", "--trace")),
         (("--pooled",), ("--pooled", "--trace")),
         (("--think", "5s"), ("--think", "--trace")),
-        (("--tier", "moon"), ("--tier 'moon' is unknown", "cloud, edge")),
-        (("--copies", "0"), ("--copies 0 is less than 1",)),
+        (("--tier", "moon"), ("--tier: is not in the file ('moon')", "cloud, edge")),
+        (("--copies", "0"), ("--copies: must be at least 1 (0)",)),
     ],
 )
 def test_what_does_not_go_with_it_is_refused_by_name(run: Run, words: tuple[str, ...], names: tuple[str, ...]) -> None:
@@ -147,7 +147,7 @@ def test_an_unknown_trace_is_refused_with_those_that_are_known(run: Run) -> None
 @pytest.mark.parametrize("option", [("--copies", "2"), ("--tier", "cloud"), ("--confirm",), ("--no-confirm",)])
 def test_options_of_a_trace_are_refused_without_one(tmp_path: Path, option: tuple[str, ...]) -> None:
     text = refusal(CliRunner().invoke(APP, [str(tmp_path / "any.yaml"), *option]))
-    assert f"{option[0]} goes with --trace" in text
+    assert f"{option[0]}: requires --trace" in text
     assert f"leave {option[0]} out" in text
 
 
@@ -251,7 +251,7 @@ def test_without_numba_the_formula_answers_and_what_is_missing_is_named(
     monkeypatch.setattr(plan_confirm, "find_spec", lambda name: None)
     assert "pip install 'tierserve[simulate]'" in run().output
     text = refusal(run("--confirm"))
-    assert "--confirm needs numba" in text
+    assert "--confirm: numba is not installed" in text
     assert "pip install 'tierserve[simulate]'" in text
 
 

@@ -1,4 +1,4 @@
-"""Errors a user can correct: what is wrong, and what to do about it."""
+"""Errors of a command that its user can correct: a message and a hint."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class UserError(Exception):
 
 
 def invalid(file: Path, problems: Iterable[Problem]) -> UserError:
-    """All mistakes of a file as one error, each with its hint under it; exit status 1."""
+    """Return all problems of a file as one error, each with its hint below it; exit status 1."""
     return UserError("\n".join(problem.format(str(file)) for problem in problems), code=1)
 
 
 def run(app: Callable[[], object], name: str) -> None:
-    """Run a command; a mistake of the user's ends in two lines, not in a traceback.
+    """Run a command; a UserError is printed as message and hint, without a traceback.
 
-    Exit status: 0 it did what was asked; 1 what was given is not valid, or it failed; 2 it was called wrongly.
+    Exit status: 0 success; 1 invalid input or failure; 2 wrong usage.
     """
     try:
         app()
@@ -58,7 +58,7 @@ def _end(name: str, error: UserError) -> None:
 
 
 def extra_of(module: str) -> str | None:
-    """The extra of this package that installs a module; None where none does, and the error is our own."""
+    """Return the extra of this package that installs `module`; None if there is none (a bug of ours)."""
     from importlib.metadata import requires
 
     top = module.partition(".")[0]
@@ -68,5 +68,5 @@ def extra_of(module: str) -> str | None:
         extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", requirement)
         if extra and distribution.lower().replace("-", "_") == top.lower():
             extras.append(extra[1])
-    # Where several have it: what runs a service on this machine, before the operator and the tools of development.
+    # Of several extras: the one for local serving, before those of the operator and of development.
     return min(extras, key=lambda extra: extra != "serving", default=None)

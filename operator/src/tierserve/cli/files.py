@@ -1,4 +1,4 @@
-"""FILE of every command: a path, a pipe, or - for standard input; read once, since a pipe can be read only once."""
+"""Argument FILE of the commands: a path, a pipe, or - for standard input; read once, as a pipe requires."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from tierserve.cli.errors import UserError, invalid
 
 STDIN = Path("-")
 Service = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A GenAIDeployment, the file that `kubectl apply` takes; - reads stdin")
+    Path,
+    typer.Argument(metavar="FILE", help="File with a GenAIDeployment, as for `kubectl apply`; - reads standard input"),
 ]
 
 
 def read_text(file: Path) -> str:
-    """The text of a file or of standard input.
+    """Return the text of a file or of standard input.
 
     Raises:
         UserError: it cannot be read.
@@ -40,7 +41,7 @@ def read(file: Path) -> GenAIDeployment:
 
 
 def parsed(file: Path) -> tuple[str, GenAIDeployment]:
-    """The text of a file and its one GenAIDeployment; raises UserError."""
+    """Return the text of a file and its GenAIDeployment; raises UserError."""
     try:
         text = read_text(file)
         return text, load_text(text)
@@ -56,13 +57,13 @@ def check_writable(option: str, path: Path) -> None:
         with path.open("ab"):
             pass
     except OSError as error:
-        raise UserError(f"{option} {path}: {error.strerror or error}", "give a path that can be written") from error
+        raise UserError(f"{option}: {error.strerror or error} ({path})", "give a writable path") from error
     if not there:
         path.unlink()
 
 
 def finite(value: float | None) -> float | None:
-    """Callback of an option: NaN and infinity pass every range and mean nothing."""
+    """Callback of an option: reject NaN and infinity, which pass every range check."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value

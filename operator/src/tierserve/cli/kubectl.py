@@ -1,4 +1,4 @@
-"""The command `kubectl tierserve`: services in a cluster, through kubectl and so with its rights, context and flags."""
+"""The plugin `kubectl tierserve`: services in a cluster, read through kubectl (its credentials, context and flags)."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tierserve.cli.errors import UserError, run
 from tierserve.cli.view import service_view
 
 RESOURCE = f"{PLURAL}.{GROUP}"
-INSTALL = "is the CRD installed? kubectl apply -f crds/genaideployments.yaml"
+INSTALL = "install the CRD: kubectl apply -f crds/genaideployments.yaml"
 console = Console()
 app = typer.Typer(
     name="kubectl tierserve",
-    help="Tiered generative-AI serving in a cluster: what runs, why, and what a load would need.",
+    help="Tiered generative-AI serving in a cluster: status, scaling decisions, capacity plans.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-Name = Annotated[str | None, typer.Argument(help="GenAIDeployment; all of the namespace when left out.")]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace \\[that of the context]")]
-Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig \\[the current one]")]
+Name = Annotated[str | None, typer.Argument(help="Name of a GenAIDeployment \\[all of the namespace]")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace \\[of the context]")]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig \\[the current context]")]
 
 
 @app.command()
@@ -42,11 +42,11 @@ def status(
     *,
     namespace: Namespace = None,
     context: Context = None,
-    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every two seconds until Ctrl-C.")] = False,
-    output: Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="Form of the figures.")] = "table",
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every two seconds until Ctrl-C")] = False,
+    output: Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="Output format")] = "table",
 ) -> None:
-    """Show tiers, replicas, lambda, rho, predicted and observed p95, and why.
+    """Show tiers, replicas, arrival rate (lambda), utilisation (rho), predicted and observed p95, and scaling reasons.
 
     Examples: kubectl tierserve status; kubectl tierserve status assistant -n chat --watch
     """
@@ -65,11 +65,11 @@ def status(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def plan(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="GenAIDeployment.")],
+    name: Annotated[str, typer.Argument(help="Name of a GenAIDeployment")],
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Say what a load would need of a service as it is in the cluster; takes the options of `tierserve plan`.
+    """Plan the capacity of a GenAIDeployment of the cluster for a load; takes the options of `tierserve plan`.
 
     Example: kubectl tierserve plan assistant --connections 5000
     """
@@ -86,16 +86,16 @@ def plan(
 
 @app.command()
 def events(
-    name: Annotated[str, typer.Argument(help="GenAIDeployment.")],
+    name: Annotated[str, typer.Argument(help="Name of a GenAIDeployment")],
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Show when a service became ready, degraded, or missed its objective.
+    """Show the events of a GenAIDeployment: ready, degraded, objective missed.
 
     Example: kubectl tierserve events assistant
     """
     (service,) = _services(name, flags := _flags(namespace, context))
-    selector = f"involvedObject.uid={service['metadata']['uid']}"  # not those of one of this name that was deleted
+    selector = f"involvedObject.uid={service['metadata']['uid']}"  # by uid: no events of a deleted namesake
     columns = "custom-columns=TIME:.lastTimestamp,TYPE:.type,REASON:.reason,MESSAGE:.message"
     form = ("--field-selector", selector, "--sort-by=.lastTimestamp", "-o", columns)
     sys.stdout.write(_kubectl("get", "events", *form, *flags))
@@ -112,12 +112,12 @@ def _services(name: str | None, flags: list[str]) -> list[dict[str, Any]]:
 
 def _view(services: list[dict[str, Any]]) -> Group | Text:
     if not services:
-        return Text("no GenAIDeployment here; make one: kubectl apply -f FILE")
+        return Text("no GenAIDeployment found; create one with kubectl apply -f FILE")
     return Group(*(part for one in services for part in service_view(_document(one))))
 
 
 def _document(service: dict[str, Any]) -> dict[str, Any]:
-    """A resource in the form that the table of `tierserve status` takes."""
+    """Return a resource in the form of `tierserve status`."""
     objective = service["spec"]["objective"]["responseTime"]
     return {
         "name": service["metadata"]["name"],
@@ -127,13 +127,13 @@ def _document(service: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kubectl(*arguments: str) -> str:
-    """What kubectl prints; UserError with its own words when it fails."""
+    """Return the output of kubectl; UserError with its message when it fails."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         raise UserError("kubectl is not on PATH", "install kubectl; for services on this machine: tierserve status")
     done = subprocess.run([kubectl, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        words = done.stderr.strip() or f"kubectl ended with {done.returncode}"
+        words = done.stderr.strip() or f"kubectl failed with exit code {done.returncode}"
         missing = "the server doesn't have a resource type" in words
         raise UserError(words, INSTALL if missing else "see kubectl get gaid -A", code=1)
     return done.stdout

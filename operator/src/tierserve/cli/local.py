@@ -24,15 +24,15 @@ def up(
     file: Service,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="Port of the endpoint \\[the first free one from 8080 up]"),
+        typer.Option(min=1, max=65535, help="Port of the endpoint \\[first free port from 8080]"),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=1.0, callback=finite, help="Seconds to wait until every tier serves.")
+        float, typer.Option(min=1.0, callback=finite, help="Seconds to wait until every tier is ready")
     ] = 300.0,
 ) -> None:
-    """Start a service on this machine, and keep it as the file says: edit the file, and it follows.
+    """Start a service on this machine and reconcile it with its file: edits of the file are applied.
 
-    What comes from standard input or a pipe is kept in a file of the service's own; run it again to change it.
+    A file from standard input or a pipe is copied; run the command again to change it.
 
     Example: tierserve up examples/assistant.yaml
     """
@@ -54,7 +54,7 @@ def up(
         raise UserError(error.message, error.hint, code=1) from error
     except StartError as error:
         logs = LocalService.named(gaid.name).paths.logs
-        raise UserError(str(error), f"look into {logs}, then: tierserve down {gaid.name}", code=1) from error
+        raise UserError(str(error), f"see the logs in {logs}, then run: tierserve down {gaid.name}", code=1) from error
     name = service.paths.name
     for warning in hints(gaid):
         console.print(f"[yellow]warning[/]  {escape(warning.format())}", highlight=False)
@@ -64,7 +64,7 @@ def up(
         f"""-d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'\n"""
         f"  watch   tierserve status {name} --watch\n"
         f"  load    tierserve load {service.endpoint} --connections 1,2,4,8\n"
-        f"  end     tierserve down {name}",
+        f"  stop    tierserve down {name}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -72,11 +72,11 @@ def up(
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="Service; all of this user when left out.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every second until Ctrl-C.")] = False,
-    output: Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="Form of the figures.")] = "table",
+    name: Annotated[str | None, typer.Argument(help="Name of a service \\[all of this user]")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every second until Ctrl-C")] = False,
+    output: Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="Output format")] = "table",
 ) -> None:
-    """Show tiers, replicas, lambda, rho, predicted and observed p95 of the services on this machine.
+    """Show tiers, replicas, arrival rate (lambda), utilisation (rho), predicted and observed p95 of local services.
 
     Examples: tierserve status; tierserve status assistant --watch; tierserve status -o json
     """
@@ -92,26 +92,26 @@ def status(
 
 
 def down(
-    name: Annotated[str | None, typer.Argument(help="Service; the only one when left out.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of a service \\[the only one that runs]")] = None,
 ) -> None:
-    """End a service and every process it started; nothing is left behind.
+    """Stop a service and all of its processes.
 
     Example: tierserve down assistant
     """
     names = _names(name)
     if not names:
-        console.print("nothing is up")
+        console.print("no service is running")
         return
     if len(names) > 1:
-        raise UserError(f"several services are up: {', '.join(names)}", "name one: tierserve down NAME")
+        raise UserError(f"NAME: is required, several services are running ({', '.join(names)})", "tierserve down NAME")
     from tierserve.runtime.local.service import LocalService
 
     began = time.monotonic()
     try:
         LocalService.named(names[0]).down()
     except TimeoutError as error:
-        raise UserError(f"{names[0]}: {error}", "try again, or end these processes by their ids", code=1) from error
-    console.print(f"{names[0]} is down after {time.monotonic() - began:.0f} s; nothing is left running")
+        raise UserError(f"{names[0]}: {error}", "try again, or kill these process IDs", code=1) from error
+    console.print(f"{names[0]} stopped after {time.monotonic() - began:.0f} s; no process is left")
 
 
 def _names(name: str | None) -> list[str]:
@@ -135,7 +135,7 @@ def _documents(name: str | None) -> list[dict[str, Any]]:
 
     documents = [LocalService.named(n).status() for n in names]
     if name is not None and not documents[0]:
-        raise UserError(f"no service {name} is up", "start one: tierserve up FILE", code=1)
+        raise UserError(f"NAME: no such service is running ({name})", "start one with tierserve up FILE", code=1)
     return [_with_target(d) for d in documents if d]
 
 
@@ -149,5 +149,5 @@ def _with_target(document: dict[str, Any]) -> dict[str, Any]:
 def _view(name: str | None) -> Group | Text:
     documents = _documents(name)
     if not documents:
-        return Text("nothing is up; start a service: tierserve up FILE")
+        return Text("no service is running; start one with tierserve up FILE")
     return Group(*(part for document in documents for part in service_view(document)))

@@ -13,7 +13,7 @@ from tierserve.cli.validate import validate
 
 app = typer.Typer(
     name="tierserve",
-    help="Tiered generative-AI serving: one file in, three tiers serving, response time held while connections grow.",
+    help="Tiered generative-AI serving: plan, run and load-test a GenAIDeployment on this machine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -24,7 +24,7 @@ for command in (validate, plan, simulate, up, status, down, load):
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command `tierserve`."""
     run(app, "tierserve")
 
 

@@ -1,4 +1,4 @@
-"""What commands print: tables as wide as the terminal, or JSON."""
+"""Output of commands: tables as wide as the terminal, or JSON."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from contextlib import contextmanager
 import orjson
 from rich.console import Console
 
-PIPED_WIDTH = 160
+PIPED_WIDTH = 160  # characters; the widest table
 
 
 def console() -> Console:
-    """A console as wide as the terminal, or wide enough for the tables where the output is piped."""
+    """Return a console of the terminal's width, or of PIPED_WIDTH for piped output."""
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep off stdout what HiGHS at times writes there from C++, whatever it is asked: JSON must stay JSON."""
+    """Discard what HiGHS writes to stdout from C++ even with its log turned off: it would break the JSON output."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     try:
         yield
     finally:
-        ctypes.CDLL(None).fflush(None)  # it may lie in the buffer of C's stdio until the end
+        ctypes.CDLL(None).fflush(None)  # C stdio may hold it in its buffer until exit
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)

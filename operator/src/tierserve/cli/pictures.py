@@ -1,4 +1,4 @@
-"""The picture of a command: refused before the work where it cannot be written, and never at the cost of the table."""
+"""Plot of a command: its path is checked before the work; a failed plot does not lose the table."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from pathlib import Path
 from tierserve.cli.errors import UserError
 from tierserve.cli.files import check_writable
 
-# Of what matplotlib writes, those that a browser shows.
+# The formats of matplotlib that browsers display.
 ENDINGS = (".png", ".svg", ".pdf")
 
 
 class Picture:
-    """Where the picture goes: the path of --out, or a default that is only tried.
+    """Target of the plot: the path of --out, or a default path (best effort).
 
     Attributes:
         path: the file.
-        problem: why it could not be written; empty while all is well.
+        problem: why it could not be written; empty otherwise.
     """
 
     def __init__(self, out: Path | None, default: Path) -> None:
-        """Raise UserError when a path that was given cannot be written."""
+        """Raise UserError if `out` cannot be written."""
         self.given = out is not None
         self.path = out or default
         self.problem = ""
         if out is not None:
             if out.suffix.lower() not in ENDINGS:
                 raise UserError(
-                    f"--out {out}: is not a kind of picture",
-                    f"give a path that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}",
+                    f"--out: must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]} ({out})",
+                    "give such a path",
                 )
             check_writable("--out", out)
 
     def draw(self, draw: Callable[[Path], None]) -> None:
-        """Write it, or keep why not."""
+        """Write the plot; an OSError is kept in `problem`."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             draw(self.path)
@@ -44,12 +44,12 @@ class Picture:
 
     @property
     def written(self) -> str | None:
-        """The path, once the picture is there; for JSON."""
+        """Path of the written plot, for JSON; None without one."""
         return None if self.problem else str(self.path)
 
     def report(self) -> None:
-        """After the figures: say on stderr why there is no picture; UserError where it was asked for."""
+        """Report a failed plot after the table: on stderr, or as UserError if --out was given."""
         if self.problem and self.given:
-            raise UserError(f"--out {self.path}: {self.problem}", "the figures above are complete", code=1)
+            raise UserError(f"--out: {self.problem} ({self.path})", "the table above is complete", code=1)
         if self.problem:
-            print(f"no picture: {self.path}: {self.problem}; --out names another place", file=sys.stderr)
+            print(f"no plot: {self.path}: {self.problem} (hint: give another path with --out)", file=sys.stderr)

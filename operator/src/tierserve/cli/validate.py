@@ -1,4 +1,4 @@
-"""`tierserve validate FILE`: the verdict of the API server and of the planner, before anything starts."""
+"""`tierserve validate FILE`: the checks of the API server and of the planner."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tierserve.plan.placement import place
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be said about one GenAIDeployment of a file; `name` is empty where it is not known."""
+    """Errors and warnings of one GenAIDeployment of a file; `name` is empty if unknown."""
 
     file: str
     errors: tuple[Problem, ...]
@@ -31,13 +31,15 @@ class Verdict:
 
 def validate(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files with GenAIDeployments; - reads standard input.")
+        list[Path], typer.Argument(metavar="FILE...", help="Files with GenAIDeployments; - reads standard input")
     ],
-    output: Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="Form of the verdict.")] = "text",
+    output: Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="Output format")] = "text",
 ) -> None:
     """Check files as the API server does, and whether the planner can place the models; exit code 1 on errors.
 
-    Every GenAIDeployment of a file is checked; other kinds beside it are left alone.
+    Every GenAIDeployment of a file is checked; other kinds are ignored.
+
+    Example: tierserve validate examples/assistant.yaml
     """
     verdicts = [verdict for file in files for verdict in judge(file)]
     sys.stdout.write(_as_json(verdicts) if output == "json" else _as_text(verdicts))
@@ -61,7 +63,7 @@ def _judged(file: str, one: Examined) -> Verdict:
 
 
 def _unplaceable(gaid: GenAIDeployment) -> Sequence[Problem]:
-    """What only the planner can know: a model too large for a preset, a target below the bare service time."""
+    """Return problems that only the planner finds: a model too large for a preset, a target below the service time."""
     try:
         place(gaid)
     except ValidationFailed as error:

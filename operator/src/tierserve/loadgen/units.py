@@ -22,7 +22,7 @@ def seconds(text: str) -> float:
         return float(stripped)
     parts = _PART.findall(stripped)
     if not parts or "".join(number + unit for number, unit in parts) != stripped:
-        raise LoadError(f"duration {text!r} is not understood", "write for example 1500ms, 20s or 1m30s")
+        raise LoadError(f"duration: is not valid ({text!r})", "for example 1500ms, 20s or 1m30s")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
@@ -66,7 +66,7 @@ def rates(text: str, process: str) -> tuple[OpenLoop, ...]:
     except ValueError as error:
         if isinstance(error, LoadError):
             raise
-        raise LoadError(f"rate {text!r} is not understood", "write for example 5, 5,10,20 or 1..50") from error
+        raise LoadError(f"rate: is not valid ({text!r})", "for example 5, 5,10,20 or 1..50") from error
 
 
 def traffic_fields(text: str) -> dict[str, str]:
@@ -78,7 +78,7 @@ def traffic_fields(text: str) -> dict[str, str]:
     known = {"name", "class", "connections", "think", "rate", "max-tokens", "prompt", "slo", "stream"}
     fields = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
     if len(fields) != len(text.split(",")) or not fields.keys() <= known:
-        raise LoadError(f"{text!r} is not understood", f"write name=value pairs of {', '.join(sorted(known))}")
+        raise LoadError(f"must be name=value pairs ({text!r})", f"use the names {', '.join(sorted(known))}")
     return fields
 
 
@@ -94,5 +94,5 @@ def header(text: str) -> tuple[str, str]:
         or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name)
         or not re.fullmatch(r"[\t\x20-\x7e]*", value)
     ):
-        raise LoadError(f"header {name!r} is not understood", "write 'Name: value' in ASCII, without line breaks")
+        raise LoadError(f"header: is not valid ({name!r})", "use 'Name: value' in ASCII, without line breaks")
     return name, value

@@ -46,9 +46,9 @@ class Setup:
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
-            raise ValueError(f"model {self.model!r} is unknown: choose {' or '.join(MODELS)}")
+            raise ValueError(f"model: is unknown ({self.model!r}): choose {' or '.join(MODELS)}")
         if self.router not in ROUTERS:
-            raise ValueError(f"router {self.router!r} is unknown: choose one of {', '.join(ROUTERS)}")
+            raise ValueError(f"router: is unknown ({self.router!r}): choose one of {', '.join(ROUTERS)}")
 
 
 class Shared(NamedTuple):

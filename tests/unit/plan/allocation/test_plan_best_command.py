@@ -168,7 +168,7 @@ def test_nobody_asks_and_the_floor_is_told(run: Run) -> None:
 def test_best_goes_with_neither_the_paper_s_form_nor_a_sweep(run: Run, other: tuple[str, ...]) -> None:
     result = run(*other)
     assert isinstance(result.exception, UserError)
-    assert f"--best and {other[0]} exclude each other" in str(result.exception)
+    assert f"--best and {other[0]}: cannot be combined" in str(result.exception)
 
 
 def test_what_the_solver_prints_from_c_does_not_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:

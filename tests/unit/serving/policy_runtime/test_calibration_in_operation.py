@@ -131,7 +131,7 @@ def test_a_profile_that_is_right_stays(seed, in_virtual_time):
 
 async def test_an_engine_tells_in_the_last_chunk_where_the_time_went(worker):
     chunks = [chunk async for chunk in worker.engine.generate(Generation("one two", max_tokens=4, streamed=True))]
-    assert [chunk.timing is None for chunk in chunks] == [True, True, True, False]
+    assert all(chunk.timing is None for chunk in chunks[:-1])
     timing = chunks[-1].timing
     assert (timing.prefill_s, timing.decode_s) == (pytest.approx(0.002), pytest.approx(0.008))
     assert (timing.steps, timing.prefill_batch, timing.decode_batch) == (4, pytest.approx(1.0), pytest.approx(1.0))

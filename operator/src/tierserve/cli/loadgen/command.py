@@ -1,4 +1,4 @@
-"""`tierserve load`: ask a service as many users would, and show what they waited. The work is in `cli.loadgen.run`."""
+"""`tierserve load`: load test of an OpenAI-compatible service. The work is in `cli.loadgen.run`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tierserve.cli.loadgen.options import Options
 
 
 def load(
-    url: Annotated[str, typer.Argument(help="Base address of the service, for example http://127.0.0.1:8080")],
+    url: Annotated[str, typer.Argument(help="Base URL of the service, e.g. http://127.0.0.1:8080")],
     *,
     connections: Annotated[
-        str | None, typer.Option(help="Closed loop: users that wait for their answer; steps 1,2,4,8 or doubling 1..128")
+        str | None, typer.Option(help="Closed loop: number of concurrent users; steps 1,2,4,8 or doubling 1..128")
     ] = None,
     rate: Annotated[
         str | None, typer.Option(help="Open loop: requests per second; steps 5,10,20 or a ramp 1..50")
@@ -24,49 +24,64 @@ def load(
         str | None, typer.Option(help="Replay azure-code, mooncake-conversation or a file (docs/load.md)")
     ] = None,
     duration: Annotated[str, typer.Option(help="Length of each step")] = "20s",
-    warmup: Annotated[str | None, typer.Option(help="First part of each step that is not judged [40% of it]")] = None,
-    think: Annotated[str, typer.Option(help="Closed loop: pause between answer and next question")] = "0s",
-    arrivals: Annotated[str, typer.Option(help="Open loop: poisson or constant")] = "poisson",
+    warmup: Annotated[
+        str | None, typer.Option(help="Warm-up of each step, left out of the results \\[40% of the step]")
+    ] = None,
+    think: Annotated[str, typer.Option(help="Closed loop: think time between response and next request")] = "0s",
+    arrivals: Annotated[str, typer.Option(help="Open loop: arrival process, poisson or constant")] = "poisson",
     time_scale: Annotated[
-        float, typer.Option(min=0.001, max=100_000.0, callback=finite, help="Trace: replay so many times as fast")
+        float, typer.Option(min=0.001, max=100_000.0, callback=finite, help="Trace: speed-up factor of the replay")
     ] = 1.0,
-    start: Annotated[str, typer.Option(help="Trace: where the piece begins")] = "0s",
-    length: Annotated[str | None, typer.Option(help="Trace: length of the piece, in its time \\[to its end]")] = None,
+    start: Annotated[str, typer.Option(help="Trace: start of the replayed part")] = "0s",
+    length: Annotated[
+        str | None, typer.Option(help="Trace: length of the replayed part, in trace time \\[to the end]")
+    ] = None,
     token_scale: Annotated[
-        float, typer.Option(min=0.001, max=1000.0, callback=finite, help="Trace: multiply its tokens")
+        float, typer.Option(min=0.001, max=1000.0, callback=finite, help="Trace: factor on the token counts")
     ] = 1.0,
-    max_input: Annotated[int, typer.Option(min=1, help="Trace: most tokens of a prompt")] = 2048,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer")] = None,
-    model: Annotated[str | None, typer.Option(help="Model asked for \\[the first the service lists]")] = None,
-    klass: Annotated[str | None, typer.Option("--class", help="Class of the traffic (X-TierServe-Class)")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What is asked (not of a trace) \\[a short question]")] = None,
-    stream: Annotated[bool, typer.Option(help="Ask for a stream; measures first token and gaps")] = False,
+    max_input: Annotated[int, typer.Option(min=1, help="Trace: maximum tokens of a prompt")] = 2048,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a response (max_tokens)")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name \\[the first of /v1/models]")] = None,
+    klass: Annotated[str | None, typer.Option("--class", help="Traffic class (header X-TierServe-Class)")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt (not with --trace) \\[a short question]")] = None,
+    stream: Annotated[
+        bool, typer.Option(help="Stream responses; measures time to first token and inter-token latency")
+    ] = False,
     also: Annotated[
-        list[str] | None, typer.Option(help="Traffic beside it: class=personal,connections=1,think=2s (repeatable)")
+        list[str] | None,
+        typer.Option(help="Additional traffic, e.g. class=personal,connections=1,think=2s (repeatable)"),
     ] = None,
-    slo: Annotated[str | None, typer.Option(help="Objective of the response time; failures are misses")] = None,
-    timeout: Annotated[str, typer.Option(help="Give a request up after")] = "60s",
-    max_requests: Annotated[int, typer.Option(min=1, help="Bound of all requests")] = 1_000_000,
+    slo: Annotated[str | None, typer.Option(help="Response-time objective; failed requests count as misses")] = None,
+    timeout: Annotated[str, typer.Option(help="Timeout of a request")] = "60s",
+    max_requests: Annotated[int, typer.Option(min=1, help="Maximum number of requests")] = 1_000_000,
     max_in_flight: Annotated[
-        int, typer.Option(min=1, max=60_000, help="Bound of requests under way (open loop)")
+        int, typer.Option(min=1, max=60_000, help="Open loop: maximum number of requests in flight")
     ] = 15_000,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the arrivals and think times")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of arrivals and think times")] = 1,
     samples: Annotated[Path | None, typer.Option(help="Write every request to this CSV file")] = None,
-    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the figures")] = "table",
-    allow_remote: Annotated[bool, typer.Option(help="Allow a service that is not on this machine")] = False,
+    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Output format")] = "table",
+    allow_remote: Annotated[bool, typer.Option(help="Allow a service on another machine")] = False,
     api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="Sent as a bearer token")
+        str | None, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="API key, sent as a bearer token")
     ] = None,
-    header: Annotated[list[str] | None, typer.Option("-H", "--header", help="'Name: value' (repeatable)")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option("-H", "--header", help="Additional header 'Name: value' (repeatable)")
+    ] = None,
     cacert: Annotated[
-        Path | None, typer.Option(help="CA certificates to trust, in PEM \\[the system's, or SSL_CERT_FILE]")
+        Path | None, typer.Option(help="CA certificates in PEM \\[those of the system, or SSL_CERT_FILE]")
     ] = None,
-    insecure: Annotated[bool, typer.Option(help="Accept any certificate")] = False,
+    insecure: Annotated[bool, typer.Option(help="Skip verification of the server certificate")] = False,
 ) -> None:
-    """Ask a service as many users would, and show what they waited.
+    """Run a load test against a service and show latencies and errors.
 
-    Give one of --connections, --rate or --trace. Latency counts from when a request was *meant* to start, so a service
-    that stalls cannot hide those it made wait.
+    Give one of --connections, --rate or --trace. Latency counts from the intended start of each request, so a stalled
+    service cannot hide its waiting time (no coordinated omission).
+
+    [bold]Examples[/bold]
+
+      tierserve load http://127.0.0.1:8080 --connections 1,2,4,8
+
+      tierserve load http://127.0.0.1:8080 --rate 5,10,20 --slo 2s --stream
     """
     if samples:
         check_writable("--samples", samples)

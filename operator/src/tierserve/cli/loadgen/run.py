@@ -81,7 +81,7 @@ def _headers(given: Options) -> tuple[tuple[str, str], ...]:
 def _steps(given: Options, traffic: Traffic, beside: tuple[Traffic, ...]) -> tuple[Step, ...]:
     chosen = [value for value in (given.connections, given.rate, given.trace) if value is not None]
     if len(chosen) != 1:
-        raise UserError("give one of --connections, --rate or --trace", "for example --connections 1,2,4,8")
+        raise UserError("--connections, --rate, --trace: one is required", "for example --connections 1,2,4,8")
     length = seconds(given.duration)
     warmup = seconds(given.warmup) if given.warmup else 0.4 * length
     if given.connections:

@@ -1,4 +1,4 @@
-"""`tierserve plan`: what so many connections need on each tier, what binds, and where it ends."""
+"""`tierserve plan`: replicas, response time and cost of each tier for a load, and the limit that binds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tierserve.cli.files import Service, read
 from tierserve.cli.output import console, quiet, write
 from tierserve.cli.pictures import Picture
 
-# What is imported inside the functions brings numpy, scipy or matplotlib, which take a second or more.
+# numpy, scipy and matplotlib take a second or more to import: functions import them when they need them.
 if TYPE_CHECKING:
     from tierserve.plan.capacity import Demand
 
@@ -27,45 +27,46 @@ def plan(
     file: Service,
     *,
     connections: Annotated[
-        str | None, typer.Option("--connections", "-n", help="Connections N, for example 500,000 (1,000 if left out)")
+        str | None, typer.Option("--connections", "-n", help="Number of connections N, e.g. 500,000 \\[1,000]")
     ] = None,
-    rate: Annotated[str | None, typer.Option(help="Requests per second, in place of connections")] = None,
+    rate: Annotated[str | None, typer.Option(help="Requests per second, instead of --connections")] = None,
     think: Annotated[
         str | None,
-        typer.Option(help="Pause of a user between answer and next request, e.g. 20s: lambda = N/(Z+W)"),
+        typer.Option(help="Think time Z between response and next request, e.g. 20s: lambda = N/(Z+W)"),
     ] = None,
     pooled: Annotated[
-        bool, typer.Option("--pooled", help="The paper's form: memory pooled over all accelerators, lambda = N")
+        bool, typer.Option("--pooled", help="Model of the paper: memory pooled over all accelerators, lambda = N")
     ] = False,
     best: Annotated[
         bool,
-        typer.Option("--best", help="Which model runs where and who is sent there, at the least of objective.optimize"),
+        typer.Option("--best", help="Place models and route classes to minimise objective.optimize"),
     ] = False,
     trace: Annotated[
         str | None,
-        typer.Option(help="What a trace needs: azure-code, mooncake-conversation or a file (docs/load.md)"),
+        typer.Option(help="Arrivals of a trace: azure-code, mooncake-conversation or a file (docs/load.md)"),
     ] = None,
     copies: Annotated[
-        int | None, typer.Option(min=1, max=MOST_COPIES, help="Trace: each request as so many, within 5 s [1]")
+        int | None, typer.Option(min=1, max=MOST_COPIES, help="Trace: copies of each request, spread over 5 s \\[1]")
     ] = None,
-    tier: Annotated[str | None, typer.Option(help="Trace: the tier that gets it \\[the first that may]")] = None,
+    tier: Annotated[str | None, typer.Option(help="Trace: tier that serves it \\[the first that is allowed]")] = None,
     confirm: Annotated[
         bool | None,
         typer.Option(
             "--confirm/--no-confirm",
-            help="Trace: simulate it token by token to find the least replicas \\[where that takes seconds]",
+            help="Trace: find the fewest replicas by a token-level simulation \\[if it takes only seconds]",
             show_default=False,
         ),
     ] = None,
-    sweep: Annotated[str | None, typer.Option(help="Draw a picture over connections, for example 1..500000")] = None,
-    out: Annotated[Path | None, typer.Option(help="Picture of --sweep (out/plan-NAME.png if left out)")] = None,
-    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the figures")] = "table",
+    sweep: Annotated[str | None, typer.Option(help="Range of connections to plot, e.g. 1..500000")] = None,
+    out: Annotated[Path | None, typer.Option(help="File of the plot of --sweep \\[out/plan-NAME.png]")] = None,
+    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Output format")] = "table",
 ) -> None:
-    """Say what so many connections need on each tier: slots, replicas, response time, cost, and what binds.
+    """Show the slots, replicas, response time and cost that a load needs on each tier, and the limit that binds.
 
-    Without --think every connection asks once a second (lambda = N, as in the paper). With it users wait for the
-    answer, think, and ask again. With --trace the arrivals of a recorded trace come second by second as they did, to
-    replicas whose number stays the same: how many are needed comes from a formula, and then from simulations.
+    Without --think each connection sends one request per second (lambda = N, as in the paper). With --think the load is
+    a closed loop: each user waits for the response, thinks, and sends the next request. With --trace the arrivals of a
+    recorded trace are replayed second by second to a fixed number of replicas, which is found by a formula and then
+    confirmed by simulation.
 
     [bold]Examples[/bold]
 
@@ -176,7 +177,7 @@ def _demand(connections: str | None, rate: str | None, think: str | None) -> Dem
 
     if rate is not None:
         if think is not None:
-            raise UserError("--think goes with --connections, not with --rate", "leave one of them out")
+            raise UserError("--think: cannot be combined with --rate", "use --connections, or leave --think out")
         return Demand(rate=_number("--rate", rate))
     return Demand(connections=_number("--connections", connections or "1000"), think_s=_think(think))
 
@@ -184,13 +185,13 @@ def _demand(connections: str | None, rate: str | None, think: str | None) -> Dem
 def _one_of(given: dict[str, str | bool | None]) -> None:
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
-        raise UserError(f"{' and '.join(names)} exclude each other", f"give only {names[0]}")
+        raise UserError(f"{' and '.join(names)}: cannot be combined", f"give only {names[0]}")
 
 
 def _only_with_trace(trace: str | None, given: dict[str, str | int | bool | None]) -> None:
     for name, value in given.items():
         if trace is None and value is not None:
-            raise UserError(f"{name} goes with --trace", f"give --trace, or leave {name} out")
+            raise UserError(f"{name}: requires --trace", f"give --trace, or leave {name} out")
 
 
 def _number(option: str, text: str) -> float:
@@ -199,7 +200,7 @@ def _number(option: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0.0 <= value <= MOST_CONNECTIONS:
-        raise UserError(f"{option} {text!r} is not a number from 0 to 1e12", f"for example {option} 5000")
+        raise UserError(f"{option}: must be a number from 0 to 1e12 ({text!r})", f"for example {option} 5000")
     return value
 
 
@@ -209,14 +210,14 @@ def _think(text: str | None) -> float | None:
     try:
         return Duration(text).value
     except ValueError as error:
-        raise UserError(f"--think {text!r} is not a duration", "for example --think 20s, 500ms or 2m") from error
+        raise UserError(f"--think: must be a duration ({text!r})", "for example --think 20s, 500ms or 2m") from error
 
 
 def _range(text: str) -> tuple[float, float]:
     first, dots, last = text.partition("..")
     if not dots:
-        raise UserError(f"--sweep {text!r} is not a range", "for example --sweep 1..500000")
+        raise UserError(f"--sweep: must be a range ({text!r})", "for example --sweep 1..500000")
     span = _number("--sweep", first), _number("--sweep", last)
     if not 0.0 < span[0] < span[1]:
-        raise UserError(f"--sweep {text!r} does not rise from above 0", "for example --sweep 1..500000")
+        raise UserError(f"--sweep: must start above 0 and rise ({text!r})", "for example --sweep 1..500000")
     return span

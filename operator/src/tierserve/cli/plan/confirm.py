@@ -42,7 +42,9 @@ def way_to(work: Workload, confirm: bool | None) -> str:
         return "leave out --no-confirm, and simulations find the number"
     if find_spec("numba") is None:
         if confirm:
-            raise UserError("--confirm needs numba", "pip install 'tierserve[simulate]', or leave --confirm out")
+            raise UserError(
+                "--confirm: numba is not installed", "pip install 'tierserve[simulate]', or leave --confirm out"
+            )
         return "pip install 'tierserve[simulate]', and simulations find the number"
     if confirm is None and len(work) > MANY:
         return f"give --confirm, and simulations find the number; {len(work):,} requests take longer than seconds"

@@ -92,7 +92,7 @@ def plan_trace(
 def _of_tier(gaid: GenAIDeployment, name: str | None) -> list[Placement]:
     tiers = [one.name for one in gaid.tiers_on]
     if name is not None and name not in tiers:
-        raise UserError(f"--tier {name!r} is unknown", f"the file has {', '.join(tiers)}")
+        raise UserError(f"--tier: is not in the file ({name!r})", f"choose one of {', '.join(tiers)}")
     first = next(iter(gaid.tiers_for(gaid.default_class)), gaid.overflow[0]).name
     return [one for one in place(gaid) if one.tier == (name or first)]
 

@@ -1,4 +1,4 @@
-"""`tierserve simulate`: what scaling rules would do with a pool under a load. The work is in `cli.simulate.run`."""
+"""`tierserve simulate`: autoscaling policies on simulated pools. The work is in `cli.simulate.run`."""
 
 from __future__ import annotations
 
@@ -19,52 +19,63 @@ def simulate(
         str | None, typer.Option(help="azure-code, mooncake-conversation or a file (docs/load.md)")
     ] = None,
     rate: Annotated[
-        str | None, typer.Option(help="In place of a trace: requests per second, one after the other, e.g. 5,20,10")
+        str | None, typer.Option(help="Instead of a trace: requests per second, one step after the other, e.g. 5,20,10")
     ] = None,
-    duration: Annotated[str, typer.Option(help="Length of each rate")] = "10m",
-    copies: Annotated[int, typer.Option(min=1, max=10_000, help="Trace: each request as so many, within 5 s")] = 1,
+    duration: Annotated[str, typer.Option(help="Duration of each step of --rate")] = "10m",
+    copies: Annotated[int, typer.Option(min=1, max=10_000, help="Trace: copies of each request, spread over 5 s")] = 1,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="Rule, or rule=value of its knob (repeatable) \\[ours]; `--policy list` names all"),
+        typer.Option(
+            help="Autoscaling policy, or policy=value of its parameter (repeatable) \\[ours]; `--policy list` lists all"
+        ),
     ] = None,
-    startup: Annotated[str | None, typer.Option(help="Time to start a replica \\[as the file says]")] = None,
+    startup: Annotated[str | None, typer.Option(help="Start-up time of a replica \\[from the file]")] = None,
     startup_spread: Annotated[
-        float, typer.Option(min=0.0, max=10.0, callback=finite, help="Its coefficient of variation")
+        float, typer.Option(min=0.0, max=10.0, callback=finite, help="Coefficient of variation of the start-up time")
     ] = 0.0,
-    ttft: Annotated[str | None, typer.Option(help="Target of the first token \\[as the file says]")] = None,
-    initial: Annotated[int | None, typer.Option(min=0, max=10_000, help="Replicas at the start \\[the floor]")] = None,
-    router: Annotated[str, typer.Option(help="central, shortest, two-choices, round-robin or random")] = "central",
+    ttft: Annotated[str | None, typer.Option(help="Target of the time to first token \\[from the file]")] = None,
+    initial: Annotated[
+        int | None, typer.Option(min=0, max=10_000, help="Replicas at the start \\[replicas.min]")
+    ] = None,
+    router: Annotated[
+        str, typer.Option(help="Routing: central, shortest, two-choices, round-robin or random")
+    ] = "central",
     fail: Annotated[
         list[str] | None,
-        typer.Option(help="Replicas that die, e.g. 10m=2: two after ten minutes, 10m=2@POOL \\[the first], repeatable"),
+        typer.Option(
+            help="Replica failures, e.g. 10m=2: two after ten minutes; 10m=2@POOL \\[the first pool] (repeatable)"
+        ),
     ] = None,
     answer_cache: Annotated[
         str | None,
-        typer.Option(help="What if a tier cached answers, e.g. edge=10m,2Gi; no gateway does yet \\[none]"),
+        typer.Option(help="Response cache of a tier, TIER=TTL,SIZE, e.g. edge=10m,2Gi; simulation only \\[none]"),
     ] = None,
     prompts: Annotated[
         int | None, typer.Option(min=1, max=1_000_000_000, help="Number of different prompts, for --answer-cache")
     ] = None,
     prefixes: Annotated[
-        str | None, typer.Option(help="Beginnings of prompts and their tokens, e.g. 50=1000 \\[none are shared]")
+        str | None, typer.Option(help="Shared prompt prefixes and their tokens, e.g. 50=1000 \\[none]")
     ] = None,
     prefix_cache: Annotated[
-        int | None, typer.Option(min=0, help="Tokens of beginnings that each pool keeps \\[all]")
+        int | None, typer.Option(min=0, help="Size of the prefix cache of each pool, tokens \\[unlimited]")
     ] = None,
     zipf: Annotated[
         float,
         typer.Option(
-            min=0.0, max=10.0, callback=finite, help="How much more often some are asked: the k-th as 1/k^ZIPF"
+            min=0.0,
+            max=10.0,
+            callback=finite,
+            help="Zipf exponent of the popularity of prompts and prefixes: the k-th as 1/k^ZIPF",
         ),
     ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all dice: the same seed gives the same run")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Picture \\[out/simulate-NAME.png]")] = None,
-    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the figures")] = "table",
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed: the same seed gives the same run")] = 1,
+    out: Annotated[Path | None, typer.Option(help="File of the plot \\[out/simulate-NAME.png]")] = None,
+    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Output format")] = "table",
 ) -> None:
-    """Let scaling rules run the pools of a service under a load, and show what users and the bill would see.
+    """Simulate autoscaling policies on the pools of a service under a load; show SLO attainment and GPU-hours.
 
-    Replicas batch step by step as engines do, start as slowly as the file says, and stop drained. Tiers overflow into
-    the next as at the gateway, with the times of their networks.
+    Replicas batch step by step as engines do, take the start-up time of the file, and drain before they stop. Requests
+    overflow to the next tier as at the gateway, with the network times of the tiers.
 
     [bold]Examples[/bold]
 

@@ -36,12 +36,12 @@ def chosen(text: str) -> tuple[Rule, float]:
     name, _, value = text.partition("=")
     rule = rules().get(name)
     if rule is None:
-        raise UserError(f"--policy {name!r} is unknown", f"choose one of {', '.join(rules())}")
+        raise UserError(f"--policy: is unknown ({name!r})", f"choose one of {', '.join(rules())}")
     try:
         return rule, float(value) if value else rule.default
     except ValueError as error:
         raise UserError(
-            f"--policy {text}: {value!r} is not a number", f"give {rule.knob}, e.g. {rule.default:g}"
+            f"--policy: value must be a number ({text!r})", f"give {rule.knob}, e.g. {rule.default:g}"
         ) from error
 
 
@@ -77,7 +77,7 @@ def pool_of(gaid: GenAIDeployment, one: Placement, options: Options, ttft_s: flo
 def requests(options: Options, input_tokens: float, output_tokens: float) -> Workload:
     """The requests of `--trace` or `--rate`, the latter with so many tokens each."""
     if (options.trace is None) == (options.rate is None):
-        raise UserError("give exactly one of --trace and --rate", "for example --trace azure-code, or --rate 5,20,5")
+        raise UserError("--trace, --rate: exactly one is required", "for example --trace azure-code, or --rate 5,20,5")
     if options.rate is not None:
         sizes = Sizes(input_tokens, output_tokens)
         return steps(_rates(options.rate), seconds(options.duration), sizes, options.seed, options.rate)
@@ -87,7 +87,7 @@ def requests(options: Options, input_tokens: float, output_tokens: float) -> Wor
 def recorded(trace: str, copies: int, seed: int = 1) -> Workload:
     """The requests of a trace, each as so many within 5 s; raises LoadError where there is no such trace."""
     if copies < 1:
-        raise UserError(f"--copies {copies} is less than 1", "give 1 for the trace as it is")
+        raise UserError(f"--copies: must be at least 1 ({copies})", "give 1 for the trace as it is")
     return thickened(traced(trace, seed=seed), copies, _COPY_SPREAD_S, seed)
 
 
@@ -95,9 +95,9 @@ def _rates(text: str) -> list[float]:
     try:
         values = [float(one) for one in text.split(",")]
     except ValueError as error:
-        raise UserError(f"--rate {text!r} is not a list of numbers", "give such as 5,20,5") from error
+        raise UserError(f"--rate: must be a list of numbers ({text!r})", "for example 5,20,5") from error
     if min(values) < 0.0 or max(values) <= 0.0 or max(values) > 1e6:
-        raise UserError(f"--rate {text!r} is out of range", "give requests per second from 0 to 1e6, one above 0")
+        raise UserError(f"--rate: is out of range ({text!r})", "give requests per second from 0 to 1e6, one above 0")
     return values
 
 
@@ -127,9 +127,9 @@ def _failures(options: Options, pools: tuple[str, ...], first: str) -> dict[str,
         what, _, pool = text.partition("@")
         when, _, count = what.partition("=")
         if count and not count.isdigit():
-            raise UserError(f"--fail {text!r} is not understood", "give such as 10m=2, or 10m=2@POOL")
+            raise UserError(f"--fail: must be TIME=COUNT or TIME=COUNT@POOL ({text!r})", "for example 10m=2")
         if pool and pool not in found:
-            raise UserError(f"--fail {text!r}: {pool!r} is unknown", f"simulated are {', '.join(pools)}")
+            raise UserError(f"--fail: pool is not simulated ({pool!r})", f"choose one of {', '.join(pools)}")
         found[pool or first].append((seconds(when), int(count or 1)))
     return found
 

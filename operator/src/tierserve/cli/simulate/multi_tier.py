@@ -107,7 +107,7 @@ def _traffic(gaid: GenAIDeployment, placements: Sequence[Placement], options: Op
     if options.prompts is not None:
         _at_least(1, "--prompts", options.prompts)
         if options.answer_cache is None:
-            raise UserError("--prompts is for --answer-cache only", "give that too, e.g. --answer-cache edge=10m,2Gi")
+            raise UserError("--prompts: requires --answer-cache", "for example --answer-cache edge=10m,2Gi")
         prompt = zipf(options.prompts, _exponent(options), n, (options.seed, _PROMPTS))
     classes = {one.name: one.tiers for one in gateway_classes(gaid)}
     prefix, shared = _shared(options, n)
@@ -131,7 +131,9 @@ def _shared(options: Options, n: int) -> tuple[Ints | None, Ints | None]:
 def _count_and_tokens(text: str) -> tuple[int, int]:
     count, _, tokens = text.partition("=")
     if not (count.isdecimal() and tokens.isdecimal() and int(count) > 0 and int(tokens) > 0):
-        raise UserError(f"--prefixes {text!r} is not understood", "give such as 50=1000: 50 beginnings of 1000 tokens")
+        raise UserError(
+            f"--prefixes: must be COUNT=TOKENS ({text!r})", "for example 50=1000: 50 prefixes of 1000 tokens"
+        )
     return int(count), int(tokens)
 
 
@@ -142,7 +144,7 @@ def _exponent(options: Options) -> float:
 
 def _at_least(least: float, option: str, value: float) -> None:
     if not value >= least:
-        raise UserError(f"{option} {value:g} is less than {least:g}", f"give {least:g} or more")
+        raise UserError(f"{option}: must be at least {least:g} ({value:g})", f"give {least:g} or more")
 
 
 def _sites(
@@ -155,8 +157,8 @@ def _sites(
     setup = inputs.setups(options, pools, _first(gaid, placements))
     if options.router != "central":
         raise UserError(
-            f"--router {options.router!r}: tiers overflow by the gateway's one queue of each pool",
-            "leave it out, or give one pool with --pool",
+            f"--router: must be central where tiers overflow ({options.router!r})",
+            "leave it out, or simulate one pool with --pool",
         )
     return [
         Site(
@@ -196,7 +198,7 @@ def _gateway(gaid: GenAIDeployment, options: Options) -> Gateway:
         return Gateway(gaid.spec.gateway.max_queue)
     if options.prompts is None:
         raise UserError(
-            "--answer-cache needs --prompts: where all prompts differ it has no hits", "give --prompts 1000"
+            "--answer-cache: requires --prompts (distinct prompts give no cache hits)", "for example --prompts 1000"
         )
     tier, ttl_s, size = _answer_cache(options.answer_cache, [one.name for one in gaid.spec.tiers])
     model = gaid.models_of(gaid.tier(tier))[0]
@@ -211,9 +213,11 @@ def _answer_cache(text: str, tiers: Sequence[str]) -> tuple[str, float, float]:
     try:
         seconds, held = Duration(ttl).value, Quantity(size).value
     except ValueError as error:
-        raise UserError(f"--answer-cache {text!r} is not TIER=TTL,SIZE: {error}", "give e.g. edge=10m,2Gi") from error
+        raise UserError(
+            f"--answer-cache: must be TIER=TTL,SIZE ({text!r}): {error}", "for example edge=10m,2Gi"
+        ) from error
     if tier not in tiers:
-        raise UserError(f"--answer-cache: tier {tier!r} is not in the file", f"choose one of {', '.join(tiers)}")
+        raise UserError(f"--answer-cache: tier is not in the file ({tier!r})", f"choose one of {', '.join(tiers)}")
     return tier, seconds, held
 
 

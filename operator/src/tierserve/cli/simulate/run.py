@@ -66,7 +66,7 @@ def execute(options: Options) -> None:
     except LoadError as error:
         raise UserError(error.message, error.hint) from error
     except NumbaMissingError as error:
-        raise UserError("the simulator needs numba", 'pip install "tierserve[simulate]"', code=1) from error
+        raise UserError("numba is not installed", 'pip install "tierserve[simulate]"', code=1) from error
 
 
 def _execute_one(gaid: GenAIDeployment, placements: Sequence[Placement], options: Options, picture: Picture) -> None:
@@ -93,9 +93,12 @@ def _pool(gaid: GenAIDeployment, placements: Sequence[Placement], options: Optio
     by_name = {one.pool: one for one in placements}
     one = by_name.get(options.pool or placements[0].pool)
     if one is None:
-        raise UserError(f"--pool {options.pool!r} is unknown", f"the file has {', '.join(by_name)}")
+        raise UserError(f"--pool: is not in the file ({options.pool!r})", f"choose one of {', '.join(by_name)}")
     if options.prompts or options.prefixes:
-        raise UserError("--prompts and --prefixes need the gateway", "leave out --pool: all pools are simulated then")
+        raise UserError(
+            "--prompts, --prefixes: cannot be combined with --pool",
+            "leave --pool out to simulate all pools behind the gateway",
+        )
     return inputs.pool_of(gaid, one, options, inputs.first_token_s(gaid, options))
 
 
