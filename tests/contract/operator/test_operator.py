@@ -23,7 +23,7 @@ def served(operator: Any, kuberay: None, space: Any, assistant: Any, eventually:
 
 
 def bounds(space: Any, ray_service: str) -> tuple[int, int]:
-    """Floor and ceiling that Ray Serve is told."""
+    """Minimum and maximum of replicas in the Serve configuration."""
     config = json.loads(space.get("RayService", ray_service)["spec"]["serveConfigV2"])
     scaling = config["applications"][0]["deployments"][0]["autoscaling_config"]
     return scaling["min_replicas"], scaling["max_replicas"]

@@ -1,7 +1,7 @@
 """A real cluster for all tests of this folder: kubelets, KubeRay, and TierServe installed with its chart.
 
 It is made from kind-config.yaml, as by `make cluster`, and taken down at the end. TIERSERVE_E2E_KUBECONFIG names one
-that is up already, with KubeRay and TierServe on it or not.
+that is running already, with KubeRay and TierServe on it or not.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ def _is_kopf_in(entry: Path, container: str) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell what tests measured on the way: figures that depend on the machine are told, not judged."""
+    """Print figures that tests measured: those that depend on the machine are reported, not asserted."""
     for report in terminalreporter.stats.get("passed", []):
         for what, value in report.user_properties if report.when == "call" else ():
             terminalreporter.write_line(f"measured: {what}: {value:.1f}")

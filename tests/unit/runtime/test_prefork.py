@@ -1,4 +1,4 @@
-"""A Ray worker of the local runtime is a fork, and none but Ray can tell."""
+"""A Ray worker of the local runtime is a fork that behaves as if Ray had started it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_fork_that_is_killed_takes_the_process_that_ray_started_with_it(prefor
 
 
 def test_where_nobody_answers_the_worker_starts_by_itself(run, tmp_path):
-    process = run(tmp_path / "nobody.sock", "0")
+    process = run(tmp_path / "absent.sock", "0")
     told = json.loads(process.communicate(timeout=30)[0])
     assert told["pid"] == process.pid
     assert not told["preloaded"]
@@ -144,5 +144,5 @@ def test_a_sitecustomize_of_the_users_own_still_runs(prefork, run, tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     (own / "sitecustomize.py").write_text("import os; os.environ['COLOUR'] = 'red'")
-    process = run(tmp_path / "nobody.sock", "0", path=str(own))
+    process = run(tmp_path / "absent.sock", "0", path=str(own))
     assert json.loads(process.communicate(timeout=30)[0])["colour"] == "red"

@@ -14,7 +14,7 @@ from tierserve.api.v1alpha1.models import Profile
 from tierserve.plan.placement import place
 from tierserve.state import Observed, PoolObserved
 from tierserve.status.build import rejected, status, without_nulls
-from tierserve.status.pools import is_short
+from tierserve.status.pools import lacks_replicas
 from tierserve.status.profile import duration
 
 GAID = load(Path(__file__).parents[3] / "examples" / "assistant.yaml")
@@ -78,7 +78,7 @@ def test_a_pool_that_sleeps_is_as_it_should_be_and_is_named():
     assert (found["Degraded"]["status"], found["Progressing"]["status"]) == ("False", "False")
     assert [p["scaledToZero"] for p in document["pools"]] == [True] + [False] * (len(placements) - 1)
     assert document["tiers"] == f"{len(placements)}/{len(placements)}"
-    assert not is_short(observed)
+    assert not lacks_replicas(observed)
 
 
 def test_a_service_of_which_every_pool_sleeps_is_ready_and_says_so():

@@ -130,7 +130,7 @@ def test_a_profile_that_is_right_stays(seed, in_virtual_time):
     assert max(map(abs, off)) < 0.08
 
 
-async def test_an_engine_tells_in_the_last_chunk_where_the_time_went(worker):
+async def test_the_last_chunk_has_the_times_of_the_engine(worker):
     chunks = [chunk async for chunk in worker.engine.generate(Generation("one two", max_tokens=4, streamed=True))]
     assert all(chunk.timing is None for chunk in chunks[:-1])
     timing = chunks[-1].timing
