@@ -115,5 +115,6 @@ def test_a_quantile_lies_between_zero_and_one(q: float) -> None:
         response_quantile(2, 1, 1, q)
 
 
+@pytest.mark.slow
 def test_with_a_quantile_of_the_service_it_errs_on_the_long_side_as_it_states(stated: ModuleType) -> None:
     assert stated.broken(stated.rows_of.constant_response(20_000)) == []

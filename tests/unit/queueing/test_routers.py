@@ -40,6 +40,7 @@ def simulated(
     return waited / arrived, area / seconds / (lam * replicas)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [PROPORTIONAL, BATCH])
 @pytest.mark.parametrize("load", [0.9, 0.95])
 def test_the_power_of_two_is_that_of_a_simulation(rates: list[float], load: float) -> None:

@@ -17,6 +17,7 @@ def test_a_report_is_one_page_one_picture_and_the_run(record, tmp_path):
     assert RunRecord.read(page.parent / "run.json") == RunRecord.read(page.parent / "run.json")
 
 
+@pytest.mark.slow
 def test_a_saved_run_makes_the_same_page_again(record, tmp_path):
     page, _ = write_report(record, tmp_path)
     assert html(RunRecord.read(tmp_path / "run.json")) == page.read_text()

@@ -46,6 +46,7 @@ def che(exponent: float, held: float) -> float:
     return float((p * (1.0 - np.exp(-p * t))).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("exponent", "held"), [(0.8, 100), (0.8, 500), (1.1, 100)])
 def test_the_hit_rate_of_answers_is_che_s(exponent: float, held: int) -> None:
     found = played(200_000, exponent, answers=held)

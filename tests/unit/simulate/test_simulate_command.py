@@ -61,6 +61,7 @@ def tiers_of(tmp_path: Path, *words: str) -> dict[str, Any]:
     return {**found, "parts": {one["name"]: one for one in found["parts"]}}
 
 
+@pytest.mark.slow
 def test_it_shows_each_rule_beside_the_others_and_draws_them(tmp_path: Path) -> None:
     picture = tmp_path / "deep" / "picture.png"
     found = run("--rate", "2,8,2", "--duration", "2m", "--policy", "ours", "--policy", "kpa=0.5", "--out", str(picture))

@@ -138,6 +138,7 @@ def test_json_has_every_figure_of_a_pool(run: Run) -> None:
         )
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_the_reason_and_the_smallest_change_end_the_command(run: Run) -> None:
     result = run("--rate", "100", caps={"costPerHour": 1})
     assert isinstance(result.exception, UserError)

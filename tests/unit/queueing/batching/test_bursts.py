@@ -68,6 +68,7 @@ def test_short_bursts_wait_as_often_as_hayward_says(z: float, load: float) -> No
     assert found.p_wait == pytest.approx(float(hayward_c(128, load * 128, z)), abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("load", "high_s"), [(0.5, 100.0), (0.7, 20.0)])
 def test_p95_of_two_rates_in_turns_is_that_of_a_simulation_token_by_token(load: float, high_s: float) -> None:
     work, replicas, length_s = BatchWork(PROFILE, 32, ALIKE), 4, 15_000.0
