@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -245,6 +246,13 @@ def test_a_check_that_ends_too_late_leaves_the_gateway_and_is_tried_again(
         until(lambda: second.models() == ["assistant", "mid", "tiny"], "the new file")
     finally:
         end(gateway.process)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder of a short name: the path of a Unix socket has 97 characters at most."""
+    with tempfile.TemporaryDirectory(prefix="ts-pod-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -199,6 +199,13 @@ class Users:
                 status, pool = 0, type(error).__name__
             self.answers.append((start, status, time.monotonic() - start, pool))
 
+    def more(self, count: int) -> None:
+        """Wait for so many more answers."""
+        end, goal = time.monotonic() + 120, len(self.answers) + count
+        while len(self.answers) < goal:
+            assert time.monotonic() < end, f"fewer than {count} answers in two minutes"
+            time.sleep(0.1)
+
     def failed(self) -> list[tuple[float, int, float, str]]:
         return [answer for answer in self.answers if answer[1] != 200]
 
