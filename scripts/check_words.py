@@ -1,4 +1,4 @@
-"""Refuse private vocabulary in what users read: strings of the code, chart, CRD, docs. Part of `make check`.
+"""Reject private vocabulary in what users read: strings of the code, chart, CRD, docs. Part of `make check`.
 
     python scripts/check_words.py [PATH ...]        prints FILE:LINE: word: use ..., and ends with 1 if there is any
 
@@ -23,7 +23,7 @@ WORDS = {
     r"wanted": "desired, required",
     r"asleep|sleeps|sleeping|falls? asleep": "scaled to zero",
     r"nobody|no one": "no client, no request",
-    r"goes on|go on|went on": "continues",
+    r"(?-i:goes on|go on|went on)": "continues",
     r"on the way": "scaling (n/m replicas ready)",
     r"looked at|looks at|looks after": "reconciled, read",
     r"blind": "without queue length",
@@ -33,7 +33,7 @@ WORDS = {
     r"wakes?|woken|wake-up": "scales up from zero, adds to the work queue",
     r"keeps? (an )?appointments?": "work queue",
 }
-"""Regular expression -> what to write in its place."""
+"""Regular expression -> replacement."""
 PATTERN = re.compile(r"(?<![\w`.-])(" + "|".join(WORDS) + r")(?![\w-])", re.IGNORECASE)
 
 

@@ -33,15 +33,15 @@ CONFIG = ROOT / "kind-config.yaml"
 
 
 def up(config: Path = CONFIG) -> Path:
-    """Bring a host cluster up and return its kubeconfig; SystemExit with what is wrong and the hint when it fails."""
+    """Bring a host cluster up and return its kubeconfig; SystemExit with error and hint on failure."""
     spec = kind_config.read(config)
     with _one_at_a_time():
         if any(processes.alive(name) for name in processes.names()):
-            sys.exit(f"cluster: a host cluster is up already\n    use it: export KUBECONFIG={paths.kubeconfig()}\n"
-                     "    or end it: make cluster-down")  # fmt: skip
+            sys.exit(f"cluster: already running\n    hint: use it: export KUBECONFIG={paths.kubeconfig()}\n"
+                     "    or delete it: make cluster-down")  # fmt: skip
         found = binaries.ensure()
         images.ensure(found.buildah, found.containerd, found.ctr)
-        down()  # what a machine that was switched off left behind
+        down()  # remains of a cluster that was running when the machine was switched off
         with _taken_down_on_failure():
             _note(config, found)
             _timed("network", lambda: network.up(spec))
@@ -51,7 +51,7 @@ def up(config: Path = CONFIG) -> Path:
 
 
 def down() -> None:
-    """End the host cluster, or what is left of one, in the order that leaves nothing behind."""
+    """Delete the host cluster, or the remains of one, in an order that leaves nothing behind."""
     folder = paths.cluster_dir()
     if not (folder / "programs.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -66,7 +66,7 @@ def down() -> None:
 
 
 def _note(config: Path, found: binaries.Binaries) -> None:
-    """What `down` must know, though the checkout may have changed by then."""
+    """State that `down` needs, stored because the checkout may have changed by then."""
     folder = paths.cluster_dir()
     folder.mkdir(parents=True)
     shutil.copyfile(config, folder / "kind-config.yaml")
@@ -101,7 +101,7 @@ def _one_at_a_time() -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.exit("cluster: another `make cluster` is at work\n    wait for it")
+            sys.exit("cluster: another `make cluster` is running\n    hint: wait until it has finished")
         yield
 
 
@@ -111,15 +111,15 @@ def _taken_down_on_failure() -> Iterator[None]:
         yield
     except BaseException:
         if os.environ.get("TIERSERVE_CLUSTER_KEEP"):
-            say(f"left as it is, with its logs, in {paths.cluster_dir()}; `make cluster-down` ends it")
+            say(f"kept with its logs in {paths.cluster_dir()}; `make cluster-down` deletes it")
         else:
-            say("taking down what had come up (TIERSERVE_CLUSTER_KEEP=1 leaves it, with its logs)")
+            say("deleting the incomplete cluster (TIERSERVE_CLUSTER_KEEP=1 keeps it, with its logs)")
             down()
         raise
 
 
 def kind_up() -> Path:
-    """The same cluster with kind, with the images of this checkout; subprocess's error when a step fails."""
+    """Create the same cluster with kind and the images of this checkout; raises CalledProcessError if a step fails."""
     name = kind_config.read(CONFIG).name
     subprocess.run(["kind", "create", "cluster", "--config", CONFIG], check=True)
     for image, folder in ((images.OPERATOR, "operator"), (images.SERVING, "serving")):
@@ -129,19 +129,19 @@ def kind_up() -> Path:
 
 
 def kind_down() -> None:
-    """End the cluster of kind."""
+    """Delete the kind cluster."""
     subprocess.run(["kind", "delete", "cluster", "--name", kind_config.read(CONFIG).name], check=True)
 
 
 def uses_kind() -> bool:
-    """Whether kind and a Docker engine are here."""
+    """Whether kind and a Docker engine are available."""
     if not (shutil.which("kind") and shutil.which("docker")):
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
 
 
 def main() -> None:
-    """The command line."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["up", "down", "env"])
     what, start = parser.parse_args().what, time.monotonic()

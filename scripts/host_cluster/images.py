@@ -43,7 +43,7 @@ PROGRAM_FILE = 'FROM scratch\nCOPY program {path}\nUSER 65532:65532\nENTRYPOINT 
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """buildah with a storage of its own."""
+    """buildah with its own storage."""
 
     buildah: Path
 
@@ -56,11 +56,11 @@ class Builder:
         )
         if done.returncode:
             lines = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-            sys.exit(f"images: buildah {words[0]} ended with {done.returncode}\n{lines}")
+            sys.exit(f"images: buildah {words[0]} exited with {done.returncode}\n{lines}")
         return done.stdout.strip()
 
     def has(self, name: str) -> bool:
-        """Whether an image is there."""
+        """Whether an image exists."""
         return name in self.run("images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
 
     def bud(self, name: str, dockerfile: str | Path, context: Path, **arguments: str) -> str:
@@ -79,7 +79,7 @@ class Builder:
 
 
 def ensure(buildah: Path, containerd: Path, ctr: Path) -> None:
-    """Build what is not built yet, and bring the store of images up to date with it."""
+    """Build missing images, and update the image store."""
     with kube_binaries.locked(paths.cache() / "containers"):
         _ensure(Builder(buildah), containerd, ctr)
 
@@ -93,7 +93,7 @@ def _ensure(builder: Builder, containerd: Path, ctr: Path) -> None:
         SERVING: _timed("replicas and gateways", lambda: builder.bud(
             SERVING, ROOT / "serving" / "Dockerfile", ROOT, RAY_IMAGE=_ray(builder))),
     }  # fmt: skip
-    builder.run("rm", "--all")  # what a build that failed has left
+    builder.run("rm", "--all")  # remains of failed builds
     _store(builder, containerd, ctr, ids)
 
 
@@ -130,7 +130,7 @@ def _debootstrap(builder: Builder) -> str:
         command = ["debootstrap", "--variant=minbase", packages, "bookworm", folder, *([mirror] if mirror else [])]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            sys.exit(f"images: debootstrap ended with {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
+            sys.exit(f"images: debootstrap exited with {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
         container = builder.run("from", "scratch")
         builder.run("add", "-q", container, folder, "/")
         builder.run("config", "--cmd", "/bin/bash", container)
@@ -149,7 +149,7 @@ def _ray(builder: Builder) -> str:
 
 
 def _store(builder: Builder, containerd: Path, ctr: Path, ids: dict[str, str]) -> None:
-    """Import the images that changed into the store; a store that was left half done is made anew."""
+    """Import changed images into the store; an incomplete store is recreated."""
     store = paths.image_store()
     note = store / "images.json"
     kept = json.loads(note.read_text()) if note.exists() else {}
@@ -170,7 +170,7 @@ def _store(builder: Builder, containerd: Path, ctr: Path, ids: dict[str, str]) -
 
 
 class _Containerd:
-    """The containerd of the store, while images come in."""
+    """The containerd of the store, during imports."""
 
     def __init__(self, store: Path, containerd: Path, ctr: Path) -> None:
         self.store, self.containerd, self.ctr = store, containerd, ctr
@@ -193,14 +193,14 @@ class _Containerd:
         return self
 
     def load(self, builder: Builder, name: str) -> None:
-        """One image, through an archive that is gone afterwards."""
+        """Import one image through a temporary archive."""
         with tempfile.TemporaryDirectory(dir=self.store) as folder:
             archive = Path(folder, "image.tar")
             builder.run("push", "-q", "--disable-compression", name, f"docker-archive:{archive}:{name}")
             command = [self.ctr, "--address", self.socket, "--namespace", "k8s.io", "images", "import", archive]
             done = subprocess.run([str(w) for w in command], capture_output=True, text=True, check=False)
         if done.returncode:
-            sys.exit(f"images: ctr import of {name} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+            sys.exit(f"images: ctr import of {name} exited with {done.returncode}: {done.stderr.strip()[-500:]}")
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()

@@ -1,4 +1,4 @@
-"""What kind-config.yaml says of the nodes: names as kind gives them, labels and taints."""
+"""Reads the nodes of kind-config.yaml: names as kind assigns them, labels and taints."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ClusterSpec:
 
 
 def read(path: Path, name: str | None = None) -> ClusterSpec:
-    """The cluster of a kind configuration; SystemExit with what is wrong and the hint when it cannot be read."""
+    """The cluster of a kind configuration; SystemExit with error and hint if it is invalid."""
     try:
         document = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:

@@ -1,4 +1,4 @@
-"""The host's part of the network: a bridge with the addresses of API server and kubelets, and nothing that leaves."""
+"""Network of the host: a bridge with the addresses of API server and kubelets, without external routes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BRIDGE = "tierserve0"
 
 
 def up(spec: ClusterSpec) -> None:
-    """Addresses and routes; SystemExit when the networks of the cluster are in use on this host."""
+    """Add addresses and routes; SystemExit if the networks of the cluster are in use on this host."""
     taken = _ip("route", "show", "root", str(spec.pods)) + _ip("route", "show", "root", str(spec.services))
     if taken:
         raise SystemExit(
@@ -25,12 +25,12 @@ def up(spec: ClusterSpec) -> None:
         _ip("address", "add", f"{address}/32", "dev", BRIDGE)
     _ip("link", "set", BRIDGE, "up")
     for network in (spec.pods, spec.services):
-        # A packet for a pod that is gone ends here; the routes of pods that are there are narrower.
+        # Packets for deleted pods are dropped here; routes of existing pods are more specific.
         _ip("route", "add", "blackhole", str(network))
 
 
 def down(spec: ClusterSpec) -> None:
-    """Take all of it away again; what is not there is no error."""
+    """Remove the network; idempotent."""
     for network in (spec.pods, spec.services):
         _ip("route", "del", "blackhole", str(network), check=False)
     _ip("link", "del", BRIDGE, check=False)

@@ -26,7 +26,7 @@ def up(spec: ClusterSpec, node: NodeSpec, binaries: Binaries) -> None:
 
 
 def down(some: list[NodeSpec]) -> None:
-    """Kubelets first, so that nothing comes back; then containers, then containerd, then what pods had mounted."""
+    """Stop kubelets first, so that no container restarts; then containers, containerd, and the mounts of pods."""
     stop([f"kubelet-{node.name}" for node in some])
     for node in some:
         _end_containers(_folder(node.name))
@@ -116,7 +116,7 @@ def _kubelet_config(spec: ClusterSpec, folder: Path, node: NodeSpec) -> dict[str
         "enforceNodeAllocatable": [],
         "cpuCFSQuota": False,
         "oomScoreAdj": 0,
-        "makeIPTablesUtilChains": False,  # nothing of ours stays in the host's tables
+        "makeIPTablesUtilChains": False,  # leave no rules in the host's tables
         "failSwapOn": False,
         "failCgroupV1": False,
         "clusterDNS": [spec.dns],
@@ -125,7 +125,7 @@ def _kubelet_config(spec: ClusterSpec, folder: Path, node: NodeSpec) -> dict[str
         "podLogsDir": str(folder / "logs"),
         "volumePluginDir": str(folder / "plugins"),
         "registerWithTaints": [dict(taint) for taint in node.taints],
-        # A full disk of a developer's machine is not this cluster's business, and images are not to be had again.
+        # No eviction for a full disk of the developer's machine; and deleted images could not be pulled again.
         "evictionHard": {"nodefs.available": "0%", "imagefs.available": "0%"},
         "imageGCHighThresholdPercent": 100,
         "nodeStatusUpdateFrequency": "5s",
@@ -164,7 +164,7 @@ def _networks(config: Path) -> set[str]:
 
 
 def _shims(socket: str) -> Iterator[int]:
-    """Shims that talk to this containerd: its address is among their words."""
+    """Shims of this containerd: its address is among their arguments."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             words = _read(entry / "cmdline").split("\0")

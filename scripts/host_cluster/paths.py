@@ -1,4 +1,4 @@
-"""Where the host cluster keeps its things: all below one folder of the user's cache, none in the checkout."""
+"""Files of the host cluster: all below one folder of the user's cache, none in the checkout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cluster_dir() -> Path:
 
 
 def kubeconfig() -> Path:
-    """The administrator's way in."""
+    """The administrator's kubeconfig."""
     return cluster_dir() / "kubeconfig"
 
 

@@ -1,4 +1,4 @@
-"""Processes that outlive the command that starts them; ended by the pid that was written down, never by name."""
+"""Processes that outlive the command that starts them; ended by their recorded pid, never by name."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from host_cluster import paths
 
 
 def say(line: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(f"cluster: {line}", file=sys.stderr, flush=True)
 
 
 def start(name: str, command: list[str | Path], environment: dict[str, str] | None = None) -> int:
-    """Start a process in a session of its own, its output in logs/NAME.log; its pid is written down first of all."""
+    """Start a process in its own session, with its output in logs/NAME.log; its pid is recorded at once."""
     logs = paths.cluster_dir() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / f"{name}.log").open("ab") as sink:
@@ -51,7 +51,7 @@ def names() -> list[str]:
 
 
 def stop(some: Iterable[str], limit_s: float = 15) -> None:
-    """End processes by their pids and wait until they are gone; what does not go in time is killed."""
+    """End processes by their pids and wait; those that do not end in time are killed."""
     pids = {name: pid for name in some if (pid := alive(name))}
     for pid in pids.values():
         os.kill(pid, signal.SIGTERM)
@@ -61,7 +61,7 @@ def stop(some: Iterable[str], limit_s: float = 15) -> None:
 
 
 def wait_gone(pids: Iterable[int], limit_s: float) -> None:
-    """Wait for processes to end, then kill what is left."""
+    """Wait for processes to end, then kill those that remain."""
     left, end = set(pids), time.monotonic() + limit_s
     while left and time.monotonic() < end:
         left = {pid for pid in left if not _is_gone(pid)}
@@ -71,7 +71,7 @@ def wait_gone(pids: Iterable[int], limit_s: float) -> None:
 
 
 def kill(pid: int) -> None:
-    """Kill one process, if it is still there, and see it gone."""
+    """Kill one process, if it still runs, and wait for its end."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -82,7 +82,7 @@ def kill(pid: int) -> None:
 
 
 def until(true: Callable[[], bool], what: str, of: str, limit_s: float = 90) -> None:
-    """Wait; SystemExit with the end of the log when the process dies or the time is up."""
+    """Wait for a condition; SystemExit with the end of the log if the process ends or the time is up."""
     end = time.monotonic() + limit_s
     while not true():
         if alive(of) is None or time.monotonic() > end:
@@ -96,7 +96,7 @@ def until(true: Callable[[], bool], what: str, of: str, limit_s: float = 90) -> 
 
 def _is_gone(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # reap a child of ours; a zombie of another parent holds nothing
+        os.waitpid(pid, os.WNOHANG)  # reap own children; a zombie of another parent holds no resources
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Helm itself, for the chart."""
+"""Fixtures: helm, the chart's objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHART = ROOT / "charts" / "tierserve"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first of these tests may have to wait for the build of helm."""
+    """Raises the timeout of the first test, which may build helm."""
     for item in items:
         if item.get_closest_marker("helm"):
             item.add_marker(pytest.mark.timeout(1500))
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def binaries() -> ModuleType:
-    """scripts/kube_binaries.py."""
+    """Module scripts/kube_binaries.py."""
     spec = importlib.util.spec_from_file_location("kube_binaries", ROOT / "scripts" / "kube_binaries.py")
     assert spec is not None
     assert spec.loader is not None
@@ -45,7 +45,7 @@ def kuberay_crds(request: pytest.FixtureRequest, binaries: ModuleType) -> list[P
 
 @pytest.fixture(scope="session")
 def helm(request: pytest.FixtureRequest, binaries: ModuleType) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs helm (built first if need be, in the sight of the user)."""
+    """Function that runs helm, which is built first if it is missing."""
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         binary = binaries.helm()
 
@@ -57,7 +57,7 @@ def helm(request: pytest.FixtureRequest, binaries: ModuleType) -> Callable[..., 
 
 @pytest.fixture(scope="session")
 def rendered(helm: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., list[dict[str, Any]]]:
-    """Objects of the chart for some values, as `--set` takes them."""
+    """Function that renders the chart with `--set` values and returns its objects."""
 
     def render(*values: str) -> list[dict[str, Any]]:
         sets = [part for value in values for part in ("--set", value)]

@@ -1,4 +1,4 @@
-"""The chart: what it renders, what it refuses, and that it keeps to least rights."""
+"""The chart: rendered objects, rejected values, least privilege."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ FORMS = {
 }  # fmt: skip
 
 
-def test_helm_finds_nothing_to_complain_of(helm):
+def test_helm_lint_passes(helm):
     done = helm("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_rendered_is_as_agreed(rendered, form):
+def test_rendered_objects_equal_the_golden_files(rendered, form):
     text = yaml.safe_dump_all(rendered(*FORMS[form]), sort_keys=True)
     golden = GOLDEN / f"{form}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
@@ -79,13 +79,13 @@ def test_what_is_rendered_is_as_agreed(rendered, form):
         ("enabled=yes", "/enabled"),
     ],
 )
-def test_a_bad_value_is_refused_by_its_name(helm, value, field):
+def test_an_invalid_value_is_rejected_with_its_name(helm, value, field):
     done = helm("template", "t", str(CHART), "--kube-version", "1.34.4", "--set", value)
     assert done.returncode != 0
     assert field in done.stderr
 
 
-def test_the_definition_is_the_project_s_and_is_kept_when_the_chart_goes(rendered):
+def test_the_crd_is_that_of_the_project_and_kept_at_uninstall(rendered):
     copy = CHART / "files" / "genaideployments.yaml"
     assert copy.read_bytes() == (ROOT / "crds" / "genaideployments.yaml").read_bytes(), "run `make crds`"
     (found,) = [one for one in rendered() if one["kind"] == "CustomResourceDefinition"]
@@ -112,7 +112,7 @@ def rules(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("form", ["default", "namespaces"])
-def test_no_right_is_a_wildcard_and_no_secret_is_read(rendered, form):
+def test_no_rule_has_a_wildcard_or_reads_secrets(rendered, form):
     found = rules(rendered(*FORMS[form]))
     assert found
     for rule in found:
@@ -120,7 +120,7 @@ def test_no_right_is_a_wildcard_and_no_secret_is_read(rendered, form):
         assert "secrets" not in rule["resources"]
 
 
-def test_for_a_list_of_namespaces_it_has_a_role_in_each_and_no_rights_in_the_cluster(rendered):
+def test_with_a_list_of_namespaces_there_is_a_role_in_each_and_no_cluster_role_binding(rendered):
     objects = rendered(*FORMS["namespaces"])
     roles, bindings = of_kind(objects, "Role"), of_kind(objects, "RoleBinding")
     assert [one["metadata"]["namespace"] for one in roles] == [one["metadata"]["namespace"] for one in bindings]
@@ -142,7 +142,7 @@ def test_cluster_scoped_names_of_releases_for_different_namespaces_differ(helm):
     assert not names("red") & names("blue")
 
 
-def test_whoever_may_view_or_edit_a_namespace_may_do_so_with_its_services(rendered):
+def test_the_roles_view_edit_and_admin_include_genaideployments(rendered):
     roles = {one["metadata"]["name"]: one for one in of_kind(rendered(*FORMS["default"]), "ClusterRole")}
     view, edit = roles["tierserve-operator-view"], roles["tierserve-operator-edit"]
     prefix = "rbac.authorization.k8s.io/aggregate-to-"
@@ -163,7 +163,7 @@ def test_without_rbac_create_there_are_no_roles_and_without_service_account_crea
     assert kinds == {"CustomResourceDefinition", "Deployment", "Service", "NetworkPolicy"}
 
 
-def test_labels_for_all_objects_and_for_the_pod_are_where_they_belong(rendered):
+def test_common_labels_are_on_all_objects_and_pod_labels_on_the_pod(rendered):
     objects = rendered(*FORMS["everything"], "crds.enabled=true")
     assert {one["kind"] for one in objects} > {"CustomResourceDefinition", "ServiceMonitor"}
     for one in objects:
@@ -178,8 +178,8 @@ def test_labels_for_all_objects_and_for_the_pod_are_where_they_belong(rendered):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_no_user_is_fixed(rendered, form):
-    """OpenShift assigns each namespace a range of user ids, and refuses pods that name another."""
+def test_pods_set_no_user_id(rendered, form):
+    """OpenShift assigns each namespace a range of user ids, and rejects pods that set another."""
     (deployment,) = of_kind(rendered(*FORMS[form]), "Deployment")
     text = yaml.safe_dump(deployment)
     assert not [word for word in ("runAsUser", "runAsGroup", "fsGroup") if word in text]
@@ -240,13 +240,13 @@ def test_every_setting_of_the_operator_is_a_value_and_every_variable_of_the_pod_
     assert (found.kube.worker_cpu_limit, found.kube.gcs_redis_address) == ("", "redis:6379")
 
 
-def test_a_setting_in_extra_env_takes_the_place_of_the_value(rendered):
+def test_extra_env_overrides_the_values(rendered):
     pod = pod_of(rendered("extraEnv[0].name=TIERSERVE_HEAD_CPU", "extraEnv[0].value=700m"))
     values = [one["value"] for one in pod["containers"][0]["env"] if one["name"] == "TIERSERVE_HEAD_CPU"]
     assert values == ["700m"]
 
 
-def test_the_chart_s_defaults_are_those_of_the_operator(rendered):
+def test_the_defaults_of_the_chart_equal_those_of_the_operator(rendered):
     found = from_environment(environment(pod_of(rendered(*FORMS["default"]))))
     image, peers = found.kube.serving_image, found.kube.scrape_from
     assert list(peers) == list(KubeSettings().scrape_from)

@@ -1,4 +1,4 @@
-"""The chart that brings KubeRay along. KubeRay's own chart is on a host that tests do not ask: its CRDs stand in."""
+"""The chart with KubeRay as a dependency. Tests do not download KubeRay's chart: its CRDs are used in its place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KUBERAY = "kuberay-operator"
 
 @pytest.fixture(scope="module")
 def chart(tmp_path_factory: pytest.TempPathFactory, helm: Any, kuberay_crds: list[Path]) -> Path:
-    """The chart with its dependencies beside it, as `helm dependency build` leaves it."""
+    """The chart with its dependencies, as after `helm dependency build`."""
     charts = Path(shutil.copytree(ROOT / "charts", tmp_path_factory.mktemp("charts"), dirs_exist_ok=True))
     stand_in = charts / KUBERAY
     (stand_in / "crds").mkdir(parents=True)
@@ -53,7 +53,7 @@ def test_both_are_in_one_release_and_values_reach_each(helm, chart):
     assert "text" in str(found["Deployment", "tierserve-operator"])
 
 
-def test_where_kuberay_is_there_already_only_ours_is_installed(helm, chart):
+def test_with_kuberay_disabled_only_tierserve_is_installed(helm, chart):
     found = _kinds(helm, chart, f"{KUBERAY}.enabled=false")
     assert ("Deployment", "tierserve-operator") in found
     assert not [name for kind, name in found if name.endswith("ray.io") or name == "kuberay"]

@@ -1,4 +1,4 @@
-"""A platform team's chart that has TierServe as a dependency that can be switched off."""
+"""A parent chart with TierServe as an optional dependency."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Render = Callable[..., dict[tuple[str, str], dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def umbrella(tmp_path_factory: pytest.TempPathFactory, helm: Any) -> Render:
-    """Renders the chart for some values of its own; objects by kind and name."""
+    """Function that renders the parent chart with given values; objects by kind and name."""
     chart = tmp_path_factory.mktemp("umbrella") / "platform"
     chart.mkdir()
     dependency = {
@@ -39,23 +39,23 @@ def umbrella(tmp_path_factory: pytest.TempPathFactory, helm: Any) -> Render:
     return render
 
 
-def test_it_is_part_of_the_platform_where_it_is_enabled(umbrella):
+def test_it_is_rendered_if_enabled(umbrella):
     found = umbrella({})
     assert ("Deployment", "x-tierserve-operator") in found
     assert ("CustomResourceDefinition", "genaideployments.serving.tierserve.io") in found
 
 
-def test_it_leaves_nothing_where_it_is_not(umbrella):
+def test_nothing_is_rendered_if_disabled(umbrella):
     assert umbrella({"tierserve": {"enabled": False}}) == {}
 
 
 @pytest.mark.parametrize("secret", [{"name": "registry"}, "registry"])
-def test_what_all_charts_of_the_platform_share_is_taken(umbrella, secret):
+def test_global_values_are_used(umbrella, secret):
     found = umbrella({"global": {"imagePullSecrets": [secret], "imageRegistry": "registry.example"}})
     pod = found["Deployment", "x-tierserve-operator"]["spec"]["template"]["spec"]
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
 
 
-def test_values_of_the_platform_reach_it(umbrella):
+def test_values_of_the_parent_chart_are_used(umbrella):
     found = umbrella({"tierserve": {"fullnameOverride": "ts", "watchNamespaces": ["red"]}})
     assert ("Role", "ts-default") in found

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tierserve.api.loading import to_document
 from tierserve.api.schema.crd import schema
-from tierserve.api.schema.validation import completed, validated
+from tierserve.api.schema.validation import validated, with_defaults
 
 RESOURCES = "/apis/serving.tierserve.io/v1alpha1/namespaces/default/genaideployments"
 BASE = yaml.safe_load((Path(__file__).parent / "documents.yaml").read_text())["base"]
@@ -69,7 +69,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def put(node: Any, path: Path_, value: Any) -> None:
-    """Set a field, and make what is missing on the way to it; leaves the document alone where the way is barred."""
+    """Set a field, creating missing parents; leaves the document unchanged if a parent is not a mapping."""
     *way, last = path
     for step, following in zip(way, path[1:], strict=True):
         fresh: Any = [] if isinstance(following, int) else {}
@@ -104,4 +104,4 @@ def test_the_api_server_gives_the_same_verdict_and_the_same_defaults(apiserver: 
     code, reply = apiserver.create(RESOURCES, document, dry_run=True)
     assert (code == 201) == (gaid is not None), (reply.get("message"), problems)
     if gaid is not None:
-        assert reply["spec"] == completed(document)["spec"]
+        assert reply["spec"] == with_defaults(document)["spec"]

@@ -1,4 +1,4 @@
-"""A rig of real HAProxy, the real agent, and small upstream servers that stand for Ray Serve's proxy."""
+"""Test rig: real HAProxy, the real agent, and small upstream servers in place of Ray Serve's proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gateway answers itself: no tier is asked, counted as busy or woken for it."""
+"""Requests that the gateway answers itself: they are no demand on any tier."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ UNANSWERABLE = [
 ]
 
 
-async def test_what_no_replica_can_answer_is_refused_at_once_and_wakes_no_tier(rig, poll):
+async def test_invalid_requests_are_refused_at_once_and_are_no_demand_on_any_tier(rig, poll):
     await scaled_to_zero(rig, poll)
     for method, path, status, code in UNANSWERABLE:
         body = '{"model": "light"}' if method == "POST" else None
@@ -65,7 +65,7 @@ async def test_what_no_replica_can_answer_is_refused_at_once_and_wakes_no_tier(r
     assert rig.upstream.seen == []
 
 
-async def test_what_is_refused_is_read_first_or_clients_lose_the_answer(rig):
+async def test_the_body_of_a_refused_request_is_read_before_the_response(rig):
     """A client that is still sending when the connection is closed sees a reset, not the error."""
     await rig.start((rig.pool("edge-a", 5),), max_body_bytes=2**20)
     await rig.start_agent()

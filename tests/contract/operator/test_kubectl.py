@@ -64,7 +64,7 @@ def test_explain_reads_well(kubectl, applied):
     assert code == 0
     for words in (
         "headroom",
-        "Bounds of the number of replicas per site",
+        "Minimum and maximum number of replicas per site",
         "with 0 an idle tier scales to zero until the next request",
     ):
         assert words in " ".join(out.split())
@@ -100,8 +100,8 @@ def test_all_namespaces_are_those_of_the_context_that_is_named(kubectl, applied)
     assert "nowhere" in err
 
 
-def test_what_is_not_there_is_said_in_kubectl_s_words_with_the_next_step(kubectl, applied):
-    code, _, err = kubectl("tierserve", "status", "nobody", "-n", applied.name)
+def test_a_missing_resource_is_reported_as_by_kubectl_with_a_hint(kubectl, applied):
+    code, _, err = kubectl("tierserve", "status", "absent", "-n", applied.name)
     assert code != 0
     assert "not found" in err
     assert "kubectl get gaid -A" in err

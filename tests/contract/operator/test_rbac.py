@@ -98,7 +98,7 @@ def test_it_is_enough_to_make_a_service_and_to_tell_its_status(installed, space_
     tiers = [tier for tier in spec["tiers"] if tier["name"] != "edge"]
     routing = {**spec["routing"], "overflow": ["cloud"]}
     space.edit("GenAIDeployment", "assistant", {"spec": {"tiers": tiers, "routing": routing}})
-    eventually(lambda: len(space.names("RayService")) == 2, "and to remove what is not wanted any more")
+    eventually(lambda: len(space.names("RayService")) == 2, "and to delete what is no longer desired")
 
 
 def test_each_of_the_watched_namespaces_is_reconciled(installed, space_of, eventually):

@@ -1,7 +1,7 @@
 """A real cluster for all tests of this folder: kubelets, KubeRay, and TierServe installed with its chart.
 
 It is made from kind-config.yaml, as by `make cluster`, and taken down at the end. TIERSERVE_E2E_KUBECONFIG names one
-that is up already, with KubeRay and TierServe on it or not.
+that is running already, with KubeRay and TierServe on it or not.
 """
 
 from __future__ import annotations
@@ -199,6 +199,13 @@ class Users:
                 status, pool = 0, type(error).__name__
             self.answers.append((start, status, time.monotonic() - start, pool))
 
+    def more(self, count: int) -> None:
+        """Wait for so many more answers."""
+        end, goal = time.monotonic() + 120, len(self.answers) + count
+        while len(self.answers) < goal:
+            assert time.monotonic() < end, f"fewer than {count} answers in two minutes"
+            time.sleep(0.1)
+
     def failed(self) -> list[tuple[float, int, float, str]]:
         return [answer for answer in self.answers if answer[1] != 200]
 
@@ -238,7 +245,7 @@ def _is_kopf_in(entry: Path, container: str) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell what tests measured on the way: figures that depend on the machine are told, not judged."""
+    """Print figures that tests measured: those that depend on the machine are reported, not asserted."""
     for report in terminalreporter.stats.get("passed", []):
         for what, value in report.user_properties if report.when == "call" else ():
             terminalreporter.write_line(f"measured: {what}: {value:.1f}")

@@ -1,4 +1,4 @@
-"""The gateway's own parts die, are reloaded, or are fed nonsense."""
+"""Failures of the gateway: processes die, reload, or get invalid input."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_reload_with_a_bad_file_changes_nothing(rig):
     assert (await rig.post()).status == 200
 
 
-async def test_the_agent_outlives_a_restart_of_haproxy_and_counts_on(rig, poll):
+async def test_the_agent_survives_a_restart_of_haproxy_and_continues_to_count(rig, poll):
     await rig.start((rig.pool("edge-a", 1, slots=3),))
     rig.decisions = {"edge-a": {"running": 2}}
     await rig.start_decisions()
@@ -74,14 +74,14 @@ async def test_the_agent_outlives_a_restart_of_haproxy_and_counts_on(rig, poll):
     await poll(lambda: agent.offered.totals["edge-a"] == 6)
 
 
-async def test_haproxy_goes_on_without_the_agent(rig, poll):
+async def test_haproxy_serves_without_the_agent(rig, poll):
     await rig.start((rig.pool("edge-a", 4),))
     await rig.start_agent()
     await rig.close_agent()
     assert [(await rig.post(n)).status for n in range(3)] == [200] * 3
 
 
-async def test_a_forged_log_line_invents_no_series(rig, poll):
+async def test_a_forged_log_line_creates_no_series(rig, poll):
     await rig.start((rig.pool("edge-a", 1),))
     agent = await rig.start_agent()
     host, port = rig.spec.log_address.split(":")
@@ -111,7 +111,7 @@ async def test_malformed_log_lines_are_counted_and_never_fatal(rig, poll):
 
 
 @pytest.mark.parametrize("body", [[], None, {"edge-a": 3}, {"edge-a": {"running": "x"}}, {"edge-a": {"running": -1}}])
-async def test_nonsense_decisions_leave_the_limit_alone(rig, poll, body):
+async def test_invalid_decisions_do_not_change_the_limit(rig, poll, body):
     await rig.start((rig.pool("edge-a", 7),))
     rig.decisions = body
     await rig.start_decisions()
@@ -152,7 +152,7 @@ async def test_the_agents_process_follows_its_file_and_ends_cleanly(rig, poll):
         await process.wait()
 
 
-async def test_a_bad_configuration_ends_the_agent_with_a_clear_error(rig):
+async def test_an_invalid_configuration_ends_the_agent_with_an_error(rig):
     path = rig.folder / "agent.json"
     path.write_text('{"service": "a", "port": 70000}')
     process = await asyncio.create_subprocess_exec(

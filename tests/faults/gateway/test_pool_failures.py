@@ -1,4 +1,4 @@
-"""A pool that dies, hangs up or answers nonsense: retried once, failed over, or failed clean."""
+"""Failures of a pool: a request is retried once, fails over, or gets an API error."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def _hang_up(times):
     return answer
 
 
-async def test_retried_once_when_the_pool_hangs_up_before_answering(rig):
+async def test_a_request_is_retried_once_if_the_pool_closes_the_connection_before_the_response(rig):
     await rig.start((rig.pool("edge-a", 2),))
     rig.upstream.answer = _hang_up(1)
     reply = await rig.post()
     assert (reply.status, len(rig.upstream.seen)) == (200, 2)
 
 
-async def test_fails_clean_when_the_pool_hangs_up_twice(rig):
+async def test_502_if_the_pool_closes_the_connection_twice(rig):
     await rig.start((rig.pool("edge-a", 2),))
     rig.upstream.answer = _hang_up(5)
     reply = await rig.post()
@@ -39,7 +39,7 @@ async def test_fails_clean_when_the_pool_hangs_up_twice(rig):
     assert len(rig.upstream.seen) == 2
 
 
-async def test_not_retried_once_the_answer_has_begun(rig):
+async def test_no_retry_after_the_response_has_begun(rig):
     await rig.start((rig.pool("edge-a", 2),))
 
     async def answer(request, body):
@@ -93,7 +93,7 @@ async def test_fails_over_when_a_pools_health_check_fails_and_comes_back(rig, po
     assert (await rig.post()).pool == "edge-a"
 
 
-async def test_a_pool_that_refuses_connections_is_soon_left(rig):
+async def test_a_pool_that_refuses_connections_is_soon_down(rig):
     dead = rig.pool("edge-a", 5, port=1)
     await rig.start((dead, rig.pool("cloud-a", 5)), health_interval_s=2.0)
     loop = asyncio.get_running_loop()

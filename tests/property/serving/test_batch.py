@@ -1,4 +1,4 @@
-"""The emulated batch against an independent simulation with small time steps, and its laws."""
+"""The emulated batch against an independent simulation with small time steps, and its invariants."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ arrivals = st.lists(st.tuples(st.floats(0.0, 5.0), sizes, st.booleans()), min_si
 
 
 def play(profile: BatchProfile, plan: list, looks: list[float]) -> tuple[Batch, dict[int, float]]:
-    """Run the batch through arrivals; look at it at extra moments. Return it and the ends by number."""
+    """Run the batch with arrivals, advanced also at extra times. Return it and the ends by number."""
     batch, jobs, ends = Batch(profile), {}, {}
 
     def note(events):
@@ -78,7 +78,7 @@ def play(profile: BatchProfile, plan: list, looks: list[float]) -> tuple[Batch, 
 
 
 @given(profiles, arrivals, st.lists(st.floats(0.0, 20.0), max_size=5))
-def test_when_somebody_looks_changes_nothing(profile, plan, looks):
+def test_the_times_of_polling_change_nothing(profile, plan, looks):
     _, alone = play(profile, plan, [])
     _, watched = play(profile, plan, looks)
     assert alone.keys() == watched.keys()
@@ -89,7 +89,7 @@ def test_when_somebody_looks_changes_nothing(profile, plan, looks):
 @settings(max_examples=30)
 @given(profiles, st.lists(st.tuples(st.floats(0.0, 1.0), sizes, st.booleans()), min_size=1, max_size=6))
 def test_it_equals_a_simulation_in_small_steps(profile, plan):
-    """The other way: fixed steps, the fraction of its own service time that each request gets done in every one."""
+    """Independent reference: fixed time steps, in each of which a request completes a fraction of its service time."""
     _, ends = play(profile, plan, [])
     horizon = max(ends.values())
     tick = horizon / 4000
@@ -142,7 +142,7 @@ def test_every_token_comes_once_and_in_order(profile, plan):
 
 
 @given(profiles, sizes, sizes, st.floats(0.01, 0.99))
-def test_who_leaves_gives_his_share_of_the_step_back(profile, stays, leaves, fraction):
+def test_a_cancelled_request_no_longer_slows_the_others(profile, stays, leaves, fraction):
     batch = Batch(profile)
     first, second = Job(*stays), Job(*leaves)
     batch.join(first, 0.0)

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a 200 or an error object with a 4xx; nothing raises and no slot is lost."""
+"""For any input the response is 200 or an error object with 4xx; no exception, no lost slot."""
 
 from __future__ import annotations
 

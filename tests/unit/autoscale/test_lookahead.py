@@ -14,6 +14,7 @@ from tierserve.autoscale.forecast.lookahead import LOOKAHEAD_MODELS, RampScore, 
 from tierserve.autoscale.history import History, Mark
 from tierserve.autoscale.load import Load
 
+pytestmark = pytest.mark.slow  # days are simulated tick by tick
 DAY_S, STARTUP_S, TICK_S, SERVICE_S = 7200.0, 120.0, 4.0, 2.0
 SETTINGS = Settings(
     target_s=6.0, service_s=SERVICE_S, slots=8, startup_s=STARTUP_S, stale_after_s=15.0, forecast_period_s=DAY_S,

@@ -20,6 +20,8 @@ from tierserve.simulate.run import Result, simulate
 from tierserve.simulate.types import Objective, Pool, Snapshot, Workload
 from tierserve.simulate.workload import Sizes, bursts
 
+pytestmark = pytest.mark.slow  # runs are simulated
+
 PROFILE = BatchProfile(alpha=0.0112, beta=1.03e-4, gamma=9.2e-8)
 SHORT = bursts(2.0, 12.0, low_s=120.0, high_s=40.0, length_s=1200.0, sizes=Sizes(1000, 300, 0.5))
 POOL = Pool(PROFILE, 16, 60.0, Objective(ttft_s=5.0), 1000.0, 300.0)

@@ -12,6 +12,8 @@ from tierserve.queueing import BatchProfile
 from tierserve.simulate.types import Objective, Pool
 from tierserve.simulate.workload import Sizes, steps
 
+pytestmark = pytest.mark.slow  # runs are simulated
+
 WORK = steps((1.0, 6.0, 1.0), 200.0, Sizes(1000, 300, 0.5), 1, "up and down")
 POOL = Pool(BatchProfile(alpha=0.0112, beta=1.03e-4, gamma=9.2e-8), 8, 40.0, Objective(ttft_s=5.0), 1000.0, 300.0)
 

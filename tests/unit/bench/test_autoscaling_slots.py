@@ -13,6 +13,8 @@ from tierserve.simulate.cluster import Cluster, Setup
 from tierserve.simulate.types import Floats, Objective, Pool, Workload
 from tierserve.simulate.workload import Sizes, bursts
 
+pytestmark = pytest.mark.slow  # runs are simulated
+
 PROFILE = BatchProfile(alpha=0.0112, beta=1.03e-4, gamma=9.2e-8)
 TARGET_S = 5.0
 POOL = Pool(PROFILE, 16, 60.0, Objective(ttft_s=TARGET_S), 1000.0, 300.0)

@@ -15,6 +15,8 @@ from tierserve.simulate.run import Result, simulate
 from tierserve.simulate.types import Objective, Pool, Workload
 from tierserve.simulate.workload import Sizes, growing, poisson
 
+pytestmark = pytest.mark.slow  # runs are simulated
+
 SIZES = Sizes(1000, 300, 0.5)
 STEP_S = 0.03
 GOAL = Objective(ttft_s=STEP_S + 1.0)

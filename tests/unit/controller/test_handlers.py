@@ -73,7 +73,7 @@ def resource(**changes: Any) -> dict[str, Any]:
         ({}, "DELETED", True),
     ],
 )
-async def test_only_what_is_asked_for_wakes_a_reconcile(changes, event, woken):
+async def test_only_a_change_of_spec_or_metadata_adds_to_the_queue(changes, event, woken):
     async def reconciler(_key: tuple[str, str]) -> None:
         return None
 

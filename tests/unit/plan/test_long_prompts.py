@@ -51,6 +51,7 @@ def simulated(one: Placement, replicas: int, rate: float, spread: float = UNEVEN
     return found.response_s[2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [CODE, MOONCAKE])
 @pytest.mark.parametrize("spread", [0.0, UNEVEN])
 @pytest.mark.parametrize("replicas", [1, 4, 16])
@@ -68,6 +69,7 @@ def test_the_planned_percentile_of_long_prompts_is_that_of_a_simulation(
     assert even.quantile(0.95) < told.quantile(0.95)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [4, 16])
 def test_the_planned_replicas_keep_the_target_in_a_simulation_where_those_for_even_steps_do_not(slots: int) -> None:
     one = tight(slots)

@@ -1,4 +1,4 @@
-"""A Ray worker of the local runtime is a fork, and none but Ray can tell."""
+"""A Ray worker of the local runtime is a fork that behaves as if Ray had started it."""
 
 from __future__ import annotations
 
@@ -124,14 +124,14 @@ def test_a_fork_that_is_killed_takes_the_process_that_ray_started_with_it(prefor
     assert process.wait(timeout=10) == 0
 
 
-def test_where_nobody_answers_the_worker_starts_by_itself(run, tmp_path):
-    process = run(tmp_path / "nobody.sock", "0")
+def test_without_a_prefork_server_the_worker_starts_by_itself(run, tmp_path):
+    process = run(tmp_path / "absent.sock", "0")
     told = json.loads(process.communicate(timeout=30)[0])
     assert told["pid"] == process.pid
     assert not told["preloaded"]
 
 
-def test_rubbish_at_the_socket_disturbs_nobody(prefork, run):
+def test_invalid_requests_at_the_socket_are_ignored(prefork, run):
     import socket
 
     with socket.socket(socket.AF_UNIX) as connection:
@@ -144,5 +144,5 @@ def test_a_sitecustomize_of_the_users_own_still_runs(prefork, run, tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     (own / "sitecustomize.py").write_text("import os; os.environ['COLOUR'] = 'red'")
-    process = run(tmp_path / "nobody.sock", "0", path=str(own))
+    process = run(tmp_path / "absent.sock", "0", path=str(own))
     assert json.loads(process.communicate(timeout=30)[0])["colour"] == "red"

@@ -20,6 +20,8 @@ from tierserve.simulate.run import Result, simulate
 from tierserve.simulate.types import Objective, Pool
 from tierserve.simulate.workload import Sizes, poisson, steps
 
+pytestmark = pytest.mark.slow  # runs are simulated
+
 SIZES = Sizes(500, 200, 0.5)
 GOAL = Objective(ttft_s=3.0, itl_s=1.0)
 POOL = Pool(BatchProfile(0.0112, 1.03e-4, 9.2e-8), 16, 100.0, GOAL, 500, 200, max_replicas=200)

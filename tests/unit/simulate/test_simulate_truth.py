@@ -14,6 +14,8 @@ from tierserve.simulate.run import Result, simulate
 from tierserve.simulate.types import Objective, Pool, Snapshot, Workload
 from tierserve.simulate.workload import Sizes, bursts
 
+pytestmark = pytest.mark.slow  # long runs, beside exact chains
+
 SEEDS = range(16)
 STUDENT, STUDENT_OF_TWO = 4.07, 3.65  # standard errors that 1 in 1,000 lies beyond: of one mean and of two
 H2 = (0.8872983346207417, 2 * 0.8872983346207417, 2 * (1 - 0.8872983346207417))  # mean 1, variance 4: p, both rates

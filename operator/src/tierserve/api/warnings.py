@@ -9,7 +9,7 @@ from typing import Any
 from tierserve.api.errors import Problem
 from tierserve.api.loading import to_document
 from tierserve.api.schema.crd import at, nodes, schema
-from tierserve.api.schema.openapi import completed
+from tierserve.api.schema.openapi import with_defaults
 from tierserve.api.schema.unused import UNUSED, Unused
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
 
@@ -78,5 +78,5 @@ def unused_fields(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Probl
 
 def _first_set(unused: Unused, whole: Mapping[str, Any]) -> tuple[str, Any] | None:
     field = at(schema(), unused.path)
-    default = completed({}, field) if field.get("type") == "object" else field.get("default")
+    default = with_defaults({}, field) if field.get("type") == "object" else field.get("default")
     return next((hit for hit in nodes(whole, unused.path) if hit[1] != default), None)

@@ -131,7 +131,7 @@ def _seconds(text: str) -> float:
 def _whole(name: str, text: str) -> int:
     lowest = 0 if name in _MAY_BE_ZERO else 1
     highest = _LARGEST_PORT if name.endswith("_port") else None
-    bounds = f"a whole number of at least {lowest}" + (f" and at most {highest}" if highest else "")
+    bounds = f"an integer of at least {lowest}" + (f" and at most {highest}" if highest else "")
     if not (text.isascii() and text.isdigit()) or int(text) < lowest or (highest is not None and int(text) > highest):
         raise ValueError(bounds)
     return int(text)

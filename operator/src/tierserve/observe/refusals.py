@@ -36,8 +36,7 @@ def gateway_refusals(children: Objects) -> list[str]:
 
 
 def is_upgrading(children: Objects) -> bool:
-    """Whether a Ray cluster is being created beside one that serves, whose replicas do not show errors of the new
-    one."""
+    """Whether a pending Ray cluster exists beside the active one, whose replicas do not show its errors."""
     statuses = (child.get("status") or {} for child in children if child["kind"] == "RayService")
     return any(all((s.get(which) or {}).get("rayClusterName") for which in _SERVICE_STATUSES) for s in statuses)
 

@@ -19,7 +19,7 @@ from tierserve.status.profile import OFF, profiles_off
 from tierserve.status.text import cause
 
 Status = dict[str, Any]
-Truth = Literal["True", "False", "Unknown"]
+ConditionStatus = Literal["True", "False", "Unknown"]
 
 _FAILED = frozenset({"UNHEALTHY", "DEPLOY_FAILED"})  # states of a Serve application
 _MAX_MESSAGE = 1000
@@ -31,7 +31,7 @@ class Condition:
     """One condition before it gets its generation and time."""
 
     type: str
-    status: Truth
+    status: ConditionStatus
     reason: str
     message: str
 

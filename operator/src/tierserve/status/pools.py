@@ -108,7 +108,7 @@ def is_scaled_to_zero(placement: Placement, observed: PoolObserved) -> bool:
     return may_be_zero and observed.app == "RUNNING" and observed.running == 0 and observed.desired == 0
 
 
-def is_short(state: Observed) -> bool:
+def lacks_replicas(state: Observed) -> bool:
     """Whether pools lack replicas, their state is unknown, or a component is down: then causes are looked up."""
     return not all(state.components.values()) or any(
         pool.app != "RUNNING"

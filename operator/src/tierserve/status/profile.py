@@ -27,7 +27,7 @@ def profile_status(placement: Placement, decision: Mapping[str, Any]) -> dict[st
     measured = {name: str(duration(float(calibration[name]))) for name in ("alpha", "beta", "gamma")}
     return {
         "profileError": round(float(calibration["profile_error"]), 3),
-        "measuredProfile": measured | {"given": placement.measured},
+        "measuredProfile": measured | {"configured": placement.measured},
     }
 
 
@@ -46,7 +46,7 @@ def profiles_off(pools: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _message(pool: Mapping[str, Any]) -> str:
     error, measured = pool["profileError"], pool["measuredProfile"]
-    source = "profile" if measured["given"] else "estimated profile"
+    source = "profile" if measured["configured"] else "estimated profile"
     figures = ", ".join(f"{name}: {measured[name]}" for name in ("alpha", "beta", "gamma"))
     comparison = f"{abs(error):.0%} {'less' if error < 0 else 'more'}"
     return (

@@ -33,9 +33,9 @@ def _fit(value: Any, node: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping):
         properties, others = node.get("properties") or {}, node.get("additionalProperties")
         others = others if isinstance(others, Mapping) else {}
-        return {name: _fit(one, properties.get(name, others)) for name, one in value.items()}
+        return {name: _fit(child, properties.get(name, others)) for name, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_fit(one, node.get("items") or {}) for one in value[: node.get("maxItems", len(value))]]
+        return [_fit(child, node.get("items") or {}) for child in value[: node.get("maxItems", len(value))]]
     return value
 
 
@@ -47,7 +47,7 @@ def figures(values: Mapping[str, Any], drop: frozenset[str] = frozenset()) -> di
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _rounded(one) for name, one in value.items()}
+        return {name: _rounded(child) for name, child in value.items()}
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     return value
@@ -56,13 +56,13 @@ def _rounded(value: Any) -> Any:
 def cause(message: str) -> str:
     """First line of the exception that a replica ended with, from Serve's message with its traceback; empty if none.
 
-    The last exception of a traceback is the one that was not handled. Those before it only lead there.
+    The last exception of a traceback is the one that was not handled; those before it are its causes.
     """
-    found = ""
+    error = ""
     for line in message.splitlines():
         match = _ERROR.match(line)
         if match and not (match[2] or "").startswith("Traceback"):
-            found = line.strip() if match[2] else match[1]
-    if not found:  # an actor that died has no traceback: Ray says in words how it ended
-        found = next(iter(message.partition("Error:\n")[2].strip().splitlines()), "")
-    return found[:_LONGEST_CAUSE]
+            error = line.strip() if match[2] else match[1]
+    if not error:  # an actor that died has no traceback: Ray reports how it ended in a sentence
+        error = next(iter(message.partition("Error:\n")[2].strip().splitlines()), "")
+    return error[:_LONGEST_CAUSE]

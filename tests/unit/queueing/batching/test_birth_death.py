@@ -142,6 +142,7 @@ def test_what_is_taken_is_what_is_finished() -> None:
         loss_queue(1.0, 1, [2.0], -1)
 
 
+@pytest.mark.slow
 def test_its_errors_beside_the_chain_of_every_replica_are_those_it_states(stated: ModuleType) -> None:
     rows = [*stated.rows_of.pooled(), *stated.rows_of.bounded()]
     assert len(rows) > 500

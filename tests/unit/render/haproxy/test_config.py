@@ -1,4 +1,4 @@
-"""The rendered gateway: the whole text, what HAProxy says of it, and what may never get into it."""
+"""The rendered HAProxy configuration: golden file, check by HAProxy, invalid values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SPEC = GatewaySpec(
 )
 
 
-def test_the_whole_file_is_as_agreed():
+def test_the_file_equals_the_golden_file():
     text = render_haproxy(SPEC)
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(text)
@@ -70,7 +70,7 @@ def test_the_whole_file_is_as_agreed():
         {"pools": MANY},
     ],
 )
-def test_haproxy_takes_every_form_of_it(tmp_path, change):
+def test_haproxy_accepts_every_form_of_it(tmp_path, change):
     path = tmp_path / "haproxy.cfg"
     pools = tuple(dataclasses.replace(p, host="127.0.0.1") for p in change.get("pools", POOLS))
     path.write_text(render_haproxy(dataclasses.replace(SPEC, **{**change, "pools": pools})))
@@ -78,7 +78,7 @@ def test_haproxy_takes_every_form_of_it(tmp_path, change):
 
 
 @pytest.mark.haproxy
-def test_a_name_that_is_not_known_yet_keeps_no_gateway_from_starting(tmp_path):
+def test_a_dns_name_without_an_address_does_not_prevent_the_start(tmp_path):
     path = tmp_path / "haproxy.cfg"
     pools = tuple(dataclasses.replace(p, host="nobody.invalid") for p in POOLS)
     path.write_text(render_haproxy(dataclasses.replace(SPEC, pools=pools, resolve="ipv4")))
@@ -131,6 +131,6 @@ def test_what_would_change_the_meaning_of_the_file_is_refused(field, change):
         render_haproxy(dataclasses.replace(SPEC, **{**classes, **change}))
 
 
-def test_the_gateway_sends_on_what_replicas_serve_and_nothing_else():
+def test_the_gateway_forwards_only_paths_that_replicas_serve():
     assert set(COMPLETION_PATHS) == set(model_reader.COMPLETION_PATHS) == set(app._CALLS)
     assert f"acl own path {' '.join(model_reader.GET_PATHS)}" in render_haproxy(SPEC)

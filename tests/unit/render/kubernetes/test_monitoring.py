@@ -28,7 +28,7 @@ def gaid(**objective: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def promtool() -> Path:
-    """Found or fetched by scripts/kube_binaries.py."""
+    """Path of promtool, downloaded by scripts/kube_binaries.py if it is missing."""
     spec = importlib.util.spec_from_file_location("kube_binaries", ROOT / "scripts" / "kube_binaries.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""A service as objects of Kubernetes."""
+"""Kubernetes objects of a service."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_policy_settings_have_the_standby_mode(standby, learned):
     assert settings["adaptive_standby"] is learned
 
 
-def test_a_tier_that_may_sleep_starts_without_a_worker_and_its_gateway_keeps_who_comes():
+def test_a_tier_that_may_scale_to_zero_starts_without_a_worker_and_its_gateway_queues_requests():
     found = objects(edge={"replicas": {"min": 0, "max": 2, "scaleToZeroAfter": "5m"}})
     spec = found["RayService", "assistant-edge-default"]["spec"]
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
@@ -87,17 +87,17 @@ def test_a_site_has_a_cluster_of_its_own_on_nodes_of_its_own():
     assert selector("assistant-edge-lyon") == {"rack": "7"}
 
 
-def test_accelerators_are_asked_for_only_by_an_engine_that_uses_them():
+def test_accelerators_are_requested_only_by_an_engine_that_uses_them():
     emulated = objects()["RayService", "assistant-cloud-default"]
     assert "nvidia.com/gpu" not in json.dumps(emulated)
 
 
-def test_a_request_that_breaks_a_replica_is_sent_once_more_at_most():
+def test_a_request_is_retried_at_most_once():
     text = objects()["ConfigMap", "assistant-gateway"]["data"]["haproxy.cfg"]
     assert {line.strip() for line in text.splitlines() if line.strip().startswith("retries ")} == {"retries 1"}
 
 
-def test_each_gateway_lets_in_its_share_and_asks_the_policy_of_the_pool():
+def test_each_gateway_admits_its_share_and_polls_the_policy_of_the_pool():
     found = objects(KubeSettings(gateway_replicas=3))["ConfigMap", "assistant-gateway"]["data"]
     agent = json.loads(found["agent.json"])
     assert agent["gateways"] == 3
@@ -121,7 +121,7 @@ def pods(found: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, An
     return specs
 
 
-def test_every_container_keeps_to_the_restricted_standard():
+def test_every_container_meets_the_restricted_standard():
     for name, pod in pods(objects()).items():
         assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}, name
         for container in pod["containers"]:
@@ -138,7 +138,7 @@ def test_the_gateway_writes_nowhere_and_has_no_token():
     assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in pod["containers"])
 
 
-def test_every_container_has_the_requests_and_limits_that_a_quota_asks_for():
+def test_every_container_has_the_requests_and_limits_that_a_quota_requires():
     for name, pod in pods(objects()).items():
         for container in pod["containers"]:
             for kind in ("requests", "limits"):
@@ -147,7 +147,7 @@ def test_every_container_has_the_requests_and_limits_that_a_quota_asks_for():
             assert cores(limits) >= cores(requests), f"{name} {container['name']}"
 
 
-def test_cpu_limits_may_be_left_out_and_may_not_be_below_the_requests():
+def test_cpu_limits_are_optional_and_not_below_the_requests():
     pod = pods(objects(KubeSettings(head_cpu_limit="", worker_cpu_limit="")))["assistant-cloud-default worker"]
     assert "cpu" not in pod["containers"][0]["resources"]["limits"]
     with pytest.raises(ValueError, match=r"TIERSERVE_WORKER_CPU_LIMIT.*TIERSERVE_WORKER_CPU="):
@@ -157,7 +157,7 @@ def test_cpu_limits_may_be_left_out_and_may_not_be_below_the_requests():
 
 
 @pytest.mark.parametrize("change", [{"replicas": {"min": 2, "max": 9}}, {"replicas": {"min": 1, "headroom": 0.5}}])
-def test_bounds_change_nothing_for_which_kuberay_makes_a_new_cluster(change):
+def test_min_and_max_change_no_field_for_which_kuberay_replaces_the_cluster(change):
     def heavy(one: dict[str, Any]) -> dict[str, Any]:
         cluster: dict[str, Any] = one["spec"]["rayClusterConfig"]
         for group in cluster["workerGroupSpecs"]:
@@ -175,7 +175,7 @@ def test_the_same_resource_is_always_rendered_to_the_same_text():
 @given(
     st.from_regex(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True), st.from_regex(r"[a-z0-9]{1,81}", fullmatch=True)
 )
-def test_names_are_short_enough_and_tell_two_long_ones_apart(service, part):
+def test_names_are_short_enough_and_unique_after_truncation(service, part):
     name = child_name(service, part, 47)
     assert len(name) <= 47
     assert name == child_name(service, part, 47)
@@ -184,7 +184,7 @@ def test_names_are_short_enough_and_tell_two_long_ones_apart(service, part):
 
 
 def test_pods_of_ray_keep_the_name_that_kuberay_gives_them():
-    """The Service of the active head selects by it (seen on a real cluster: none of its heads was found)."""
+    """KubeRay's head Service selects pods by it."""
     clusters = [o["spec"]["rayClusterConfig"] for (kind, _), o in objects().items() if kind == "RayService"]
     assert len(clusters) == 3
     for cluster in clusters:
@@ -200,7 +200,7 @@ def with_gateway(gateway: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any
     return {(one["kind"], one["metadata"]["name"]): one for one in found}
 
 
-def test_with_a_secret_the_gateway_serves_tls_and_its_probes_ask_for_it():
+def test_with_a_secret_the_gateway_serves_tls_and_its_probes_use_it():
     plain, secret = with_gateway({}), with_gateway({"tls": {"secretName": "cert"}})
     for found, scheme, port in ((plain, "HTTP", "http"), (secret, "HTTPS", "https")):
         probe = found["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
@@ -209,7 +209,7 @@ def test_with_a_secret_the_gateway_serves_tls_and_its_probes_ask_for_it():
     assert [v["secret"]["secretName"] for v in volumes if "secret" in v] == ["cert"]
 
 
-def test_while_tls_is_switched_on_port_80_goes_on_in_the_pods_that_have_no_certificate_yet():
+def test_while_tls_is_being_enabled_pods_without_a_certificate_serve_port_80():
     plain, secret = with_gateway({}), with_gateway({"tls": {"secretName": "cert"}})
     ports = {p["name"]: (p["port"], p["targetPort"]) for p in secret["Service", "assistant-gateway"]["spec"]["ports"]}
     assert ports == {"http": (80, "http"), "https": (443, "https")}, "by name: 443 leads to no pod without TLS"
@@ -220,7 +220,7 @@ def test_while_tls_is_switched_on_port_80_goes_on_in_the_pods_that_have_no_certi
     assert "/etc/tierserve/haproxy-tls.cfg" in command
 
 
-def test_a_pool_that_may_grow_starts_a_new_version_before_it_stops_the_old_one_and_a_fixed_one_does_not():
+def test_a_rollout_surges_only_in_a_pool_that_may_scale_up():
     found = objects(edge={"replicas": {"min": 2, "max": 2}}, cloud={"replicas": {"min": 1, "max": 4}})
 
     def surge(pool: str) -> int | None:
@@ -232,7 +232,7 @@ def test_a_pool_that_may_grow_starts_a_new_version_before_it_stops_the_old_one_a
     assert surge("edge-default") is None, "there may be no node for one more: it would wait for good"
 
 
-def test_the_state_of_rays_control_is_kept_in_a_redis_where_one_is_given():
+def test_with_a_redis_the_state_of_rays_control_plane_is_kept_in_it():
     settings = KubeSettings(gcs_redis_address="redis.ray:6379", gcs_redis_secret="redis")
     given = objects(settings)["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]
     secret = {"secretKeyRef": {"name": "redis", "key": "password"}}
@@ -277,7 +277,7 @@ def test_labels_and_annotations_of_the_resource_are_on_its_objects_and_pods():
         assert not kept & (metadata["labels"].keys() | metadata["annotations"].keys()), "bookkeeping of other tools"
 
 
-def test_no_selector_asks_for_a_label_of_the_resource():
+def test_no_selector_has_a_label_of_the_resource():
     found = labelled(LABELS, {})
     for one in found.values():
         selector = one["spec"].get("selector", one["spec"].get("podSelector", {})) if "spec" in one else {}
@@ -294,7 +294,7 @@ def test_a_changed_label_replaces_no_ray_cluster():
     assert kept["metadata"]["labels"]["team"] == "ads", "the object itself has the new one"
 
 
-def test_a_cluster_that_is_replaced_anyway_gets_the_new_labels():
+def test_a_replaced_cluster_gets_the_new_labels():
     name = ("RayService", "assistant-edge-default")
     live = objects(KubeSettings(serving_image="old"))[name]
     desired = labelled({"team": "ads"}, {})[name]
@@ -308,7 +308,7 @@ def test_what_kuberay_changes_in_place_is_no_replacement(change):
     assert not replaces_cluster(objects(cloud=change)[name], objects()[name])
 
 
-def test_of_several_heads_one_at_a_time_is_evicted_and_a_single_one_keeps_no_node_from_being_drained():
+def test_several_heads_are_evicted_one_at_a_time_and_a_single_head_does_not_block_a_drain():
     budget = objects()["PodDisruptionBudget", "assistant-heads"]["spec"]
     assert budget["minAvailable"] == 2, "an integer: KubeRay's pods have no controller with a scale"
     labels = [t["labels"] for t in templates(objects())[1:]]
@@ -324,7 +324,7 @@ def test_of_several_heads_one_at_a_time_is_evicted_and_a_single_one_keeps_no_nod
 
 
 def scraping(settings: KubeSettings) -> dict[int, list[Any]]:
-    """Who may reach each port of the gateway."""
+    """Allowed peers of each port of the gateway."""
     rules = objects(settings)["NetworkPolicy", "assistant-gateway"]["spec"]["ingress"]
     found: dict[int, list[Any]] = {}
     for rule in rules:
@@ -333,7 +333,7 @@ def scraping(settings: KubeSettings) -> dict[int, list[Any]]:
     return found
 
 
-def test_who_may_read_metrics_is_a_setting():
+def test_the_peers_that_may_read_metrics_are_a_setting():
     agent = {"namespaceSelector": {"matchLabels": {"team": "ops"}}, "podSelector": {"matchLabels": {"app": "vmagent"}}}
     reached = scraping(KubeSettings(scrape_from=(agent,)))
     assert agent in reached[8391]
@@ -366,7 +366,7 @@ def test_the_gateway_has_the_addresses_that_the_cluster_has_and_an_agent_has_one
     assert found["Service", "assistant-gateway-agents"]["spec"]["ipFamilyPolicy"] == "SingleStack"
 
 
-def test_a_worker_pod_without_a_replica_is_released_within_a_minute_and_not_before_its_service_has_left_it():
+def test_a_worker_pod_without_a_replica_is_removed_within_a_minute_and_after_its_service_has_dropped_it():
     cluster = objects()["RayService", "assistant-edge-default"]["spec"]["rayClusterConfig"]
     (container,) = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"]
     draining_s = int({e["name"]: e["value"] for e in container["env"]}["RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S"])

@@ -1,4 +1,4 @@
-"""Which change of a service reaches which part of its RayService: replicas are replaced only for a new process."""
+"""Which changes of a service replace replicas or the Ray cluster, and which do not."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def rendered(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def parts(spec: dict[str, Any]) -> dict[str, Any]:
-    """A RayService by what becomes of a change (Ray Serve 2.60, KubeRay 1.6)."""
+    """Parts of a RayService by the effect of a change (Ray Serve 2.60, KubeRay 1.6)."""
     config = json.loads(spec["serveConfigV2"])
     (application,) = config.pop("applications")
     replica, settings = application.pop("deployments")
@@ -120,19 +120,19 @@ def test_only_a_change_of_the_process_replaces_replicas_and_only_one_of_the_pods
     assert {name for name in before if before[name] != after[name]} == changes
 
 
-def test_a_model_server_takes_no_live_values_for_each_replica_leaves_the_proxy_while_it_does():
+def test_real_engines_have_no_user_config_since_the_proxy_drops_a_replica_while_it_reconfigures():
     replica = json.loads(rendered(SERVICE)["serveConfigV2"])["applications"][0]["deployments"][0]
     assert "user_config" not in replica
 
 
-def test_a_replica_and_an_old_cluster_may_end_what_they_have_begun_for_as_long_as_a_response_may_take():
+def test_stopping_replicas_and_clusters_have_the_response_timeout_to_finish_requests():
     spec = rendered(changed("gateway.responseTimeout", "30m"))
     replica = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][0]
     assert replica["graceful_shutdown_timeout_s"] >= 1800
     assert spec["rayClusterDeletionDelaySeconds"] == 1800
 
 
-def test_a_pool_of_one_is_handed_over_only_for_another_process():
+def test_a_pool_of_one_replica_is_drained_only_for_a_new_process():
     def version(document: dict[str, Any]) -> str:
         replica = json.loads(rendered(document)["serveConfigV2"])["applications"][0]["deployments"][0]
         found: str = replica["autoscaling_config"]["policy"]["policy_kwargs"]["process_version"]

@@ -49,7 +49,7 @@ def test_a_request_speeds_up_when_the_others_are_gone(in_virtual_time):
     assert alone < for_a_while < always
 
 
-def test_who_leaves_makes_room_at_once(in_virtual_time):
+def test_a_cancelled_request_leaves_the_batch_at_once(in_virtual_time):
     async def after_one_that_left() -> float:
         engine = EmulatedEngine(BatchProfile(alpha=1e-3, beta=0.0, gamma=1e-4))
         leaver = asyncio.create_task(timed(engine, max_tokens=4000))

@@ -31,7 +31,7 @@ async def answer(engine: LlamaCppEngine, prompt=ASK, **fields):
     return "".join(chunk.text for chunk in chunks), chunks
 
 
-async def test_it_says_the_same_at_temperature_zero_streamed_or_not(engine):
+async def test_the_text_at_temperature_zero_is_the_same_streamed_or_not(engine):
     whole, chunks = await answer(engine, max_tokens=16, temperature=0.0)
     streamed, pieces = await answer(engine, max_tokens=16, temperature=0.0, streamed=True)
     assert len(whole.split()) > 5
@@ -45,7 +45,7 @@ async def test_it_says_the_same_at_temperature_zero_streamed_or_not(engine):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_it_tells_where_the_time_went_and_beside_how_many(engine, streamed):
+async def test_the_last_chunk_has_prefill_and_decode_times_and_batch_sizes(engine, streamed):
     fields = {"max_tokens": 24, "temperature": 0.0, "streamed": streamed}
     begin = time.perf_counter()
     alone = (await answer(engine, **fields))[1][-1].timing
@@ -78,7 +78,7 @@ async def test_a_stop_ends_the_answer(engine):
     assert chunks[-1].finish == "stop"
 
 
-async def test_a_plain_prompt_is_gone_on_with(engine):
+async def test_a_text_prompt_is_completed(engine):
     text, chunks = await answer(engine, "One, two, three,", max_tokens=6, temperature=0.0)
     assert text
     assert chunks[-1].tokens == 6
@@ -95,7 +95,7 @@ async def test_closing_the_generator_ends_the_generation(engine):
     assert time.process_time() - spent < 0.15  # a generation going on would take all of it
 
 
-async def test_a_prompt_longer_than_the_context_is_the_clients_fault(engine):
+async def test_a_prompt_longer_than_the_context_is_a_prompt_error(engine):
     with pytest.raises(PromptError) as caught:
         await answer(engine, (Message("user", "word " * 600),))
     assert caught.value.code == "context_length_exceeded"
@@ -127,7 +127,7 @@ async def test_json_mode_is_llama_cpps_own(engine):
         {"extra": {"grammar": "root ::= ("}},
     ],
 )
-async def test_what_llama_cpp_refuses_is_the_clients_fault(engine, fields):
+async def test_a_request_that_llama_cpp_rejects_is_a_prompt_error(engine, fields):
     for _ in range(4):
         with pytest.raises(PromptError):
             await answer(engine, **({"prompt": ASK, "max_tokens": 2} | fields))
@@ -143,7 +143,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
 
 
 class FailingServer:
-    """In the place of llama.cpp, which cannot be made to fail on demand: reports each failure as it does."""
+    """Stand-in for llama.cpp, which cannot be made to fail on demand: reports each failure as llama.cpp does."""
 
     def __init__(self, *codes: int | None) -> None:
         self.codes = list(codes)
@@ -169,7 +169,7 @@ class FailingServer:
         ((400, 400, 400, 400), True),
     ],
 )
-async def test_failures_in_a_row_make_the_engine_unhealthy_however_they_are_reported(codes, healthy):
+async def test_consecutive_failures_make_the_engine_unhealthy_however_they_are_reported(codes, healthy):
     failing = LlamaCppEngine("file:///none.gguf", slots=1, threads=1, context=64, max_output_tokens=4)
     failing._server = FailingServer(*codes)
     for code in codes:

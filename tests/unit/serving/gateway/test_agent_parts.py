@@ -1,4 +1,4 @@
-"""The agent's pure parts: log lines, windows, admin answers and commands; and the search for the binary."""
+"""Pure parts of the agent: log lines, windows, admin output and commands; and the search for the binary."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_running_replicas_times_slots_may_be_in_flight():
     assert Decisions().desired_in_flight(pool) is None
 
 
-def test_several_gateways_let_in_their_share_rounded_up():
+def test_several_gateways_admit_their_share_rounded_up():
     pool = AgentPool(name="edge-a", tier="edge", slots=3)
     assert Decisions(latest={"edge-a": {"running": 3}}).desired_in_flight(pool, 2) == 5
 
@@ -205,7 +205,7 @@ def test_the_agents_file_names_the_field_that_is_wrong():
         )
 
 
-def test_a_missing_binary_is_an_error_with_its_mend(monkeypatch, tmp_path):
+def test_a_missing_binary_is_an_error_with_a_hint(monkeypatch, tmp_path):
     monkeypatch.setattr(binary, "_from_wheel", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(binary.GatewayError, match="neither") as missing:

@@ -1,4 +1,4 @@
-"""Whom an arrival counts for."""
+"""Offered load: the pools for which an arrival counts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ EDGE = AgentPool(name="edge-a", tier="edge", models=("light",))
 CLOUD = AgentPool(name="cloud-a", tier="cloud", models=("large", "light"))
 
 
-def test_a_spilled_request_counts_for_the_tier_that_was_full_and_the_one_that_took_it():
+def test_an_overflowing_request_counts_for_the_full_tier_and_the_one_that_served_it():
     counter = OfferedCounter(_config(EDGE, CLOUD))
     counter.update({"chat|*|edge-a|d": 3, "chat|*|cloud-a|d": 2, "far|*|cloud-a|d": 1})
     assert counter.totals == {"edge-a": 5, "cloud-a": 3}
     assert counter.arrivals == {"edge-a": 3, "cloud-a": 3}
 
 
-def test_one_that_found_all_full_counts_for_all_its_tiers_and_no_other():
+def test_a_request_that_finds_all_tiers_full_counts_for_all_allowed_tiers():
     counter = OfferedCounter(_config(EDGE, CLOUD))
     counter.update({"chat|*|edge-a|q": 1, "chat|*|-|r": 2, "far|*|cloud-a|q": 4, "far|*|-|r": 8})
     assert counter.totals == {"edge-a": 3, "cloud-a": 15}
@@ -52,7 +52,7 @@ def test_only_what_is_new_is_added_and_a_fresh_haproxy_counts_from_zero():
     assert counter.totals["edge-a"] == 22
 
 
-def test_sites_share_what_spilled_past_them_as_they_share_arrivals():
+def test_sites_share_overflow_in_proportion_to_their_arrivals():
     other = AgentPool(name="edge-b", tier="edge", models=("light",))
     counter = OfferedCounter(_config(EDGE, other, CLOUD))
     counter.update({"chat|*|cloud-a|d": 4, "chat|*|edge-a|d": 30, "chat|*|edge-b|d": 10})

@@ -1,4 +1,4 @@
-"""One report from the gateway's agent to the policy: what is sent is what is read, and what decisions react to."""
+"""The gateway sample: the agent sends the fields that the policy reads."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_what_the_agent_sends_is_what_the_policy_reads(agent):
     assert poller.requests == {agent.name: 7.0}
 
 
-async def test_counters_go_on_where_a_gateway_begins_anew(agent):
+async def test_counters_continue_after_a_restart_of_a_gateway(agent):
     poller = DemandPoller(f"http://127.0.0.1:{agent.port}/pools/edge")
     for _ in range(3):
         agent._take(record(3.0))

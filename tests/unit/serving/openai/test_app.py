@@ -145,7 +145,7 @@ async def test_a_field_as_a_client_of_vllm_llamacpp_or_openai_sends_it_is_taken(
         ({"messages": [{"role": "user", "name": 1, "content": "a"}]}, "messages.0.name"),
     ],
 )
-async def test_a_wrong_field_is_400_and_named(client, changes, param):
+async def test_an_invalid_field_is_400_and_named(client, changes, param):
     answer = await chat(client, **changes)
     assert answer.status_code == 400
     error = answer.json()["error"]
@@ -165,7 +165,7 @@ async def test_a_wrong_field_is_400_and_named(client, changes, param):
         ({"response_format": {"type": "json_object"}}, "response_format"),
     ],
 )
-async def test_what_the_engine_cannot_do_is_400_with_field_and_engine(client, changes, param):
+async def test_an_unsupported_field_is_400_with_field_and_engine(client, changes, param):
     answer = await chat(client, **changes)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (400, param, "unsupported_parameter")
@@ -303,7 +303,7 @@ async def test_a_route_prefix_is_no_part_of_the_path(worker):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_frees_its_slot_at_once(worker, stream):
+async def test_a_disconnect_frees_the_slot_at_once(worker, stream):
     """Driven as a plain ASGI server would: the disconnect is a message, and the server does not cancel the task."""
     body = json.dumps(CHAT | {"max_tokens": 4000, "stream": stream}).encode()
     inbox: asyncio.Queue = asyncio.Queue()
@@ -328,7 +328,7 @@ async def test_above_the_queue_bound_the_answer_is_503_with_retry_after(client):
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
 
 
-async def test_health_tells_the_pool_and_its_load(client):
+async def test_health_has_the_pool_and_its_load(client):
     health = (await client.get("/healthz")).json()
     assert health["status"] == "ok"
     assert (health["pool"], health["slots"], health["running"]) == ("edge-default", 2, 0)

@@ -12,7 +12,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_those_who_wait_are_served_in_the_order_they_came():
+async def test_waiting_requests_are_served_in_order_of_arrival():
     slots, order = Slots(1, 3), []
     await slots.acquire()
 
@@ -37,7 +37,7 @@ async def test_the_queue_has_a_bound():
         await slots.acquire()
 
 
-async def test_who_gives_up_waiting_leaves_no_trace():
+async def test_a_cancelled_waiter_is_removed_from_the_queue():
     slots = Slots(1, 2)
     await slots.acquire()
     waiter = asyncio.create_task(slots.acquire())
@@ -49,7 +49,7 @@ async def test_who_gives_up_waiting_leaves_no_trace():
     assert slots.running == 0
 
 
-async def test_a_slot_given_in_the_moment_of_giving_up_is_not_lost():
+async def test_a_slot_passed_to_a_waiter_that_is_cancelled_at_the_same_time_is_not_lost():
     slots = Slots(1, 2)
     await slots.acquire()
     waiter = asyncio.create_task(slots.acquire())

@@ -48,7 +48,7 @@ async def test_the_emulated_network_is_part_of_the_response_and_not_of_the_servi
     assert worker.report()["replica_wait_seconds_total"] == 0.0
 
 
-async def test_the_slot_is_free_while_the_answer_is_still_on_its_way(config):
+async def test_the_slot_is_released_before_the_emulated_downlink(config):
     worker = make(config, downlink_s=0.5)
     task = asyncio.create_task(answer(worker, max_tokens=1))
     await asyncio.sleep(0.1)
@@ -57,7 +57,7 @@ async def test_the_slot_is_free_while_the_answer_is_still_on_its_way(config):
     task.cancel()
 
 
-async def test_giving_up_frees_the_slot_and_is_counted(config):
+async def test_cancelling_frees_the_slot_and_is_counted(config):
     worker = make(config)
     task = asyncio.create_task(answer(worker, max_tokens=4000))
     await asyncio.sleep(0.02)
@@ -68,7 +68,7 @@ async def test_giving_up_frees_the_slot_and_is_counted(config):
     assert (report["running"], report["cancelled_total"], report["errors_total"]) == (0, 1, 1)
 
 
-async def test_what_was_asked_beyond_the_bound_is_an_arrival_and_an_error(config):
+async def test_a_request_refused_by_a_full_queue_is_an_arrival_and_an_error(config):
     worker = make(config, slots=1, max_queue=0)
     results = await asyncio.gather(*(answer(worker) for _ in range(3)), return_exceptions=True)
     assert sum(isinstance(result, list) for result in results) == 1
@@ -84,7 +84,7 @@ class BrokenEngine:
         raise ZeroDivisionError("a bug")
 
 
-async def test_an_engine_that_breaks_is_an_error_of_the_engine_and_frees_the_slot(config):
+async def test_a_failure_of_the_engine_is_an_engine_error_and_frees_the_slot(config):
     worker = Worker(config, BrokenEngine())
     with pytest.raises(EngineError, match="a bug"):
         await answer(worker)

@@ -127,14 +127,14 @@ def main(arguments: list[str] | None = None) -> int:
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--write", type=Path, metavar="FILE")
     group.add_argument("--check", type=Path, metavar="FILE")
-    given = parser.parse_args(arguments)
-    if given.write:
-        given.write.parent.mkdir(parents=True, exist_ok=True)
-        given.write.write_text(text(), encoding="utf-8")
+    options = parser.parse_args(arguments)
+    if options.write:
+        options.write.parent.mkdir(parents=True, exist_ok=True)
+        options.write.write_text(text(), encoding="utf-8")
         return 0
-    if given.check.exists() and given.check.read_text(encoding="utf-8") == text():
+    if options.check.exists() and options.check.read_text(encoding="utf-8") == text():
         return 0
-    print(f"{given.check} is stale\n    hint: run `make crds` and commit the file", file=sys.stderr)
+    print(f"{options.check} is stale\n    hint: run `make crds` and commit the file", file=sys.stderr)
     return 1
 
 

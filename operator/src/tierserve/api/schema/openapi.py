@@ -59,16 +59,16 @@ FORMER = {
 WORDS = {"array": "a list", "object": "a mapping", "integer": "an integer", "string": "a string"}
 
 
-def completed(value: Any, schema: Schema) -> Any:
+def with_defaults(value: Any, schema: Schema) -> Any:
     """A copy without nulls and with defaults, at all depths."""
     if isinstance(value, Mapping):
         present = {key: child for key, child in value.items() if child is not None}
         for name, child in schema.get("properties", {}).items():
             if name not in present and "default" in child:
                 present[name] = copy.deepcopy(child["default"])
-        return {key: completed(child, _child(schema, key)) for key, child in present.items()}
+        return {key: with_defaults(child, _child(schema, key)) for key, child in present.items()}
     if isinstance(value, list):
-        return [completed(item, schema.get("items", {})) for item in value]
+        return [with_defaults(item, schema.get("items", {})) for item in value]
     return value
 
 

@@ -40,7 +40,7 @@ Accelerators (`accelerator.preset`); prices per hour are rounded list prices, to
 
 
 def page() -> str:
-    """The whole page."""
+    """The page as Markdown."""
     spec = schema()["properties"]["spec"]
     sections = ["".join(_section(name, node)) for name, node in spec["properties"].items()]
     return "\n".join([INTRODUCTION, *sections, "".join(_presets()), "".join(_rules()), "".join(_unused())])
@@ -135,14 +135,14 @@ def main(arguments: list[str] | None = None) -> int:
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--write", type=Path, metavar="FILE")
     group.add_argument("--check", type=Path, metavar="FILE")
-    given = parser.parse_args(arguments)
-    if given.write:
-        given.write.write_text(page(), encoding="utf-8")
+    options = parser.parse_args(arguments)
+    if options.write:
+        options.write.write_text(page(), encoding="utf-8")
         return 0
-    if given.check.exists() and given.check.read_text(encoding="utf-8") == page():
+    if options.check.exists() and options.check.read_text(encoding="utf-8") == page():
         return 0
     print(
-        f"{given.check} is stale\n    hint: run python -m tierserve.api.schema.reference --write {given.check}",
+        f"{options.check} is stale\n    hint: run python -m tierserve.api.schema.reference --write {options.check}",
         file=sys.stderr,
     )
     return 1

@@ -85,7 +85,7 @@ def _add_default(node: Schema, default: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Without nulls, and with whole numbers as such."""
+    """Remove nulls, and write integral floats as integers."""
     if isinstance(value, dict):
         return {key: _plain(child) for key, child in value.items() if child is not None}
     if isinstance(value, list):

@@ -20,10 +20,10 @@ def validated(document: Any) -> tuple[GenAIDeployment | None, list[Problem]]:
     problems = list(_check_head(document))
     if problems:
         return None, problems
-    whole = completed(document)
+    whole = with_defaults(document)
     problems = [*_check_name(whole), *openapi.check(whole, _checked_schema())]
     if not problems:
-        problems = list(broken_rules(whole))
+        problems = list(violated_rules(whole))
     if problems:
         return None, problems
     try:
@@ -32,9 +32,9 @@ def validated(document: Any) -> tuple[GenAIDeployment | None, list[Problem]]:
         return None, [_from_pydantic(one) for one in error.errors()]
 
 
-def completed(document: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
     """The document as the API server stores it: without nulls and with defaults."""
-    whole: dict[str, Any] = openapi.completed(document, schema())
+    whole: dict[str, Any] = openapi.with_defaults(document, schema())
     return whole
 
 
@@ -62,7 +62,7 @@ def _check_name(whole: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("metadata.name", "is required", "set a name, e.g. assistant")
 
 
-def broken_rules(whole: Mapping[str, Any]) -> Iterator[Problem]:
+def violated_rules(whole: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield the rules that a document violates, each with field and values."""
     for rule in RULES:
         for path, node in nodes(whole, rule.at):
@@ -73,15 +73,15 @@ def _evaluate(rule: Rule, path: str, node: Any) -> Iterator[Problem]:
     scope = {"self": cel.typed(node, at(schema(), rule.at))}
     try:
         if not cel.evaluate(rule.expression, scope):
-            for bound, indices in _culprits(rule, scope):
+            for bound, indices in _violations(rule, scope):
                 field = _numbered(rule.field, indices)
-                message = filled(rule.detail or rule.message, bound)
+                message = interpolated(rule.detail or rule.message, bound)
                 yield Problem(f"{path}.{field}".strip("."), message, rule.hint, _lookup(node, field))
     except ValueError as error:
         yield Problem(f"{path}.{rule.field}".strip("."), f"cannot be evaluated: {error}", rule.hint)
 
 
-def _culprits(rule: Rule, scope: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
+def _violations(rule: Rule, scope: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
     """The variables and indices for which `must` is false; of an inner list only the first for each outer element."""
     if not rule.each:
         yield scope, {}
@@ -113,7 +113,7 @@ def _lookup(node: Any, field: str) -> Any:
     return node if isinstance(node, str | int | float) else None
 
 
-def filled(template: str, scope: Mapping[str, Any]) -> str:
+def interpolated(template: str, scope: Mapping[str, Any]) -> str:
     """Replace each ``{CEL}`` of a template by its value; braces may nest inside the CEL."""
     done, depth, start = "", 0, 0
     for position, letter in enumerate(template):

@@ -35,7 +35,7 @@ class MeasuredProfile(StatusPart):
     alpha: Duration = Field(description="Time of an iteration that does not depend on the batch.")
     beta: Duration = Field(description="Time per token computed.")
     gamma: Duration = Field(description="Time per token of context attended to.")
-    given: bool | None = Field(None, description="Whether the model sets a profile; if not, an estimate was used.")
+    configured: bool | None = Field(None, description="Whether the model sets a profile; if not, an estimate was used.")
 
 
 class PoolStatus(StatusPart):

@@ -28,7 +28,7 @@ from tierserve.render.kubernetes.settings import KubeSettings
 from tierserve.runtime.kubernetes.client import CONFLICT, NOT_FOUND, Cluster, ClusterError, path_of
 from tierserve.runtime.kubernetes.upgrades import UpgradeLock
 from tierserve.state import Observed
-from tierserve.status.pools import is_short
+from tierserve.status.pools import lacks_replicas
 
 HEAL_EVERY_S = 60.0
 """Every object is applied again after this time: not all kinds are watched, so a change may go unnoticed."""
@@ -184,7 +184,7 @@ class KubeRuntime:
             gaid, children, agents, now=self.clock(), settled=self._settled(gaid, children),
             problems=gateway_refusals(children),
         )  # fmt: skip
-        if not is_short(state) and not is_upgrading(children):
+        if not lacks_replicas(state) and not is_upgrading(children):
             return state
         causes = await self._causes(gaid, place(gaid), children)
         return replace(state, problems=(*state.problems, *causes))

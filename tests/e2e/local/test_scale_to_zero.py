@@ -1,4 +1,4 @@
-"""A tier with a floor of 0 on this machine: no replica while nothing is asked, an answer to who asks then."""
+"""Scale to zero on this machine: no replica without requests; the next request starts one and is answered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STILL_S = 4.0
 """Longer than the gateway's health checks and Ray Serve's reports take to come round."""
 
 
-def test_a_tier_sleeps_when_nothing_is_asked_and_answers_who_asks_then(
+def test_a_tier_scales_to_zero_without_requests_and_serves_the_next_one(
     state_folder: Path, tmp_path: Path, wait_until: Callable[..., None]
 ):
     file = tmp_path / "sleeper.yaml"
@@ -55,11 +55,11 @@ def test_a_tier_sleeps_when_nothing_is_asked_and_answers_who_asks_then(
             return bool(client.chat.completions.create(model="sleeper", messages=messages, max_tokens=8).choices)
 
         for _ in range(2):
-            wait_until(lambda: pool()["scaledToZero"] and pool()["gateway"]["start_s"], "a pool that sleeps")
+            wait_until(lambda: pool()["scaledToZero"] and pool()["gateway"]["start_s"], "a pool at zero")
             assert service.status()["status"]["ready"] == "True"
             assert {"sleeper", "large"} <= {m.id for m in client.models.list()}
             time.sleep(STILL_S)
-            assert pool()["scaledToZero"], "nothing but a request wakes it"
+            assert pool()["scaledToZero"], "only a request starts a replica"
             assert "scaled to zero" in pool()["decision"]["reason"] or "no traffic" in pool()["decision"]["reason"]
             assert asks()
             wait_until(lambda: pool()["running"] == 1, "a replica")
