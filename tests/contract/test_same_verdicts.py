@@ -59,7 +59,7 @@ def test_validate_accepts(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_validate_rejects_at_the_field_and_says_how_to_mend(case: dict[str, Any]) -> None:
+def test_validate_rejects_with_field_and_hint(case: dict[str, Any]) -> None:
     gaid, problems = validated(document(case["reject"]))
     assert gaid is None
     assert [problem.path for problem in problems] == [case["at"]]

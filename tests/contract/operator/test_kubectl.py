@@ -100,7 +100,7 @@ def test_all_namespaces_are_those_of_the_context_that_is_named(kubectl, applied)
     assert "nowhere" in err
 
 
-def test_what_is_not_there_is_said_in_kubectl_s_words_with_the_next_step(kubectl, applied):
+def test_a_missing_resource_is_reported_as_by_kubectl_with_a_hint(kubectl, applied):
     code, _, err = kubectl("tierserve", "status", "absent", "-n", applied.name)
     assert code != 0
     assert "not found" in err

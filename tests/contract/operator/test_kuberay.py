@@ -89,7 +89,7 @@ def test_the_worker_group_has_no_bounds_that_kuberay_would_not_change(clusters, 
     assert (group["minReplicas"], group["maxReplicas"]) == (0, 100_000), "Ray Serve's own bounds are what counts"
 
 
-def test_a_change_of_floors_and_ceilings_makes_no_new_ray_cluster(clusters, eventually):
+def test_a_change_of_minimum_and_maximum_makes_no_new_ray_cluster(clusters, eventually):
     before = eventually(lambda: cluster_of(clusters, EDGE), "a Ray cluster")["metadata"]
     tiers = copy.deepcopy(clusters.get("GenAIDeployment", "assistant")["spec"]["tiers"])
     tiers[1]["replicas"] = {"min": 1, "max": 7}

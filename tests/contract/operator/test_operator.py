@@ -49,7 +49,7 @@ def test_nothing_is_finalized_so_deletion_needs_no_operator(served):
     assert "finalizers" not in served.get("GenAIDeployment", "assistant")["metadata"]
 
 
-def test_what_kuberay_tells_is_in_the_status(served, eventually):
+def test_the_status_of_kuberay_is_in_the_status(served, eventually):
     path = served.path("RayService", "assistant-cloud-default")
     ray = served.get("RayService", "assistant-cloud-default")
     app = {"cloud-default": {"status": "DEPLOY_FAILED", "message": "no such model"}}
@@ -62,7 +62,7 @@ def test_what_kuberay_tells_is_in_the_status(served, eventually):
     assert degraded["status"] == "True"
 
 
-def test_floors_and_ceilings_change_without_a_new_ray_cluster(served, eventually):
+def test_minimum_and_maximum_change_without_a_new_ray_cluster(served, eventually):
     before = served.get("RayService", "assistant-cloud-default")["spec"]["rayClusterConfig"]
     tiers = copy.deepcopy(served.get("GenAIDeployment", "assistant")["spec"]["tiers"])
     tiers[2]["replicas"] = {"min": 2, "max": 20}
@@ -120,9 +120,7 @@ def test_paused_means_that_nothing_is_written_but_the_status(served, eventually)
     assert served.get("RayService", "assistant-cloud-default")["spec"]["upgradeStrategy"]["type"] == "None"
 
 
-def test_what_cannot_be_planned_is_accepted_and_says_which_field_and_what_mends_it(
-    operator, space, assistant, eventually
-):
+def test_a_spec_that_cannot_be_planned_is_not_accepted_with_field_and_hint(operator, space, assistant, eventually):
     assistant["spec"]["objective"]["responseTime"]["target"] = "300ms"
     space.create(assistant)
     degraded = eventually(
@@ -156,7 +154,7 @@ def test_of_two_services_with_the_same_object_name_the_second_is_degraded(
     assert (found["uid"], found["labels"]["tierserve.io/deployment"]) == (uid, "chat")
 
 
-def test_an_operator_killed_in_the_middle_goes_on_where_it_was(operator, served, eventually):
+def test_an_operator_killed_during_a_change_completes_it_after_a_restart(operator, served, eventually):
     before = {pool: served.get("RayService", pool)["metadata"]["uid"] for pool in POOLS}
     operator.kill()
     tiers = copy.deepcopy(served.get("GenAIDeployment", "assistant")["spec"]["tiers"])

@@ -59,7 +59,7 @@ async def test_what_the_watches_do_not_show_is_read_and_not_written_again(blind,
     assert after == written["metadata"]["resourceVersion"]
 
 
-async def test_what_is_wanted_no_more_is_removed_and_what_others_made_is_left(blind, kuberay, space, assistant):
+async def test_objects_no_longer_desired_are_deleted_and_those_of_others_kept(blind, kuberay, space, assistant):
     runtime, _ = blind
     space.create(assistant)
     gaid = GenAIDeployment.model_validate(space.get("GenAIDeployment", "assistant"))

@@ -118,7 +118,7 @@ def test_a_change_of_the_model_under_load_loses_no_request(service: Any, users: 
     assert len(service.items("rayclusters")) == 2, "a model is changed in the cluster that is there"
 
 
-def test_a_tier_whose_node_is_lost_is_failed_over_said_and_healed(service: Any, users: Any) -> None:
+def test_a_tier_whose_node_is_lost_fails_over_is_reported_and_recovers(service: Any, users: Any) -> None:
     node = service.items("pods", "tierserve.io/tier=edge")[0]["spec"]["nodeName"]
     with users(2) as crowd:
         service.until(lambda: crowd.pools()[EDGE], "answers of the edge", 60)

@@ -125,7 +125,7 @@ def test_an_edit_of_the_ceiling_is_followed_without_restarting_a_replica(
     assert replica_pids(service) & before == before
 
 
-def test_a_mistake_in_the_file_is_told_and_the_good_version_stays(
+def test_an_invalid_file_is_reported_and_the_last_valid_version_stays_in_effect(
     client: openai.OpenAI, service: LocalService, service_file: Path, wait_until: Callable[..., None]
 ):
     good = service_file.read_text()
@@ -137,7 +137,7 @@ def test_a_mistake_in_the_file_is_told_and_the_good_version_stays(
 
 
 @pytest.mark.parametrize("part", ["gateway", "agent", "node-edge-default", "head"])
-def test_a_part_that_is_killed_is_started_again(
+def test_a_killed_component_is_restarted(
     part: str, client: openai.OpenAI, service: LocalService, wait_until: Callable[..., None]
 ):
     before = service.state().processes[part]
@@ -147,7 +147,7 @@ def test_a_part_that_is_killed_is_started_again(
     wait_until(lambda: answers(client), "an answer", 60)
 
 
-def test_a_killed_supervisor_disturbs_nobody_and_up_takes_over(
+def test_a_killed_supervisor_interrupts_no_request_and_up_adopts_the_service(
     client: openai.OpenAI, service: LocalService, service_file: Path
 ):
     gateway = service.state().processes["gateway"]

@@ -39,7 +39,7 @@ STILL_S = 4.0
 """Longer than the gateway's health checks and Ray Serve's reports take to come round."""
 
 
-def test_a_tier_sleeps_when_nothing_is_asked_and_answers_who_asks_then(
+def test_a_tier_scales_to_zero_without_requests_and_serves_the_next_one(
     state_folder: Path, tmp_path: Path, wait_until: Callable[..., None]
 ):
     file = tmp_path / "sleeper.yaml"

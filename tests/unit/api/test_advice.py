@@ -19,7 +19,7 @@ def lines(timeout: str, *tiers: dict[str, Any]) -> list[str]:
     return [problem.format() for problem in hints(parse({**HEAD, "spec": spec}))]
 
 
-def test_a_queue_that_gives_up_before_a_sleeping_tier_has_woken_is_named() -> None:
+def test_a_queue_timeout_below_the_start_up_time_of_tiers_at_zero_is_a_warning() -> None:
     (words,) = lines("30s", {"replicas": {"min": 0}})
     assert words.startswith("spec.gateway.queueTimeout: ")
     assert "150s" in words

@@ -81,7 +81,7 @@ def test_network_and_replicas_come_from_the_kind_of_tier() -> None:
     assert {tier.min_replicas for tier in gaid.spec.tiers} == {1}
 
 
-def test_a_floor_above_the_default_ceiling_lifts_the_ceiling() -> None:
+def test_a_minimum_above_the_default_maximum_raises_the_maximum() -> None:
     gaid = deployment(tiers=[{"name": "home", "kind": "device", "replicas": {"min": 3}}])
     assert gaid.tier("home").max_replicas == 3
 
@@ -94,7 +94,7 @@ def test_figures_of_the_file_go_before_those_of_the_preset() -> None:
     assert (hardware.max_w, hardware.idle_w, hardware.price, hardware.per_replica) == (250, 40, 1.25, 2)
 
 
-def test_startup_depends_on_the_engine_until_the_file_says() -> None:
+def test_startup_defaults_depend_on_the_engine() -> None:
     gaid = deployment(tiers=[{"name": "cloud", "kind": "cloud", "startup": "90s"}, {"name": "edge", "kind": "edge"}])
     assert gaid.tier("cloud").startup_s("vllm") == 90
     assert gaid.tier("edge").startup_s("vllm") > gaid.tier("edge").startup_s("emulated")

@@ -85,14 +85,14 @@ def test_a_path_is_read(tmp_path: Path) -> None:
     assert load(file) == load(str(file)) == load(SMALLEST)
 
 
-def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+def test_a_binary_file_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "service.yaml"
     file.write_bytes(b"\x80\xfe\x00")
     with pytest.raises(ValidationFailed, match="UTF-8"):
         load(file)
 
 
-def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
+def test_all_errors_are_reported_at_once_with_their_lines() -> None:
     bad = (
         SMALLEST.replace("1500ms", "1500")
         .replace('engine: llamacpp, source: "hf', 'engine: llama, source: "hf')

@@ -41,7 +41,7 @@ def test_the_page_of_fields_is_what_the_models_say() -> None:
     assert reference.main(["--check", str(ROOT / "docs/reference.md")]) == 0
 
 
-def test_a_stale_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stale_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stale = tmp_path / "crd.yaml"
     assert crd.main(["--check", str(stale)]) == 1
     stale.write_text("{}")
@@ -87,7 +87,7 @@ def test_the_columns_are_those_users_know() -> None:
     assert [name for name, *_ in COLUMNS] == ["Ready", "Tiers", "Replicas", "P95", "Target", "Connections", "Age"]
 
 
-def test_rules_have_names_of_their_own_a_sentence_and_a_mend() -> None:
+def test_rules_have_unique_names_a_message_and_a_hint() -> None:
     names = [rule.name for rule in RULES]
     assert len(set(names)) == len(names)
     assert all(rule.message and rule.hint and rule.field for rule in RULES)

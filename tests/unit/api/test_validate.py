@@ -39,7 +39,7 @@ def test_an_example_is_valid_and_warned_of_only_where_it_is_for_the_best_plan(ex
     assert bool(warnings) == (example.stem == "stores")
 
 
-def test_a_mistake_is_told_with_field_value_and_mend(bad: Path) -> None:
+def test_an_error_has_field_value_and_hint(bad: Path) -> None:
     result = run(bad)
     assert result.exit_code == 1
     assert (
@@ -88,7 +88,7 @@ def test_what_only_the_planner_knows_is_an_error_too(tmp_path: Path) -> None:
     assert all(problem["path"] and problem["hint"] and problem["line"] for problem in verdict["errors"])
 
 
-def test_two_services_of_a_file_are_told_apart(tmp_path: Path) -> None:
+def test_errors_of_two_services_in_a_file_name_the_service(tmp_path: Path) -> None:
     text = (ROOT / "examples/smallest.yaml").read_text()
     file = tmp_path / "both.yaml"
     file.write_text(f"{text}---\n{text.replace('name: assistant', 'name: other').replace('1500ms', '1501')}")
@@ -98,13 +98,13 @@ def test_two_services_of_a_file_are_told_apart(tmp_path: Path) -> None:
     assert second["errors"][0]["line"] > len(text.splitlines())
 
 
-def test_a_file_that_is_not_there_is_told() -> None:
+def test_a_missing_file_is_an_error() -> None:
     result = run("no-such-file.yaml")
     assert result.exit_code != 0
     assert "no-such-file.yaml" in str(result.exception)
 
 
-def test_text_that_is_not_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+def test_invalid_yaml_is_an_error_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "service.yaml"
     file.write_text("a: 1\nb: [\n")
     result = run(file)

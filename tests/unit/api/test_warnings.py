@@ -58,7 +58,7 @@ def test_what_is_set_but_not_acted_on_is_named(spec: dict[str, Any], path: str) 
 @pytest.mark.parametrize(
     "unused", [one for one in UNUSED if one.why.startswith(ONLY_PLANNED)], ids=lambda one: one.path
 )
-def test_a_field_that_only_the_planner_reads_says_so_in_its_description(unused: Any) -> None:
+def test_a_field_that_only_the_planner_reads_is_described_as_such(unused: Any) -> None:
     assert "Only `tierserve plan --best` reads" in at(schema(), unused.path)["description"]
 
 

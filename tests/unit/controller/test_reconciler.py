@@ -115,7 +115,7 @@ async def test_a_condition_that_changes_is_written_at_once(served):
     assert [s["ready"] for s in written.statuses] == ["True", "False"]
 
 
-async def test_what_is_under_way_is_looked_at_more_often_than_the_resync_period(served):
+async def test_a_progressing_resource_is_reconciled_more_often_than_the_resync_period(served):
     reconciler, runtime, _, _ = served
     assert await reconciler(("ns", "assistant")) == 10.0
     runtime.app = "DEPLOYING"

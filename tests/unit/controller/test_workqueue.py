@@ -62,7 +62,7 @@ async def run(queue, seconds):
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_crowd_of_events_makes_one_pass(passes):
+async def test_a_burst_of_events_makes_one_reconcile(passes):
     passes.resync_s = 60.0
     queue = make_queue(passes)
     for _ in range(100):
@@ -103,7 +103,7 @@ async def test_a_failing_service_comes_later_each_time_and_does_not_keep_the_oth
     assert queue.failures[A] == 2
 
 
-async def test_a_service_that_is_gone_is_not_looked_at_again(passes):
+async def test_a_deleted_resource_is_not_reconciled_again(passes):
     passes.gone.add(A)
     passes.resync_s = 0.05
     queue = make_queue(passes)

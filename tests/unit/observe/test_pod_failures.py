@@ -48,13 +48,13 @@ def test_a_young_pod_may_still_find_its_node() -> None:
     assert pod_problems(GAID, [unscheduled("a", age_s=5.0)], POOLS, NOW) == []
 
 
-def test_a_pod_that_goes_is_nobodys_trouble() -> None:
+def test_a_terminating_pod_is_no_error() -> None:
     going = unscheduled("a")
     going["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
     assert pod_problems(GAID, [going], POOLS, NOW) == []
 
 
-def test_images_and_crashes_are_told_and_an_ordinary_start_is_not() -> None:
+def test_image_errors_and_crashes_are_reported_and_an_ordinary_start_is_not() -> None:
     pods = [waiting("a", "ImagePullBackOff"), waiting("b", "ContainerCreating"), waiting("g", "CrashLoopBackOff", "")]
     assert pod_problems(GAID, pods, POOLS, NOW) == [
         "edge-default: pod a does not run: ray-head: ImagePullBackOff Back-off",
@@ -62,7 +62,7 @@ def test_images_and_crashes_are_told_and_an_ordinary_start_is_not() -> None:
     ]
 
 
-def test_a_container_that_took_too_much_memory_is_told() -> None:
+def test_an_out_of_memory_container_is_reported() -> None:
     state = {"terminated": {"reason": "OOMKilled"}}
     killed = pod("a", containerStatuses=[{"name": "ray-worker", "state": state}])
     assert pod_problems(GAID, [killed], POOLS, NOW) == ["edge-default: pod a does not run: ray-worker: OOMKilled"]

@@ -63,7 +63,7 @@ def test_a_node_ends_only_after_the_last_replica_of_its_removed_pool(monkeypatch
     assert ("node-edge-default" in made.state.processes) is node_is_left
 
 
-def test_a_part_that_fails_in_the_same_way_at_every_pass_is_one_line_in_the_log(tmp_path: Path, monkeypatch):
+def test_a_repeated_error_is_logged_once(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("TIERSERVE_STATE", str(tmp_path))
     made = local()
     made.paths.make()

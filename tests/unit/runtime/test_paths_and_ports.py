@@ -103,7 +103,7 @@ def test_free_ports_differ_and_are_free():
     assert all(is_free(port) for port in ports)
 
 
-def test_no_connection_that_any_process_opens_can_take_a_port_before_its_part_listens():
+def test_ports_are_outside_the_ephemeral_range():
     opened = [socket.socket() for _ in range(50)]
     for each in opened:
         each.bind(("127.0.0.1", 0))  # as connect() does
@@ -124,12 +124,12 @@ def test_a_port_that_is_held_for_datagrams_is_not_free():
         assert port not in free_ports(1_900) + free_ports(1_900), "each was asked for at least once"
 
 
-def test_more_ports_than_there_are_is_an_error_that_says_so():
+def test_too_few_free_ports_is_an_error():
     with pytest.raises(OSError, match="fewer than 6000 free"):
         free_ports(6_000)
 
 
-def test_a_port_in_use_is_told_with_its_holder():
+def test_a_port_in_use_is_reported_with_its_process():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()

@@ -62,7 +62,7 @@ def test_the_port_chosen_for_a_second_service_is_not_the_first_ones():
         assert preflight.choose_port() != first
 
 
-def test_a_port_that_needs_rights_is_not_said_to_be_in_use(monkeypatch: pytest.MonkeyPatch):
+def test_a_privileged_port_is_a_permission_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(preflight, "why_taken", lambda _: PermissionError(13, "Permission denied"))
     with pytest.raises(PreflightError, match="--port: permission denied for port 80"):
         preflight.check_port(80)

@@ -124,14 +124,14 @@ def test_a_fork_that_is_killed_takes_the_process_that_ray_started_with_it(prefor
     assert process.wait(timeout=10) == 0
 
 
-def test_where_nobody_answers_the_worker_starts_by_itself(run, tmp_path):
+def test_without_a_prefork_server_the_worker_starts_by_itself(run, tmp_path):
     process = run(tmp_path / "absent.sock", "0")
     told = json.loads(process.communicate(timeout=30)[0])
     assert told["pid"] == process.pid
     assert not told["preloaded"]
 
 
-def test_rubbish_at_the_socket_disturbs_nobody(prefork, run):
+def test_invalid_requests_at_the_socket_are_ignored(prefork, run):
     import socket
 
     with socket.socket(socket.AF_UNIX) as connection:

@@ -77,7 +77,7 @@ def test_a_child_that_shows_no_marker_is_ended_with_its_parent(tmp_path: Path, m
     assert not child.is_running()
 
 
-def test_a_process_that_ignores_the_polite_signal_is_killed(tmp_path: Path, marker: str):
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, marker: str):
     start(DEAF, log=tmp_path / "log", marker=marker)
     wait_for(lambda: (tmp_path / "log").read_bytes() != b"")
     end_marked(marker, grace_s=0.2)

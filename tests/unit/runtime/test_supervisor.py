@@ -52,7 +52,7 @@ def test_what_is_saved_over_a_live_file_leaves_the_last_good_version_in_force(
     assert followed.problem == ""
 
 
-def test_an_error_nobody_foresaw_does_not_end_the_service_either(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_does_not_end_the_service(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     followed = FollowedFile(file)
     good = followed.read()
     monkeypatch.setattr(supervisor, "load", lambda _: {}["x"])

@@ -34,7 +34,7 @@ def test_networks_of_nodes_do_not_meet() -> None:
     assert spec.dns == "10.96.0.10"
 
 
-def test_the_control_plane_is_tainted_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+def test_the_control_plane_is_tainted_by_default(tmp_path: Path) -> None:
     file = tmp_path / "kind.yaml"
     file.write_text("kind: Cluster\nnodes: [{role: control-plane}, {role: worker}]\n")
     spec = kind_config.read(file)
@@ -53,7 +53,7 @@ def test_the_control_plane_is_tainted_unless_the_file_says_otherwise(tmp_path: P
         ("kind: Cluster\nnodes: [{role: control-plane}, {role: control-plane}]\n", "must be the control-plane"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_with_the_mend(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_file_is_rejected_with_a_hint(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "kind.yaml"
     file.write_text(text)
     with pytest.raises(SystemExit, match=says):

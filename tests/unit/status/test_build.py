@@ -69,7 +69,7 @@ def scaled_to_zero(pools: int) -> tuple[list, Observed]:
     return placements, observed
 
 
-def test_a_pool_that_sleeps_is_as_it_should_be_and_is_named():
+def test_a_pool_at_zero_is_ready_and_named():
     placements, observed = scaled_to_zero(1)
     document = status(GAID, placements, observed)
     found = {c["type"]: c for c in document["conditions"]}
@@ -81,7 +81,7 @@ def test_a_pool_that_sleeps_is_as_it_should_be_and_is_named():
     assert not lacks_replicas(observed)
 
 
-def test_a_service_of_which_every_pool_sleeps_is_ready_and_says_so():
+def test_a_service_with_all_pools_at_zero_is_ready_with_reason_scaled_to_zero():
     placements, observed = scaled_to_zero(len(PLACEMENTS))
     ready = next(c for c in status(GAID, placements, observed)["conditions"] if c["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("True", "ScaledToZero")
@@ -90,20 +90,20 @@ def test_a_service_of_which_every_pool_sleeps_is_ready_and_says_so():
 @pytest.mark.parametrize(
     "changes", [{"desired": 1}, {"running": None}, {"app": "DEPLOY_FAILED"}, {"app": None}, {"desired": None}]
 )
-def test_a_pool_that_wakes_or_fails_or_is_not_known_does_not_sleep(changes: dict):
+def test_a_pool_that_starts_or_fails_or_is_unknown_is_not_scaled_to_zero(changes: dict):
     placements, observed = scaled_to_zero(1)
     name = placements[0].pool
     observed = replace(observed, pools={**observed.pools, name: replace(observed.pools[name], **changes)})
     assert status(GAID, placements, observed)["pools"][0]["scaledToZero"] is False
 
 
-def test_a_pool_with_a_floor_that_has_no_replica_does_not_sleep():
+def test_a_pool_with_a_minimum_and_no_replica_is_not_scaled_to_zero():
     document = status(GAID, PLACEMENTS, with_pool(well(), running=0, desired=0))
     assert document["pools"][0]["scaledToZero"] is False
     assert document["ready"] == "False"
 
 
-def test_a_dead_part_makes_the_service_not_ready_and_is_named():
+def test_a_component_that_is_down_makes_the_service_not_ready_and_is_named():
     ready = conditions(replace(well(), components={"gateway": False}))["Ready"]
     assert (ready["status"], ready["reason"]) == ("False", "ComponentsNotReady")
     assert "gateway" in ready["message"]
@@ -113,7 +113,7 @@ def test_a_dead_part_makes_the_service_not_ready_and_is_named():
     "seen",
     [{"decision": None}, {"decision_age_s": 16.0}, {"decision_age_s": None}, {"decision": decision(stale=True)}],
 )
-def test_missing_or_old_decisions_are_said_and_not_taken_for_zero(seen: dict):
+def test_missing_or_stale_decisions_make_scaling_inactive(seen: dict):
     scaling = conditions(with_pool(well(), **seen))["ScalingActive"]
     assert (scaling["status"], scaling["reason"]) == ("False", "MetricsMissing")
 
@@ -170,7 +170,7 @@ def calibration(**changes: object) -> dict[str, object]:
     return decision(calibration=seen | changes)
 
 
-def test_a_profile_that_is_off_is_said_with_what_to_put_in_its_place():
+def test_a_profile_that_is_off_is_reported_with_the_measured_one():
     body = status(GAID, PLACEMENTS, with_pool(well(), decision=calibration()))
     fits = next(c for c in body["conditions"] if c["type"] == "ProfileFits")
     assert (fits["status"], fits["reason"]) == ("False", "ProfileOff")
@@ -216,7 +216,7 @@ def test_what_is_not_known_is_left_out_where_null_is_no_value():
     }  # fmt: skip
 
 
-def test_a_spec_that_cannot_be_served_keeps_what_was_known_and_says_field_and_mend():
+def test_a_rejected_spec_keeps_the_status_and_reports_field_and_hint():
     before = {"endpoint": "http://here", "conditions": [{"type": "SLOMet", "status": "True"}], "pools": [1]}
     problem = Problem("spec.tiers[0].replicas.max", "must be at least min, 1", "give max at least 1", 0)
     found = rejected({"metadata": {"generation": 4}}, [problem], 0.0, before)
@@ -229,7 +229,7 @@ def test_a_spec_that_cannot_be_served_keeps_what_was_known_and_says_field_and_me
     assert (by_type["Ready"]["status"], by_type["SLOMet"]["status"]) == ("False", "True")
 
 
-def test_what_the_replicas_take_is_told_per_pool_and_in_all():
+def test_resource_usage_is_reported_per_pool_and_in_total():
     found = status(GAID, PLACEMENTS, well())
     cloud = next(p for p in found["pools"] if p["pool"] == "cloud-default")
     hardware = GAID.tier("cloud").hardware
@@ -240,7 +240,7 @@ def test_what_the_replicas_take_is_told_per_pool_and_in_all():
 
 
 @pytest.mark.parametrize("seen", [{"running": None}, {"decision": None}, {"decision_age_s": 60.0}])
-def test_a_sum_of_which_a_part_is_unknown_is_unknown(seen: dict):
+def test_a_total_with_an_unknown_pool_is_unknown(seen: dict):
     found = status(GAID, PLACEMENTS, with_pool(well(), **seen))
     assert found["watts"] is None
     assert [p["watts"] is None for p in found["pools"]] == [True, False, False]
