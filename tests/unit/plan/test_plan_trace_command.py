@@ -129,13 +129,18 @@ def test_answers_that_are_too_long_even_alone_are_told_from_too_few_replicas(run
         (("--pooled",), ("--pooled", "--trace")),
         (("--think", "5s"), ("--think", "--trace")),
         (("--tier", "moon"), ("--tier: is not in the file ('moon')", "cloud, edge")),
-        (("--copies", "0"), ("--copies: must be at least 1 (0)",)),
     ],
 )
 def test_what_does_not_go_with_it_is_refused_by_name(run: Run, words: tuple[str, ...], names: tuple[str, ...]) -> None:
     text = refusal(run(*words))
     for name in names:
         assert name in text
+
+
+def test_no_copy_at_all_is_a_wrong_option(run: Run) -> None:
+    found = run("--copies", "0")
+    assert found.exit_code == 2
+    assert "--copies" in found.output
 
 
 def test_an_unknown_trace_is_refused_with_those_that_are_known(run: Run) -> None:
@@ -259,4 +264,3 @@ def test_help_has_an_example_of_it() -> None:
     text = CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "200"}).output
     assert "--trace azure-code" in text
     assert "--no-confirm" in text
-    assert "[where that takes seconds]" in text
