@@ -13,7 +13,7 @@ from tierserve.autoscale.decide import Settings
 from tierserve_serving.policy_runtime import decisions as policy_decisions
 from tierserve_serving.policy_runtime import handover as policy_handover
 from tierserve_serving.policy_runtime import settings as policy_settings
-from tierserve_serving.policy_runtime.runner import Outlets, PolicyRunner
+from tierserve_serving.policy_runtime.runner import Endpoints, PolicyRunner
 
 
 class ErlangPolicy:
@@ -27,13 +27,13 @@ class ErlangPolicy:
         response_target_s: the objective, seconds, without the network's share; may be left out where
             `settings_deployment` gives it.
         demand_url: gateway's demand (JSON with arrivals_total, queued, in_flight); optional.
-        decisions_address: HOST:PORT on which decisions are shown (GET /decisions); not at all if not given.
+        decisions_address: HOST:PORT on which decisions are published (GET /decisions); None: not published.
         pool: the pool's name in decisions and metrics; default APPLICATION-DEPLOYMENT.
         interval_s: least time between decisions.
         settings_deployment: name of a deployment of the same application whose `user_config` holds settings. They may
             change while replicas run; a change of any other argument makes Ray Serve replace them all. Needs `pool`.
-        process_version: what replicas are made from, in a word; with another word a pool's only replica is about to be
-            replaced where it is, and gateways are told to leave the pool first. None: others serve meanwhile.
+        process_version: version of the replicas; when it changes, a pool's only replica is about to be replaced in
+            place, and gateways are made to leave the pool first. None: other replicas serve meanwhile.
         settings: percentile: share of requests, in %, that must meet the objective (95).
             service_s: prior of the mean service time of a request at a full batch; half the target if not given.
             slots: requests that one replica works on at once (1).
@@ -64,18 +64,18 @@ class ErlangPolicy:
         later = settings_deployment is not None and response_target_s is None
         self.settings = None if later else policy_settings.settings(**self.given)
         self.settings_deployment = settings_deployment
-        self.outlets = Outlets(demand_url, decisions_address)
+        self.endpoints = Endpoints(demand_url, decisions_address)
         self.pool, self.interval_s = pool, interval_s
         self._runner: PolicyRunner | None = None
         if process_version and pool and decisions_address:
             surge = policy_settings.reader(pool).surge
-            policy_handover.leave(pool, process_version, policy_decisions.board(decisions_address), surge=surge)
+            policy_handover.leave(pool, process_version, policy_decisions.publisher(decisions_address), surge=surge)
 
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
-        """Return the replicas wanted and the policy state that Ray keeps (none: it is kept here)."""
+        """Return the desired replicas and the policy state for Ray (none: it is kept in this process)."""
         if self._runner is None:
             self._runner = PolicyRunner(
-                self.settings, self.outlets, self.pool, self.interval_s, live=self._live(str(ctx.app_name))
+                self.settings, self.endpoints, self.pool, self.interval_s, live=self._live(str(ctx.app_name))
             )
         return self._runner.replicas(ctx), {}
 

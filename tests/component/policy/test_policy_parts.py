@@ -25,7 +25,7 @@ from tierserve_serving.policy_runtime import demand as policy_demand
 from tierserve_serving.policy_runtime import handover as policy_handover
 from tierserve_serving.policy_runtime import settings as policy_settings
 from tierserve_serving.policy_runtime.context import ReplicaReports, observation
-from tierserve_serving.policy_runtime.decisions import _GAUGES, DecisionBoard, _calibration, as_json, board
+from tierserve_serving.policy_runtime.decisions import _GAUGES, DecisionPublisher, _calibration, as_json, publisher
 from tierserve_serving.policy_runtime.demand import DemandPoller
 
 DEPLOYMENT = DeploymentID(name="replica", app_name="edge")
@@ -180,9 +180,9 @@ def decided():
 
 def test_decisions_can_be_read_over_http():
     port = free_port()
-    board = DecisionBoard(f"127.0.0.1:{port}")
-    board.put("a", as_json("a", decided()) | {"t": time.time()})
-    board.put("b", as_json("b", decided()) | {"t": time.time()})
+    publisher = DecisionPublisher(f"127.0.0.1:{port}")
+    publisher.put("a", as_json("a", decided()) | {"t": time.time()})
+    publisher.put("b", as_json("b", decided()) | {"t": time.time()})
     seen = httpx.get(f"http://127.0.0.1:{port}/decisions").json()
     assert seen.keys() == {"a", "b"}
     assert seen["a"]["lambda"] == 0.0
@@ -192,7 +192,7 @@ def test_decisions_can_be_read_over_http():
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 def test_decisions_can_be_read_over_ipv4_and_ipv6():
     port = free_port()
-    DecisionBoard(f":{port}").put("a", as_json("a", decided()) | {"t": time.time()})
+    DecisionPublisher(f":{port}").put("a", as_json("a", decided()) | {"t": time.time()})
     for host in ("127.0.0.1", "[::1]"):
         assert httpx.get(f"http://{host}:{port}/decisions", trust_env=False).json().keys() == {"a"}
 
@@ -201,14 +201,14 @@ def test_an_address_in_use_does_not_stop_the_policy():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        board = DecisionBoard(f"127.0.0.1:{taken.getsockname()[1]}")
-        board.put("a", as_json("a", decided()))
+        publisher = DecisionPublisher(f"127.0.0.1:{taken.getsockname()[1]}")
+        publisher.put("a", as_json("a", decided()))
 
 
 @pytest.mark.parametrize("address", ["8080", "host:", "host:http"])
 def test_a_malformed_address_is_refused(address):
     with pytest.raises(ValueError, match="HOST:PORT"):
-        DecisionBoard(address)
+        DecisionPublisher(address)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_gateways_are_told_the_requests_that_each_has_until_that_is_old(monkeypa
 
     def told() -> dict[str, float]:
         policy(context())
-        return json.loads(board(where).body())["told"]["gateways"]
+        return json.loads(publisher(where).body())["told"]["gateways"]
 
     try:
         deadline = time.monotonic() + 30.0
@@ -328,7 +328,7 @@ def test_a_demand_url_that_is_not_http_is_refused():
 def test_a_pool_is_left_before_its_only_replica_is_replaced(monkeypatch):
     """Ray stops it right after it has built the policy anew; requests that came then hung till the next one ran."""
     address = f"127.0.0.1:{free_port()}"
-    here, shown = board(address), lambda: json.loads(here.body())["left"]["running"]
+    here, shown = publisher(address), lambda: json.loads(here.body())["left"]["running"]
 
     slept: list[float] = []
     monkeypatch.setattr(policy_handover.time, "sleep", slept.append)

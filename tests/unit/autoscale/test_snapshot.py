@@ -257,7 +257,7 @@ def test_well_packed_nonsense_is_refused(pool, old, new):
     else:
         assert old in text
         text = text.replace(old, new, 1)
-    with pytest.raises(UnusableError, match="broken"):
+    with pytest.raises(UnusableError, match="corrupt"):
         load_state(head + zlib.compress(text), "edge", SETTINGS, pool.t)
 
 

@@ -135,7 +135,7 @@ async def test_a_model_that_nobody_names_is_asked_for_again_and_never_guessed(ch
         chat.models_refused = 2
         assert await first_model(session, chat.url) == "assistant"
         chat.models_refused = 1000
-        with pytest.raises(LoadError, match=r"/v1/models names no model: 503") as caught:
+        with pytest.raises(LoadError, match=r"/v1/models: no model is listed: 503") as caught:
             await first_model(session, chat.url, patience_s=0.7)
         assert "give the model's name" in caught.value.hint
 
@@ -197,7 +197,7 @@ async def test_load_does_not_leave_this_machine_unasked(url):
 
 
 async def test_an_address_without_scheme_is_named():
-    with pytest.raises(LoadError, match="no HTTP address"):
+    with pytest.raises(LoadError, match="must be an HTTP URL"):
         await run_load(plan("127.0.0.1:8080", Step("s", 0.2, (Traffic("u", ClosedLoop(1)),))))
 
 

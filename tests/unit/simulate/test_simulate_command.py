@@ -147,7 +147,7 @@ def test_all_rules_are_listed_with_their_sources() -> None:
         (("--rate", "5", "--pool", "moon"), "--pool: is not in the file ('moon')", "choose one of"),
         (("--rate", "5", "--startup", "soon"), "duration: is not valid ('soon')", "20s or 1m30s"),
         (("--rate", "5", "--fail", "10m=many"), "--fail: must be TIME=COUNT or TIME=COUNT@POOL ('10m=many')", "10m=2"),
-        (("--trace", "nope"), "no trace nope", "shipped are azure-code"),
+        (("--trace", "nope"), "trace: is unknown (nope)", "choose one of azure-code"),
         (("--rate", "5", "--router", "random"), "--router: must be central", "one pool with --pool"),
         (("--rate", "5", "--fail", "1m=1@moon"), "--fail: pool is not simulated ('moon')", "edge-default"),
         (("--rate", "5", "--prompts", "10"), "--prompts: requires --answer-cache", "--answer-cache edge=10m,2Gi"),

@@ -1,10 +1,10 @@
 """The scaling decision of one pool as a pure function: (Observation, State, Settings) -> (Decision, State).
 
-Up at once, to the replicas that hold P(response > target) <= 1 - percentile / 100 by Erlang C (autoscale.sizing), or
-to what a backlog needs that no chance explains (autoscale.demand). Down only to what the highest load of the last hold
-window needs, with a margin; to none, where the floor is 0, only after a quiet as long as a restart costs
-(autoscale.scale_to_zero). Estimates stay still while the load does (autoscale.load), so a constant load does not move
-the target. Missing data is not zero traffic: it holds the last target and says so.
+Scale-up is immediate: to the replicas for which P(response > target) <= 1 - percentile / 100 by Erlang C
+(autoscale.sizing), or to those for a backlog that is not random (autoscale.demand). Scale-down goes to the largest
+recommendation of the scale-down window, with a margin; to zero, where min_replicas is 0, only after an idle time as
+long as a restart takes (autoscale.scale_to_zero). Estimates change only with the load (autoscale.load), so a constant
+load does not move the target. Missing data is not zero traffic: the last target is held, with the reason.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ from tierserve.autoscale.types import Decision, GatewaySample, Observation, Repl
 __all__ = ["Decision", "GatewaySample", "Observation", "ReplicaMetrics", "ReplicaSample", "Settings", "State", "decide"]
 
 LEARNED = 5
-"""Start-ups remembered."""
-_BATCH_WINDOW_S = 10.0
+"""Start-up times kept; their median outlives one slow image pull."""
+_BATCH_WINDOW_S = 10.0  # mean batch size for the prediction: long enough for some steps, short beside a change of load
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a pool's autoscaler remembers between decisions. Start with `State()`."""
+    """State of a pool's autoscaler between decisions. Start with `State()`."""
 
     history: History = field(default_factory=History)
     load: Load | None = None
     recommendations: tuple[
         tuple[float, int], ...
     ] = ()  # (t, replicas needed), falling: the first is the largest of the window
-    raised: tuple[float, int] | None = None  # when the target was raised above what runs, and to what
+    raised: tuple[float, int] | None = None  # (t, target) of a scale-up in progress
     startups: tuple[float, ...] = ()
     backlog_since: float | None = None
     last: Decision | None = None
     first_t: float | None = None
-    standby: StandbyState | None = None  # what was learned of the replicas that must stand ready
-    idle: IdleState | None = None  # of a pool that may have no replica: since when nothing was asked of it
-    steps: CalibrationState | None = None  # what replicas showed of their step times
-    lookahead: LookaheadState | None = None  # of the arrivals to come
+    standby: StandbyState | None = None  # standby rules and their statistics
+    idle: IdleState | None = None  # of a pool with min_replicas 0
+    steps: CalibrationState | None = None  # measured step times
+    lookahead: LookaheadState | None = None  # forecast of the arrival rate
 
 
 def _startup(state: State, seen: ReplicaMetrics, settings: Settings) -> float:
-    """Return the start-up time: the longer of what replicas tell of themselves and what raised targets took."""
+    """Return the start-up time, seconds: the longer of the replicas' own reports and the measured scale-ups."""
     reported = seen.columns[STARTUP]
     reported = np.sort(reported[(reported > 0.0) & (reported < math.inf)])
     known = [median(state.startups)] if state.startups else []
@@ -73,7 +73,7 @@ def _startup(state: State, seen: ReplicaMetrics, settings: Settings) -> float:
 def _remember(
     recommendations: tuple[tuple[float, int], ...], t: float, n: int, window_s: float
 ) -> tuple[tuple[float, int], ...]:
-    """Add a need; keep those that could yet be the largest of the window."""
+    """Add a recommendation; keep those that can still be the largest of the window (a monotonic queue)."""
     kept = [x for x in recommendations if x[0] >= t - window_s and x[1] > n]
     return (*kept, (t, n))
 
@@ -84,7 +84,7 @@ def _bounded(n: int, obs: Observation, settings: Settings) -> int:
 
 
 def _target(recommendation: Recommendation, highest: int, obs: Observation, settings: Settings) -> tuple[int, str]:
-    """Return the target and the reason: up to what is needed, down to the highest need of the window, else as it is."""
+    """Return target and reason: up to the recommendation, down to the largest one of the window, else unchanged."""
     desired = recommendation.up if recommendation.up > obs.target else min(obs.target, max(highest, recommendation.up))
     n = _bounded(desired, obs, settings)
     replicas = f"{n} replica{'' if n == 1 else 's'}"
@@ -101,7 +101,7 @@ def _target(recommendation: Recommendation, highest: int, obs: Observation, sett
 
 
 def _seen(v: Inputs, servers: int) -> Demand:
-    """Return the demand as it is met in operation: in the batches seen, and without waits where each has its slot."""
+    """Return the demand at the batch sizes measured; no load if every connection has a slot (no waits)."""
     factor = batch_factor(v.history, v.obs.t - _BATCH_WINDOW_S, v.settings) if v.history.marks else 1.0
     connections, demand = v.connections(), v.demand
     load = 0.0 if connections is not None and servers >= connections else demand.load * factor
@@ -151,7 +151,7 @@ def _decision(n: int, reason: str, v: Inputs, summary: ForecastSummary = UNKNOWN
 
 
 def _held(obs: Observation, state: State, settings: Settings) -> tuple[Decision, State]:
-    """Hold the target: nothing is known about the load, which is not to say that there is none."""
+    """Hold the target: without metrics the load is unknown, not zero."""
     n = max(obs.min_replicas, min(obs.target, max(obs.max_replicas, obs.min_replicas)))
     first = state.first_t if state.first_t is not None else obs.t
     if state.last is None:
@@ -174,10 +174,10 @@ def _held(obs: Observation, state: State, settings: Settings) -> tuple[Decision,
 
 
 def _learn_startup(state: State, n: int, obs: Observation) -> tuple[tuple[float, int] | None, tuple[float, ...]]:
-    """Return the raise of the target that is waited for, and the start-up times seen."""
+    """Return the scale-up in progress and the start-up times measured."""
     raised, startups = state.raised, state.startups
     if raised is not None and obs.running >= raised[1]:
-        if obs.t > raised[0]:  # at the same time by the clock it tells nothing
+        if obs.t > raised[0]:  # at the same clock time nothing was measured
             startups = (*startups, obs.t - raised[0])[-LEARNED:]
         raised = None
     elif raised is not None and n < raised[1]:
@@ -194,20 +194,20 @@ def _backlog_since(h: History, obs: Observation, state: State, settings: Setting
 
 
 def _window_s(recommendation: Recommendation, learned: StandbyState | None, v: Inputs) -> float:
-    """Return for how long the highest need is held; sleep and what is learned know how long a load is remembered."""
+    """Return the scale-down window, seconds; standby rules and scale-to-zero have their own."""
     if v.obs.min_replicas == 0 and recommendation.down == 0:
         return 0.0
     return max(v.settings.scale_down_window_s, v.startup_s if learned is None else 0.0)
 
 
 def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision, State]:
-    """Return how many replicas the pool is to have, and the state for the next call.
+    """Return the desired replicas of the pool, and the state for the next call.
 
-    Call it about every half second; it takes some tenths of a millisecond, whatever the load.
+    Call it about every half second; it takes some tenths of a millisecond at any load.
 
     Args:
-        obs: what is known now; `obs.target` is the target in force, whoever set it.
-        state: what the last call returned, `State()` at first.
+        obs: metrics at this time; `obs.target` is the target in force.
+        state: result of the previous call, `State()` at first.
         settings: the settings of the pool; they may change between calls.
     """
     prior = state.load or Load(obs.t, settings.service_s)

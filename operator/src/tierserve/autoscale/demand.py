@@ -1,7 +1,8 @@
-"""How many replicas a pool needs now, by each of three views, and the reason in words.
+"""Replicas recommended for the current demand, by three estimates, with the reason.
 
-Steady: Erlang C for the objective at the load believed, or a slot for each of a constant number of connections. Surge:
-what is in the system and cannot be chance. Ahead: the load at which a steady climb arrives within the start-up time.
+Steady: Erlang C for the objective at the estimated load, or one slot for each of a constant number of connections.
+Surge: requests in the system beyond random fluctuation. Ramp: the load reached by a steady rise within the start-up
+time.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from tierserve.autoscale.sizing import Demand, reachable, replicas_for, response
 from tierserve.autoscale.trend import ramp_rate
 from tierserve.autoscale.types import Observation, Settings
 
-_CHANCE = 1e-6  # a queue that is rarer than this at the load believed is not chance
+_CHANCE = 1e-6  # P(queue) at the estimated load below which it is a surge: one false alarm in some days of decisions
 _LEVEL_WINDOW_S, _LEVEL_SERVICES, _LEVEL_VARIANCE = 5.0, 5.0, 0.2  # variance to mean
-_SMOOTH_S = 1.5
+_SMOOTH_S = 1.5  # replicas are sampled one by one, each about once a second
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All that the need is read from: history, estimates, the observation, what was learned."""
+    """Inputs of a recommendation: history, load estimate, observation, settings, learned start-up time."""
 
     history: History
     load: Load
@@ -33,35 +34,35 @@ class Inputs:
 
     @property
     def demand(self) -> Demand:
-        """What the servers must bear at the load believed."""
+        """The demand at the estimated load."""
         load = self.load
         return Demand(load.rate * load.service_s, load.service_s, load.service_sd_s, load.peakedness)
 
     @property
     def slots_running(self) -> int:
-        """Slots of the replicas that serve now."""
+        """Slots of the running replicas."""
         return self.obs.running * self.settings.slots
 
     @property
     def tick_s(self) -> float:
-        """Seconds until the next decision can want more, as long as since the last one."""
+        """Seconds until the next decision, taken as those since the last one."""
         marks = self.history.marks
         return max(marks[-1].t - marks[-2].t, 1.0) if len(marks) > 1 else 1.0
 
     @property
     def backlog(self) -> float:
-        """Requests in the system beyond those slots."""
+        """Requests in the system beyond the running slots."""
         return max(smooth(self.history) - self.slots_running, 0.0)
 
     @property
     def slot_for_each(self) -> int:
-        """Replicas that have a slot for each request in the system, and the headroom."""
+        """Replicas with one slot for each request in the system, plus the headroom."""
         return max(self.hold(smooth(self.history)), 1)
 
     def connections(self) -> float | None:
-        """Return the constant number of connections that use the pool; None if it is not used that way.
+        """Return the constant number of connections of a closed-loop load; None for other loads.
 
-        One more is counted where a full pool could hide its queue.
+        One more is counted where a full pool may hide a queue.
         """
         h = self.history
         if not self.load.closed or not h.marks or not self.is_level():
@@ -69,35 +70,35 @@ class Inputs:
         return round(self._recent().in_system) + (1 if h.source == "in system" else 0)
 
     def is_level(self) -> bool:
-        """Tell whether the number in the system stands still, as that of connections that wait for answers does."""
+        """Return whether the number in the system is constant, as in a closed loop."""
         seen = self._recent()
         return seen.in_system_variance <= _LEVEL_VARIANCE * (seen.in_system + 1.0)
 
     def _recent(self) -> Span:
-        # in less than some service times the number in the system of any stream stands still
+        # within a few service times the number in the system of any stream is nearly constant
         window_s = max(_LEVEL_WINDOW_S, _LEVEL_SERVICES * self.load.service_s)
         return self.history.since(max(self.load.began, self.history.now - window_s))
 
     def replicas(self, load: float) -> int:
-        """Return the replicas that hold the objective at an offered load that grows by the headroom."""
+        """Return the replicas that meet the objective at this offered load (erlangs) plus the headroom."""
         grown = self.demand.at(load * (1.0 + self.settings.headroom))
         return replicas_for(grown, self.settings.objective, self.settings.slots)
 
     def hold(self, requests: float) -> int:
-        """Return the replicas with a slot for each of so many requests, and for the headroom on top."""
+        """Return the replicas with one slot for each of `requests`, plus the headroom."""
         return math.ceil(round(requests * (1.0 + self.settings.headroom), 9) / self.settings.slots)
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Replicas needed now (`up`), as counted for going down (`down`), and why."""
+    """Replicas recommended now (`up`), those that count in the scale-down window (`down`), and the reason."""
 
     up: int
     down: int
     reason: str
 
     def at_least(self, n: int, reason: str) -> Recommendation:
-        """Return the larger of this need and another."""
+        """Return the larger of this recommendation and `n` replicas."""
         return Recommendation(n, max(n, self.down), reason) if n > self.up else self
 
 
@@ -109,10 +110,10 @@ def smooth(h: History) -> float:
 
 
 def _drain_s(v: Inputs) -> float:
-    """Return the seconds in which a backlog is to be gone: no less than it took to grow.
+    """Return the seconds in which a backlog is to be drained: at least as long as it took to build up.
 
-    So the target cannot run away while replicas start. (Connections that wait for their answers do not make a backlog
-    grow; each of them gets its slot by `_steady`.)
+    Otherwise the target would run away while replicas start. (A closed loop does not build a backlog: `_steady` gives
+    each connection a slot.)
     """
     service_s = v.load.service_s
     base = v.settings.drain_s or max(service_s, v.settings.target_s - service_s)
@@ -120,7 +121,7 @@ def _drain_s(v: Inputs) -> float:
 
 
 def _by_chance(backlog: float, servers: float, demand: Demand) -> bool:
-    """Tell whether so many waiting requests are plausible at the load believed."""
+    """Return whether a backlog is plausible at the estimated load (tail of the M/M/c queue length)."""
     if backlog < 1.0:
         return True
     if servers <= demand.load or demand.load <= 0.0:
@@ -130,14 +131,14 @@ def _by_chance(backlog: float, servers: float, demand: Demand) -> bool:
 
 
 def _surge(v: Inputs) -> float:
-    """Return the servers that what is in the system needs, 0 while chance or the rate explains it."""
+    """Return the slots for the requests in the system; 0 while randomness or the rate explains them."""
     level, demand = smooth(v.history), v.demand
     servers = max(v.obs.target, v.obs.running) * v.settings.slots
     if not v.load.young(v.history.now) and _by_chance(v.backlog, servers, demand):
         return 0.0
     if demand.load <= 0.0:
         return level
-    # replicas that came for the queue are no sign of load; while nothing better is known, that all are busy is
+    # replicas started for the queue do not indicate load; busy ones do, while the estimate is young
     busy = v.slots_running if v.load.young(v.history.now) else 0
     return min(level, max(demand.load, busy) + v.backlog * v.load.service_s / _drain_s(v))
 
@@ -170,25 +171,25 @@ def _steady(v: Inputs) -> Recommendation:
         return Recommendation(
             level, level, f"one slot for each of {connections:.0f} connections" if level else "no traffic"
         )
-    if v.load.closed:  # it has just changed: no connection wants more than one slot
+    if v.load.closed:  # it has just changed: a connection uses at most one slot
         n = min(n, v.slot_for_each)
         return Recommendation(n, n, "")
     if v.load.mean_rate > v.load.rate and v.replicas(v.load.mean_rate * v.load.service_s) > n:
-        n = v.replicas(v.load.guarded_rate * v.load.service_s)  # what was settled on has turned out too low
+        n = v.replicas(v.load.guarded_rate * v.load.service_s)  # the settled rate has turned out too low
     down = max(n, v.replicas(load * (1.0 + v.settings.scale_down_margin)))
-    # Connections that march in step make the rate jump; while their number stands still, a slot for each will do.
+    # Synchronised connections make the rate jump; while their number is constant, one slot each is enough.
     return Recommendation(min(n, v.slot_for_each) if v.is_level() else n, down, "")
 
 
 def recommend(v: Inputs) -> Recommendation:
-    """Return the replicas needed by the largest of the three views."""
+    """Return the largest of the three recommendations."""
     recommendation = _steady(v)
     surge = _surge(v)
     n = math.ceil(round(surge, 3) / v.settings.slots)
     recommendation = recommendation.at_least(
         n, f"{smooth(v.history):.0f} requests in the system require {surge:.0f} slots"
     )
-    # Waiting connections ask more as replicas come; no more of them are coming.
+    # In a closed loop the rate rises because replicas were added, not because more connections arrive.
     still = v.load.closed or v.is_level()
     ahead = None if still else ramp_rate(v.history, v.startup_s + v.tick_s, v.settings.confidence)
     if ahead is not None:

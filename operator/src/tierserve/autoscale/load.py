@@ -1,10 +1,9 @@
-"""How large the load is, and whether it changed: estimates that stay still while the load does.
+"""Estimates of the load: arrival rate, service time and peakedness, updated only when the load changes.
 
-The time since the last change of the load is a regime. In it arrivals are taken as stationary; their rate is the mean
-over the regime, so it sharpens as the regime grows, and after `settle_s` it stays as it is. A regime ends when a window
-of any length is implausible (4.5 standard errors) under the rest of it, so that noise moves nothing and a step is seen
-at once.
-The same idea holds the service time and the peakedness: each moves only as far as its confidence interval demands.
+The time since the last change of the load is a regime. Within it arrivals are taken as stationary: the rate is the mean
+over the regime, which becomes more accurate as the regime grows, and is fixed after `settle_s`. A regime ends when a
+window of any length is implausible (4.5 standard errors) under the rest of it, so noise changes nothing and a step is
+detected at once. Service time and peakedness likewise move only as far as their confidence intervals require.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ from tierserve.autoscale.history import KEEP_S, History, Mark, Span, span
 from tierserve.autoscale.trend import IMPLAUSIBLE, around_growth
 from tierserve.autoscale.types import Observation, Settings
 
-_MODEL_ERROR = 0.02  # relative error of a rate that is never taken for a change
-_Z_FLOOR, _Z_CEILING = 0.05, 25.0
-_Z_QUANTILE = 1e-3
-_LONGEST_S = 1e8  # no service takes three years
-_WIDEST_CV = 1e3
-_CLOSED = 0.2  # a peakedness under it is that of a constant number of connections
-_REFRESH_S = 600.0
-_SERVICE_WINDOW_S = 120.0
+_MODEL_ERROR = 0.02  # relative error of a rate below which no change is detected
+_Z_MIN, _Z_MAX = 0.05, 25.0  # peakedness: near 0 in a closed loop; above 25 the estimate is noise
+_Z_QUANTILE = 1e-3  # of its confidence interval, each side
+_LONGEST_S = 1e8  # larger mean service times (3 years) are invalid data
+_WIDEST_CV = 1e3  # bounds the spread, so that figures stay finite
+_CLOSED = 0.2  # peakedness below which the load is a closed loop (constant number of connections)
+_REFRESH_S = 600.0  # a settled rate is renewed then, at the latest when the regime has doubled
+_SERVICE_WINDOW_S = 120.0  # finished requests that the service time is estimated from
 _SERVICE_ERRORS, _SERVICE_TOLERANCE, _SPREAD_TOLERANCE = 4.0, 0.02, 0.15
-_UNKNOWN_CV, _WELL_KNOWN = 0.3, 100  # spread that is reckoned with until so many requests have finished
+_UNKNOWN_CV, _WELL_KNOWN = 0.3, 100  # coefficient of variation assumed until so many requests have finished
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The estimates that staffing works with; times in seconds, rates per second.
+    """Load estimates for sizing; times in seconds, rates per second.
 
     Attributes:
         began: start of the regime.
-        rate: arrivals per second to staff for, fixed when the regime has settled.
+        rate: arrivals per second to size for, fixed when the regime has settled.
         mean_rate: their mean over the regime until now.
-        guarded_rate: the mean with a guard against its own error.
+        guarded_rate: the mean plus `confidence` standard errors.
         settled_age: age of the regime at which `rate` was fixed, None while it may move.
         service_s, service_sd_s: mean and deviation of the service time at a full batch.
         peakedness: z of the requests in the system (Poisson 1, constant number of connections near 0).
@@ -56,16 +55,16 @@ class Load:
 
     @property
     def closed(self) -> bool:
-        """Whether the pool is used by a constant number of connections (each asks again when it has its answer)."""
+        """Whether the load is a closed loop: a constant number of connections, each with one request at a time."""
         return self.peakedness < _CLOSED
 
     def young(self, now: float) -> bool:
-        """Whether the regime is so short that what is in the system tells more than the rate does."""
+        """Whether the regime is so short that the number in the system is a better estimate than the rate."""
         return now - self.began < max(2.0, 2.0 * self.service_s)
 
 
 def _root_step(count: float, expected: float, dispersion: float) -> float:
-    """Return by how many standard errors a count departs from what was expected (Anscombe's square root)."""
+    """Return the deviation of a count from its expectation in standard errors (Anscombe's square root)."""
     return 2.0 * (math.sqrt(count + 0.375) - math.sqrt(expected)) / math.sqrt(dispersion)
 
 
@@ -73,7 +72,7 @@ def _arrival_change(h: History, load: Load, settings: Settings) -> float | None:
     """Return the time since which arrivals are implausible under the regime before, or None."""
     now, start = h.now, h.mark_at(load.began)
     z = max(load.peakedness, 0.5)
-    # Replicas are sampled one by one, so arrivals slip over the borders of a window.
+    # Replicas are sampled one by one, so arrivals may be counted in a neighbouring window.
     slip = 0.0 if h.exact else 2.0 * settings.sampling_jitter_s**2 / h.reporting
     window = max(1.0, load.service_s)
     while 1.5 * window < now - start.t:
@@ -93,8 +92,8 @@ def _arrival_change(h: History, load: Load, settings: Settings) -> float | None:
 def _level_change(h: History, load: Load, capacity: float) -> float | None:
     """Return the time since which the number in service is implausibly high under the regime before, or None.
 
-    Only what is in service is judged: queues fluctuate widely at a constant load and are judged for themselves.
-    A fall is left to the arrivals, for one without it only means that a queue was worked off.
+    Only requests in service count: queues fluctuate widely at a constant load and are handled by `demand`. A fall is
+    detected from the arrivals: without fewer arrivals it only means that a queue was drained.
     """
     recent_s = 0.0 if h.exact else 1.5
     cut = h.mark_at(h.now - recent_s) if recent_s else h.marks[-2]
@@ -107,7 +106,7 @@ def _level_change(h: History, load: Load, capacity: float) -> float | None:
 
 
 def change_point(h: History, load: Load, capacity: float, settings: Settings) -> float | None:
-    """Return since when the load is another one (Unix seconds), or None while it may be the same."""
+    """Return the time of a change of the load (Unix seconds), or None without one."""
     if len(h.marks) < 3:
         return None
     at = _level_change(h, load, capacity)
@@ -117,7 +116,7 @@ def change_point(h: History, load: Load, capacity: float, settings: Settings) ->
 def _trimmed_rate(h: History, began: float) -> float:
     """Return the arrival rate of a young regime without its largest interval.
 
-    A number of connections that doubles brings one surge, and then a rate that grows only with the answers.
+    When the number of connections doubles there is one surge, then a rate that grows only with the responses.
     """
     marks = h.marks[h.marks.index(h.mark_at(began)) :]
     steps = [(b.arrivals - a.arrivals, b.t - a.t) for a, b in itertools.pairwise(marks)]
@@ -129,7 +128,7 @@ def _trimmed_rate(h: History, began: float) -> float:
 
 
 def _guarded_rate(seen: Span, load: Load, confidence: float) -> float:
-    """Return the arrival rate that staffing reckons with: above the mean by `confidence` standard errors of the load.
+    """Return the arrival rate to size for: the mean plus `confidence` standard errors of the load.
 
     The offered load is a product, so the errors of the rate and of the mean service time add up (as variances).
     """
@@ -139,9 +138,9 @@ def _guarded_rate(seen: Span, load: Load, confidence: float) -> float:
 
 
 def _sunk(seen: Span, load: Load, settings: Settings) -> bool:
-    """Tell whether arrivals are implausibly few for the rate that was settled on.
+    """Return whether arrivals are implausibly few for the settled rate.
 
-    A load that sinks over hours does so too slowly for any window that is remembered; what was settled on tells it.
+    A load that falls over hours is too slow for the windows of the history; the settled rate reveals it.
     """
     known_s = min(load.settled_age or seen.seconds, KEEP_S)
     expected = load.rate * seen.seconds
@@ -182,7 +181,7 @@ def batch_factor(h: History, since: float, settings: Settings) -> float:
 
 
 def _with_service(h: History, load: Load, settings: Settings) -> Load:
-    """Move the service time to that of finished requests if the one believed is implausible.
+    """Move the service time to that of finished requests if the current estimate is implausible.
 
     (The first to finish are the short ones, so those of the first three service times are left out.)
     """
@@ -193,7 +192,7 @@ def _with_service(h: History, load: Load, settings: Settings) -> Load:
     scale = _full_batch(seen.batch, settings)
     n, mean = seen.completions, scale * seen.service_s / seen.completions
     variance = scale * scale * seen.service_sq_s2 / n - mean * mean
-    if not (mean < _LONGEST_S and math.isfinite(variance)):  # nonsense, which would make every figure after it infinite
+    if not (mean < _LONGEST_S and math.isfinite(variance)):  # invalid data, which would make all later figures infinite
         return load
     sd = math.sqrt(min(max(variance, 0.0), (_WIDEST_CV * mean) ** 2))
     error = _SERVICE_ERRORS / math.sqrt(n)
@@ -246,7 +245,7 @@ def _with_peakedness(h: History, load: Load) -> Load:
         if steady < 1.0:
             high, low = min(high, steady), min(low, steady)
     z = min(max(load.peakedness, low), high)
-    return replace(load, peakedness=min(max(z, _Z_FLOOR), _Z_CEILING))
+    return replace(load, peakedness=min(max(z, _Z_MIN), _Z_MAX))
 
 
 def estimate(h: History, load: Load, obs: Observation, settings: Settings) -> Load:

@@ -1,4 +1,4 @@
-"""The figures of many replicas as columns, so that a decision over thousands of them is a few array operations.
+"""Metrics of replicas as columns (struct of arrays): a decision over thousands of them is a few array operations.
 
 `ReplicaMetrics` is a mapping of `ReplicaSample` by name like any other, and that is how it is read one by one. Who
 observes a
@@ -32,24 +32,24 @@ STARTED_AND_DONE = slice(FIELDS.index("arrivals"), FIELDS.index("completions") +
 COUNTERS = slice(FIELDS.index("arrivals"), FIELDS.index("gateway_wait_s") + 1)
 GAUGES = slice(FIELDS.index("running"), FIELDS.index("waiting") + 1)
 EMPTY = np.array([[-1e18 if name == "t" else 0.0] for name in FIELDS])
-"""The column of a replica of which nothing was believed yet: at no time it had counted nothing."""
+"""Column of a replica without a valid sample yet: all counters 0, at a time long ago."""
 _NAN = float("nan")
 _figures = attrgetter(*FIELDS)
 
 
 class ReplicaIndex:
-    """Names of replicas in an order, and where each is in it."""
+    """Ordered names of replicas, and the position of each."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = tuple(names)
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """The place of each name."""
+        """Position of each name."""
         return {name: k for k, name in enumerate(self.names)}
 
     def same(self, other: ReplicaIndex) -> bool:
-        """Tell whether the same replicas stand in the same order."""
+        """Return whether both have the same replicas in the same order."""
         return self is other or self.names == other.names
 
 
@@ -70,18 +70,18 @@ def _row(sample: ReplicaSample) -> tuple[float, ...]:
 
 def _number(value: Any) -> float:
     try:
-        return float(array("d", (value,))[0])  # the array refuses texts, which float() takes
+        return float(array("d", (value,))[0])  # array rejects strings, which float() would parse
     except (TypeError, OverflowError):
         return _NAN
 
 
 class ReplicaMetrics(Mapping[str, ReplicaSample]):
-    """Samples of replicas, one column each.
+    """Samples of replicas, one column each; a mapping of name to `ReplicaSample`.
 
     Args:
         names: of the replicas, each once.
-        columns: shape (9, replicas): a row for each field of `ReplicaSample` in its order, with its units. NaN is a
-            start-up time that was not told; with any other NaN a replica is not believed. They are copied.
+        columns: shape (9, replicas): a row for each field of `ReplicaSample` in its order, with its units. NaN is an
+            unknown start-up time; any other NaN makes the sample invalid. They are copied.
 
     Raises:
         ValueError: the shape is another one, or a name comes twice.
@@ -99,7 +99,7 @@ class ReplicaMetrics(Mapping[str, ReplicaSample]):
 
     @classmethod
     def from_columns(cls, replica_index: ReplicaIndex, columns: Floats) -> ReplicaMetrics:
-        """Return samples that take `columns` as they are, which nobody writes to from then on."""
+        """Return metrics that take over `columns` without a copy; they become read-only."""
         new = cls.__new__(cls)
         columns.setflags(write=False)
         new.replica_index, new.columns = replica_index, columns

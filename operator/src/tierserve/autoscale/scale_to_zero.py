@@ -1,14 +1,13 @@
-"""When a pool whose floor is 0 goes to sleep (no replica), and when it wakes.
+"""Scale to zero and back, for a pool with min_replicas 0.
 
-Every second that the last replica stands idle costs a replica-second; to start another one costs as many as it takes to
-start, for it is paid for and serves nobody. Who does not know when the next request comes pays at most twice what he
-would if he knew by keeping the last replica idle for just as long as a restart costs: the rule of ski rental (Karlin,
-Manasse, Rudolph and Sleator, "Competitive snoopy caching", Algorithmica 3, 1988; for machines that go to sleep: Irani,
-Shukla and Gupta, "Online strategies for dynamic power management in systems with multiple power-saving states", ACM
-TECS 2, 2003). The same holds the other way round: while others serve what would come here first, sleep goes on until
-that has gone on for as long.
+Each second that the last replica is idle costs a replica-second; a restart costs the replica-seconds of its start-up.
+Keeping the last replica idle for as long as a restart takes costs at most twice the optimum with known arrivals: the
+ski-rental rule (Karlin, Manasse, Rudolph and Sleator, "Competitive snoopy caching", Algorithmica 3, 1988; for power
+states: Irani, Shukla and Gupta, "Online strategies for dynamic power management in systems with multiple power-saving
+states", ACM TECS 2, 2003). The same rule applies in the other direction: while other pools serve the requests of this
+one, it stays at zero until that has lasted as long as a restart takes.
 
-Silence of the metrics is not quiet: only what was seen to be idle counts.
+Missing metrics do not count as idle time.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from tierserve.autoscale.types import Settings
 
 @dataclass(frozen=True, slots=True)
 class IdleState:
-    """Since when nothing has been asked of a pool; times in Unix seconds.
+    """Idle time of a pool; times in Unix seconds.
 
     Attributes:
-        busy: when a request was there last, or when that could not be known.
-        asked: whether one is there now, or came since the observation before.
-        passed: the gateway's counter of requests that passed the sleeping pool by.
-        passing: first and last time of those that passed without a longer pause; None: none has.
+        busy: last time with a request in the system, or without metrics.
+        asked: whether a request is in the system, or arrived since the previous observation.
+        passed: the gateway's counter of requests that other pools served while this one was at zero.
+        passing: first and last time of those without a longer pause; None: there were none.
     """
 
     busy: float
@@ -38,9 +37,9 @@ class IdleState:
 
 
 def idle_window_s(settings: Settings, startup_s: float) -> float:
-    """Return the seconds that the last replica stands idle before it goes: as many as a restart costs.
+    """Return the idle time before scaling to zero, seconds: as long as a restart takes.
 
-    No less than the window that governs going down at all.
+    At least the scale-down window.
     """
     if settings.idle_window_s is not None:
         return settings.idle_window_s
@@ -48,7 +47,7 @@ def idle_window_s(settings: Settings, startup_s: float) -> float:
 
 
 def watch(idle: IdleState | None, before: History, v: Inputs) -> IdleState:
-    """Return what is known of the quiet after one more observation.
+    """Return the idle state after one more observation.
 
     Args:
         quiet: what was known, None at first.
@@ -59,13 +58,13 @@ def watch(idle: IdleState | None, before: History, v: Inputs) -> IdleState:
     has_work = v.history.in_system > 0.0 or arrived > 0.0
     if idle is None:
         return IdleState(v.obs.t, has_work, v.history.gateway.bypassed if v.history.gateway else 0.0)
-    starting = v.obs.running == 0 < v.obs.target  # a replica that is on its way does not stand idle
+    starting = v.obs.running == 0 < v.obs.target  # a starting replica is not idle
     busy = v.obs.t if has_work or starting or _without_queue_length(v) else max(idle.busy, v.history.resumed)
     return replace(_with_bypassed(idle, v), busy=busy, has_work=has_work)
 
 
 def _without_queue_length(v: Inputs) -> bool:
-    """Tell whether the gateway, which used to tell what waits there, tells nothing."""
+    """Return whether the gateway has stopped reporting its queue length."""
     return v.history.gateway is not None and v.history.source != "gateway"
 
 
@@ -75,7 +74,7 @@ def _with_bypassed(idle: IdleState, v: Inputs) -> IdleState:
         return idle
     if v.obs.running > 0 or v.obs.target > 0:
         return replace(idle, bypassed_total=gateway.bypassed, bypassed_between=None)
-    if gateway.bypassed <= idle.bypassed_total:  # none, or it counts anew
+    if gateway.bypassed <= idle.bypassed_total:  # none, or the counter was reset
         return replace(idle, bypassed_total=gateway.bypassed)
     first, last = idle.bypassed_between or (t, t)
     without_pause = t - last <= idle_window_s(v.settings, v.startup_s)
@@ -83,10 +82,10 @@ def _with_bypassed(idle: IdleState, v: Inputs) -> IdleState:
 
 
 def apply_scale_to_zero(recommendation: Recommendation, idle: IdleState, v: Inputs) -> Recommendation:
-    """Return the need of a pool that may sleep: none after a quiet that is long enough, at least one replica before.
+    """Return the recommendation of a pool that may scale to zero: 0 after the idle time, at least 1 before.
 
     Args:
-        found: the need by the load, which knows nothing of sleep.
+        found: the recommendation for the load.
         quiet: after the last observation.
         v: all that is known now.
     """

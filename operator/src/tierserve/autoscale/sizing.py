@@ -62,7 +62,7 @@ class Objective:
 
 
 def wait_probability(servers: float, demand: Demand) -> float:
-    """Return P(wait > 0) for `servers`, 1 where they cannot bear the load."""
+    """Return P(wait > 0) for `servers`, 1 if the load exceeds their capacity."""
     if servers <= demand.load:
         return 1.0
     return erlang_c(servers / demand.peakedness, demand.load / demand.peakedness)
@@ -83,7 +83,7 @@ def service_miss(demand: Demand, target_s: float) -> float:
 
 
 def _miss_by_target(servers: float, demand: Demand) -> Callable[[float], float]:
-    """Return P(response > target) as a function of the target, where the servers can bear the load."""
+    """Return P(response > target) as a function of the target, for a load below the capacity."""
     points, weights = _service_points(demand)
     rate = (servers - demand.load) / (demand.peakedness * demand.service_s)
     waits = wait_probability(servers, demand)
@@ -96,14 +96,14 @@ def _miss_by_target(servers: float, demand: Demand) -> Callable[[float], float]:
 
 
 def response_miss(servers: float, demand: Demand, target_s: float) -> float:
-    """Return P(response > target_s) with `servers` slots, 1 where they cannot bear the load."""
+    """Return P(response > target_s) with `servers` slots, 1 if the load exceeds their capacity."""
     if servers <= demand.load:
         return 1.0
     return _miss_by_target(servers, demand)(target_s)
 
 
 def response_quantile(servers: float, demand: Demand, percentile: float) -> float:
-    """Return the response time (s) that `percentile` % of requests stay under; inf where the load is not borne."""
+    """Return the response time (s) that `percentile` % of requests stay under; inf if the load exceeds the capacity."""
     if servers <= demand.load:
         return math.inf
     low, high = 0.0, demand.service_s + 10.0 * demand.service_sd_s
@@ -117,12 +117,12 @@ def response_quantile(servers: float, demand: Demand, percentile: float) -> floa
 
 
 def reachable(demand: Demand, objective: Objective) -> bool:
-    """Tell whether enough servers would meet the objective: service alone must."""
+    """Return whether any number of servers meets the objective: the service time alone must."""
     return service_miss(demand, objective.target_s) <= objective.may_miss
 
 
 def meets(servers: float, demand: Demand, objective: Objective) -> bool:
-    """Tell whether `servers` slots hold the objective.
+    """Return whether `servers` slots meet the objective.
 
     Where service alone misses it no number does; then a wait of more than a tenth of the service time must be as rare
     as a miss may be, so that the pool is as fast as replicas can make it at a bounded price.
@@ -140,7 +140,7 @@ def replicas_for(demand: Demand, objective: Objective, slots: int) -> int:
     """Return the least number of replicas of `slots` each that hold the objective (0 for no load)."""
     if demand.load <= 0.0:
         return 0
-    low = math.floor(demand.load / slots)  # these cannot bear the load, or just so
+    low = math.floor(demand.load / slots)  # these are at or below the load
     step, high = 1, low + 1
     while not meets(high * slots, demand, objective) and high < _LARGEST_BATCH:
         low, step = high, step * 2

@@ -1,12 +1,12 @@
-"""What a pool's autoscaler has learned, as bytes that outlive its process, and back.
+"""Snapshot of the learned state of a pool's autoscaler: to bytes that outlive the process, and back.
 
-Kept are the start-up times, the calibration of step times, the day's shape with what forecasts were worth, and the
-experience with standing replicas: days and hours of observation. Not kept is what is of the moment and comes back by
-itself within a minute: history, load, needs, the last decision, reports of single replicas, and what the rules on paper
-asked for in the last start-up time (two arrays per step of it, most of the state).
+Saved: start-up times, calibration of step times, season and scores of the forecast models, statistics of the standby
+rules (hours to days of observation). Not saved: what is rebuilt within a minute, that is history, load estimate,
+recommendations, last decision, reports of single replicas, and the recent requests of the shadow pools (two arrays per
+step of the start-up time, most of the state).
 
-The bytes are JSON in zlib, whose checksum tells broken ones; pydantic reads the fields of the classes named here and of
-no others, so nothing that is read can run. A value is for one pool and for the settings that what is learned hangs on.
+The bytes are JSON in zlib, whose checksum detects corruption; pydantic parses only the classes named here, so reading
+cannot run code. A snapshot is valid for one pool and the settings that the learned state depends on.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tierserve.autoscale.standby.rules import HOLD_S, Floats, Peak, ShadowPool, 
 from tierserve.queueing.batching.profile import BatchProfile
 
 FORMAT = 3
-"""Raise it with every change of a field, or of what a field means, in a class that is kept."""
+"""Version of the format: raise it with each change of a saved field or its meaning; other versions are ignored."""
 OLDEST_S = 7 * 86400.0
-"""Age from which what was learned is no longer believed."""
+"""Age from which a snapshot is ignored: the season is daily, a week-old one may not fit any more."""
 MOST_PEAKS = 128
-"""Loads kept of each window; more are joined, to the higher load and the later time."""
+"""Peak loads saved per window; more are merged, to the higher load and the later time (bounds the size)."""
 _HEAD = b"tierserve-autoscale-memory-%d\n" % FORMAT
 _MOST_BYTES = 2**20  # of the JSON; some 200 KB are usual
 _EARLIEST_S = -60.0  # clocks of two machines may differ by this
@@ -40,11 +40,11 @@ _RULES = ShadowPool().missed.size
 
 
 class UnusableError(ValueError):
-    """What was saved is not for here, or not sound; says why."""
+    """The snapshot is corrupt, outdated, or of another pool or settings; the message gives the reason."""
 
 
 class _Owner(NamedTuple):
-    """Whose memory it is."""
+    """Pool and settings that a snapshot belongs to."""
 
     pool: str
     slots: int
@@ -82,7 +82,7 @@ class _Memory(BaseModel):
 
 
 def dump_state(state: State, pool: str, settings: Settings, t: float) -> bytes:
-    """Return what was learned as bytes: under 100 KB, in a few milliseconds.
+    """Return the learned state as bytes: under 100 KB, in a few milliseconds.
 
     Args:
         state: as `decide` returned it.
@@ -102,7 +102,7 @@ def dump_state(state: State, pool: str, settings: Settings, t: float) -> bytes:
 
 
 def load_state(data: bytes, pool: str, settings: Settings, t: float) -> State:
-    """Return a state that knows what was saved, and nothing else.
+    """Return a state with the learned part of a snapshot only.
 
     Args:
         data: from `dump_state`.
@@ -117,7 +117,7 @@ def load_state(data: bytes, pool: str, settings: Settings, t: float) -> State:
     _check_owner(memory.owner, _owner(pool, settings))
     age_s = t - memory.t
     if not _EARLIEST_S <= age_s <= OLDEST_S:
-        raise UnusableError(f"it was saved {age_s / 86400.0:.1f} days ago")
+        raise UnusableError(f"saved {age_s / 86400.0:.1f} days ago")
     _check_fit(memory)
     return State(
         startups=memory.startups[-LEARNED:],
@@ -128,11 +128,11 @@ def load_state(data: bytes, pool: str, settings: Settings, t: float) -> State:
 
 
 def merge_learned(state: State, known: State) -> State:
-    """Return a state of the last moments that goes on from what was known before.
+    """Return `state` with the learned part of a snapshot.
 
     Args:
         state: what `decide` returned since the process began.
-        known: from `load_state`.
+        known: result of `load_state`.
     """
     return replace(
         state,
@@ -149,18 +149,18 @@ def _owner(pool: str, settings: Settings) -> _Owner:
 
 def _parsed(data: bytes) -> _Memory:
     if not data.startswith(_HEAD):
-        raise UnusableError("it is of another version")
+        raise UnusableError("format of another version")
     try:
         inflater = zlib.decompressobj()
         text = inflater.decompress(data[len(_HEAD) :], _MOST_BYTES)
         if not inflater.eof:
-            raise UnusableError("it is cut off or too long")
+            raise UnusableError("truncated or too long")
         return _Memory.model_validate_json(text)
     except zlib.error as error:
-        raise UnusableError(f"it is broken ({error})") from error
+        raise UnusableError(f"corrupt ({error})") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise UnusableError(f"it is broken ({'.'.join(map(str, first['loc']))}: {first['msg']})") from error
+        raise UnusableError(f"corrupt ({'.'.join(map(str, first['loc']))}: {first['msg']})") from error
 
 
 def _check_owner(saved_for: _Owner, here: _Owner) -> None:
@@ -172,9 +172,9 @@ def _check_owner(saved_for: _Owner, here: _Owner) -> None:
 def _check_fit(memory: _Memory) -> None:
     """Raise if lengths or indices are not those that the code counts on: it would fail at every decision."""
     if memory.lookahead and not _is_sound_lookahead(memory.lookahead):
-        raise UnusableError("it is broken (ahead)")
+        raise UnusableError("corrupt (lookahead)")
     if memory.standby and not _is_sound_standby(memory.standby):
-        raise UnusableError("it is broken (reserve)")
+        raise UnusableError("corrupt (standby)")
 
 
 def _is_sound_lookahead(lookahead: LookaheadState) -> bool:
@@ -243,7 +243,7 @@ def _saved_standby(standby: StandbyState) -> _SavedStandby:
 
 
 def _standby(kept: _SavedStandby, age_s: float) -> StandbyState:
-    """Return it with nothing waiting on paper, no blame before its replicas are seen, and peaks as old as they are."""
+    """Return the state with empty shadow queues, no late requests attributed yet, and peaks at their true age."""
     peaks = (Peak(tuple((t - age_s, load) for t, load in peak.seen)) for peak in kept.peaks)
     return StandbyState(
         t=kept.t,

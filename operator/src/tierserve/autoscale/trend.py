@@ -2,9 +2,9 @@
 
 Counts of equal times are fitted by a line and, for loads that grow by a share, by an exponential; the one that fits
 better is followed. A climb counts if its slope is beyond chance, so that a constant load moves nothing; if the line
-fits better than one step, for a step has happened and will not go on; and unless a climb that has come to a level fits
-much better. A short time shows a steep climb soon, a longer one a slow climb that would take many more requests to show
-in a short one.
+fits better than one step, for a step has happened and does not continue; and unless a climb that has come to a level
+fits much better. A short time shows a steep climb soon, a longer one a slow climb that would take many more requests to
+show in a short one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes into a scaling decision and what comes out: frozen values, no behaviour beyond derived figures."""
+"""Inputs and outputs of a scaling decision: frozen values with derived properties."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tierserve.autoscale.sizing import Objective
 from tierserve.queueing.batching.profile import BatchProfile
 
 SLOW_START_S = 60.0
-"""Seconds from which on replicas are taken to start too slowly to follow a load that changes."""
+"""Start-up time, seconds, from which replicas start too slowly to follow a changing load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +18,14 @@ class Settings:
     """The settings of one pool's autoscaler; times in seconds.
 
     Attributes:
-        target_s: the response time that `percentile` % of requests must stay under (without the network's share).
+        target_s: response-time target for `percentile` % of the requests, without the network share.
         percentile: in (0, 100).
         service_s: prior of the mean service time at a full batch, used until `prior_completions` requests finished.
         slots: requests that a replica can hold at once.
         startup_s: prior of the time from a raised target to a running replica.
         scale_down_window_s: the load of this many last seconds (or of the start-up time, if longer) governs going down.
-        idle_window_s: how long the last replica of a pool with a floor of 0 stands idle before it goes; None: as long
-            as a restart costs (autoscale/scale_to_zero.py).
+        idle_window_s: idle time before a pool with min_replicas 0 scales to zero; None: as long as a restart
+            takes (autoscale/scale_to_zero.py).
         scale_down_margin: share by which the load is enlarged when the pool is asked whether fewer replicas would do.
         headroom: share by which the load may grow at once: slots are kept for it.
         stale_after_s: age at which a replica's or the gateway's figures are no longer believed.
@@ -107,7 +107,7 @@ class Settings:
 
     @property
     def uses_adaptive_standby(self) -> bool:
-        """Whether experience decides which replicas stand ready; what is seen of starts later does not change it."""
+        """Whether the standby rules are in use: by the configured start-up time, not the measured one."""
         return self.startup_s >= SLOW_START_S if self.adaptive_standby is None else self.adaptive_standby
 
 
@@ -127,7 +127,7 @@ class ReplicaSample:
 
 
 class StepCounts(NamedTuple):
-    """What one replica counts of its steps since its start: sums over finished requests, from entering the engine on.
+    """Step counters of a replica since its start: sums over finished requests, from entering the engine.
 
     Attributes:
         completions, input_tokens, output_tokens: requests and their tokens.
@@ -158,8 +158,7 @@ class GatewaySample:
         arrivals: requests offered to the pool, a counter since the gateway's start.
         queued, in_flight: in its queue and in the replicas now.
         answered, late: counters of answers, and of those that missed the objective; 0 where it does not report them.
-        passed: of those that came to the pool while it slept and were served elsewhere at once, a counter; they are not
-            among the arrivals.
+        bypassed: requests that other pools served while this one was scaled to zero, a counter; not among the arrivals.
     """
 
     t: float
@@ -192,18 +191,18 @@ COUNTERS = ("arrivals", "answered", "late", "bypassed")
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """All that is known at time `t` (Unix seconds).
+    """Metrics of a pool at time `t` (Unix seconds).
 
     Attributes:
         running: replicas that serve now.
-        target: replicas wanted by the last decision.
-        floor, ceiling: bounds of the target.
+        target: target of the last decision.
+        min_replicas, max_replicas: bounds of the target.
         replicas: samples by replica name, of running replicas; as columns (`autoscale.replica_metrics.ReplicaMetrics`)
             they cost a decision over thousands of replicas least.
         gateway: the gateway's figures, if it is there.
         ongoing: requests in the pool as Ray counts them (running and queued), None if unknown.
         queued: requests that wait outside the replicas as Ray counts them, None if unknown.
-        steps: step counters by replica name, of replicas that tell them; a few are looked up in each decision.
+        steps: step counters by replica name, of replicas that report them; a decision reads a few.
     """
 
     t: float
@@ -226,10 +225,10 @@ class Calibrated:
         alpha, beta, gamma: seconds, as in `BatchProfile`.
         samples: mean times that it was learned from; times held for outliers are not among them.
         error: smoothed relative error of the predictions of these times.
-        doubt: relative standard deviation of the service time in a full batch, as far as batches seen tell of it.
+        doubt: relative standard deviation of the service time in a full batch, estimated from the batches measured.
         drift: the machine became slower or faster lately.
-        used: the decision was made with it, not with the profile given.
-        profile_error: service time of a full batch by the profile given over that as measured, less 1.
+        used: the decision was made with it, not with the configured profile.
+        profile_error: service time of a full batch by the configured profile over the measured one, less 1.
     """
 
     alpha: float
@@ -245,14 +244,14 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The replicas wanted and why.
+    """The desired replicas and the reason.
 
     Attributes:
         t: Unix seconds of the decision.
-        replicas, target: replicas wanted now. (`target` is the name that Ray gives it.)
-        running, pending: replicas that serve now; wanted and not yet serving.
+        replicas, target: desired replicas (`target` is the name in Ray Serve).
+        running, pending: replicas that serve; desired replicas that do not serve yet.
         slots, servers: requests at once per replica; c = replicas x slots.
-        arrival_rate: lambda, requests per second (offered, if the gateway tells).
+        arrival_rate: lambda, requests per second (offered, if the gateway reports it).
         service_rate: mu = 1 / service_s of one slot.
         service_s, service_sd_s: mean and standard deviation of the service time that was planned with.
         offered_load: a = lambda S in erlangs, with the share that guards against its own error.
@@ -268,9 +267,9 @@ class Decision:
         startup_s: learned time from a raised target to running replicas.
         reason: one sentence.
         stale: no data was there, the last decision is held.
-        calibration: the profile as measured; None where none was given, or replicas do not tell.
+        calibration: the profile as measured; None without a configured profile or reports of steps.
         forecast_rate: arrivals per second expected when a replica ordered now is ready; None while nothing is known.
-        forecast_model: the model that says so, one of `autoscale.forecast.state.MODELS`.
+        forecast_model: the model of this forecast, one of `autoscale.forecast.state.MODELS`.
         forecast_error: its mean absolute error so far ahead over the mean rate.
     """
 

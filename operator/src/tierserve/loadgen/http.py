@@ -257,13 +257,11 @@ async def first_model(
                     cause = str(error) or type(error).__name__
                 await asyncio.sleep(MODEL_RETRY_S)
     except TimeoutError:
-        raise LoadError(
-            f"{address} names no model: {cause}", "check the URL, or give the model's name (--model)"
-        ) from None
+        raise LoadError(f"{address}: no model is listed: {cause}", "check the URL, or give --model") from None
 
 
 def _refuse_if_final(address: str, error: Exception) -> None:
-    """Raise `LoadError` for what no second try mends: a certificate that is not trusted, a key that is refused."""
+    """Raise `LoadError` for errors that a retry does not fix: an untrusted certificate, a rejected key."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
         hint = "give its CA by --cacert FILE or SSL_CERT_FILE, or --insecure to accept any certificate"
         raise LoadError(f"{address}: the certificate is not trusted or TLS fails: {error}", hint) from error

@@ -23,12 +23,12 @@ async def check_target(plan: LoadPlan) -> bool:
     """
     parts = urlsplit(plan.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise LoadError(f"{plan.url} is no HTTP address", "give for example http://127.0.0.1:8080")
+        raise LoadError(f"url: must be an HTTP URL ({plan.url})", "for example http://127.0.0.1:8080")
     loopback = await _is_loopback(parts.hostname, may_be_unknown=plan.allow_remote)
     if loopback or plan.allow_remote:
         return loopback
     raise LoadError(
-        f"{parts.hostname} is not this machine, and load can take a service of others down",
+        f"url: {parts.hostname} is not this machine, and a load test can overload it",
         "if the service is yours to load, add --allow-remote",
     )
 
@@ -40,7 +40,7 @@ async def _is_loopback(host: str, *, may_be_unknown: bool) -> bool:
     except OSError as error:
         if may_be_unknown:
             return False
-        raise LoadError(f"host {host} is unknown: {error}", "check the address") from error
+        raise LoadError(f"url: host is unknown ({host}): {error}", "check the address") from error
     return all(ipaddress.ip_address(str(info[4][0]).partition("%")[0]).is_loopback for info in found)
 
 

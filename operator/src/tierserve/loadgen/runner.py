@@ -1,8 +1,8 @@
-"""The generator: one event loop that starts users and arrivals, and writes a row per request.
+"""Load generator: one event loop that starts users and arrivals, and logs each request.
 
-Open loops and traces send each request at its intended time whether or not earlier ones were answered. A closed loop's
-user asks again after its answer and its think time, so its latency is what *these* users see; a stalled service is
-asked less by them, which is why an open loop beside it tells more.
+Open loops and traces send each request at its intended time, whether or not earlier ones were answered. A user of a
+closed loop sends the next request after the response and the think time, so a stalled service receives fewer requests:
+its latency is that of a closed population, and an open loop shows overload better.
 """
 
 from __future__ import annotations
@@ -206,13 +206,15 @@ class _Runner:
             yield from ((start + float(t), next(bodies)) for t in traffic.loop.times(step.duration_s, rng))
         elif isinstance(traffic.loop, Replay):
             trace = traffic.loop.trace
-            for t, given, wanted in zip(trace.times_s, trace.input_tokens, trace.output_tokens, strict=True):
-                yield start + float(t), chat_body(self.model, traffic, filler(int(given)), int(wanted))
+            for t, input_tokens, output_tokens in zip(
+                trace.times_s, trace.input_tokens, trace.output_tokens, strict=True
+            ):
+                yield start + float(t), chat_body(self.model, traffic, filler(int(input_tokens)), int(output_tokens))
 
     # ---- closed loops ----
 
     def _populate(self, traffic: Traffic, loop: ClosedLoop, start: float) -> None:
-        """Bring the users of a traffic to the wanted number: new ones spread over the ramp, the last ones retired."""
+        """Set the number of users of a traffic: new ones start spread over the ramp, the last ones are retired."""
         users = self.users.setdefault(traffic.name, [])
         for user in users[loop.connections :]:
             user.retired.set()

@@ -1,7 +1,7 @@
-"""What to ask a service, by how many, and when: plain frozen values, no I/O.
+"""Load plan: traffic, steps and loops as frozen values, no I/O.
 
 A `LoadPlan` is a row of `Step`s; a step holds one or more `Traffic`s side by side, each a class of users with its own
-loop. A traffic that has the same name in the next step goes on: its users are kept, added to or retired.
+loop. A traffic with the same name in the next step continues: users are kept, added or retired.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from tierserve.loadgen.traces import Trace
 
 MAX_SOCKETS = 15_000
-"""Most sockets one process opens: under the ephemeral ports of one source address, and under common file limits."""
+"""Maximum sockets of the process: below the ephemeral ports of one source address and common file limits."""
 
-DEFAULT_PROMPT = "Tell me in one sentence why the sky is blue."
+DEFAULT_PROMPT = "Explain in one sentence why the sky is blue."
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoop:
-    """Users that ask, wait for the whole answer, think, and ask again: a closed population.
+    """Closed loop: users that send a request, wait for the complete response, think, and repeat.
 
     Args:
         connections: users at once.
-        think_s: mean pause between an answer and the next question, seconds; exponential, or constant.
-        ramp_s: new users begin spread evenly over this long, so that they do not march in step.
+        think_s: mean think time between response and next request, seconds; exponential or constant.
+        ramp_s: new users start spread evenly over this time, so that they are not synchronised.
     """
 
     connections: int
@@ -42,17 +42,17 @@ class ClosedLoop:
 
     def __post_init__(self) -> None:
         if self.connections < 0 or self.think_s < 0 or self.ramp_s < 0:
-            raise LoadError("connections, think time and ramp are not negative", "give 0 or more")
+            raise LoadError("connections, think_s, ramp_s: must not be negative", "give 0 or more")
 
     @property
     def label(self) -> str:
-        """How a table names it."""
+        """Label in tables."""
         return f"{self.connections}"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenLoop:
-    """Arrivals that wait for nobody: `rate` per second, or a ramp from `rate` to `end_rate` over the step."""
+    """Open loop: independent arrivals, `rate` per second, or a ramp from `rate` to `end_rate` over the step."""
 
     rate: float
     end_rate: float | None = None
@@ -60,11 +60,11 @@ class OpenLoop:
 
     def __post_init__(self) -> None:
         if min(self.rate, self.end_rate if self.end_rate is not None else self.rate) < 0:
-            raise LoadError(f"rate {self.rate:g}/s is negative", "give requests per second, 0 or more")
+            raise LoadError(f"rate: must not be negative ({self.rate:g}/s)", "give requests per second, 0 or more")
 
     @property
     def label(self) -> str:
-        """How a table names it."""
+        """Label in tables."""
         return f"{self.rate:g}/s" if self.end_rate is None else f"{self.rate:g}-{self.end_rate:g}/s"
 
     def times(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -94,7 +94,7 @@ class Replay:
 
     @property
     def label(self) -> str:
-        """How a table names it."""
+        """Label in tables."""
         return f"{self.trace.name} {self.trace.rate:.3g}/s"
 
 
@@ -128,11 +128,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A part of the load under fixed conditions.
+    """Step of a load plan: fixed conditions.
 
-    Requests meant to start in the first `warmup_s` are kept but not judged: the steady part is [warmup_s, duration_s).
-    With `settle_s` the warm-up goes on for up to that much longer, until `run_load(settled=...)` says so; the steady
-    part keeps its length. For closed loops only, since a schedule of arrivals cannot be drawn out.
+    Requests intended to start in the first `warmup_s` are logged but not evaluated: the steady part is [warmup_s,
+    duration_s). With `settle_s` the warm-up is extended by up to that time, until `run_load(settled=...)` returns true;
+    the steady part keeps its length. For closed loops only: a schedule of arrivals cannot be extended.
     """
 
     name: str
@@ -143,9 +143,9 @@ class Step:
 
     def __post_init__(self) -> None:
         if self.settle_s and not all(isinstance(t.loop, ClosedLoop) for t in self.traffic):
-            raise LoadError(f"step {self.name} waits to settle, but sends at its own times", "leave out settle_s")
+            raise LoadError(f"settle_s: is for closed loops only (step {self.name})", "leave settle_s out")
         if not self.traffic:
-            raise LoadError(f"step {self.name} has no traffic", "give connections, a rate or a trace")
+            raise LoadError(f"traffic: is required (step {self.name})", "give connections, a rate or a trace")
         if not 0 <= self.warmup_s < self.duration_s:
             raise LoadError(
                 f"step {self.name}: warm-up {self.warmup_s:g} s is not shorter than the step ({self.duration_s:g} s)",
@@ -190,7 +190,7 @@ class LoadPlan:
 
     def __post_init__(self) -> None:
         if not self.steps:
-            raise LoadError("the plan has no step", "give connections, a rate or a trace")
+            raise LoadError("steps: at least one is required", "give connections, a rate or a trace")
         longest_s = self.duration_s + sum(step.settle_s for step in self.steps)
         if longest_s > self.max_duration_s:
             raise LoadError(

@@ -75,12 +75,12 @@ def read_columns(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64], ND
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise LoadError(f"{path}: {_reason(error)}", "check the file") from error
     if not requests:
-        raise LoadError(f"{path.name}: there is no request in it", HINT)
+        raise LoadError(f"{path.name}: has no requests", HINT)
     times, inputs, outputs = (np.array(column) for column in zip(*requests, strict=True))
     order = np.argsort(times, kind="stable")
     arrivals = np.asarray(times[order] - times[order[0]], dtype=np.float64)
     if not arrivals[-1] > 0.0:
-        raise LoadError(f"{path.name}: all its requests have the same time", "give requests at two times at least")
+        raise LoadError(f"{path.name}: all requests have the same time", "give requests at two times at least")
     if arrivals[-1] > _MAX_LENGTH_S:
         days = arrivals[-1] / 86_400.0
         raise LoadError(
@@ -156,9 +156,9 @@ def _json_records(name: str, before: int, lines: Iterator[str]) -> Iterator[tupl
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise LoadError(f"{name}, line {number}: no JSON ({error})", "give one object per line") from error
+            raise LoadError(f"{name}, line {number}: invalid JSON ({error})", "give one object per line") from error
         if not isinstance(record, dict):
-            raise LoadError(f"{name}, line {number}: no JSON object", "give one object per line")
+            raise LoadError(f"{name}, line {number}: not a JSON object", "give one object per line")
         yield number, {_key(column): cell for column, cell in record.items()}
 
 
@@ -168,7 +168,7 @@ def _form(name: str, record: Mapping[str, object]) -> _Form:
             return form
     columns = ", ".join(map(repr, record))
     shown = columns if len(columns) <= _SHOWN_COLUMNS else columns[:_SHOWN_COLUMNS] + "..."
-    raise LoadError(f"{name}: its columns ({shown}) are not those of a trace", HINT)
+    raise LoadError(f"{name}: unknown columns ({shown})", HINT)
 
 
 def _key(column: str) -> str:

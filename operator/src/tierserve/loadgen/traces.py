@@ -77,7 +77,7 @@ class Trace:
     def compressed(self, time_scale: float) -> Trace:
         """The same requests in 1/time_scale of the time; the rate rises by that factor."""
         if not time_scale > 0:
-            raise LoadError(f"time scale {time_scale:g} is not above 0", "10 replays ten times as fast")
+            raise LoadError(f"time_scale: must be above 0 ({time_scale:g})", "10 replays ten times as fast")
         return replace(self, times_s=self.times_s / time_scale, length_s=self.length_s / time_scale)
 
     def capped(self, *, max_input: int | None = None, max_output: int | None = None, scale: float = 1.0) -> Trace:
@@ -112,7 +112,7 @@ def load_trace(name: str | Path, *, seed: int = 0) -> Trace:
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = getattr(error, "strerror", None) or error
         raise LoadError(
-            f"no trace {name} ({reason})", f"shipped are {', '.join(_SHIPPED)}; or give the path of a file"
+            f"trace: is unknown ({name}): {reason}", f"choose one of {', '.join(_SHIPPED)}; or give the path of a file"
         ) from None
     return _read(path, path.name.split(".")[0] or path.name, path.name, seed)
 

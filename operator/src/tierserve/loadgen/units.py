@@ -37,7 +37,7 @@ def counts(text: str) -> tuple[int, ...]:
             return _doubling(*(int(part) for part in text.split("..")))
         return tuple(int(part) for part in text.split(","))
     except (ValueError, TypeError) as error:
-        raise LoadError(f"connections {text!r} are not understood", "write for example 1,2,4,8 or 1..128") from error
+        raise LoadError(f"connections: is not valid ({text!r})", "for example 1,2,4,8 or 1..128") from error
 
 
 def _doubling(first: int, last: int) -> tuple[int, ...]:
@@ -56,7 +56,7 @@ def rates(text: str, process: str) -> tuple[OpenLoop, ...]:
         LoadError: it is none of these.
     """
     if process not in ("poisson", "constant"):
-        raise LoadError(f"arrivals {process!r} are unknown", "choose poisson or constant")
+        raise LoadError(f"arrivals: is unknown ({process!r})", "choose poisson or constant")
     kind = "poisson" if process == "poisson" else "constant"
     try:
         if ".." in text:

@@ -33,8 +33,8 @@ class Placement:
         profile: step times of a replica.
         input_tokens, output_tokens: means over the classes that the tier serves, weighted by their shares.
         uplink_s, downlink_s: t_UL and t_DL, half the round trip and the bytes over the bandwidth.
-        min_replicas, max_replicas: floor and ceiling at this site.
-        scale_to_zero_after_s: how long the last replica may be idle, floor 0; None: as long as a start-up takes.
+        min_replicas, max_replicas: bounds at this site.
+        scale_to_zero_after_s: idle time before scaling to zero (min_replicas 0); None: as long as a start-up takes.
         headroom: share of the load that slots are kept for on top of it.
         standby: whether replicas stand ready as experience has it; None: where `startup_s` is a minute or more.
         startup_s: prior of the time to start a replica.

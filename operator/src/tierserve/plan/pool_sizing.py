@@ -151,7 +151,7 @@ def _goal_of(placement: Placement) -> _Goal:
 
 
 def replicas_for(placement: Placement, rate: float) -> int:
-    """Return the least replicas that keep the objective at `rate` per second; floor and ceiling do not count here."""
+    """Return the least replicas that keep the objective at `rate` per second, without the bounds of the pool."""
     return replicas_from(placement, rate, even_replicas_for(placement, rate))
 
 

@@ -80,7 +80,7 @@ def size_pools(placements: Sequence[Placement], rates: Sequence[float] | Array) 
     """Return the least replicas of each pool that keep the objective at its rate, and the response times with them.
 
     The replicas are those of `replicas_for`, and times those of `response_of` to 1e-8, in a fifth of the time or less.
-    Floor, ceiling and headroom do not count here.
+    Bounds and headroom of the pools are not applied.
 
     Args:
         placements: d pools.

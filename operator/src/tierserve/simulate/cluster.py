@@ -1,4 +1,4 @@
-"""Replicas that come, serve, drain and fail, around the compiled engines: the truth that a policy is tried on."""
+"""Simulated pool: replicas start, serve, drain and fail, around the compiled engines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODELS = {"tokens": g.TOKENS, "slots": g.SLOTS}
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How the pool behaves, whatever the policy.
+    """Behaviour of a pool, independent of the policy.
 
     Attributes:
         model: `tokens`, continuous batching in steps, or `slots`, a fixed service time in a slot.
@@ -52,7 +52,7 @@ class Setup:
 
 
 class Shared(NamedTuple):
-    """What a pool shares with others behind one gateway: all requests, and its own counters in a table of all pools."""
+    """State shared by the pools behind one gateway: all requests, and the table of counters of all pools."""
 
     requests: g.Requests
     numbers: Ints
@@ -60,12 +60,12 @@ class Shared(NamedTuple):
 
 
 class Cluster:
-    """One pool in virtual time. Python moves it from tick to tick; what happens between is compiled."""
+    """One pool in virtual time: Python advances it from tick to tick, compiled code handles the events in between."""
 
     def __init__(
         self, work: Workload, pool: Pool, setup: Setup, service_s: Floats | None = None, shared: Shared | None = None
     ) -> None:
-        """Begin with `setup.initial` replicas that serve.
+        """Start with `setup.initial` ready replicas.
 
         Args:
             work: who asks.
@@ -103,7 +103,7 @@ class Cluster:
 
     # time
     def run_to(self, t: float) -> None:
-        """Let everything up to second t happen."""
+        """Run all events up to second t."""
         while True:
             moment = min(self.next_change, t)
             advance(self.machine(), moment)
@@ -113,16 +113,16 @@ class Cluster:
 
     @property
     def next_change(self) -> float:
-        """Second at which a replica next begins to serve or dies; inf if none is to."""
+        """Second of the next start or failure of a replica; inf if there is none."""
         return min(self._starting[0] if self._starting else np.inf, self._next_failure())
 
     def passed(self, t: float) -> None:
-        """Note that it is second t, up to which the engine has gone."""
+        """Set the time to second t, up to which the engine has run."""
         self.replica_s += self.ready * (t - self.now)
         self.now = t
 
     def change(self, t: float) -> bool:
-        """Let one replica begin or some die, if it is time; whether any did."""
+        """Apply one due start or failure of replicas; return whether there was one."""
         if self._starting and self._starting[0] <= t:
             heapq.heappop(self._starting)
             self._begin()
@@ -133,7 +133,7 @@ class Cluster:
         return True
 
     def machine(self) -> g.Machine:
-        """Return what the engine works on, as it is now."""
+        """Return the arrays of the engine."""
         return g.Machine(
             self.requests, self._rows, self._numbers, self._sums, self._heap, self._place, self._goals, self._profile
         )
@@ -144,17 +144,17 @@ class Cluster:
     # replicas
     @property
     def ready(self) -> int:
-        """Replicas that take requests."""
+        """Ready replicas."""
         return int(self._numbers[g.READY])
 
     @property
     def starting(self) -> int:
-        """Replicas asked for that do not serve yet."""
+        """Starting replicas."""
         return len(self._starting)
 
     @property
     def draining(self) -> int:
-        """Replicas that finish their last requests."""
+        """Draining replicas."""
         return int(np.count_nonzero(self._rows.state[: self._numbers[g.ROWS]] == g.DRAINS))
 
     @property
@@ -168,7 +168,7 @@ class Cluster:
         return int(self._numbers[g.IN_SYSTEM])
 
     def scale(self, target: int) -> None:
-        """Want so many replicas: start what lacks; of too many first those that start, then the least loaded."""
+        """Set the target: start missing replicas; remove surplus ones, starting ones first, then the least loaded."""
         self.target = min(max(target, self.pool.min_replicas), self.pool.max_replicas)
         have = self.ready + self.starting
         for _ in range(self.target - have):
@@ -224,7 +224,7 @@ class Cluster:
             self.aborted += len(self._empty(row))
 
     def _fail(self, count: int) -> None:
-        """So many replicas die; others are started for them, and their requests are sent again."""
+        """Fail replicas: others are started in their place, and their requests are retried."""
         again: list[int] = []
         for _ in range(min(count, self.ready)):
             row = self._least_loaded()
@@ -235,7 +235,7 @@ class Cluster:
         self._send_again(again)
 
     def _send_again(self, again: list[int]) -> None:
-        """Give requests to replicas that have room, and put the rest before all others that wait."""
+        """Route requests to replicas with free slots; the rest goes to the head of the queue."""
         numbers = self._numbers
         numbers[g.IN_SYSTEM] += len(again)
         while again and numbers[g.READY] and numbers[g.FREE] > 0:
@@ -247,7 +247,7 @@ class Cluster:
             numbers[g.QUEUED] += 1
 
     def _empty(self, row: int) -> list[int]:
-        """Take all requests out of a replica that is no more; return them."""
+        """Remove and return all requests of a failed replica."""
         rows, numbers = self._rows, self._numbers
         inside = [int(one) for one in rows.request[row, : rows.batch[row]]]
         numbers[g.RUNNING] -= len(inside)
@@ -265,7 +265,7 @@ class Cluster:
 
     # what is seen
     def snapshot(self) -> Snapshot:
-        """Return what a policy may see now."""
+        """Return the metrics for a policy."""
         rows, numbers, sums = self._rows, self._numbers, self._sums
         takes = rows.state[: numbers[g.ROWS]] == g.TAKES
         in_batch = rows.batch[: numbers[g.ROWS]][takes].astype(np.float64)

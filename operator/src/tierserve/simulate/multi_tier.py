@@ -60,7 +60,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Requests, and what a gateway knows of each.
+    """Requests with the attributes that the gateway routes by.
 
     Attributes:
         work: when they come, and their tokens.
@@ -85,7 +85,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class AnswerCache:
-    """Answers kept at a tier, for classes that may use it. Each class has its own.
+    """Response cache of a tier, for the classes that may use it; separate per class.
 
     Attributes:
         tier: who holds it; what it answers takes the network times of the tier's first site and no more.
@@ -102,7 +102,7 @@ class AnswerCache:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """What the one endpoint does: most that may wait in one pool (None: any number), and its cache."""
+    """Gateway of the endpoint: maximum queue length of a pool (None: unlimited), and the response cache."""
 
     most_waiting: int | None = None
     cache: AnswerCache | None = None
@@ -115,7 +115,7 @@ def simulate_tiers(
     *,
     progress: Callable[[float], None] | None = None,
 ) -> TiersResult:
-    """Let each site's policy scale it while `traffic` comes to the gateway, and return what came of it.
+    """Simulate sites behind one gateway under `traffic`, each scaled by its policy, and return the results.
 
     A request goes to the first tier of its class that has a free slot, to its site with most of them. If all are full
     it waits at the pool with the least expected wait; if none has a replica or room to wait, it is refused.
@@ -145,7 +145,7 @@ def simulate_tiers(
                 ticks[p] += 1
         if progress:
             progress(t)
-    fleet.run_to(max(fleet.now, work.length_s))  # those who came after the last decision
+    fleet.run_to(max(fleet.now, work.length_s))  # requests that arrived after the last decision
     if fleet.unfinished:
         fleet.run_to(max(fleet.now, work.length_s + GRACE_S))
     mine = [np.flatnonzero(fleet.router.pool == p) for p in range(len(pools))]
@@ -154,10 +154,10 @@ def simulate_tiers(
 
 
 class Fleet:
-    """All pools in virtual time. Python moves them from change to change; what happens between is compiled."""
+    """All pools in virtual time: Python advances them from change to change, compiled code handles the events."""
 
     def __init__(self, traffic: Traffic, sites: Sequence[Site], gateway: Gateway) -> None:
-        """Begin with each pool as its setup says.
+        """Start each pool by its setup.
 
         Args:
             traffic: who asks.
@@ -187,7 +187,7 @@ class Fleet:
         return sum(pool.unfinished for pool in self.pools)
 
     def run_to(self, t: float) -> None:
-        """Let everything up to second t happen."""
+        """Run all events up to second t."""
         while True:
             moment = min(t, *(pool.next_change for pool in self.pools))
             _router.advance_all(self.router, tuple(pool.machine() for pool in self.pools), moment)
@@ -199,7 +199,7 @@ class Fleet:
                 return
 
     def result(self, found: Sequence[Result]) -> TiersResult:
-        """Return what users saw, given what each pool saw."""
+        """Return the results of all requests from those of the pools."""
         q, router, cache = self.pools[0].requests, self.router, self.gateway.cache
         network = np.array([(site.uplink_s, site.downlink_s) for site in self.sites])
         names = [site.tier for site in self.sites]
@@ -277,7 +277,7 @@ def _answers(traffic: Traffic, cache: AnswerCache | None) -> tuple[Ints, Ints, L
 
 
 def _prefixes(traffic: Traffic) -> tuple[Ints, Ints]:
-    """Return which beginning each prompt has, and its tokens; -1 where none is shared."""
+    """Return the prefix of each prompt and its tokens; -1 without a shared prefix."""
     n = len(traffic.work)
     if traffic.prefix is None or traffic.shared_tokens is None:
         return np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What users of several tiers saw, and where their requests went."""
+"""Results of a simulation of several tiers: response times, and the pool of each request."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class TiersResult:
-    """What happened. Requests in order of arrival, shape (n,); times in seconds.
+    """Results of a run. Requests in order of arrival, shape (n,); times in seconds.
 
     Attributes:
         sites, tiers: names of the pools, and the tier of each.
         classes: tiers that each class may use, in order.
         kind: class of each request.
         pool: index of the pool that took it; -1: none, a cache answered or it was refused.
-        how: whether a slot was free, it waited for one, a cache had the answer, or it was refused
+        how: direct, waited, cached or refused
             (`simulate.engine.router.DIRECT` on).
         arrive_s, first_s, end_s: at the gateway; NaN where it never happened.
         output_tokens: of each request.
@@ -54,7 +54,7 @@ class TiersResult:
 
     @property
     def ttft_s(self) -> Floats:
-        """Sent to first token seen: t_UL + wait + prefill + t_DL."""
+        """Time to first token at the client: t_UL + wait + prefill + t_DL."""
         return np.nan_to_num(self.first_s - self.arrive_s, nan=np.inf) + self.network_s
 
     @property
@@ -64,23 +64,24 @@ class TiersResult:
 
     @property
     def cached(self) -> Mask:
-        """Which were answered by the answer cache."""
+        """Mask of the requests answered by the response cache."""
         found: Mask = self.outcome == CACHED
         return found
 
     @property
     def refused(self) -> Mask:
-        """Which were answered with 503."""
+        """Mask of the requests refused with 503."""
         found: Mask = self.outcome == REFUSED
         return found
 
     def in_pool(self, site: str) -> Mask:
-        """Which requests a pool took."""
+        """Mask of the requests that a pool served."""
         found: Mask = self.pool == self.sites.index(site)
         return found
 
     def passed_by(self, tier: str) -> Mask:
-        """Which came to a tier, in the order of their class, and were served elsewhere or refused: its overflow."""
+        """Mask of the overflow of a tier: requests that reached it in their tier order, and were served elsewhere or
+        refused."""
         tiers = list(dict.fromkeys(self.tiers))
         position = np.full((len(self.classes), len(tiers)), np.iinfo(np.int64).max)
         for row, order in zip(position, self.classes.values(), strict=True):

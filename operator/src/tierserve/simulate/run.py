@@ -1,4 +1,4 @@
-"""A policy on a workload: the run, and the figures it is judged by."""
+"""Run of a policy on a workload, and its results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tierserve.simulate.cluster import Cluster, Setup
 from tierserve.simulate.types import Floats, Ints, Objective, Policy, Pool, Workload
 
 GRACE_S = 3600.0
-"""After the last arrival the run continues until all are answered, and so long at most."""
+"""Maximum seconds that a run continues after the last arrival, until all requests are answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What happened. Requests in order of arrival, shape (n,); decisions in order of time, shape (m,).
+    """Results of a run. Requests in order of arrival, shape (n,); decisions in order of time, shape (m,).
 
     Attributes:
         arrive_s, start_s, first_s, end_s: seconds since the start; NaN where it never happened.
@@ -96,12 +96,12 @@ def simulate(
     service_s: Floats | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Result:
-    """Let `policy` scale the pool while `work` arrives, and return what came of it.
+    """Simulate a pool scaled by `policy` under `work`, and return the results.
 
     Args:
         work: requests.
-        pool: the replicas; the policy's targets are kept within its floor and ceiling.
-        policy: asked every `policy.interval_s`, from second 0 on.
+        pool: the replicas; the policy's targets are clamped to min_replicas and max_replicas.
+        policy: called every `policy.interval_s`, from second 0 on.
         setup: behaviour of the pool; the token model with one queue if left out.
         service_s: for the slot model, the seconds of service of each request.
         progress: called with the simulated second after each decision.
@@ -117,7 +117,7 @@ def simulate(
             progress(t)
         tick += 1
         t = tick * policy.interval_s
-    cluster.run_to(max(cluster.now, work.length_s))  # those who came after the last decision
+    cluster.run_to(max(cluster.now, work.length_s))  # requests that arrived after the last decision
     if cluster.unfinished:
         cluster.run_to(max(cluster.now, work.length_s + GRACE_S))
     return result_of(work, cluster, rows)
@@ -126,7 +126,8 @@ def simulate(
 def result_of(
     work: Workload, cluster: Cluster, rows: Sequence[tuple[float, int, int, int]], mine: Ints | slice = slice(None)
 ) -> Result:
-    """Return what happened to the requests `mine` of a pool, given its decisions: time, target, ready, held."""
+    """Return the results of the requests `mine` of a pool, given the rows (time, target, ready, held) of its
+    decisions."""
     table = np.array(rows)
     q = cluster.requests
     return Result(

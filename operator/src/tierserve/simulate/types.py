@@ -1,4 +1,4 @@
-"""What is simulated, what a policy sees of it, and what a policy is: frozen values and one protocol."""
+"""Types of the simulator: workload, objective, pool, snapshot, and the policy protocol."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Workload:
     Attributes:
         times_s: arrivals, seconds from the start; shape (n,), ascending.
         input_tokens, output_tokens: shape (n,), at least 1.
-        length_s: end of the run for those who count; at least the last arrival.
-        name, source: what it is, and where it comes from with its licence.
+        length_s: end of the evaluated run; at least the last arrival.
+        name, source: name, and origin with licence.
     """
 
     times_s: Floats
@@ -39,7 +39,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a request must keep to count as within the target; seconds, `inf` where nothing is asked."""
+    """Targets of a request, seconds; `inf`: no target."""
 
     response_s: float = math.inf
     ttft_s: float = math.inf
@@ -49,17 +49,17 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Replicas of one model on one tier, as a policy may know them.
+    """Pool: replicas of one model on one tier, as known to a policy.
 
     Attributes:
         profile: step times of a replica.
         slots: requests that one replica holds at once.
         startup_s: seconds from a raised target to a replica that serves.
-        floor, ceiling: bounds of the target.
+        min_replicas, max_replicas: bounds of the target.
         input_tokens, output_tokens: means of a request, as measured before the run.
         objective: what the requests must keep.
         gpus: accelerators of one replica.
-        standby: as `replicas.standby` of the tier; a matter of TierServe's own rule.
+        standby: as `replicas.standby` of the tier; for TierServe's own policy only.
     """
 
     profile: BatchProfile
@@ -76,13 +76,12 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known at a tick of a policy. Counters and integrals run since the start; rates are differences of two.
+    """Metrics at a tick of a policy. Counters and integrals run since the start; rates are differences of two.
 
     Attributes:
         t: seconds since the start.
         target: desired replicas by the last decision.
-        ready, starting, draining: replicas that serve; that were asked for and do not serve yet; that finish what they
-            have.
+        ready, starting, draining: replicas in each state.
         queued, running: requests that wait (at the gateway and in replicas); that are in a batch.
         in_batch, waiting: the same per ready replica, shape (ready,).
         arrivals, completions: requests, counted.
@@ -125,11 +124,11 @@ class Snapshot:
 
 
 class Policy(Protocol):
-    """How many replicas a pool is to have, asked every `interval_s`; it may remember what it likes between calls."""
+    """Autoscaling policy: desired replicas every `interval_s`; may keep state between calls."""
 
     @property
     def interval_s(self) -> float:
         """Seconds between two decisions."""
 
     def decide(self, seen: Snapshot) -> int:
-        """Return the desired replicas from now on; the simulator keeps them within the floor and the ceiling."""
+        """Return the desired replicas from now on; the simulator clamps them to min_replicas and max_replicas."""

@@ -1,4 +1,4 @@
-"""Who asks and when: recorded traces thickened, and synthetic streams. All by seed."""
+"""Workloads: scaled-up recorded traces and synthetic streams, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stream(
         most: the highest rate.
         length_s: seconds.
         sizes: of the requests.
-        seed: of all dice.
+        seed: of the random numbers.
         name: of the workload.
     """
     rng = np.random.default_rng(seed)
@@ -104,7 +104,7 @@ def daily(mean: float, swing: float, days: float, sizes: Sizes, *, seed: int = 1
 
 
 def thickened(work: Workload, times: int, spread_s: float, seed: int = 1) -> Workload:
-    """Return each request as so many like it, at random within `spread_s` after it: more load, the same bursts."""
+    """Return the workload with `times` copies of each request, at random within `spread_s` after it."""
     if times <= 1:
         return work
     rng = np.random.default_rng(seed)
@@ -121,12 +121,12 @@ def thickened(work: Workload, times: int, spread_s: float, seed: int = 1) -> Wor
 
 
 def among(weights: Sequence[float], n: int, seed: int | Sequence[int] = 1) -> Ints:
-    """Return n whole numbers at random, each as often as its weight says: classes of requests by their shares."""
+    """Return n random indices with these weights: classes of requests by their shares."""
     shares = np.cumsum(np.asarray(weights, dtype=np.float64))
     dice = np.random.default_rng(seed).random(n)
     return np.searchsorted(shares / shares[-1], dice, side="right").astype(np.int64)
 
 
 def zipf(keys: int, exponent: float, n: int, seed: int | Sequence[int] = 1) -> Ints:
-    """Return n keys at random of 0 to keys - 1, the k-th as often as 1 / (k + 1)^exponent: what many ask for again."""
+    """Return n keys at random of 0 to keys - 1, the k-th with weight 1 / (k + 1)^exponent."""
     return among((1.0 / np.arange(1, keys + 1) ** exponent).tolist(), n, seed)

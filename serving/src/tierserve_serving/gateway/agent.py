@@ -141,10 +141,10 @@ class Agent:
         if process is not None:
             scaled_to_zero = [name for name, state in self.states.items() if state.start_s]
             self.offered.update(admin.parse_table(answer), process, scaled_to_zero)
-        known = [p for p in self.config.pools if p.name in self.states]
-        waiting_rooms = {p.name: self.states[p.name].waiting_room_taken for p in known if p.scale_to_zero}
+        pools = [p for p in self.config.pools if p.name in self.states]
+        waiting_rooms = {p.name: self.states[p.name].waiting_room_taken for p in pools if p.scale_to_zero}
         await self.held_slots.keep(waiting_rooms, process)
-        pending = [command for p in known for command in self._pending(p)]
+        pending = [command for p in pools for command in self._pending(p)]
         if pending:
             output = (await admin.run_commands(self.config.admin_socket, pending)).strip()
             # With several gateways the shares change several times a second: not worth an INFO line.
@@ -282,13 +282,13 @@ def _log_socket(address: str) -> socket.socket:
     return sock
 
 
-async def _watch(agent: Agent, path: Path, known: bytes) -> None:
-    """Reloads when the content of the file is no longer `known`: a change of a mounted ConfigMap sends no signal."""
+async def _watch(agent: Agent, path: Path, content: bytes) -> None:
+    """Reloads when the file's content, at first `content`, changes: a mounted ConfigMap sends no signal."""
     while True:
         await asyncio.sleep(_WATCH_EVERY_S)
         with contextlib.suppress(OSError):
-            if (now := await asyncio.to_thread(path.read_bytes)) != known:
-                known = now
+            if (now := await asyncio.to_thread(path.read_bytes)) != content:
+                content = now
                 agent.reload()
                 log.info("%s has changed", path)
 

@@ -152,8 +152,8 @@ async def _drain(content: aiohttp.StreamReader) -> None:
             return
 
 
-def find_model(body: bytes, known: tuple[str, ...]) -> str:
-    """Field `model` of a request; the first of `known` (any model) if the request has none.
+def find_model(body: bytes, models: tuple[str, ...]) -> str:
+    """Field `model` of a request; the first of `models` (any model) if the request has none.
 
     Raises:
         ApiError: 400 or 404, no replica can serve the request.
@@ -163,11 +163,11 @@ def find_model(body: bytes, known: tuple[str, ...]) -> str:
         raise errors.invalid("The body must be a JSON object")
     model = document.get("model")
     if model is None:
-        return known[0]
+        return models[0]
     if not isinstance(model, str):
         raise errors.invalid("'model' must be a string", "model")
-    if model not in known:
-        raise errors.model_not_found(model, known)
+    if model not in models:
+        raise errors.model_not_found(model, models)
     return model
 
 

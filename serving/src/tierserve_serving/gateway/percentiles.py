@@ -71,5 +71,5 @@ class Window:
 
 
 def _p95(values: list[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.percentile(known, 95)) if known else None
+    measured = [v for v in values if v is not None]
+    return float(np.percentile(measured, 95)) if measured else None

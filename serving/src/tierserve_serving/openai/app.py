@@ -296,8 +296,8 @@ def _path(scope: Scope) -> str:
 
 def _allow(method: str, allowed: str, path: str | None = None) -> None:
     """Raise `ApiError`: 404 if the path is unknown, 405 if only the method is not allowed."""
-    known = path is None or path in ("/healthz", "/health", "/version", "/v1/models") or path.startswith("/v1/models/")
-    if not known:
+    exists = path is None or path in ("/healthz", "/health", "/version", "/v1/models") or path.startswith("/v1/models/")
+    if not exists:
         raise errors.unknown_path(path or "")
     if method != allowed:
         raise errors.method_not_allowed(method, allowed)

@@ -74,10 +74,10 @@ def body_too_large(limit: int) -> ApiError:
     )
 
 
-def model_not_found(name: str, known: tuple[str, ...]) -> ApiError:
+def model_not_found(name: str, models: tuple[str, ...]) -> ApiError:
     """Return 404 with the names of the existing models."""
     shown = name if len(name) <= 120 else name[:120] + "..."
-    message = f"The model {shown!r} does not exist; available models: {', '.join(known)}"
+    message = f"The model {shown!r} does not exist; available models: {', '.join(models)}"
     return ApiError(404, message, param="model", code="model_not_found")
 
 

@@ -40,7 +40,8 @@ def _name(replica_id: Any) -> str:
 
 
 def _series(raw: Raw, metric: str, ids: Sequence[Any]) -> Iterable[Sequence[Any] | None]:
-    """Return a metric's time series in the order of `ids`: Ray tells of the same replicas in the same order in all."""
+    """Return a metric's time series in the order of `ids`: Ray lists the same replicas in the same order for all
+    metrics."""
     by_replica = raw.get(metric, {})
     return by_replica.values() if list(by_replica) == ids else map(by_replica.get, ids)
 
@@ -98,7 +99,7 @@ class ReplicaReports:
         # replica by replica, for what one has pushed lies together in memory
         last = [float(one[-1].value) if one else 0.0 for row in zip(*series, strict=True) for one in row]
         figures = np.array(last, dtype=float).reshape(len(ids), len(METRICS)).T
-        figures[-1, figures[-1] == 0.0] = _NAN  # of a start that takes no time nothing was told
+        figures[-1, figures[-1] == 0.0] = _NAN  # 0: the replica does not report its start-up time
         reported = [float(one[-1].timestamp) for one in _series(raw, "arrivals_total", ids) if one]
         columns = np.vstack([self._receptions.times(ids, reported, now), figures])
         if ids == self._ids:
@@ -110,16 +111,16 @@ class ReplicaReports:
 
 
 class StepReports(Mapping[str, StepCounts]):
-    """What replicas tell of their steps, read when asked for: a decision asks for a few of thousands.
+    """Step counters of replicas, read on access: a decision reads a few of thousands.
 
-    A replica that leaves out one of the counters is not there: what is missing is not 0.
+    A replica without one of the counters is not contained: missing is not 0.
     """
 
     def __init__(self, raw: Raw, replica_ids: Mapping[str, Any]) -> None:
         self._raw, self._ids = raw, replica_ids
 
     def __getitem__(self, name: str) -> StepCounts:
-        """Return the counters of a replica. Raises `KeyError` if it does not tell all of them."""
+        """Return the counters of a replica. Raises `KeyError` if it does not report all of them."""
         replica_id = self._ids[name]
         series = [self._raw[metric][replica_id] for metric in _STEPS]
         if not all(series):
@@ -134,7 +135,7 @@ class StepReports(Mapping[str, StepCounts]):
 
 
 def _ongoing(ctx: Any, raw: Raw, now: float, stale_after_s: float, receptions: Receptions) -> float | None:
-    """Return the requests in the deployment; None if replicas that count them have gone silent."""
+    """Return the requests in the deployment; None if the replicas that count them stopped reporting."""
     found = {replica: s for replica, s in raw.get(_RUNNING_REQUESTS, {}).items() if s}
     series = list(found.values())
     if not series:
@@ -149,7 +150,7 @@ def _ongoing(ctx: Any, raw: Raw, now: float, stale_after_s: float, receptions: R
 def observation(
     ctx: Any, gateway: GatewaySample | None, now: float, stale_after_s: float, reports: ReplicaReports | None = None
 ) -> Observation:
-    """Return what context and gateway tell at `now` (Unix seconds). `reports` is one and the same for all of a pool."""
+    """Return the observation of context and gateway at `now` (Unix seconds); `reports` is the pool's own."""
     raw = ctx.raw_metrics or {}
     reports = reports if reports is not None else ReplicaReports()
     replicas = reports.read(raw, now)

@@ -1,4 +1,4 @@
-"""Shows the decisions of all policies of a process, and the settings that they are made with.
+"""Publishes the decisions of all policies of a process, and their settings.
 
 HTTP `GET /decisions` and `GET /settings`, Ray metrics, and one log line per change.
 """
@@ -22,31 +22,31 @@ logger = logging.getLogger("ray.serve")
 _RETRY_S = 10.0
 _FORGET_S = 3600.0
 _CLOSED_S = 10.0
-_boards: dict[str, DecisionBoard] = {}
+_publishers: dict[str, DecisionPublisher] = {}
 _gauges: dict[str, Any] = {}
 _lock = threading.Lock()
 _GAUGES = {
     "arrival_rate": "Arrivals per second",
     "offered_load_erlangs": "Offered load in erlangs",
     "utilisation_ratio": "Carried load over servers, at most 1",
-    "offered_load_ratio": "Offered load over servers; above 1 they cannot carry it",
+    "offered_load_ratio": "Offered load over servers; above 1 it exceeds the capacity",
     "wait_probability": "Probability that a request waits",
     "predicted_response_seconds": "Predicted response time at the percentile of the objective",
     "service_seconds": "Mean service time",
-    "replicas": "Replicas wanted",
-    "stale": "1 while decisions are held for lack of data",
-    "calibrated_alpha_seconds": "Seconds of a step whatever is in it, as measured",
-    "calibrated_beta_seconds": "Seconds per token computed, as measured",
-    "calibrated_gamma_seconds": "Seconds per token of context read, as measured",
-    "calibration_samples": "Mean times that the measured profile was learned from",
-    "calibration_error_ratio": "Relative error with which the measured profile predicts these times",
-    "calibration_drift": "1 while a change of the machine's speed is fresh",
-    "profile_error_ratio": "Service time of a full batch by the profile given over that as measured, less 1",
+    "replicas": "Desired replicas",
+    "stale": "1 while the target is held without metrics",
+    "calibrated_alpha_seconds": "Measured fixed time of a step",
+    "calibrated_beta_seconds": "Measured seconds per computed token",
+    "calibrated_gamma_seconds": "Measured seconds per token of context",
+    "calibration_samples": "Samples of the measured profile",
+    "calibration_error_ratio": "Relative prediction error of the measured profile",
+    "calibration_drift": "1 after a recent change of the machine's speed",
+    "profile_error_ratio": "Service time of a full batch by the configured profile over the measured one, less 1",
 }
 
 
-class DecisionBoard:
-    """The last decision of each pool, served on one address. A port in use is tried again every ten seconds."""
+class DecisionPublisher:
+    """HTTP server of the last decision of each pool. A port in use is retried every ten seconds."""
 
     def __init__(self, address: str) -> None:
         host, colon, port = address.rpartition(":")
@@ -61,7 +61,7 @@ class DecisionBoard:
         self._tried = -math.inf
 
     def put(self, pool: str, decision: dict[str, Any]) -> None:
-        """Show a decision in place of the pool's last one."""
+        """Publish a decision in place of the pool's last one."""
         self._made = self._made | {pool: time.monotonic()}
         self._show(pool, decision)
         if self._server is None and time.monotonic() - self._tried > _RETRY_S:
@@ -75,11 +75,11 @@ class DecisionBoard:
         self._decisions = kept | {pool: self._as_closed(pool, decision)}
 
     def put_settings(self, pool: str, settings: Settings) -> None:
-        """Show the settings that a pool's decisions are made with."""
+        """Publish the settings of a pool."""
         self._settings = self._settings | {pool: settings}
 
     def close(self, pool: str) -> bool:
-        """Show no running replica until a decision has none, at most 10 s; False unless exactly one was running."""
+        """Publish 0 running replicas until a decision has none, at most 10 s; False unless exactly one was running."""
         last = self._decisions.get(pool)
         if last is None or last.get("running") != 1:
             return False
@@ -104,13 +104,17 @@ class DecisionBoard:
         return json.dumps({pool: asdict(settings) for pool, settings in self._settings.items()}).encode()
 
     def _listen(self) -> None:
-        board = self
+        publisher = self
 
         class Handler(BaseHTTPRequestHandler):
             timeout = 5
 
             def do_GET(self) -> None:
-                bodies = {"/decisions": board.body(), "/settings": board.settings(), "/healthz": b'{"ok": true}'}
+                bodies = {
+                    "/decisions": publisher.body(),
+                    "/settings": publisher.settings(),
+                    "/healthz": b'{"ok": true}',
+                }
                 found = bodies.get(self.path.split("?")[0])
                 body = found or b'{"error": "try /decisions"}'
                 self.send_response(200 if found else 404)
@@ -120,12 +124,12 @@ class DecisionBoard:
                 self.wfile.write(body)
 
             def log_message(self, *args: Any) -> None:
-                """Say nothing of each request."""
+                """No access log."""
 
         try:
             self._server = _server_class(self.host)((self.host, self.port), Handler)
         except OSError as error:
-            logger.warning("tierserve: decisions cannot be shown on %s:%d: %s", self.host, self.port, error)
+            logger.warning("tierserve: decisions cannot be published on %s:%d: %s", self.host, self.port, error)
             return
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="tierserve-decisions", daemon=True).start()
@@ -149,12 +153,12 @@ def _is_dual(host: str) -> bool:
     return not host and socket.has_dualstack_ipv6()
 
 
-def board(address: str) -> DecisionBoard:
-    """Return the board of an address, one per process."""
+def publisher(address: str) -> DecisionPublisher:
+    """Return the publisher of an address, one per process."""
     with _lock:
-        if address not in _boards:
-            _boards[address] = DecisionBoard(address)
-        return _boards[address]
+        if address not in _publishers:
+            _publishers[address] = DecisionPublisher(address)
+        return _publishers[address]
 
 
 def as_json(pool: str, decision: Decision) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from tierserve.autoscale.types import COUNTERS, GatewaySample
 
 logger = logging.getLogger("ray.serve")
-_UNUSED_S = 30.0
+_UNUSED_S = 30.0  # without a call of `latest` the thread ends
 _pollers: dict[str, DemandPoller] = {}
 _lock = threading.Lock()
 # The gateway is a component of the same service: HTTP_PROXY of the pod (or of a laptop) is not for it.
@@ -22,11 +22,10 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class DemandPoller:
-    """Polls `GET url` for a `GatewaySample` while somebody asks for the latest one.
+    """Polls `GET url` for a `GatewaySample` while `latest` is called.
 
-    A name with several addresses stands for several gateways (a headless Service): each is asked, and the sample is
-    their sum. The thread ends by itself when nobody asked for half a minute, so a policy that Ray Serve drops leaves
-    nothing behind.
+    A name with several addresses stands for several gateways (a headless Service): each is polled, and the sample is
+    their sum. The thread ends after half a minute without a call, so a policy that Ray Serve drops leaves no thread.
     """
 
     def __init__(self, url: str, interval_s: float = 0.25, timeout_s: float = 1.0) -> None:
@@ -74,7 +73,7 @@ class DemandPoller:
         return GatewaySample(t=time.time(), queued=queued, in_flight=in_flight, **self._sums)
 
     def _add(self, name: str, url: str, count: float) -> None:
-        # A gateway that came or began anew counts from 0: a sum of counters would jump, one of increments does not.
+        # A new or restarted gateway counts from 0: a sum of counters would jump, a sum of increments does not.
         before = self._counts.get((name, url), 0.0)
         self._sums[name] += count - before if count >= before else count
         self._counts[name, url] = count  # kept when its address is gone for a while

@@ -1,7 +1,7 @@
-"""Runs the pure decision for one pool inside the Serve controller: when to decide, what to remember, whom to tell.
+"""Runs the decision of one pool inside the Serve controller: its schedule, its state, the published decisions.
 
-Ray Serve builds the policy anew at every change of the deployment's configuration; what a pool has learned is kept
-here, in the process, under the pool's name, and for the next process in Ray's GCS (policy_runtime.store).
+Ray Serve recreates the policy at every change of the deployment's configuration; the learned state of a pool is kept in
+the process under the pool's name, and in Ray's GCS for the next process (policy_runtime.store).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tierserve_serving.policy_runtime import demand as policy_demand
 from tierserve_serving.policy_runtime import store as policy_memory
 
 logger = logging.getLogger("ray.serve")
-_OLD_S = 120.0
+_OLD_S = 120.0  # age from which load estimates of a state are outdated
 _COMPLAIN_EVERY_S = 30.0
 _states: dict[str, State] = {}
 _lock = threading.Lock()
 
 
 def _remembered(pool: str, now: float) -> State:
-    """Return the state of a pool; of an old one only what it learned of start-ups, steps, the day and of what came."""
+    """Return the state of a pool; of one older than `_OLD_S` only the learned part."""
     with _lock:
         state = _states.get(pool, State())
     if state.last is not None and now - state.last.t > _OLD_S:
@@ -36,8 +36,8 @@ def _remembered(pool: str, now: float) -> State:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlets:
-    """Where demand comes from and decisions go to."""
+class Endpoints:
+    """Addresses of the demand and of the published decisions."""
 
     demand_url: str | None = None
     decisions_address: str | None = None
@@ -49,7 +49,7 @@ class PolicyRunner:
     def __init__(
         self,
         settings: Settings | None,
-        outlets: Outlets,
+        endpoints: Endpoints,
         pool: str | None,
         interval_s: float,
         clock: Callable[[], float] = time.time,
@@ -68,8 +68,10 @@ class PolicyRunner:
         """
         self.live = live
         self.settings, self.pool, self.interval_s, self.clock = settings, pool, interval_s, clock
-        self.demand = policy_demand.poller(outlets.demand_url) if outlets.demand_url else None
-        self.board = policy_decisions.board(outlets.decisions_address) if outlets.decisions_address else None
+        self.demand = policy_demand.poller(endpoints.demand_url) if endpoints.demand_url else None
+        self.publisher = (
+            policy_decisions.publisher(endpoints.decisions_address) if endpoints.decisions_address else None
+        )
         self.last: Decision | None = None
         self.decided = float("-inf")
         self.complained = float("-inf")
@@ -77,14 +79,14 @@ class PolicyRunner:
         self.reports = policy_context.ReplicaReports()
 
     def replicas(self, ctx: Any) -> int:
-        """Return the replicas wanted. It never raises: the Serve controller must not fall over a policy."""
+        """Return the desired replicas. It never raises: an exception would reach the Serve controller."""
         try:
             return self._replicas(ctx)
         except Exception:
             now = self.clock()
             if now - self.complained > _COMPLAIN_EVERY_S:
                 self.complained = now
-                logger.exception("tierserve: the decision failed; the target stays as it is")
+                logger.exception("tierserve: the decision failed; the target is held")
             return int(ctx.target_num_replicas)
 
     def _replicas(self, ctx: Any) -> int:
@@ -111,8 +113,8 @@ class PolicyRunner:
         told = self.demand and gateway and now - gateway.t <= settings.stale_after_s
         requests = self.demand.requests if self.demand and told else {}
         self._tell(pool, decision, last, requests)
-        if self.board:
-            self.board.put_settings(pool, settings)
+        if self.publisher:
+            self.publisher.put_settings(pool, settings)
         self.last = decision
         return decision.replicas
 
@@ -122,8 +124,8 @@ class PolicyRunner:
         return max(low, min(n, high))
 
     def _tell(self, pool: str, decision: Decision, last: Decision | None, requests: Mapping[str, float]) -> None:
-        if self.board:
-            self.board.put(pool, policy_decisions.as_json(pool, decision) | {"gateways": dict(requests)})
+        if self.publisher:
+            self.publisher.put(pool, policy_decisions.as_json(pool, decision) | {"gateways": dict(requests)})
         policy_decisions.set_gauges(pool, decision)
         if last is None or last.replicas != decision.replicas or last.stale != decision.stale:
             logger.info("tierserve: pool %s: %s", pool, decision.reason)

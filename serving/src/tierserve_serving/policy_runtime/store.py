@@ -1,4 +1,4 @@
-"""Keeps what the scaling policy has learned in Ray's GCS, so that it outlives the Serve controller.
+"""Saves the learned state of the policy in Ray's GCS, so that it outlives the Serve controller.
 
 Ray starts a controller that died anew, with an empty process; the GCS lives on (where it has a Redis, after a head that
 was replaced too). What a pool learned is read once, when the process begins, and saved at most once a minute. Both
@@ -20,7 +20,7 @@ logger = logging.getLogger("ray.serve")
 _NAMESPACE = "tierserve_policy"
 _EVERY_S = 60.0
 _READ_FOR_S = 600.0
-"""After so long without an answer what is learned anew is saved over what could not be read."""
+"""Seconds of failed reads after which the new state overwrites the saved one."""
 _memories: dict[str, PolicyMemory] = {}
 _lock = threading.Lock()
 
@@ -55,7 +55,7 @@ class GcsStore:
 
 def gcs() -> Store | None:
     """Return the store of the cluster that this process belongs to; None where it belongs to none."""
-    if "ray" not in sys.modules:  # a controller has it; nobody else need load it for this
+    if "ray" not in sys.modules:  # a controller has loaded it; do not import Ray elsewhere
         return None
     from ray.experimental import internal_kv
 
@@ -123,7 +123,7 @@ class PolicyMemory:
 
     def _complain(self, error: Exception) -> None:
         if not self._complained:
-            logger.warning("tierserve: pool %s: what was learned cannot be kept: %r", self.pool, error)
+            logger.warning("tierserve: pool %s: the learned state cannot be saved: %r", self.pool, error)
         self._complained = True
 
     def _read(self, store: Store, settings: Settings, now: float) -> None:
@@ -132,9 +132,9 @@ class PolicyMemory:
             if data is not None:
                 self._known = load_state(data, self.pool, settings, now)
                 self._is_first = False
-                logger.info("tierserve: pool %s: goes on from what was learned before the restart", self.pool)
+                logger.info("tierserve: pool %s: restored the learned state of before the restart", self.pool)
         except UnusableError as error:
-            logger.warning("tierserve: pool %s: what was saved is not used: %s", self.pool, error)
+            logger.warning("tierserve: pool %s: the saved state is ignored: %s", self.pool, error)
         self._is_read = True
 
     def _save(self, store: Store, state: State, settings: Settings, now: float) -> None:

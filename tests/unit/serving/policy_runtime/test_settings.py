@@ -11,7 +11,7 @@ import pytest
 from tierserve.autoscale.decide import State
 from tierserve_serving.policy import ErlangPolicy
 from tierserve_serving.policy_runtime import runner as policy_runner
-from tierserve_serving.policy_runtime.runner import Outlets, PolicyRunner
+from tierserve_serving.policy_runtime.runner import Endpoints, PolicyRunner
 from tierserve_serving.policy_runtime.settings import SettingsReader, settings
 
 VALUES = {"response_target_s": 2.0, "percentile": 90.0, "headroom": 0.25, "startup_s": 40.0, "surge": True}
@@ -96,7 +96,7 @@ class Context:
 
 
 def runner(live: Callable[[], Any], pool: str) -> PolicyRunner:
-    return PolicyRunner(None, Outlets(), pool, 0.0, live=live)
+    return PolicyRunner(None, Endpoints(), pool, 0.0, live=live)
 
 
 def test_a_pool_holds_its_target_until_its_settings_are_known():

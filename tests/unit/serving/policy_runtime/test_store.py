@@ -11,7 +11,7 @@ from tierserve.autoscale.decide import Settings, State
 from tierserve.autoscale.snapshot import dump_state, load_state
 from tierserve_serving.policy_runtime import runner as policy_runner
 from tierserve_serving.policy_runtime import store as policy_memory
-from tierserve_serving.policy_runtime.runner import Outlets, PolicyRunner
+from tierserve_serving.policy_runtime.runner import Endpoints, PolicyRunner
 from tierserve_serving.policy_runtime.store import GcsStore, PolicyMemory
 
 SETTINGS = Settings(target_s=1.0, slots=4, startup_s=5.0)
@@ -169,7 +169,7 @@ def runner(monkeypatch):
             clock.t += 1.0
             return clock.t
 
-        return PolicyRunner(SETTINGS, Outlets(), pool, 0.0, tick)
+        return PolicyRunner(SETTINGS, Endpoints(), pool, 0.0, tick)
 
     return make
 

@@ -1,11 +1,11 @@
-"""The batching profile of a pool as its replicas show it: from their step counters to the settings of a decision.
+"""Measured batching profile of a pool: from the step counters of replicas to the settings of a decision.
 
-A replica tells sums over its finished requests, each from entering the engine to its end (`StepCounts`). The difference
-of two of its reports gives means of the requests that finished in between: the prefill, the time between tokens, and
-the batches that these requests were in. So there are no idle spans to leave out, and a counter that fell began anew.
-`calibration` learns from these means. What it knows takes the place of `Settings.profile` when it is sure of it.
+A replica reports sums over its finished requests, each from entering the engine to its end (`StepCounts`). The
+difference of two reports gives means over the requests that finished in between: prefill, inter-token latency, and the
+batch sizes of these requests. So idle time is excluded, and a counter that fell was reset. `calibration.rls` estimates
+the profile from these means; it replaces `Settings.profile` once its standard error is small enough.
 
-Of thousands of replicas `FOLLOWED` are looked at, each until it has given one sample; then others take their places.
+Of thousands of replicas `FOLLOWED` are sampled at a time, each until it has given one sample; then others follow.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from tierserve.autoscale.types import Calibrated, Observation, Settings, StepCou
 from tierserve.queueing.batching.profile import BatchProfile
 
 FOLLOWED = 8
-"""Replicas that are looked at in a decision."""
+"""Replicas sampled in a decision: bounds its time, whatever the size of the pool."""
 _REQUESTS, _LONG_S, _FEW_REQUESTS, _LONGEST_S = 16, 60.0, 4, 300.0
-"""Requests of one sample; after a long time a few will do, and after the longest another replica is looked at."""
+"""Requests of one sample; fewer after a long time, and another replica after the longest time."""
 _LARGEST = 1e15
 _MEMORY = 128.0
-"""Finished requests over which their tokens are averaged: sixteen tell little of those that were beside them."""
+"""Finished requests over which token counts are averaged: sixteen say little about the requests batched with them."""
 _OTHER_SIZES = 2.0
-"""Ratio of the tokens of a sample to the average from which the requests are others now: the average begins anew."""
+"""Ratio of a sample's tokens to the average from which the workload has changed: the average is reset."""
 ENOUGH, GOOD_ERROR, BAD_ERROR, MAX_RELATIVE_STD = 20, 0.1, 0.2, 0.2
-"""Times learned from, error and doubt from which the measured profile is used; error from which no longer."""
+"""Samples, error and relative standard deviation for using the measured profile; error for leaving it."""
 BETTER = 0.5
-"""Share of the given profile's own error that is good enough too: where times waver, none predicts them to 10%."""
+"""Share of the configured profile's error that is accepted too: no profile predicts very noisy times to 10%."""
 _GAIN = 0.05
 STILL = 0.02
-"""Change of a service time from which the profile in use follows the measured one: the target is to stay still."""
+"""Relative change of a service time that updates the profile in use: less would move the target without need."""
 
 
 class _Follow(NamedTuple):
@@ -45,7 +45,7 @@ class _Follow(NamedTuple):
 
 
 class _Sizes(NamedTuple):
-    """Mean tokens of the requests that finished lately, and how many of them it was averaged over."""
+    """Mean tokens of recently finished requests, and the number averaged over."""
 
     requests: float = 0.0
     input_tokens: float = 0.0
@@ -57,16 +57,16 @@ _UNKNOWN = _Sizes()
 
 @dataclass(frozen=True, slots=True)
 class CalibrationState:
-    """What is known of the step times of a pool.
+    """Estimate of the step times of a pool.
 
     Attributes:
-        given: the profile of the settings, which was the prior.
-        calibration: what was learned.
-        used: the profile that decisions are made with, None while that is the given one.
-        given_error: smoothed relative error with which the given profile predicts the times that were learned from.
+        configured: the profile of the settings, which is the prior.
+        calibration: the estimator.
+        used: the profile that decisions are made with, None for the configured one.
+        configured_error: smoothed relative error of the configured profile on the samples.
         sizes: mean tokens of requests.
-        followed: the report, and its time, that each replica looked at had its last sample at.
-        cursor: how many replicas, in the order of the observation, had their turn.
+        followed: for each sampled replica, the report at its last sample and its time.
+        cursor: number of replicas, in the order of the observation, sampled so far.
     """
 
     configured: BatchProfile
@@ -79,13 +79,13 @@ class CalibrationState:
 
 
 def update_calibration(steps: CalibrationState | None, obs: Observation, settings: Settings) -> CalibrationState | None:
-    """Return what is known after one observation more; None without a profile in the settings."""
+    """Return the estimate after one more observation; None without a configured profile."""
     if settings.profile is None or settings.output_tokens <= 0:
         return None
     if steps is None or steps.configured != settings.profile:
         try:
             steps = CalibrationState(settings.profile, prior(settings.profile))
-        except ValueError:  # a profile beyond all measure: no prior to learn from
+        except ValueError:  # profile out of range: no usable prior
             return None
     if not obs.steps:
         return steps
@@ -96,7 +96,7 @@ def update_calibration(steps: CalibrationState | None, obs: Observation, setting
 
 
 def _learned(steps: CalibrationState, new: list[StepCounts], settings: Settings) -> CalibrationState:
-    """Learn from each of some differences."""
+    """Update the estimate with new differences."""
     known, sizes, error = steps.calibration, steps.sizes, steps.configured_error
     for one in new:
         sizes = _averaged(sizes, one)
@@ -110,7 +110,7 @@ def _learned(steps: CalibrationState, new: list[StepCounts], settings: Settings)
 
 
 def _error_of(profile: BatchProfile, seen: StepSample) -> float:
-    """Return the relative error with which a profile predicts the one time of a sample that was learned from."""
+    """Return the relative error of a profile's prediction of a sample."""
     n, i, o = seen.batch, seen.input_tokens, seen.output_tokens
     if seen.itl_s is not None:
         return abs(seen.itl_s / profile.decode(n, i, o) - 1.0)
@@ -118,14 +118,14 @@ def _error_of(profile: BatchProfile, seen: StepSample) -> float:
 
 
 def _look(before: Mapping[str, _Follow], obs: Observation) -> tuple[dict[str, _Follow], list[StepCounts]]:
-    """Return the replicas to go on with, and what was counted of those that have enough for a sample."""
+    """Return the replicas to keep sampling, and the counter differences of those with a complete sample."""
     followed, enough = dict[str, _Follow](), list[StepCounts]()
     for name, follow in before.items():
         age = obs.t - follow.since
         if name not in obs.replicas or not age <= _LONGEST_S:
             continue
         counts = _sound(obs.steps.get(name))
-        if counts is None:  # missing is not nothing
+        if counts is None:  # missing is not zero
             followed[name] = follow
             continue
         new = _since(follow.counts, counts)
@@ -139,7 +139,7 @@ def _look(before: Mapping[str, _Follow], obs: Observation) -> tuple[dict[str, _F
 
 
 def _fill(followed: dict[str, _Follow], cursor: int, obs: Observation) -> int:
-    """Give free places to the replicas whose turn it is; return the cursor behind them."""
+    """Fill free places with the next replicas; return the new cursor."""
     free = FOLLOWED - len(followed)
     if free <= 0:
         return cursor
@@ -152,7 +152,7 @@ def _fill(followed: dict[str, _Follow], cursor: int, obs: Observation) -> int:
 
 
 def _sound(counts: StepCounts | None) -> StepCounts | None:
-    """Return the counters if all are numbers that can be."""
+    """Return the counters if all are finite, not negative and plausible."""
     try:
         return counts if counts is not None and all(0.0 <= v <= _LARGEST for v in counts) else None
     except TypeError:
@@ -160,7 +160,7 @@ def _sound(counts: StepCounts | None) -> StepCounts | None:
 
 
 def _since(before: StepCounts, now: StepCounts) -> StepCounts | None:
-    """Return what was counted in between; None if a counter fell, as after a restart."""
+    """Return the differences of counters; None if one fell, as after a restart."""
     if any(b > n for b, n in zip(before, now, strict=True)):
         return None
     return StepCounts(*(n - b for b, n in zip(before, now, strict=True)))
@@ -188,7 +188,7 @@ def _alike(a: float, b: float) -> bool:
 
 
 def _samples(new: StepCounts, sizes: _Sizes, slots: int) -> list[StepSample]:
-    """Return the mean prefill and the mean time between tokens, each with the batch it was seen in."""
+    """Return samples of the mean prefill and the mean inter-token latency, each with its mean batch size."""
     i, o = sizes.input_tokens, sizes.output_tokens
     found = []
     if new.prefills > 0:
@@ -202,7 +202,7 @@ def _samples(new: StepCounts, sizes: _Sizes, slots: int) -> list[StepSample]:
 
 
 def _times(profile: BatchProfile, settings: Settings) -> tuple[float, float]:
-    """Return the service time alone and in a full batch, of the requests that the settings speak of."""
+    """Return the service times alone and in a full batch, for the tokens of the settings, seconds."""
     i, o = settings.input_tokens, settings.output_tokens
     return profile.service_time(1.0, i, o), profile.service_time(settings.slots, i, o)
 
@@ -217,7 +217,7 @@ def _relative_std(known: Calibration, settings: Settings) -> float:
 
 
 def _to_use(steps: CalibrationState, settings: Settings) -> BatchProfile | None:
-    """Return the profile to decide with: the measured one once it is sure, as it is until that has moved."""
+    """Return the profile in use: the measured one once it is accurate, updated when it has changed by `STILL`."""
     known, used = steps.calibration, steps.used
     if used is None:
         good = known.error <= max(GOOD_ERROR, BETTER * steps.configured_error)
@@ -231,7 +231,7 @@ def _to_use(steps: CalibrationState, settings: Settings) -> BatchProfile | None:
 
 
 def apply_calibration(settings: Settings, steps: CalibrationState | None) -> Settings:
-    """Return the settings with the profile as measured, and the service time in proportion, once it is trusted."""
+    """Return the settings with the measured profile in use, and the prior of the service time in proportion."""
     if steps is None or steps.used is None:
         return settings
     ratio = _times(steps.used, settings)[1] / _times(steps.configured, settings)[1]
@@ -239,7 +239,7 @@ def apply_calibration(settings: Settings, steps: CalibrationState | None) -> Set
 
 
 def report(steps: CalibrationState | None, settings: Settings) -> Calibrated | None:
-    """Return what a decision says of it; None before anything was learned."""
+    """Return the figures for `Decision.calibration`; None before the first sample."""
     if steps is None or not steps.calibration.accepted:
         return None
     known, profile = steps.calibration, steps.calibration.profile

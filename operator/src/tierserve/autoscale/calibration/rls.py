@@ -10,12 +10,12 @@ The regression is recursive least squares with a forgetting factor (Ljung, Syste
 Kalman filter whose unknowns are the ratios of the coefficients to the prior and whose errors are relative to what was
 predicted, so one noise level serves short and long steps. What is added to the textbook form:
 
-* a gate: a time further from its prediction than `GATE` standard deviations is not learned from. The noise is estimated
+* a gate: a time further from its prediction than `GATE` standard deviations is rejected. The noise is estimated
   from absolute, clipped innovations, so that outliers widen it little (Huber, Robust Statistics, ch. 4).
 * drift: rejections that persist on one side are no outliers but a machine that changed (throttled, say). The
   covariance is then opened again, mostly along the line on which all three coefficients change by one factor.
 * no wind-up: forgetting never lifts a variance over that of the prior, however long nothing new is seen.
-* bounds: a ratio stays within `SPAN` of the prior; at a bound the other ratios are moved as their covariance tells.
+* bounds: a ratio stays within `SPAN` of the prior; at a bound the other ratios move according to their covariance.
 
 Unknowns are three, so tuples of floats are used: numpy took twice as long, for the arithmetic alone.
 """
@@ -86,8 +86,8 @@ class Calibration:
         error: smoothed relative error of the predictions, |seen / predicted - 1|, outliers clipped at the gate.
         accepted, rejected, ignored: times learned from, times held for outliers, samples or times that are no sound
             figures.
-        drift_scores: of prefill and of the time between tokens: rejections in a row, less acceptances; the sign tells
-            whether the machine is slower (+) or faster (-) than believed.
+        drift_scores: of prefill and of the time between tokens: rejections in a row, less acceptances; the sign shows
+            whether the machine is slower (+) or faster (-) than estimated.
         drifts: how often a drift was found.
         since_drift: sound samples since the last one.
     """

@@ -1,4 +1,4 @@
-"""How far forecasts were off: a window of ratios of seen over forecast, and the quantiles that it promises.
+"""Forecast errors: a window of the ratios observed / forecast, and their conformal quantiles.
 
 That is split conformal prediction (Vovk et al.; Lei et al. 2018) on ratios: with n past ratios, the one to come is not
 above the ceil((n + 1) q)-th smallest with probability q at least, if they are exchangeable. Arrivals are so only
@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 WINDOW = 512
-"""Ratios kept."""
+"""Ratios kept: the recent past, and a quantile up to 0.998."""
 FEW = 32
 """Ratios below which a prior spread is used instead."""
 PRIOR_SD = 0.2
@@ -38,14 +38,14 @@ class Residuals(NamedTuple):
         return Residuals((*recent, ratio), tuple(ordered))
 
     def quantile(self, q: float) -> float | None:
-        """Return the ratio not exceeded with probability `q`; None where the window is too short to tell."""
+        """Return the ratio not exceeded with probability `q`; None where the window is too short."""
         n = len(self.ordered)
         rank = max(math.ceil((n + 1) * q - 1e-9), 1)
         return self.ordered[rank - 1] if n >= FEW and rank <= n else None
 
 
 class Band(NamedTuple):
-    """What is expected of one figure, in arrivals per second.
+    """Distribution of one forecast rate, in arrivals per second.
 
     Attributes:
         forecast: the forecast that the ratios refer to.
@@ -73,7 +73,7 @@ class Band(NamedTuple):
         prior = self._prior(q)
         if len(self.residuals.ordered) < FEW:
             return prior
-        return max(prior, self._rate(self.residuals.ordered[-1]))  # q lies beyond all that was seen
+        return max(prior, self._rate(self.residuals.ordered[-1]))  # q is beyond all observed ratios
 
     def _rate(self, ratio: float) -> float:
         return max(ratio * (self.forecast + self.one) - self.one, 0.0)

@@ -1,16 +1,13 @@
-"""Replicas for the arrivals that are forecast when a replica ordered now will be ready.
+"""Look-ahead: replicas for the arrival rate forecast for when a replica started now is ready.
 
-A forecast (autoscale/forecast/state.py) pays where the load has a shape that comes again, or a trend, and starts are
-slow; nowhere else may it cost anything. So a model is only heard where it says that arrivals rise, and only if it has
-earned it: each time that it said so before it was compared with the last value, which says that all stays as it is.
-Over the rises that it forecast its error must have been clearly less. On a load without a shape hardly any rise is
-forecast, and those that are turn out no better than the last value. What is staffed for is a quantile of the rate at
-that time, from the ratios of what was seen to what the model had said of rises (conformal, as in
-autoscale/forecast/intervals.py).
+A forecast (autoscale/forecast/state.py) pays off for a load with a season or a trend and slow starts; elsewhere it
+must cost nothing. So a model is used only when it predicts a ramp, and only if it is skilful: over the ramps that it
+predicted before, its error must have been clearly less than that of the last value (persistence). On a load without a
+pattern hardly any ramp is predicted, and those predictions are no better than the last value. Replicas are sized for a
+quantile of the rate, from the ratios observed / predicted of past ramps (conformal, autoscale/forecast/intervals.py).
 
-A day has one morning: how good a model was at it must be remembered for days, while nights add nothing. Steps are
-counted from the Unix epoch, so that the time of day is known whatever was missed, and a change of the start-up time
-costs only what depended on it.
+A daily load has one morning ramp a day, so scores are remembered for days. Steps are counted from the Unix epoch, so
+that the time of day is known after a gap, and a change of the start-up time resets only what depends on it.
 """
 
 from __future__ import annotations
@@ -28,25 +25,25 @@ from tierserve.autoscale.forecast.state import MODELS, State, observe
 from tierserve.autoscale.history import History
 
 LOOKAHEAD_MODELS = ("trend", "season", "season-level", "blend")
-"""The models that can say something else than that all stays as it is."""
+"""The models other than persistence (the last value) and the slow level."""
 _INDEX = tuple(MODELS.index(name) for name in LOOKAHEAD_MODELS)
 _STEPS = 16  # in a horizon
 _SHORTEST_STEP_S, _LONGEST_STEP_S = 1.0, 120.0  # the history remembers more than twice the longest
-_SPARE = 1.1  # of a horizon over the one that is needed, so that a start-up time that wavers leaves it alone
-_OUTGROWN = 0.7  # share of the horizon in force under which a shorter one is taken
-_RISE = 0.1  # share by which a rate must be above the last value to be called a rise
-_EARNED = 0.75  # error over that of the last value, under which a model is heard
-_SEEN = 48.0  # weight of forecast rises, in blocks: three horizons
-_REMEMBERED = 2.0  # periods after which a rise counts half
+_SPARE = 1.1  # horizon over the required one, so that a varying start-up time does not change it
+_OUTGROWN = 0.7  # share of the horizon in force below which a shorter one is used
+_RISE = 0.1  # share above the last value from which a rate is a ramp
+_EARNED = 0.75  # skill below which a model is used
+_SEEN = 48.0  # minimum weight of predicted ramps, in blocks: three horizons
+_REMEMBERED = 2.0  # half-life of a score, in periods
 
 
 class RampScore(NamedTuple):
-    """How right a model was where it forecast a rise.
+    """Score of a model over the ramps that it predicted.
 
     Attributes:
         error, last: discounted sums of the absolute errors of the model and of the last value, per second.
         weight: their weight, in blocks.
-        ratios: of what was seen to what the model said.
+        ratios: observed / predicted.
     """
 
     error: float = 0.0
@@ -56,12 +53,12 @@ class RampScore(NamedTuple):
 
     @property
     def skill(self) -> float:
-        """Error over that of the last value, infinite until enough rises were seen."""
+        """Error relative to that of the last value (lower is better); inf until enough ramps were predicted."""
         return self.error / self.last if self.weight >= _SEEN and self.last > 0.0 else math.inf
 
 
 class PendingScaleUp(NamedTuple):
-    """Replicas that a forecast rate wants, and when they were asked for."""
+    """Replicas for a forecast rate, and when they were requested."""
 
     t: float
     replicas: int
@@ -70,11 +67,11 @@ class PendingScaleUp(NamedTuple):
 
 
 class ForecastSummary(NamedTuple):
-    """What is shown of a forecast.
+    """Forecast figures of a decision.
 
     Attributes:
         rate: arrivals per second expected when a replica ordered now is ready.
-        model: which model says so.
+        model: name of the model.
         error: its mean absolute error at that horizon over the mean rate.
     """
 
@@ -88,7 +85,7 @@ UNKNOWN = ForecastSummary()
 
 @dataclass(frozen=True, slots=True)
 class LookaheadState:
-    """What is remembered for the forecast; begin with None.
+    """State of the look-ahead; start with None.
 
     Attributes:
         settings: step, horizon and season in force.
@@ -106,13 +103,13 @@ class LookaheadState:
 
     @property
     def selected_model(self) -> int | None:
-        """Index (of `LOOKAHEAD_MODELS`) of the model that is heard; None where none has earned it."""
+        """Index (of `LOOKAHEAD_MODELS`) of the most skilful model; None if none is skilful enough."""
         best = min(range(len(self.ramp_scores)), key=lambda k: self.ramp_scores[k].skill)
         return best if self.ramp_scores[best].skill < _EARNED else None
 
 
 def update_lookahead(lookahead: LookaheadState | None, v: Inputs) -> LookaheadState:
-    """Return what is known after one more observation; most calls end within a step and change nothing.
+    """Return the state after one more observation; calls within a step change nothing.
 
     Args:
         ahead: what the last call returned, None at first.
@@ -135,11 +132,11 @@ def update_lookahead(lookahead: LookaheadState | None, v: Inputs) -> LookaheadSt
 
 
 def apply_forecast(recommendation: Recommendation, lookahead: LookaheadState, v: Inputs) -> Recommendation:
-    """Return the need, raised to what the forecast of the last horizon wants.
+    """Return the recommendation, raised to the largest pending scale-up of the last horizon.
 
-    What is ordered is held until the time for which it was ordered. It does not count for longer: `down` stays.
+    A scale-up is held until the time that it was forecast for. It does not count longer: `down` is unchanged.
     """
-    if not lookahead.pending_scale_ups or v.load.closed:  # connections that wait for answers ask more as replicas come
+    if not lookahead.pending_scale_ups or v.load.closed:  # in a closed loop the rate rises because replicas were added
         return recommendation
     largest = lookahead.pending_scale_ups[0]
     if largest.replicas <= recommendation.up:
@@ -226,7 +223,7 @@ def _blocks_remembered(settings: Forecaster) -> float:
 
 
 def _is_ramp(rate: float, last: float, settings: Forecaster) -> bool:
-    """Tell whether a rate is above the last value by more than chance in the quarter horizon of that value."""
+    """Return whether a rate exceeds the last value by more than its Poisson noise over a quarter horizon."""
     return rate > last * (1.0 + _RISE) + math.sqrt(4.0 * last / settings.horizon_s)
 
 
@@ -239,7 +236,7 @@ def _summary(lookahead: LookaheadState) -> ForecastSummary:
 
 
 def _with_scale_up(lookahead: LookaheadState, v: Inputs) -> LookaheadState:
-    """Return it with what the forecast of now wants, and without what has had its time."""
+    """Return the state with a scale-up for the current forecast, without expired ones."""
     t, scale_up = v.obs.t, _scale_up(lookahead, v)
     pending_scale_ups = tuple(x for x in lookahead.pending_scale_ups if x.t >= t - lookahead.settings.horizon_s)
     if scale_up is not None:

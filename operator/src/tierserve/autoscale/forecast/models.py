@@ -46,7 +46,8 @@ class Trend(NamedTuple):
     def after(self, rate: float | None, keep: float, damping: float) -> Trend:
         """Return the line after a step; `keep` is Brown's weight of the past, `damping` that of the slope.
 
-        Without data the line goes on, ever flatter. With data the slope is not damped: it would lag behind a ramp.
+        Without data the line continues with a damped slope. With data the slope is not damped: it would lag behind a
+        ramp.
         """
         if rate is None:
             slope = self.slope * damping

@@ -18,7 +18,7 @@ class Forecaster:
     Attributes:
         step_s: time between two calls of `observe`.
         horizon_s: how far ahead: start-up time plus the time between decisions.
-        period_s: length of the season; a day unless told otherwise.
+        period_s: length of the season; a day by default.
         block, blocks: steps in a block, and blocks in a horizon.
         bins, steps_per_bin: parts that the season is cut into.
         gains: weights of a new step in the two levels.
@@ -71,7 +71,7 @@ class Forecaster:
 
     @property
     def seasonal(self) -> bool:
-        """Whether a season can tell more than a mean: it has bins enough and is longer than the horizon."""
+        """Whether a season is usable: it has enough bins and is longer than the horizon."""
         return self.bins >= 4 and self.period_s > self.horizon_s
 
     def phase(self, step: float) -> float:

@@ -4,7 +4,8 @@ Several models (`autoscale.forecast.models`) run side by side. At the end of eac
 one horizon ahead; when that time comes it is scored on the mean rate of the block, old errors weighing less, and the
 model with the least error of its own is used. A change needs a clear advantage, so that noise does not flip it. The
 interval is conformal (`autoscale.forecast.intervals`): from the ratios of what was seen to what this procedure,
-whichever model it used, had said. So it covers the errors of the choice too, and needs no law of the arrivals.
+whichever model it used, had predicted. So it covers the errors of the choice too, and needs no distribution of the
+arrivals.
 
 Libraries that fit such models (statsmodels, statsforecast) were left out: they refit a whole history in milliseconds to
 seconds, while this runs each second in each pool, keeps no history and takes tens of microseconds.
@@ -35,7 +36,7 @@ _MOST = 1e12  # no count of arrivals is larger
 
 
 class Prediction(NamedTuple):
-    """A forecast that waits for its time: of each model, of the one in use, and the base of the largest rate."""
+    """A forecast to be scored later: of each model, of the one in use, and the base of the peak rate."""
 
     models: tuple[float | None, ...]
     used: float
@@ -63,7 +64,7 @@ class Score(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is kept between two steps; begin with `State()`."""
+    """Forecast state between steps; start with `State()`."""
 
     step: int = 0
     last: Level = Level()
@@ -83,7 +84,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is expected one horizon ahead, in arrivals per second.
+    """Forecast one horizon ahead, in arrivals per second.
 
     Attributes:
         mean: mean rate of the step that is one horizon ahead.
@@ -117,7 +118,7 @@ class Forecast:
 def observe(state: State, settings: Forecaster, count: float | None) -> State:
     """Return the state after one step with `count` arrivals.
 
-    None, and all that is no count, means missing: time goes on, nothing is learned and nothing scored.
+    None, and all that is no count, means missing: the step counts, but nothing is learned or scored.
     """
     rate = _rate(count, settings)
     fast, slow = settings.gains
@@ -164,7 +165,7 @@ def _season(state: State, settings: Forecaster, rate: float | None) -> Season | 
 
 
 def _predict(state: State, settings: Forecaster) -> Prediction:
-    """What each model expects of the step that is one horizon ahead."""
+    """Return the prediction of each model for the step one horizon ahead."""
     one = other = None
     if state.season is not None:
         one, other = state.season.ahead(settings.phase(state.step + settings.steps - 0.5))
@@ -179,7 +180,7 @@ def _predict(state: State, settings: Forecaster) -> Prediction:
 
 
 def _block_end(state: State, settings: Forecaster, rate: float | None) -> State:
-    """Score what was said one horizon ago, choose, and say what is expected one horizon ahead."""
+    """Score the prediction of one horizon ago, choose the model, and predict one horizon ahead."""
     blocks = (*state.blocks, state.block)[-settings.blocks :]
     if len(state.predictions) == settings.blocks:
         state = _scored(state, settings, blocks, rate)

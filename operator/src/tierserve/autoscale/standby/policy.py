@@ -1,4 +1,4 @@
-"""The need of a pool as experience has it: what `autoscale.standby.rules` learned, fed from the pool's own history."""
+"""Standby policy of a pool: feeds `autoscale.standby.rules` from the history, and applies the chosen rule."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tierserve.autoscale.standby.rules import Arrivals, StandbySettings, Standby
 from tierserve.autoscale.types import GatewaySample
 
 _CHANCE_S = 3.0
-"""A queue that is longer than the slack allows by no more than this comes and goes at a load that replicas bear."""
+"""Seconds beyond the slack that a queue reaches at random, at a load below capacity."""
 _SERVED = 2.0
-"""Service times in which what was let in last is answered."""
+"""Service times until the last admitted request is answered."""
 
 
 def standby_settings(v: Inputs) -> StandbySettings:
-    """Return what the rules are judged by: the start-up time as learned, the slack that the objective leaves."""
+    """Return the settings of the rules: learned start-up time, slack of the objective."""
     return StandbySettings(
         startup_s=v.startup_s,
         slack_s=max(v.settings.target_s - _service_s(v), 0.1 * v.load.service_s),
@@ -27,7 +27,7 @@ def standby_settings(v: Inputs) -> StandbySettings:
 
 
 def update_standby(state: StandbyState, before: History, v: Inputs, ahead_rate: float = 0.0) -> StandbyState:
-    """Return what is known after the arrivals since the history before.
+    """Return the state after the arrivals since the previous history.
 
     Args:
         state: what the last call returned.
@@ -47,10 +47,10 @@ def update_standby(state: StandbyState, before: History, v: Inputs, ahead_rate: 
 
 
 def _with_attribution(state: StandbyState, v: Inputs) -> StandbyState:
-    """Say from when on late answers are the rule's own.
+    """Set the time from which late responses count against the rule in force.
 
-    It is not to blame for what was late before its replicas were there, nor for what has waited since: that must have
-    been served, which shows when the last of it is answered.
+    Requests that were late before its replicas were ready do not count, nor those queued until then: these must have
+    been served first.
     """
     if state.rule is None or v.obs.running < state.serving:
         return replace(state, own_from=math.inf)
@@ -62,7 +62,7 @@ def _with_attribution(state: StandbyState, v: Inputs) -> StandbyState:
 def _full_s(v: Inputs) -> float:
     """Mean seconds of service in a full replica; by the profile, where there is one.
 
-    What was seen of half-empty batches tells little of full ones, and it is full ones that a burst meets.
+    Half-empty batches say little about full ones, and a burst meets full ones.
     """
     return v.settings.service_s if v.settings.profile else v.load.service_s
 
@@ -84,10 +84,10 @@ def _answers(before: GatewaySample | None, now: GatewaySample | None) -> tuple[f
 
 
 def standby_recommendation(standby: StandbyState, v: Inputs) -> Recommendation:
-    """Return the replicas that the rule followed wants; where more waits than the slack allows, what Erlang C wants.
+    """Return the replicas of the rule in force; where the queue exceeds the slack, at least those of Erlang C.
 
-    A load beyond experience shows as a queue that is longer than it may be; then the load of now is staffed for as a
-    pool without experience would. A constant number of connections has a slot each, whatever the rule.
+    A load that the rules have not seen shows as a queue beyond the slack; then the pool is sized for the current load
+    as without standby rules. A constant number of connections has one slot each, whatever the rule.
     """
     if standby.rule is None:
         return recommend(v)

@@ -1,20 +1,21 @@
-"""How many replicas to keep ready for what may come before more can start, learned from what has come so far.
+"""Standby rules: replicas to keep ready for bursts shorter than a start-up, chosen by past arrivals.
 
-No forecast tells a burst that is shorter than the time to start a replica: it is borne by replicas that stand ready, or
-it is not borne. How many that takes is a matter of experience, so experience decides. Many simple rules, each
+A burst that is shorter than the start-up time cannot be forecast: only standby replicas can serve it. How many are
+enough depends on the load, so it is learned. Many simple rules, each
 
-    max(S, h x the highest load of the last W seconds)  replicas, or
-    max(S, h x the higher of the load now and that forecast for when a replica asked for now will serve),
+    max(S, h x the maximum load of the last W seconds)  replicas, or
+    max(S, h x the larger of the current load and that forecast for when a replica started now is ready),
 
-run side by side on the arrivals as they come, each with replicas of its own that exist on paper only: they start as
-slowly as real ones and bear the same work, and what they bear too late is counted against the rule. Of those that kept
-the objective the cheapest is followed; of those that cost about as much, the one that gives up replicas the least
-often. As all rules are played on the same arrivals, nothing has to be explored: prediction with expert advice
+are simulated side by side on the actual arrivals, each with a shadow pool: its replicas start as slowly as real ones
+and serve the same work, and work served too late counts against the rule. Of the rules that kept the objective the
+cheapest is applied; of those of about the same cost, the one that removes replicas least often. As all rules see the
+same arrivals, no exploration is needed: prediction with expert advice
 (Cesa-Bianchi and Lugosi, "Prediction, Learning, and Games", 2006, ch. 2), as follow-the-leader under a constraint.
 
-Paper is patient: what it leaves out (batches that slow down, long prompts before short ones) is made good by the share
-of the objective that a rule may use up on paper. It follows the error budget: less of it where more requests are late
-in truth than may be, more where fewer are (as in adaptive conformal inference, Gibbs and Candes, NeurIPS 2021).
+The shadow pools are optimistic: they leave out batches that slow down and long prompts ahead of short ones. The share
+of the error budget that a rule may use in its shadow pool corrects for that: it falls where more requests are late in
+operation than the objective allows, and rises where fewer are (as in adaptive conformal inference, Gibbs and Candes,
+NeurIPS 2021).
 """
 
 from __future__ import annotations
@@ -29,28 +30,28 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 HOLD_S = (0.0, 60.0, 150.0, 300.0, 600.0, 1200.0, 4800.0)
-"""W: seconds for which a load is remembered."""
+"""W: windows of the maximum load, seconds; 0: the current load."""
 HEADROOM = (0.7, 0.77, 0.85, 0.92, 1.0, 1.2, 1.5, 2.0)
-"""h: factors on it. (Under 1: where some may wait, a peak need not be met.)"""
+"""h: factors on the load. (Below 1: where some requests may wait, a peak need not be met in full.)"""
 STANDING = tuple(1.2**k for k in range(40))
-"""S: replicas that stand ready whatever was seen, from 1 to 1,200."""
+"""S: minimum number of replicas, from 1 to 1,200."""
 MOST_STEPS = 60
-"""Of the paper replicas' clock in one start-up time; fewer where they would be shorter than half a second."""
+"""Steps of the shadow pools in one start-up time: bounds memory; fewer where a step would be under half a second."""
 _SHORTEST_STEP_S = 0.5
 _MINUTE_S = 60.0
 _LEAST_TRUST, _MOST_TRUST = 0.02, 3.0
 BUDGET_STARTS = 20.0
-"""Start-up times after which what was late in truth counts half: sooner than that nothing that is done shows."""
+"""Half-life of observed late requests, in start-up times: a change shows no sooner."""
 WARM_STARTS = 2.0
-"""Start-up times for which it only looks on, or two minutes."""
+"""Warm-up, in start-up times (at least two minutes): no rule is scored in it."""
 _PRIOR_ANSWERS = 1000.0
 ALIKE = 0.02
-"""Rules that cost so much more than the cheapest are as good as it."""
+"""Relative cost above the cheapest up to which rules count as equal."""
 LOYALTY = 0.03
-"""By how much cheaper another rule must be to be followed: else two that cost as much take turns."""
+"""Relative saving from which the rule is changed: otherwise two of the same cost would alternate."""
 _STEADIER, _FEW = 1.5, 2.0  # of drops: so many times those of the steadiest of the cheapest, and so many more
 _MARGIN = 1.1
-"""Drops are counted at the load and at a tenth more: a rule that just does not move has been lucky."""
+"""Removals are counted at the load and at a tenth more: a rule next to a threshold is not steady."""
 
 _LOADS = ("current load", *(f"maximum load of the last {s:.0f} s" for s in HOLD_S[1:]), "current or forecast load")
 _RULES = np.array([(w, h, s) for w in range(len(HOLD_S) + 1) for h in HEADROOM for s in STANDING])
@@ -59,15 +60,16 @@ _HOLD, _HEAD, _STAND = _RULES[:, 0].astype(np.int64), _RULES[:, 1].copy(), _RULE
 
 @dataclass(frozen=True, slots=True)
 class StandbySettings:
-    """What the rules are judged by; times in seconds.
+    """Settings of the rules; times in seconds.
 
     Attributes:
         startup_s: from a raised target to a replica that serves.
         slack_s: how long work may wait without missing the target.
         may_miss: share of the requests that may miss it.
-        trust: share of `may_miss` that a rule may use up on paper where the error budget is just used up in truth.
-        gain: by how much that share falls (as a logarithm) for each time that the budget is used up in truth; 0: never.
-        half_life_s: after so long experience counts half.
+        trust: share of `may_miss` that a rule may use in its shadow pool when the error budget is just used up in
+            operation.
+        gain: decrease of the logarithm of that share for each budget used up in operation; 0: constant.
+        half_life_s: half-life of the statistics.
         churn: replica-start-ups that giving up a replica costs: it may have to be started again.
     """
 
@@ -91,7 +93,7 @@ class StandbySettings:
 
     @property
     def steps(self) -> int:
-        """Steps of the paper replicas' clock in one start-up time."""
+        """Steps of the shadow pools in one start-up time."""
         return min(max(round(self.startup_s / _SHORTEST_STEP_S), 1), MOST_STEPS)
 
     @property
@@ -101,18 +103,19 @@ class StandbySettings:
 
     @property
     def drain_s(self) -> float:
-        """Seconds in which what waits is worked off: as long as help takes to come, for later it would find it gone."""
+        """Seconds in which a backlog is drained: as long as a replica takes to start, which would be too late
+        otherwise."""
         return max(self.startup_s, 4.0 * self.slack_s)
 
 
 class Arrivals(NamedTuple):
-    """What came in some time.
+    """Arrivals of an interval.
 
     Attributes:
         seconds: how long.
         work: seconds that a full replica needs for what came.
         requests: how many came.
-        answered, late: how many were answered in truth, and of these how many too late.
+        answered, late: responses observed, and those of them that were late.
     """
 
     seconds: float = 0.0
@@ -140,10 +143,10 @@ class Peak(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ShadowPool:
-    """The rules and their replicas on paper; arrays have one value per rule and are never written to.
+    """Shadow pools of all rules; arrays have one value per rule and are never written to.
 
-    `asked`: what the rules ask for; `with_margin`: what they would at `_MARGIN` of the load; `backlog`: seconds of work
-    that waits; `missed`, `cost`, `drops`: requests too late, replica-seconds and replicas given up, discounted.
+    `asked`: replicas requested by the rules; `with_margin`: the same at `_MARGIN` x the load; `backlog`: seconds of
+    work that waits; `missed`, `cost`, `drops`: requests too late, replica-seconds and replicas given up, discounted.
     `block`: what the rules asked for in the last steps; `lowest`: the least of them; `before`: for each step of the
     block before, the least from there to its end. So the least of the last start-up time, which is what serves, takes
     one comparison however long that time is (van Herk, Pattern Recognition Letters 13, 1992).
@@ -160,7 +163,7 @@ class ShadowPool:
     drops: Floats = field(default_factory=lambda: np.zeros(_STAND.size))
 
     def serving(self) -> Floats:
-        """Replicas that were asked for a whole start-up time ago, and ever since."""
+        """Ready replicas: those requested a whole start-up time ago, and ever since."""
         at = len(self.block)
         return np.minimum(self.lowest, self.before[at]) if at < len(self.before) else self.lowest
 
@@ -175,21 +178,21 @@ class ShadowPool:
 
 @dataclass(frozen=True, slots=True)
 class StandbyState:
-    """What was learned so far. Start with `StandbyState()`.
+    """State of the standby rules. Start with `StandbyState()`.
 
     Attributes:
         t: seconds since the first call.
-        came: what came since the last step.
+        arrivals: those since the last step.
         fast, slow: load in replicas, over the slack and over a minute.
         peaks: the highest loads, one per window of `HOLD_S`.
-        ahead: load in replicas that is forecast for when a replica asked for now will serve; 0 where none is.
-        paper: the rules' replicas.
+        ahead: forecast load, in replicas, for when a replica started now is ready; 0 without a forecast.
+        shadow: the shadow pools.
         seen: requests, discounted.
-        answered, late: answers in truth and those too late, discounted over `BUDGET_STARTS` start-ups.
+        answered, late: responses observed and late ones, discounted over `BUDGET_STARTS` start-ups.
         trust: share of `may_miss` that a rule may use up now.
-        own_from: Unix seconds from which on what is late in truth is the rule's own; inf while its replicas are not all
-            there, or what waited before they were is not yet served.
-        rule: the one that is followed.
+        own_from: Unix seconds from which late requests count against the rule; inf until its replicas are ready and the
+            requests queued before are served.
+        rule: index of the rule in force.
     """
 
     t: float = 0.0
@@ -207,10 +210,10 @@ class StandbyState:
     rule: int | None = None
 
     def replicas(self, backlog_s: float, settings: StandbySettings) -> int:
-        """Replicas that the rule followed wants now, 0 while nothing was learned.
+        """Replicas of the rule in force, 0 while there is none.
 
         Args:
-            backlog_s: work that waits in truth, seconds of a full replica; on paper there may be less.
+            backlog_s: queued work, seconds of a full replica; the shadow pool may have less.
             settings: as given to `learn`.
         """
         if self.rule is None:
@@ -220,13 +223,14 @@ class StandbyState:
 
     @property
     def loads(self) -> tuple[float, ...]:
-        """Loads that rules go by: the highest of each window of `HOLD_S`, and the forecast one where it is higher."""
+        """Inputs of the rules: maximum load of each window of `HOLD_S`, then the larger of current and forecast
+        load."""
         highest = tuple(peak.load for peak in self.peaks)
         return (*highest, max(highest[0], self.ahead))
 
     @property
     def serving(self) -> int:
-        """Replicas that the rule followed has serving now, on paper."""
+        """Ready replicas in the shadow pool of the rule in force."""
         return 0 if self.rule is None else int(min(self.shadow.serving()[self.rule], self.shadow.asked[self.rule]))
 
     @property
@@ -243,9 +247,9 @@ def learn(state: StandbyState, arrivals: Arrivals, settings: StandbySettings, ah
 
     Args:
         state: what the last call returned.
-        came: arrivals of the time since then.
+        arrivals: those since then.
         settings: may change between calls.
-        ahead: load in replicas that is forecast for when a replica asked for now will serve; 0 where none is.
+        ahead: forecast load, in replicas, for when a replica started now is ready; 0 without a forecast.
     """
     state = replace(state, ahead=ahead)
     total = Arrivals(*(a + b for a, b in zip(state.arrivals, arrivals, strict=True)))
@@ -277,19 +281,19 @@ def _towards(old: float, new: float, seconds: float, window_s: float) -> float:
 
 
 def _step(state: StandbyState, arrivals: Arrivals, settings: StandbySettings) -> StandbyState:
-    """Play one step of all rules."""
+    """Simulate one step of all rules."""
     t, dt, shadow = state.t + arrivals.seconds, arrivals.seconds, state.shadow
     load = arrivals.work / dt
     fast = _towards(state.fast, load, dt, max(settings.slack_s, 2.0 * dt))
     slow = _towards(state.slow, load, dt, _MINUTE_S)
     peaks = tuple(p.add(t, max(fast, slow), w) for p, w in zip(state.peaks, HOLD_S, strict=True))
     state = replace(state, t=t, fast=fast, slow=slow, peaks=peaks)
-    wanted = _HEAD * np.array(state.loads)[_HOLD]
-    # as in truth: what waits no longer than it may asks for nobody
+    desired = _HEAD * np.array(state.loads)[_HOLD]
+    # as in `standby_recommendation`: a queue within the slack needs no extra replicas
     helpers = np.maximum(shadow.backlog - settings.slack_s * shadow.asked, 0.0) / settings.drain_s - 1e-9
-    asked = np.ceil(np.maximum(wanted, _STAND) + helpers)
-    with_margin = np.ceil(np.maximum(_MARGIN * wanted, _STAND) + helpers)
-    # loads are not known yet, and no rule is judged by its first guess
+    asked = np.ceil(np.maximum(desired, _STAND) + helpers)
+    with_margin = np.ceil(np.maximum(_MARGIN * desired, _STAND) + helpers)
+    # warm-up: loads are not known yet
     if t <= max(WARM_STARTS * settings.startup_s, 2.0 * _MINUTE_S):
         return replace(state, shadow=replace(shadow, asked=asked, with_margin=with_margin))
     serving = np.minimum(shadow.serving(), asked)
@@ -309,9 +313,9 @@ def _step(state: StandbyState, arrivals: Arrivals, settings: StandbySettings) ->
 
 
 def _leader(state: StandbyState, trust: float, settings: StandbySettings) -> int | None:
-    """The rule to follow: the steadiest of the cheapest that may be trusted, or that followed so far if it will do.
+    """Return the rule to apply: the steadiest of the cheapest admissible ones, or the current one if it is as good.
 
-    What even the most generous one missed is no rule's fault.
+    Misses of even the most generous rule count against none.
     """
     if state.seen <= 0.0:
         return None
@@ -320,7 +324,7 @@ def _leader(state: StandbyState, trust: float, settings: StandbySettings) -> int
     cost = np.where(shadow.missed <= allowed, shadow.cost, np.inf)
     least = float(cost.min())
     alike = np.flatnonzero(cost <= (1.0 + ALIKE) * least)
-    # of those as steady the one with the fewest late on paper, and of these the cheapest
+    # of equally steady rules the one with the fewest misses, then the cheapest
     order = np.lexsort((shadow.cost[alike], shadow.missed[alike], np.floor(shadow.drops[alike])))
     best = int(alike[order[0]])
     if rule is None or cost[rule] > (1.0 + LOYALTY) * least:

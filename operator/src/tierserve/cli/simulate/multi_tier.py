@@ -33,16 +33,15 @@ _CLASSES, _PROMPTS, _PREFIXES = range(4, 7)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where requests ended, in figures: a tier, the answer cache, those refused, or all. Times in seconds, as users see
-    them, network included.
+    """Results of the requests of a tier, of the response cache, of those refused, or of all; seconds, with network.
 
     Attributes:
         name: of the tier, or `cache`, `refused` or `all`.
-        requests, share: that ended there, and their part of all.
+        requests, share: number and share of all.
         within: share of them within the target; None if there are none.
-        passed_on: that came to the tier and were served elsewhere or refused; of all: passed on at least once.
-        prefix_hits: of the requests, those whose beginning the pool's cache had.
-        replicas_max: the most wanted, summed over sites.
+        passed_on: requests that overflowed from the tier to another or were refused; of all: at least once.
+        prefix_hits: requests whose prefix was in the pool's cache.
+        replicas_max: maximum of the desired replicas, summed over sites.
     """
 
     name: str

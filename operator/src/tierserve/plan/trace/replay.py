@@ -98,9 +98,9 @@ class ReplayResult:
 
     Attributes:
         placement: the pool, with the tokens of the stream.
-        needed: the least replicas that keep the objective, floor and ceiling aside; None where no number does.
+        needed: the fewest replicas that keep the objective, without the bounds; None where no number does.
         needed_with_margin: the same where the percentile is to be within the target less `ERROR`.
-        replicas: those that the figures are of: needed, within floor and ceiling.
+        replicas: those that the figures are of: needed, within the bounds.
         meets: whether they keep the objective.
         response_s: the objective's percentile of all requests.
         mean_response_s: their mean.
@@ -181,7 +181,7 @@ def replay(placement: Placement, requests: Requests) -> ReplayResult:
 
     Args:
         placement: with the sizes of the stream (`asked`).
-        requests: the stream; without traffic, the floor is enough.
+        requests: the stream; without traffic, min_replicas are enough.
     """
     if not requests.counts.any():
         return _idle(placement)
@@ -229,7 +229,7 @@ def _late_alone(placement: Placement) -> float:
 
 
 def _most(placement: Placement, requests: Requests) -> int:
-    """So many replicas that hardly anybody meets another at one: more are of no use."""
+    """Replicas with which requests hardly ever share one: more are of no use."""
     work = work_of(placement)
     longest = float(work.services(work.alone_s).max())
     return max(placement.max_replicas, math.ceil(requests.busiest(longest) * max(longest, requests.window_s)) + 1)

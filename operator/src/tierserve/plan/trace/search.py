@@ -44,10 +44,10 @@ class SearchResult:
     """The least number of replicas that keeps the objective in a simulation.
 
     Attributes:
-        needed: the least replicas, floor and ceiling aside; None where no number does.
+        needed: the fewest replicas, without the bounds; None where no number does.
         at: what users see with them; where no number does, with so many that more are of no use.
         fewer: the same with one replica fewer; None where that is none, or no number does.
-        replicas: needed, within floor and ceiling.
+        replicas: needed, within the bounds.
         seen: what users see with these.
         runs: simulations that it took.
     """
@@ -119,7 +119,7 @@ def search(
         simulate_at: what came of a run with so many replicas, from 1 to `most`.
         start: a first guess, > 0; None where a formula says that no number does.
         most: replicas of which more are of no use, >= 1 (`most_of_use`).
-        floor, ceiling: the replicas that the pool may have.
+        min_replicas, max_replicas: bounds of the pool.
 
     Raises:
         ValueError: `start` or `most` is less than 1.

@@ -1,4 +1,4 @@
-"""A cache that forgets what was used longest ago (LRU), compiled: keys and sizes are whole numbers."""
+"""LRU cache, compiled: keys and sizes are integers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USED, CAPACITY = range(2)
 
 
 class Lru(NamedTuple):
-    """A ring from the key used last to the one used longest ago; its last place is the head.
+    """Ring of keys from the most to the least recently used; the last element is the head.
 
     Attributes:
         older, newer: the neighbours of each key in the ring; shape (keys + 1,).
@@ -32,13 +32,13 @@ class Lru(NamedTuple):
 
 @jit
 def holds(c: Lru, key: int) -> bool:
-    """Whether a key is in."""
+    """Return whether a key is cached."""
     return bool(c.since[key] == c.since[key])
 
 
 @jit
 def drop(c: Lru, key: int) -> None:
-    """Take a key out, which is in."""
+    """Remove a cached key."""
     c.older[c.newer[key]] = c.older[key]
     c.newer[c.older[key]] = c.newer[key]
     c.since[key] = np.nan
@@ -47,7 +47,7 @@ def drop(c: Lru, key: int) -> None:
 
 @jit
 def put(c: Lru, key: int, size: int, t: float) -> None:
-    """Put a key in as the one used last, and forget others until it fits; what never fits is left out."""
+    """Insert a key as most recently used, evicting others until it fits; a key larger than the cache is skipped."""
     if holds(c, key):
         drop(c, key)
     if size > c.room[CAPACITY]:
@@ -63,7 +63,7 @@ def put(c: Lru, key: int, size: int, t: float) -> None:
 
 @jit
 def find(c: Lru, key: int, oldest: float) -> bool:
-    """Whether a key is in, put there at `oldest` or later; it is then the one used last. An older one is forgotten."""
+    """Return whether a key inserted at `oldest` or later is cached, and touch it; an older one is evicted."""
     if not holds(c, key):
         return False
     since = c.since[key]

@@ -1,4 +1,4 @@
-"""The order of events, whatever the model: arrivals, and what is due at replicas."""
+"""Event loop of a pool: arrivals and due events of replicas, for both models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _end_service, _serve_slots = _slots.end_service, _slots.serve
 
 @jit
 def serve(m: Machine, row: int, t: float) -> None:
-    """Let those who wait into a replica, and say when it next has something to decide."""
+    """Admit queued requests to a replica, and schedule its next event."""
     if m.numbers[MODEL] == TOKENS:
         _serve_tokens(m, row, t)
     else:
@@ -41,7 +41,7 @@ def serve(m: Machine, row: int, t: float) -> None:
 
 @inlined
 def due(m: Machine, row: int, t: float) -> None:
-    """What a replica was to do at this time: some leave, some join."""
+    """Process the due event of a replica: requests finish, others join."""
     if m.numbers[MODEL] == TOKENS:
         _end_stretch(m, row, t)
     else:
@@ -53,7 +53,7 @@ def due(m: Machine, row: int, t: float) -> None:
 
 @inlined
 def join(m: Machine, row: int, one: int, t: float) -> None:
-    """Give a request to a replica."""
+    """Route a request to a replica."""
     give(m.q, m.rows, m.numbers, row, one)
     if m.numbers[MODEL] == TOKENS:
         _joined_tokens(m, row, t)
@@ -64,7 +64,7 @@ def join(m: Machine, row: int, one: int, t: float) -> None:
 
 @inlined
 def enter(m: Machine, one: int, t: float) -> None:
-    """A request comes to the pool: a replica gets it, or it waits at the gateway."""
+    """Arrival at the pool: routed to a replica, or queued at the gateway."""
     row = choose(m.q, m.rows, m.numbers, one, m.rows.request.shape[1])
     if row < 0:
         enqueue(m.q, m.numbers, one)
@@ -74,7 +74,7 @@ def enter(m: Machine, one: int, t: float) -> None:
 
 @jit
 def advance(m: Machine, until: float) -> None:
-    """Let all events up to a time happen."""
+    """Run all events up to a time."""
     q, rows, numbers, sums, heap = m.q, m.rows, m.numbers, m.sums, m.heap
     count = q.arrive.size
     while True:
@@ -93,7 +93,7 @@ def advance(m: Machine, until: float) -> None:
 
 @jit
 def begin(m: Machine, row: int, t: float) -> None:
-    """A replica serves from now on."""
+    """Make a replica ready."""
     m.rows.steps[row] = 0
     if m.numbers[ROUTER] != CENTRAL:
         take_all(m.q, m.rows, m.numbers, row)

@@ -1,4 +1,4 @@
-"""What both engines share: requests, the order of events, the queue at the gateway and the choice of a replica.
+"""Shared state of both engines: requests, the order of events, the queue at the gateway and the choice of a replica.
 
 Compiled; all state is in arrays, so that a run stops between any two events and continues.
 """
@@ -31,7 +31,7 @@ LATE = 13
 COUNTERS = 14
 
 NONE, TAKES, DRAINS = range(3)
-"""A row without a replica; one that takes requests; one that finishes those it has."""
+"""State of a row: without a replica, ready, draining."""
 
 
 class Requests(NamedTuple):
@@ -74,7 +74,7 @@ class Rows(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """All that an engine works on.
+    """State of an engine.
 
     Attributes:
         q, rows: requests and replicas.
@@ -102,7 +102,7 @@ def heap_less(due: Floats, a: int, b: int) -> bool:
 
 @jit
 def heap_fix(heap: Ints, place: Ints, due: Floats, row: int) -> None:
-    """Put a row where its time belongs. `heap[0]`: how many are in it; `place[row]`: where it is, 0 if it is not."""
+    """Move a row to its place in the heap. `heap[0]`: its length; `place[row]`: position of a row, 0 if absent."""
     at = place[row]
     if at == 0:
         heap[0] += 1
@@ -130,7 +130,7 @@ def heap_fix(heap: Ints, place: Ints, due: Floats, row: int) -> None:
 
 @inlined
 def clock(numbers: Ints, sums: Floats, t: float) -> None:
-    """Move the time on, and the integrals with it."""
+    """Advance the time and the integrals."""
     passed = t - sums[NOW]
     sums[IN_SYSTEM_S] += numbers[IN_SYSTEM] * passed
     sums[RUNNING_S] += numbers[RUNNING] * passed
@@ -139,7 +139,7 @@ def clock(numbers: Ints, sums: Floats, t: float) -> None:
 
 @inlined
 def enqueue(q: Requests, numbers: Ints, one: int) -> None:
-    """Put a request at the end of the gateway's queue."""
+    """Append a request to the gateway's queue."""
     q.behind[one] = -1
     if numbers[QUEUED] == 0:
         numbers[HEAD] = one
@@ -151,7 +151,7 @@ def enqueue(q: Requests, numbers: Ints, one: int) -> None:
 
 @inlined
 def dequeue(q: Requests, numbers: Ints) -> int:
-    """Take the first request of the gateway's queue, which is not empty."""
+    """Pop the first request of the gateway's queue, which must not be empty."""
     one = numbers[HEAD]
     numbers[HEAD] = q.behind[one]
     numbers[QUEUED] -= 1
@@ -160,7 +160,7 @@ def dequeue(q: Requests, numbers: Ints) -> int:
 
 @inlined
 def give(q: Requests, rows: Rows, numbers: Ints, row: int, one: int) -> None:
-    """Put a request at the end of a replica's own queue."""
+    """Append a request to a replica's queue."""
     if rows.have[row] < rows.request.shape[1]:
         numbers[FREE] -= 1
     q.behind[one] = -1
@@ -182,7 +182,7 @@ def let_go(rows: Rows, numbers: Ints, row: int) -> None:
 
 @inlined
 def next_for(q: Requests, rows: Rows, numbers: Ints, row: int) -> int:
-    """Take the request that joins the replica's batch next, of its own queue or the gateway's; -1 if there is none."""
+    """Pop the next request for a replica's batch, from its queue or the gateway's; -1 if there is none."""
     if rows.batch[row] >= rows.request.shape[1]:
         return -1
     if rows.head[row] < 0:
@@ -203,7 +203,7 @@ def take_all(q: Requests, rows: Rows, numbers: Ints, row: int) -> None:
 
 @jit
 def shortest(rows: Rows, count: int) -> int:
-    """Row of the replica that takes requests and has the fewest; -1 if there is none."""
+    """Row of the ready replica with the fewest requests; -1 if there is none."""
     best = -1
     for row in range(count):
         if rows.state[row] == TAKES and (best < 0 or rows.have[row] < rows.have[best]):
@@ -215,7 +215,7 @@ def shortest(rows: Rows, count: int) -> int:
 
 @jit
 def nth_ready(rows: Rows, numbers: Ints, n: int) -> int:
-    """Row of the n-th replica that takes requests."""
+    """Row of the n-th ready replica."""
     for row in range(numbers[ROWS]):
         if rows.state[row] == TAKES:
             if n == 0:
@@ -226,7 +226,7 @@ def nth_ready(rows: Rows, numbers: Ints, n: int) -> int:
 
 @inlined
 def choose(q: Requests, rows: Rows, numbers: Ints, one: int, slots: int) -> int:
-    """Row of the replica that gets this request now, -1 if it waits at the gateway."""
+    """Row of the replica that this request is routed to, -1 if it is queued at the gateway."""
     ready, router = numbers[READY], numbers[ROUTER]
     if ready == 0:
         return -1
@@ -247,7 +247,7 @@ def choose(q: Requests, rows: Rows, numbers: Ints, one: int, slots: int) -> int:
 
 @inlined
 def finish(m: Machine, one: int, t: float) -> None:
-    """Note that a request has its last token, and whether it kept its goals."""
+    """Record the end of a request, and whether it met the objective."""
     q, numbers, sums, goals = m.q, m.numbers, m.sums, m.goals
     q.end[one] = t
     if q.done.size > 1:
@@ -280,7 +280,7 @@ def arrive(q: Requests, numbers: Ints, sums: Floats) -> int:
 
 
 def requests(arrive_s: Floats, input_tokens: Ints, output_tokens: Ints, service_s: Floats, seed: int) -> Requests:
-    """Return the arrays of a run; the dice are thrown here, so that a run is the same for the same seed."""
+    """Return the arrays of a run; random numbers are drawn here, so that a seed determines the run."""
     n = arrive_s.size
     never = np.full(n, np.nan)
     tokens = np.asarray(input_tokens, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""numba's compiler behind a typed door, with the hint where it is not installed."""
+"""Typed wrapper of numba's compiler, with a hint where numba is not installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def jit(function: F) -> F:
 
 
 def inlined(function: F) -> F:
-    """As `jit`, but made part of those who call it: to pass all arrays of a machine on is dearer than short work."""
+    """As `jit`, but inlined: passing all arrays of a machine costs more than a short function."""
     return _compiled(function, "always")
 
 

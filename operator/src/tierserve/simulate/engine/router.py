@@ -17,26 +17,25 @@ from tierserve.simulate.engine.jit import inlined, jit
 from tierserve.simulate.types import Floats, Ints
 
 DIRECT, WAITED, CACHED, REFUSED = range(4)
-"""How a request fared: a slot was free; all were taken, and it waited for one; a cache had its answer; no pool that its
-class may use had a replica, or all their queues were full."""
+"""Outcome of a request: direct (a slot was free), waited, cached, or refused (no pool of its class had a replica, or
+all queues were full)."""
 
 COMING, STORED, MOST = range(3)
-"""Numbers of the front: next arrival; how many of those done the answer cache has been told of; most that may wait in
-one pool."""
+"""Indices of `Router.at`: next arrival; completed requests that the response cache has stored; maximum queue length."""
 
 
 class Router(NamedTuple):
-    """All that the gateway knows. Requests (n), pools (p) and classes (k); a request without a key has -1.
+    """State of the gateway. Requests (n), pools (p) and classes (k); a request without a key has -1.
 
     Attributes:
         at: as `COMING`, `STORED` and `MOST` say.
         kind, order: class of each request (n); its tiers in order, then -1 (k, most of them + 1).
         tier, service_us: of each pool (p): its tier, and its mean service in microseconds.
         numbers, sums: counters of all pools, one row each.
-        soon: when something next happens in each pool (p).
-        came: requests that each pool took or let wait (p).
+        soon: time of the next event of each pool (p).
+        came: requests admitted or queued by each pool (p).
         service: seconds of each request in each pool (p, n), or (p, 0): tokens say.
-        pool, how: what became of each request (n).
+        pool, how: pool and outcome of each request (n).
         key, bytes, answers, ttl_s: of the answer cache: keys and sizes of answers (n), and how long one is good (1).
         prefix, shared, prefixes: of the caches of prompts' beginnings, one per pool: which, and its tokens (n).
     """
@@ -70,7 +69,7 @@ def of_pool(c: Lru, p: int) -> Lru:
 
 @inlined
 def most_free(f: Router, tier: int) -> int:
-    """Site of a tier with most free slots, -1 if all are full."""
+    """Return the site of a tier with the most free slots, -1 if all are full."""
     best, most = -1, 0
     for p in range(f.tier.size):
         if f.tier[p] == tier and f.numbers[p, QUEUED] == 0 and f.numbers[p, FREE] > most and f.numbers[p, READY] > 0:
@@ -96,7 +95,7 @@ def least_wait(f: Router, class_id: int) -> int:
 
 @inlined
 def offered(f: Router, tier: int, tokens: int) -> None:
-    """Count a request that passed a tier by; its sites share it as they share what came."""
+    """Count an overflowed request as offered to a tier, shared by its sites in proportion to their arrivals."""
     total, sites = 0.0, 0
     for p in range(f.tier.size):
         if f.tier[p] == tier:
@@ -111,7 +110,7 @@ def offered(f: Router, tier: int, tokens: int) -> None:
 
 @inlined
 def choose_pool(f: Router, one: int, tokens: int) -> int:
-    """Pool that takes a request, -1 if it is refused; note how it fared, and to whom it counts as offered."""
+    """Return the pool of a request, -1 if it is refused; record its outcome and the offered load."""
     class_id, chosen, at = f.class_id[one], -1, 0
     while f.order[class_id, at] >= 0:
         chosen = most_free(f, f.order[class_id, at])
@@ -135,7 +134,7 @@ def choose_pool(f: Router, one: int, tokens: int) -> int:
 
 @jit
 def store_answers(f: Router, done: Ints, end: Floats) -> None:
-    """Put the answers that have come since the last look into the cache, in the order in which they came."""
+    """Store the responses completed since the last call in the cache, in order."""
     first = f.at[STORED]
     for k in range(first + 2, done[0] + 1):  # pools were moved one after the other: few, and nearly in order
         one, at = done[k], k
@@ -152,7 +151,7 @@ def store_answers(f: Router, done: Ints, end: Floats) -> None:
 
 @inlined
 def from_cache(f: Router, m: Machine, one: int, t: float) -> bool:
-    """Whether the answer cache has the answer; it is then given at once."""
+    """Return whether the response cache has the answer, which is then served at once."""
     q = m.q
     store_answers(f, q.done, q.end)
     if f.key[one] < 0 or not find(of_pool(f.answers, 0), f.key[one], t - f.ttl_s[0]):
@@ -164,7 +163,7 @@ def from_cache(f: Router, m: Machine, one: int, t: float) -> bool:
 
 @inlined
 def use_prefix(f: Router, m: Machine, p: int, one: int, t: float) -> None:
-    """Leave out what the pool's cache has of the prompt, and keep its beginning there; one token is always computed."""
+    """Skip the cached prefix of a prompt, and cache it; at least one token is computed."""
     prefixes = of_pool(f.prefixes, p)
     if find(prefixes, f.prefix[one], -math.inf):
         m.q.compute[one] = max(m.q.input[one] - f.shared[one], 1)
@@ -174,20 +173,20 @@ def use_prefix(f: Router, m: Machine, p: int, one: int, t: float) -> None:
 
 @inlined
 def look(f: Router, m: Machine, p: int) -> None:
-    """Say when something next happens in a pool."""
+    """Update the next event time of a pool."""
     f.next_event[p] = m.rows.due[m.heap[1]] if m.heap[0] > 0 else math.inf
 
 
 @inlined
 def move(f: Router, m: Machine, p: int, t: float) -> None:
-    """Move a pool to a second."""
+    """Advance a pool to a time."""
     advance(m, t)
     look(f, m, p)
 
 
 @inlined
 def take(f: Router, m: Machine, p: int, one: int, t: float) -> None:
-    """Let a request into its pool, where all that was due has happened."""
+    """Admit a request to its pool, after all due events."""
     clock(m.numbers, m.sums, t)
     if f.service.shape[1] > 0:
         m.q.service[one] = f.service[p, one]
@@ -200,7 +199,7 @@ def take(f: Router, m: Machine, p: int, one: int, t: float) -> None:
 
 @jit
 def advance_all(f: Router, pools: tuple[Machine, ...], until: float) -> None:
-    """Let all events of all pools up to a time happen; a pool is moved only when something happens there."""
+    """Run all events of all pools up to a time; a pool is advanced only for its own events."""
     q = pools[0].q
     for p in range(len(pools)):
         look(f, pools[p], p)

@@ -32,7 +32,7 @@ def serve(m: Machine, row: int, t: float) -> None:
 
 @inlined
 def end_service(m: Machine, row: int, t: float) -> None:
-    """End the service that is due, and find the next one."""
+    """End the due service, and schedule the next one."""
     rows = m.rows
     at = rows.batch[row] - 1
     while at >= 0:

@@ -47,7 +47,7 @@ def steps_within(rows: Rows, profile: Floats, row: int, seconds: float) -> int:
 
 @jit
 def plan_stretch(q: Requests, rows: Rows, profile: Floats, row: int, t: float) -> None:
-    """Say until when the replica has nothing to decide: the next end, or one step where somebody has a prefill."""
+    """Return the time of the next event of a replica: the next end, or one step while a request is in prefill."""
     n = rows.batch[row]
     rows.began[row] = t
     if n == 0:
@@ -71,7 +71,7 @@ def plan_stretch(q: Requests, rows: Rows, profile: Floats, row: int, t: float) -
 
 @jit
 def admit(q: Requests, rows: Rows, numbers: Ints, row: int, t: float) -> None:
-    """Let those who wait join the batch."""
+    """Admit queued requests to the batch."""
     one = next_for(q, rows, numbers, row)
     while one >= 0:
         at = rows.batch[row]
@@ -116,14 +116,14 @@ def end_stretch(m: Machine, row: int, t: float) -> None:
 
 @jit
 def serve(m: Machine, row: int, t: float) -> None:
-    """Begin the next stretch with those who are there and those who join."""
+    """Start the next stretch with the current and the joining requests."""
     admit(m.q, m.rows, m.numbers, row, t)
     plan_stretch(m.q, m.rows, m.profile, row, t)
 
 
 @jit
 def joined(m: Machine, row: int, t: float) -> None:
-    """A request came to a replica's queue: an idle one begins at once, a busy one stops at its next step."""
+    """Arrival at a replica's queue: an idle replica starts at once, a busy one stops at its next step."""
     rows = m.rows
     if rows.batch[row] == 0:
         serve(m, row, t)

@@ -22,7 +22,7 @@ class Keda(Hpa):
     """KEDA on the requests in flight.
 
     Args:
-        pool: its slots; with a floor of 0 the last replica goes too.
+        pool: its slots; with min_replicas 0 it scales to zero.
         share: target of requests in flight per replica, as a share of the slots.
     """
 

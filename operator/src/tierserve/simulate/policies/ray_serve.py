@@ -23,7 +23,7 @@ class RayServe:
     taken to be new. Needs Ray with its Serve extra: the package's extra `serving`.
 
     Args:
-        pool: its slots, floor and ceiling.
+        pool: its slots and bounds.
         share: target of ongoing requests per replica, as a share of the slots; 0 for the published 2 requests.
 
     Raises:

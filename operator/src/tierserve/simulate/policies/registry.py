@@ -1,4 +1,4 @@
-"""All rules by name. Their values of the knob run from few replicas to many; the default is the published one.
+"""All policies by name. The values of their parameter run from few replicas to many; the default is the published one.
 
 Where a project publishes no default of its knob (a target per replica is the user's to set), 0.7 of what a replica
 holds or does is taken, Knative's figure.
@@ -45,7 +45,7 @@ _ALL = (
         name="static",
         title="Static peak",
         source="no autoscaler",
-        knob="replicas (0: the floor)",
+        knob="replicas (0: min_replicas)",
         default=0.0,
         values=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0),
         make=Static,

@@ -24,7 +24,7 @@ class SkyServe:
     the last comes 280 s after the first.
 
     Args:
-        pool: its floor and ceiling, and the rate of a replica with all slots taken.
+        pool: its bounds, and the rate of a replica with all slots taken.
         share: target requests per second of a replica, as a share of that rate.
     """
 

@@ -9,8 +9,8 @@ class Static:
     """Always the same number of replicas.
 
     Args:
-        pool: its floor is the number if `replicas` is 0.
-        replicas: how many; 0 for the floor.
+        pool: its min_replicas is the number if `replicas` is 0.
+        replicas: number of replicas; 0: min_replicas.
     """
 
     interval_s = 60.0

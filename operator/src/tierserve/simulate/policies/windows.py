@@ -70,7 +70,7 @@ class Window:
         return min(self._rows[-1][0] - self._rows[0][0], self.span_s if span_s is None else span_s)
 
     def change(self, field: str, span_s: float | None = None) -> float:
-        """Return by how much a counter rose in the window; between two snapshots it is taken to rise evenly."""
+        """Return the increase of a counter in the window; between two snapshots it is taken to rise evenly."""
         place, last = self._places[field], self._rows[-1]
         start = last[0] - self.elapsed(span_s)
         before, after = self._around(start)
