@@ -1,1 +1,1 @@
-"""What is: Ray Serve's REST API and the gateway agent, each value with its age."""
+"""Observation: Kubernetes objects, Ray Serve's REST API and the gateway agents, as `Observed`."""

@@ -1,1 +1,1 @@
-"""Where a plan becomes real: `local` (processes on this machine); `kube` (server-side apply) will stand beside it."""
+"""Runtimes: `kubernetes` (server-side apply) and `local` (processes of this machine)."""

@@ -1,1 +1,1 @@
-"""The runtime on Kubernetes: objects by server-side apply; what runs is KubeRay's and the kubelets' business."""
+"""Kubernetes runtime: applies objects server-side; KubeRay and the kubelets run them."""

@@ -94,8 +94,7 @@ def become(start: Start) -> None:
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setpgid(0, 0)  # Ray ends a worker's whole group
-    # The priority that Ray gives workers only after their start: without it, starting workers would starve serving
-    # ones.
+    # Ray sets this priority only after a worker's start: until then starting workers would starve serving ones.
     os.setpriority(os.PRIO_PROCESS, 0, int(start.env.get("RAY_worker_niceness", WORKER_NICENESS)))
     for number, stream in enumerate(start.streams):
         os.dup2(stream, number)
