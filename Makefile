@@ -39,14 +39,15 @@ test-k8s:  ## a service on real kubelets, from apply to delete (run nothing else
 	@$(SETUP) dev
 	@$(BIN)/python -m pytest tests/e2e/kubernetes
 
-check:  ## ruff, mypy, import-linter, and whether the generated CRD and reference are current
+check:  ## ruff, mypy, import-linter, generated files, and no private vocabulary
 	@$(SETUP) dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py
+	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py scripts/prebuild.py scripts/check_words.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tierserve.api.schema.crd --check crds/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema.crd --check charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema.reference --check docs/reference.md
+	@$(BIN)/python scripts/check_words.py
 
 crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
 	@$(SETUP) dev

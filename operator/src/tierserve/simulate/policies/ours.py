@@ -60,7 +60,7 @@ class Ours:
 _STRICTNESS = (0.3, 0.5, 1.0, 2.0, 4.0)
 
 OURS = (
-    Rule("ours", "TierServe", "plan/autoscale.py", "the share that may miss, divided by", 1.0, _STRICTNESS, Ours),
+    Rule("ours", "TierServe", "autoscale/decide.py", "the share that may miss, divided by", 1.0, _STRICTNESS, Ours),
     Rule(
         "ours-paper-only",
         "TierServe, without SLO-miss feedback",
