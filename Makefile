@@ -44,15 +44,15 @@ check:  ## ruff, mypy, import-linter, generated files, and no private vocabulary
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py scripts/prebuild.py scripts/check_words.py
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m tierserve.api.schema.crd --check crds/genaideployments.yaml
-	@$(BIN)/python -m tierserve.api.schema.crd --check charts/tierserve/files/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.schema --check crds/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.schema --check charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema.reference --check docs/reference.md
 	@$(BIN)/python scripts/check_words.py
 
 crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
 	@$(SETUP) dev
-	@$(BIN)/python -m tierserve.api.schema.crd --write crds/genaideployments.yaml
-	@$(BIN)/python -m tierserve.api.schema.crd --write charts/tierserve/files/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.schema --write crds/genaideployments.yaml
+	@$(BIN)/python -m tierserve.api.schema --write charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema.reference --write docs/reference.md
 
 bench:  ## speed of the queueing formulas compared with other libraries, and deployments planned per second

@@ -1,16 +1,10 @@
-"""The CustomResourceDefinition, made from the models and the rules.
-
-python -m tierserve.api.schema.crd --write FILE | --check FILE
-"""
+"""The CustomResourceDefinition, made from the models and the rules."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -119,24 +113,3 @@ class _Plain(yaml.SafeDumper):
 def text() -> str:
     """The CRD as YAML."""
     return NOTE + yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write or check the file; 1 when it is stale."""
-    parser = argparse.ArgumentParser(prog="python -m tierserve.api.schema.crd", description=__doc__)
-    group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("--write", type=Path, metavar="FILE")
-    group.add_argument("--check", type=Path, metavar="FILE")
-    options = parser.parse_args(arguments)
-    if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text(text(), encoding="utf-8")
-        return 0
-    if options.check.exists() and options.check.read_text(encoding="utf-8") == text():
-        return 0
-    print(f"{options.check} is stale\n    hint: run `make crds` and commit the file", file=sys.stderr)
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
