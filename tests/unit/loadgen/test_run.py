@@ -137,7 +137,7 @@ async def test_a_model_that_nobody_names_is_asked_for_again_and_never_guessed(ch
         chat.models_refused = 1000
         with pytest.raises(LoadError, match=r"/v1/models: no model is listed: 503") as caught:
             await first_model(session, chat.url, patience_s=0.7)
-        assert "give the model's name" in caught.value.hint
+        assert "--model" in caught.value.hint
 
 
 async def test_classes_run_side_by_side_and_are_told_apart(chat):

@@ -110,7 +110,7 @@ def test_what_is_not_for_here_is_left_alone_with_one_line_and_then_replaced(data
     kv.values["edge"] = data
     memory = begun(kv)
     assert memory.restore(State(), SETTINGS, T + 1.0) == State()
-    assert [r.message for r in caplog.records if "is not used" in r.message] == [r.message for r in caplog.records]
+    assert [r.message for r in caplog.records if "is ignored" in r.message] == [r.message for r in caplog.records]
     assert len(caplog.records) == 1
     memory.save(KNOWN, SETTINGS, T + 61.0)
     settled(memory)
