@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,15 +158,30 @@ def _store(builder: Builder, containerd: Path, ctr: Path, ids: dict[str, str]) -
     changed = {name: image for name, image in ids.items() if kept.get(name) != image}
     if not changed:
         return
-    store.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
     start = time.monotonic()
-    with _Containerd(store, containerd, ctr) as daemon:
-        for name in changed:
-            say(f"unpacking {name} ...")
-            daemon.load(builder, name)
+    try:
+        _import(builder, containerd, ctr, changed)
+    except ImportFailedError as error:
+        # containerd may collect a layer of the image that is replaced while the new one is unpacked on top of it
+        say(f"{error}; the store is made anew")
+        shutil.rmtree(store)
+        _import(builder, containerd, ctr, ids)
     note.write_text(json.dumps(ids))
     say(f"images unpacked: {time.monotonic() - start:.0f} s")
+
+
+def _import(builder: Builder, containerd: Path, ctr: Path, names: Iterable[str]) -> None:
+    store = paths.image_store()
+    store.mkdir(parents=True, exist_ok=True)
+    with _Containerd(store, containerd, ctr) as daemon:
+        for name in names:
+            say(f"unpacking {name} ...")
+            daemon.load(builder, name)
+
+
+class ImportFailedError(RuntimeError):
+    """containerd did not take an image."""
 
 
 class _Containerd:
@@ -200,7 +215,7 @@ class _Containerd:
             command = [self.ctr, "--address", self.socket, "--namespace", "k8s.io", "images", "import", archive]
             done = subprocess.run([str(w) for w in command], capture_output=True, text=True, check=False)
         if done.returncode:
-            sys.exit(f"images: ctr import of {name} exited with {done.returncode}: {done.stderr.strip()[-500:]}")
+            raise ImportFailedError(f"import of {name} exited with {done.returncode}: {done.stderr.strip()[-500:]}")
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()

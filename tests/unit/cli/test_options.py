@@ -24,7 +24,7 @@ NUMBERS = [
     (name, option)
     for name, command in COMMANDS.items()
     for option in command.params
-    if option.bare_type() in (int, float)
+    if option.bare_type() in ("int", "float")
 ]
 # What a command is given beside the option that is looked at; what FILE is does not matter, since it is not read.
 REQUIRED = {"load": ["http://127.0.0.1:1"], "status": [], "down": []}
@@ -37,7 +37,7 @@ def run(*words: str, stdin: str | None = None) -> Result:
 @pytest.mark.parametrize(("name", "option"), NUMBERS, ids=[f"{name} {option.name}" for name, option in NUMBERS])
 def test_a_number_out_of_its_range_is_a_usage_error(name: str, option: object) -> None:
     flag = next(o for o in option.opts if o.startswith("--"))  # type: ignore[attr-defined]
-    whole = option.bare_type() is int  # type: ignore[attr-defined]
+    whole = option.bare_type() == "int"  # type: ignore[attr-defined]
     wrong = ["-1", "1" + "0" * 30, "x"] if whole else ["-1", "nan", "inf", "x"]
     for value in wrong:
         result = run(name, *REQUIRED.get(name, ["no-such-file.yaml"]), flag, value)

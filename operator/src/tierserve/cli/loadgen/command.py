@@ -10,6 +10,9 @@ import typer
 from tierserve.cli.files import check_writable, finite
 from tierserve.cli.loadgen.options import Options
 
+MAX_TOKENS = 1_000_000_000
+"""Of one prompt or response: beyond any context window, and safe in arithmetic with 64 bits."""
+
 
 def load(
     url: Annotated[str, typer.Argument(help="Base URL of the service, e.g. http://127.0.0.1:8080")],
@@ -39,8 +42,10 @@ def load(
     token_scale: Annotated[
         float, typer.Option(min=0.001, max=1000.0, callback=finite, help="Trace: factor on the token counts")
     ] = 1.0,
-    max_input: Annotated[int, typer.Option(min=1, help="Trace: maximum tokens of a prompt")] = 2048,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a response (max_tokens)")] = None,
+    max_input: Annotated[int, typer.Option(min=1, max=MAX_TOKENS, help="Trace: maximum tokens of a prompt")] = 2048,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, max=MAX_TOKENS, help="Maximum tokens of a response (max_tokens)")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model name \\[the first of /v1/models]")] = None,
     klass: Annotated[str | None, typer.Option("--class", help="Traffic class (header X-TierServe-Class)")] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt (not with --trace) \\[a short question]")] = None,
@@ -53,7 +58,7 @@ def load(
     ] = None,
     slo: Annotated[str | None, typer.Option(help="Response-time objective; failed requests count as misses")] = None,
     timeout: Annotated[str, typer.Option(help="Timeout of a request")] = "60s",
-    max_requests: Annotated[int, typer.Option(min=1, help="Maximum number of requests")] = 1_000_000,
+    max_requests: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="Maximum number of requests")] = 1_000_000,
     max_in_flight: Annotated[
         int, typer.Option(min=1, max=60_000, help="Open loop: maximum number of requests in flight")
     ] = 15_000,

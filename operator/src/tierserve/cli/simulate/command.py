@@ -57,7 +57,7 @@ def simulate(
         str | None, typer.Option(help="Shared prompt prefixes and their tokens, e.g. 50=1000 \\[none]")
     ] = None,
     prefix_cache: Annotated[
-        int | None, typer.Option(min=0, help="Size of the prefix cache of each pool, tokens \\[unlimited]")
+        int | None, typer.Option(min=0, max=10**15, help="Size of the prefix cache of each pool, tokens \\[unlimited]")
     ] = None,
     zipf: Annotated[
         float,
