@@ -56,7 +56,7 @@ def test_interrupt_prints_what_was_measured(chat):
     ("args", "says"),
     [
         (["http://192.0.2.1", "--rate", "1"], "--allow-remote"),
-        (["http://127.0.0.1:9"], "--connections, --rate or --trace"),
+        (["http://127.0.0.1:9"], "--connections, --rate, --trace"),
         (["http://127.0.0.1:9", "--rate", "fast"], "rate: is not valid ('fast')"),
         (["http://127.0.0.1:9", "--connections", "20000"], "run several processes"),
     ],
