@@ -276,6 +276,36 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
     end(process)
 
 
+@pytest.mark.parametrize("seen", ["nothing", "configuration", "pid"])
+def test_sigterm_at_any_moment_of_the_start_ends_it_and_leaves_no_haproxy(tmp_path: Path, seen: str) -> None:
+    config, run = tmp_path / "haproxy.cfg", tmp_path / "run"
+    run.mkdir()
+    pool = GatewayPool("edge-default", "edge", "127.0.0.1", free_port(), models=("mid",))
+    spec = GatewaySpec(
+        service="assistant", port=free_port(), pools=(pool,), classes=(GatewayClass("chat", ("edge",)),),
+        default_class="chat", admin_socket=str(run / "admin.sock"),
+    )  # fmt: skip
+    config.write_text(render_haproxy(spec))
+    reached = {
+        "nothing": lambda: True,
+        "configuration": (run / "haproxy.cfg").exists,
+        "pid": (run / "haproxy.pid").exists,
+    }
+    command = [sys.executable, "-m", "tierserve_serving.gateway.entrypoint", "--config", str(config), "--run", str(run)]
+    process = subprocess.Popen([*command, "--linger", "0"])
+    try:
+        until(reached[seen], seen)
+        process.terminate()
+        process.wait(60)
+        own = str(run)
+        until(
+            lambda: not [p for p in psutil.process_iter(["cmdline"]) if own in " ".join(p.info["cmdline"] or ())],
+            "gone",
+        )
+    finally:
+        end(process)
+
+
 def test_a_changed_file_is_followed_and_a_bad_one_left_alone(pod: Pod) -> None:
     assert pod.models() == ["assistant", "mid"]
     pod.config.write_text("this is not HAProxy's language\n")

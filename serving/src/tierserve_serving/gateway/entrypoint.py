@@ -31,13 +31,15 @@ _LONGEST_BACKOFF_S = 60.0
 class GatewayProcess:
     """HAProxy's master process in the gateway pod."""
 
-    def __init__(self, config: Path, run: Path, follow: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, config: Path, run: Path, follow: Sequence[Path] = (), stopping: threading.Event | None = None
+    ) -> None:
         self.config, self.own, self.follow = config, run / "haproxy.cfg", tuple(follow)
         self.haproxy = binary.find_haproxy()
         self.applied = self._read()
         self.failed: tuple[str, list[bytes]] | None = None
         self.retry_at, self.backoff_s = 0.0, _WATCH_EVERY_S
-        self.stopping = threading.Event()
+        self.stopping = stopping or threading.Event()
         binary.write_config(self.own, self.applied[0])
         # No check before the start: HAProxy checks the file itself, and exits with its alerts.
         self.process = subprocess.Popen(binary.start_command(self.haproxy, self.own, run / "haproxy.pid"))
@@ -98,12 +100,13 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if socket.has_dualstack_ipv6():  # the file has this variable where HAProxy listens
         os.environ.setdefault("TIERSERVE_BIND_ADDRESS", "[::]")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # before HAProxy starts, which would outlive this process otherwise
+        signal.signal(number, lambda *_: stopping.set())
     try:
-        gateway = GatewayProcess(arguments.config, arguments.run, arguments.follow)
+        gateway = GatewayProcess(arguments.config, arguments.run, arguments.follow, stopping)
     except (OSError, binary.GatewayError) as error:
         parser.exit(2, f"gateway: {error}\n")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: gateway.stopping.set())
     return gateway.run(arguments.linger)
 
 

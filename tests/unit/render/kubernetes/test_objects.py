@@ -132,6 +132,10 @@ def test_every_container_meets_the_restricted_standard():
             assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
 
 
+def test_a_gateway_pod_deleted_while_it_starts_takes_the_first_sigterm():
+    assert pods(objects())["gateway"]["shareProcessNamespace"] is True, "no process of it is PID 1"
+
+
 def test_the_gateway_writes_nowhere_and_has_no_token():
     pod = pods(objects())["gateway"]
     assert pod["automountServiceAccountToken"] is False

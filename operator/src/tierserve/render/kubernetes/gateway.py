@@ -159,6 +159,9 @@ def _pod(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         # An upper bound: HAProxy exits after its last stream.
         "terminationGracePeriodSeconds": math.ceil(gaid.spec.gateway.response_timeout.value) + LINGER_S + 5,
+        # Else each container's process is PID 1, which ignores a SIGTERM that comes before its handler is set: a pod
+        # deleted while it starts would stay until the grace period ends.
+        "shareProcessNamespace": True,
         "securityContext": dict(POD_SECURITY),
         "topologySpreadConstraints": [spread],
         "containers": [_haproxy(gaid, settings), _agent(settings)],
