@@ -14,7 +14,7 @@ demo:  ## three tiers on this machine: connections grow, p95 stays flat
 	@$(SETUP) runtime
 	@$(BIN)/python -m tierserve.cli.demo
 
-test:  ## set everything up and run all checks and tests (25 minutes on 2 cores; the first time 40)
+test:  ## set everything up and run all checks and tests (37 minutes on 2 cores; the first time also builds Go programs)
 	@$(SETUP) dev --browser
 	@$(BIN)/python scripts/prebuild.py
 	@$(MAKE) --no-print-directory check test-unit test-local test-contract test-k8s

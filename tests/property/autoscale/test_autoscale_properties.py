@@ -34,6 +34,7 @@ def observations(draw: st.DrawFn) -> list[Observation]:
     return out
 
 
+@pytest.mark.slow
 @given(observations())
 @settings(max_examples=150, deadline=None)
 def test_whatever_is_observed_the_target_is_within_its_bounds_and_the_figures_are_finite(seen):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from tierserve.autoscale.decide import Observation, ReplicaMetrics, ReplicaSample, Settings, State, decide
 
+pytestmark = pytest.mark.slow  # many examples of many ticks
+
 SETTINGS = Settings(target_s=1.5, service_s=1.0, slots=4)
 FORGET_S, MOST = 600.0, 1e12
 NAMES = "abcdef"

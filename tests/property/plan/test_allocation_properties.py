@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tierserve.api import GenAIDeployment, parse
 from tierserve.api.v1alpha1.traffic import KINDS_ALLOWED
 from tierserve.plan.allocation.optimum import find
+
+pytestmark = pytest.mark.slow  # each example solves several programmes
 
 FEW = settings(max_examples=25, deadline=None)
 RATES = st.floats(0.1, 120.0)

@@ -215,6 +215,7 @@ def test_the_pool_is_never_without_a_replica_while_a_request_is_there(
             assert pool.look(waiting=together).target >= 1
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(2.0, 300.0), min_size=1, max_size=8))
 @hypothesis_settings(max_examples=15, deadline=None)
 def test_idle_time_is_never_more_than_a_window_for_each_request(gaps: list[float]):

@@ -7,7 +7,11 @@ import random
 from dataclasses import replace
 from types import ModuleType
 
+import pytest
+
 from tierserve.autoscale.decide import Decision, GatewaySample, Observation, ReplicaSample, Settings, State, decide
+
+pytestmark = pytest.mark.slow  # runs are simulated
 
 SETTINGS = Settings(target_s=6.0, percentile=99.0, service_s=1.0, slots=8, startup_s=60.0, adaptive_standby=True)
 """A replica finishes 8 requests a second; five seconds of waiting are allowed."""

@@ -23,6 +23,8 @@ from tierserve.autoscale.standby.rules import (
     learn,
 )
 
+pytestmark = pytest.mark.slow  # runs are simulated
+
 SETTINGS = StandbySettings(startup_s=60.0, slack_s=5.0)
 
 

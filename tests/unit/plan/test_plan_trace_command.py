@@ -18,6 +18,8 @@ from tierserve.cli.plan.command import plan
 from tierserve.cli.simulate.command import simulate
 from tierserve.plan.trace.search import Seen
 
+pytestmark = pytest.mark.slow  # runs are simulated
+
 APP, SIMULATE = Typer(), Typer()
 APP.command()(plan)
 SIMULATE.command()(simulate)

@@ -170,6 +170,7 @@ def test_a_pool_is_asked_with_the_tokens_of_the_trace_and_keeps_its_slots(
     assert asked(gaid, cloud, ()) is cloud
 
 
+@pytest.mark.slow
 def test_replicas_found_for_azure_code_keep_the_target_in_a_simulation_token_by_token() -> None:
     work = recorded("azure-code", 10)
     requests = requests_of(work.times_s, work.input_tokens, work.output_tokens, work.length_s)

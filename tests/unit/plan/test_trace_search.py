@@ -64,6 +64,7 @@ def test_no_requests_are_refused() -> None:
         seen_of(pool(), np.array([]))
 
 
+@pytest.mark.slow
 def test_more_than_what_gives_each_request_a_replica_of_its_own_is_of_no_use_and_one_fewer_is_worse() -> None:
     most = most_of_use(PROFILE, WORK.times_s, WORK.input_tokens, WORK.output_tokens)
     there = times(WORK, most)

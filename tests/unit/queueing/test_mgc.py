@@ -96,6 +96,7 @@ def test_a_wrong_argument_is_named(call: Callable[[], float], words: str) -> Non
         call()
 
 
+@pytest.mark.slow
 def test_its_errors_beside_exact_queues_are_those_it_states(stated: ModuleType) -> None:
     rows = list(stated.rows_of.general((1, 2, 4, 8)))
     assert len(rows) > 80

@@ -103,6 +103,7 @@ def test_one_choice_is_the_chain_of_two_replicas(chains: ModuleType, rates: list
     assert seen == pytest.approx((truth.p_wait, truth.mean_wait, truth.mean_service), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_choices_of_few_promise_too_much_and_less_so_the_more_there_are(chains: ModuleType) -> None:
     rates, lam = [1.0, 2.0], 0.5 * 2
     found = power_of_choices(lam, rates)

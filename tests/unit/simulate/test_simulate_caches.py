@@ -16,6 +16,8 @@ from tierserve.simulate.results import TiersResult
 from tierserve.simulate.types import Objective, Pool, Workload
 from tierserve.simulate.workload import zipf
 
+pytestmark = pytest.mark.slow  # runs are simulated
+
 KEYS = 2_000
 PROFILE = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)
 

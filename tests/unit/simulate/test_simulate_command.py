@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 from tierserve.cli.errors import UserError
 from tierserve.cli.simulate.command import simulate
 
+pytestmark = pytest.mark.slow  # runs are simulated
+
 EXAMPLE = str(Path(__file__).parents[3] / "examples" / "assistant.yaml")
 APP = Typer()
 APP.command()(simulate)

@@ -18,6 +18,8 @@ from tierserve.simulate.run import simulate
 from tierserve.simulate.types import Objective, Pool, Snapshot, Workload
 from tierserve.simulate.workload import Sizes, among, poisson
 
+pytestmark = pytest.mark.slow  # runs are simulated
+
 PROFILE = BatchProfile(alpha=0.010, beta=2e-5, gamma=1e-7)
 BOTH = {"all": ("edge", "cloud")}
 

@@ -147,6 +147,7 @@ def test_where_nothing_fits_the_reason_and_the_smallest_change_end_the_command(r
     assert re.fullmatch(r"raise spec.objective.caps.costPerHour from 1 to [\d.]+", result.exception.hint)
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_json_has_reason_and_changes(run: Run) -> None:
     result = run("--rate", "100", "-o", "json", caps={"costPerHour": 1})
     assert result.exit_code == 1
