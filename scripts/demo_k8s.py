@@ -96,6 +96,8 @@ def demo(shell: on_cluster.Shell, page: Transcript) -> None:
     page.note("KubeRay and TierServe")
     if "kuberay-operator" not in shell.run("kubectl get deployments -A", quiet=True):
         on_cluster.install_kuberay(shell)
+    else:
+        shell.run(on_cluster.KUBERAY_READY)
     if "tierserve-operator" not in shell.run("kubectl get deployments -A", quiet=True):
         on_cluster.install_tierserve(shell, OPTIONS)
     page.note("A service is one file")
