@@ -31,7 +31,7 @@ def pod_problems(
         gaid: the service.
         pods: its pods.
         placements: its pools.
-        now: Unix seconds.
+        now: Unix seconds by the clock of the API server, which the creation times of pods are of.
     """
     pools = {(p.tier, p.site): p.pool for p in placements}
     on_demand = {p.pool for p in placements if node_placement(gaid, p).nodes_on_demand}

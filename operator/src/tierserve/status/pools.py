@@ -94,11 +94,13 @@ def is_down(gateway: Mapping[str, Any] | None) -> bool:
 
 
 def _updated(observed: PoolObserved, *, current: bool) -> int | None:
-    """Running replicas of the revision rendered last."""
+    """Running replicas of the revision rendered last; None while it is unknown of which revision they are."""
     if current:
         return observed.running
-    if observed.running is None or observed.previous is None:
+    if observed.running is None:
         return None
+    if observed.previous is None:
+        return None if observed.revision is None else 0
     return max(observed.running - observed.previous, 0)
 
 
