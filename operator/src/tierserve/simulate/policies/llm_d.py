@@ -5,8 +5,8 @@ requests over 16. *Saturation*: the larger of the pool's saturation over 0.7 and
 *Token-aware*: the larger of the seconds of prefill that wait over 1.5 s and the sum of the KV usage over 0.8.
 *SLO-aware*: a control law on the 90th percentiles of estimated TTFT and time per output token over their targets.
 
-KEDA polls and the HPA syncs every 15 s. Metrics are of type AverageValue: the replicas wanted are the sum over the
-target, within the HPA's tolerance of 0.1 those there are. KV usage is the share of slots taken, as for WVA.
+KEDA polls and the HPA syncs every 15 s. Metrics are of type AverageValue: the replicas required are the sum over the
+target, within the tolerance of 0.1 those there are. KV usage is the share of slots taken, as for WVA.
 """
 
 from __future__ import annotations
