@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.autoscaling.measure import ROOT, Oracle, rules, with_itl_target, work_of
 from bench.robust.loads import Load
+from bench.robust.plan import planned
 from tierserve.simulate.cluster import Setup
 from tierserve.simulate.policies.static import Static
 from tierserve.simulate.run import Result, simulate
@@ -21,6 +22,8 @@ from tierserve.simulate.types import Floats, Policy
 
 OUT = ROOT / "out" / "robust"
 CHEAPEST, ORACLE = "cheapest-fixed", "oracle"
+PLANS = {"plan": 1.0, "plan-1.25": 1.25}
+"""Fixed pools that are known before the run, as multiples of what the planner gives."""
 ORACLE_SHARES = (0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
 ORACLE_SMOOTH_S = (15.0, 60.0)
 LEAST_IN_MINUTE = 10
@@ -37,7 +40,8 @@ class Row:
         gpu_hours: accelerators held.
         reversals: changes of direction of the target, per hour.
         worst_minute: the least share within target in a minute of 10 requests or more; NaN without one.
-        wall_s: seconds of the simulation.
+        cpu_s: processor seconds of the run.
+        stationary, daily: as in `Load`.
         replicas: of a fixed pool; 0 otherwise.
     """
 
@@ -50,7 +54,9 @@ class Row:
     gpu_hours: float
     reversals: float
     worst_minute: float
-    wall_s: float
+    cpu_s: float
+    stationary: bool
+    daily: bool
     replicas: int = 0
 
 
@@ -91,7 +97,7 @@ def per_minute(load: Load, found: Result) -> tuple[Floats, Floats]:
     return count, good / np.maximum(count, 1.0)
 
 
-def row_of(load: Load, rule: str, found: Result, wall_s: float, replicas: int = 0) -> Row:
+def row_of(load: Load, rule: str, found: Result, cpu_s: float, replicas: int = 0) -> Row:
     """Return the row of a run."""
     begin, end = load.judged_from_s, load.judged_to_s
     judged = found.among(begin, end)
@@ -109,22 +115,33 @@ def row_of(load: Load, rule: str, found: Result, wall_s: float, replicas: int = 
         gpu_hours=found.gpu_hours(begin, end),
         reversals=found.reversals_per_hour(begin, end),
         worst_minute=float(good[full].min()) if full.any() else math.nan,
-        wall_s=wall_s,
+        cpu_s=cpu_s,
+        stationary=load.stationary,
+        daily=load.daily,
         replicas=replicas,
     )
 
 
 def judge(load: Load, policy: Policy, rule: str = "") -> Row:
     """Run a policy on a load and return its row."""
-    started = time.perf_counter()
+    started = time.process_time()
     found = run_of(load, policy)
-    return row_of(load, rule, found, time.perf_counter() - started)
+    return row_of(load, rule, found, time.process_time() - started)
 
 
-def policy_of(load: Load, rule: str) -> Policy:
-    """Return the policy of a rule with its published setting, and a target between tokens for those that need one."""
-    one = rules()[rule]
-    return one.make(with_itl_target(load.pool), one.default)
+def policy_of(load: Load, rule: str) -> tuple[Policy, int]:
+    """Return the policy of a rule by name and the replicas that it starts with.
+
+    `name` has the rule's published setting, `name=0.7` another one. Rules have a target between tokens too, for those
+    that need one. `plan` and `plan-1.25` are fixed pools that start as they are.
+    """
+    if rule in PLANS:
+        replicas = math.ceil(PLANS[rule] * planned(load))
+        return Static(load.pool, replicas), replicas
+    name, _, value = rule.partition("=")
+    one = rules()[name]
+    policy = one.make(with_itl_target(load.pool), float(value) if value else one.default)
+    return policy, initial_replicas(load)
 
 
 def judge_rule(load: Load, rule: str) -> Row:
@@ -133,14 +150,23 @@ def judge_rule(load: Load, rule: str) -> Row:
         return cheapest_fixed(load)
     if rule == ORACLE:
         return oracle(load)
-    return judge(load, policy_of(load, rule), rule)
+    return run_rule(load, rule)[0]
+
+
+def run_rule(load: Load, rule: str) -> tuple[Row, Result]:
+    """Return the row and the whole run of a rule by name, of those that are not in hindsight."""
+    started = time.process_time()
+    policy, initial = policy_of(load, rule)
+    found = run_of(load, policy, initial)
+    cpu_s = time.process_time() - started
+    return row_of(load, rule, found, cpu_s, initial if rule in PLANS else 0), found
 
 
 def fixed(load: Load, replicas: int, rule: str = CHEAPEST) -> Row:
     """Return the row of a pool that never changes."""
-    started = time.perf_counter()
+    started = time.process_time()
     found = run_of(load, Static(load.pool, replicas), replicas)
-    return row_of(load, rule, found, time.perf_counter() - started, replicas)
+    return row_of(load, rule, found, time.process_time() - started, replicas)
 
 
 def cheapest_fixed(load: Load) -> Row:
@@ -188,7 +214,10 @@ def _oracle(load: Load) -> Row:
 def _cached(load: Load, rule: str, make: Callable[[], Row]) -> Row:
     path = OUT / "hindsight" / f"{load.name}-{rule}-{digest(load)}.json"
     if path.exists():
-        return Row(**json.loads(path.read_text()))
+        kept = json.loads(path.read_text())
+        # a row of an older form lacks what follows from the load
+        known = {"stationary": load.stationary, "daily": load.daily, "cpu_s": kept.pop("wall_s", 0.0)}
+        return Row(**known | kept)
     row = make()
     write(path, json.dumps(asdict(row)))
     return row

@@ -376,6 +376,19 @@ def response_s(work: Workload, profile: BatchProfile, slots: int, ttft_s: float,
     return ttft_s + 1.3 * float(np.quantile(service, percentile / 100.0))
 
 
+def least_ttft_s(work: Workload, profile: BatchProfile, slots: int, percentile: float, *, long: bool) -> float:
+    """Return the least target for the first token: what a user would set who has seen the prompts.
+
+    It is twice the mean prefill in a full batch, 4 times where prompts are long, as they wait for each other's. And it
+    is 1.5 times the prefill of the longest prompts that must keep it, at 70% of the slots.
+    """
+    i, o = float(work.input_tokens.mean()), float(work.output_tokens.mean())
+    longest = float(np.quantile(work.input_tokens, percentile / 100.0))
+    others_s = profile.iteration(max(0.7 * slots, 1.0) - 1.0, i, o)
+    alone_s = (profile.beta + profile.gamma) * longest
+    return max((4.0 if long else 2.0) * profile.prefill(slots, i, o), 1.5 * (others_s + alone_s))
+
+
 def _target_s(dice: Dice, least_s: float) -> float:
     """A target for the first token at random, one that leaves `least_s`."""
     enough = [one for one in TTFTS_S if one >= least_s]
@@ -420,8 +433,7 @@ def load_of(seed: int, family: str | None = None) -> Load:
     work = replace(work, name=f"{family}-{seed}", source="synthetic")
     i, o = float(work.input_tokens.mean()), float(work.output_tokens.mean())
     profile, slots = replica.of(i, o)
-    # prompts wait for each other's prefills, which long ones make long
-    ttft_s = _target_s(dice, (4.0 if family == "long-prompts" else 2.0) * profile.prefill(slots, i, o))
+    ttft_s = _target_s(dice, least_ttft_s(work, profile, slots, percentile, long=family == "long-prompts"))
     goal = Objective(response_s(work, profile, slots, ttft_s, percentile), ttft_s, percentile=percentile)
     pool = Pool(profile, slots, startup_s, goal, i, o, max_replicas=2000, gpus=float(replica.gpus))
     about = (
