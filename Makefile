@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-fast test-unit test-local test-contract test-k8s check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo test test-fast test-unit test-local test-contract test-k8s check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust cluster demo-k8s cluster-down lock setup clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -92,6 +92,10 @@ bench-schedules:  ## the gain of knowing all arrivals on five of these loads: a 
 bench-growth:  ## p95 from 10 to 500,000 connections that grow by 10% a minute, TierServe and others, simulated (6 minutes)
 	@$(SETUP) dev
 	@$(BIN)/python -m bench.growth.page
+
+bench-robust:  ## scaling rules on 200 random loads that none was developed on, and on traces, simulated (hours)
+	@$(SETUP) dev
+	@$(BIN)/python -m bench.robust --judge --jobs 2
 
 cluster:  ## a cluster to try it on, from kind-config.yaml: kind where Docker is installed, else processes of this host
 	@$(SETUP) dev

@@ -31,6 +31,7 @@ PATHS = {
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "Event": "/api/v1/namespaces/{}/events",
+    "Pod": "/api/v1/namespaces/{}/pods",
 }
 
 

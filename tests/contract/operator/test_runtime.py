@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from tierserve.reconcile import InUse
 from tierserve.render.kubernetes.settings import KubeSettings
 from tierserve.runtime.kubernetes.apply import KubeRuntime
 from tierserve.runtime.kubernetes.client import Cluster
+from tierserve.state import Observed
 
 pytestmark = [pytest.mark.slow, pytest.mark.apiserver]
 
@@ -100,3 +102,33 @@ async def test_a_pool_that_is_in_use_outlives_its_tier_until_gateways_have_left_
     clock.now += gaid.spec.gateway.response_timeout.value + 1.0
     await runtime.apply(gaid, desired, InUse())
     assert "assistant-edge-default" not in space.names("RayService")
+
+
+async def test_the_age_of_a_pod_is_by_the_clock_of_the_api_server(blind, kuberay, space, assistant):
+    runtime, clock = blind
+    space.create(assistant)
+    gaid = GenAIDeployment.model_validate(space.get("GenAIDeployment", "assistant"))
+    labels = {
+        "app.kubernetes.io/managed-by": "tierserve", "tierserve.io/deployment": "assistant",
+        "tierserve.io/tier": "edge", "tierserve.io/site": "default",
+    }  # fmt: skip
+    metadata = {"name": "young", "namespace": space.name, "labels": labels}
+    spec = {"containers": [{"name": "main", "image": "none"}]}
+    space.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    pod = space.get("Pod", "young")
+    pod["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
+    assert space.server.replace_status(space.path("Pod", "young"), pod)[0] == 200
+    await runtime.apply(gaid, runtime.render(gaid, place(gaid)), InUse())
+    for skew_s in (-3600.0, 3600.0):
+        clock.now = time.time() + skew_s
+        found = await runtime.observe(gaid)
+        assert not any("young" in problem for problem in found.problems), f"operator {skew_s:+.0f} s"
+
+    def is_reported(state: Observed) -> bool:
+        return any("young" in problem for problem in state.problems)
+
+    clock.now = time.time() - 3600.0
+    until = time.monotonic() + 60.0
+    while not is_reported(await runtime.observe(gaid)):
+        assert time.monotonic() < until, "a pod that stays without a node is reported, however the clocks differ"
+        await asyncio.sleep(1.0)

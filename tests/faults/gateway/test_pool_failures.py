@@ -124,3 +124,22 @@ async def test_a_private_class_never_leaves_its_tiers(rig, poll):
     assert "class private" in down.error["message"]
     assert (await rig.post(cls="chat")).pool == "cloud-a"
     assert [pool for pool, _ in rig.upstream.seen] == ["edge-a", "cloud-a"]
+
+
+async def test_a_model_whose_only_pool_is_down_is_unavailable_though_its_class_has_another_pool(rig, poll):
+    await rig.start((rig.pool("edge-a", 1, models=("light",)), rig.pool("cloud-a", 1, models=("large",))), max_queue=0)
+    agent = await rig.start_agent()
+    rig.upstream.sick.add("edge-a")
+    await poll(lambda: not agent.states["edge-a"].up)
+    down = await rig.post(model="light")
+    assert (down.status, down.error["code"]) == (503, "tier_unavailable")
+    assert "edge" in down.error["message"]
+    assert "cloud" not in down.error["message"], "the cloud does not serve this model"
+    assert "Retry-After" in down.headers
+    rig.upstream.hold()
+    held = rig.send(model="large")
+    await poll(lambda: rig.upstream.seen)
+    assert (await rig.post(model="large")).error["code"] == "overloaded"
+    assert (await rig.post()).error["code"] == "overloaded", "any model: one pool is up, and it is full"
+    rig.upstream.release()
+    assert (await held).pool == "cloud-a"

@@ -205,6 +205,7 @@ async def test_too_few_open_files_name_ulimit(monkeypatch):
     import resource
 
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (512, 512))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)  # the limit of this process stays
     with pytest.raises(LoadError, match="open files") as caught:
         await run_load(plan("http://127.0.0.1:9", Step("s", 0.2, (Traffic("u", ClosedLoop(1000)),))))
     assert "ulimit -n 1128" in caught.value.hint

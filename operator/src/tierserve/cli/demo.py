@@ -95,7 +95,7 @@ def demo(
         console.print(f"\n[bold]{headline(record)}[/]\n", soft_wrap=True)
         console.print(f"  page     {page}\n  picture  {picture}", soft_wrap=True)
     except LoadError as error:
-        raise UserError(error.message, error.hint) from error
+        raise UserError(error.message, error.hint, error.exit_code) from error
     finally:
         _finish(service, keep)
     console.print(f"  {time.monotonic() - began:.0f} s in all")
@@ -116,7 +116,8 @@ def _service(file: Path) -> LocalService:
         raise UserError(error.message, error.hint, code=1) from error
     if service.is_supervised():
         name = service.paths.name
-        raise UserError(f"a service {name} is up already, and the demo would take it down", f"tierserve down {name}")
+        message = f"a service {name} is up already, and the demo would take it down"
+        raise UserError(message, f"tierserve down {name}", code=1)
     return service
 
 
@@ -133,9 +134,9 @@ def _start(service: LocalService, file: Path) -> None:
     try:
         LocalService.up(file, on_progress=say)
     except LocalError as error:
-        raise UserError(error.message, error.hint) from error
+        raise UserError(error.message, error.hint, code=1) from error
     except (PlacementError, StartError) as error:
-        raise UserError(str(error), f"the logs are in {service.paths.logs}") from error
+        raise UserError(str(error), f"the logs are in {service.paths.logs}", code=1) from error
     console.print(f"  [bold green]ready after {time.monotonic() - began:.0f} s at {service.endpoint}[/]\n")
 
 

@@ -130,7 +130,8 @@ def _kubectl(*arguments: str) -> str:
     """Return the output of kubectl; UserError with its message when it fails."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
-        raise UserError("kubectl is not on PATH", "install kubectl; for services on this machine: tierserve status")
+        hint = "install kubectl; for services on this machine: tierserve status"
+        raise UserError("kubectl is not on PATH", hint, code=1)
     done = subprocess.run([kubectl, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         words = done.stderr.strip() or f"kubectl failed with exit code {done.returncode}"

@@ -54,6 +54,7 @@ __all__ = [
     "trace_names",
 ]
 _MODULES = {
+    "LoadError": "errors",
     "Progress": "runner",
     "run_load": "runner",
     "Outcome": "samples",

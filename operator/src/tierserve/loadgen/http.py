@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 from multidict import CIMultiDict
 
-from tierserve.loadgen.errors import LoadError
+from tierserve.loadgen.errors import LoadError, LoadUsageError
 from tierserve.loadgen.samples import Outcome
 from tierserve.loadgen.scenario import Traffic
 
@@ -224,7 +224,7 @@ def client_session(*, loopback: bool, cacert: Path | None, insecure: bool) -> ai
         insecure: do not verify certificates.
 
     Raises:
-        LoadError: `cacert` holds no certificates.
+        LoadUsageError: `cacert` holds no certificates.
     """
     verify: ssl.SSLContext | bool = not insecure
     if cacert is not None and not insecure:
@@ -232,7 +232,7 @@ def client_session(*, loopback: bool, cacert: Path | None, insecure: bool) -> ai
             verify = ssl.create_default_context(cafile=str(cacert))
         except OSError as error:  # ssl.SSLError too
             reason = error.strerror or error
-            raise LoadError(f"--cacert {cacert}: {reason}", "give a file of certificates in PEM form") from error
+            raise LoadUsageError(f"--cacert {cacert}: {reason}", "give a file of certificates in PEM form") from error
     connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=None, keepalive_timeout=KEEPALIVE_S, ssl=verify)
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(), trust_env=not loopback)
 

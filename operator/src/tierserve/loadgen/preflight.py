@@ -8,7 +8,7 @@ import resource
 import socket
 from urllib.parse import urlsplit
 
-from tierserve.loadgen.errors import LoadError
+from tierserve.loadgen.errors import LoadError, LoadUsageError
 from tierserve.loadgen.scenario import LoadPlan
 
 SPARE_FILES = 128
@@ -23,11 +23,11 @@ async def check_target(plan: LoadPlan) -> bool:
     """
     parts = urlsplit(plan.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise LoadError(f"url: must be an HTTP URL ({plan.url})", "for example http://127.0.0.1:8080")
+        raise LoadUsageError(f"url: must be an HTTP URL ({plan.url})", "for example http://127.0.0.1:8080")
     loopback = await _is_loopback(parts.hostname, may_be_unknown=plan.allow_remote)
     if loopback or plan.allow_remote:
         return loopback
-    raise LoadError(
+    raise LoadUsageError(
         f"url: {parts.hostname} is not this machine, and a load test can overload it",
         "if the service is yours to load, add --allow-remote",
     )

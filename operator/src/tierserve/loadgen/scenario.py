@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tierserve.loadgen.errors import LoadError
+from tierserve.loadgen.errors import LoadUsageError
 
 if TYPE_CHECKING:
     from tierserve.loadgen.traces import Trace
@@ -42,7 +42,7 @@ class ClosedLoop:
 
     def __post_init__(self) -> None:
         if self.connections < 0 or self.think_s < 0 or self.ramp_s < 0:
-            raise LoadError("connections, think_s, ramp_s: must not be negative", "give 0 or more")
+            raise LoadUsageError("connections, think_s, ramp_s: must not be negative", "give 0 or more")
 
     @property
     def label(self) -> str:
@@ -60,7 +60,7 @@ class OpenLoop:
 
     def __post_init__(self) -> None:
         if min(self.rate, self.end_rate if self.end_rate is not None else self.rate) < 0:
-            raise LoadError(f"rate: must not be negative ({self.rate:g}/s)", "give requests per second, 0 or more")
+            raise LoadUsageError(f"rate: must not be negative ({self.rate:g}/s)", "give requests per second, 0 or more")
 
     @property
     def label(self) -> str:
@@ -143,11 +143,11 @@ class Step:
 
     def __post_init__(self) -> None:
         if self.settle_s and not all(isinstance(t.loop, ClosedLoop) for t in self.traffic):
-            raise LoadError(f"settle_s: is for closed loops only (step {self.name})", "leave settle_s out")
+            raise LoadUsageError(f"settle_s: is for closed loops only (step {self.name})", "leave settle_s out")
         if not self.traffic:
-            raise LoadError(f"traffic: is required (step {self.name})", "give connections, a rate or a trace")
+            raise LoadUsageError(f"traffic: is required (step {self.name})", "give connections, a rate or a trace")
         if not 0 <= self.warmup_s < self.duration_s:
-            raise LoadError(
+            raise LoadUsageError(
                 f"step {self.name}: warm-up {self.warmup_s:g} s is not shorter than the step ({self.duration_s:g} s)",
                 "give a longer duration or a shorter warm-up",
             )
@@ -190,16 +190,16 @@ class LoadPlan:
 
     def __post_init__(self) -> None:
         if not self.steps:
-            raise LoadError("steps: at least one is required", "give connections, a rate or a trace")
+            raise LoadUsageError("steps: at least one is required", "give connections, a rate or a trace")
         longest_s = self.duration_s + sum(step.settle_s for step in self.steps)
         if longest_s > self.max_duration_s:
-            raise LoadError(
+            raise LoadUsageError(
                 f"the steps take {longest_s:.0f} s, over the bound of {self.max_duration_s:.0f} s",
                 "give fewer or shorter steps",
             )
         most = max(self.peak_connections, self.max_in_flight)
         if most > MAX_SOCKETS or self.max_in_flight < 1:
-            raise LoadError(
+            raise LoadUsageError(
                 f"{most:,} connections, but one process opens 1 to {MAX_SOCKETS:,}",
                 "run several processes, each with a part",
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tierserve.loadgen.errors import LoadError
+from tierserve.loadgen.errors import LoadError, LoadUsageError
 from tierserve.loadgen.trace_files import read_columns
 
 Floats = NDArray[np.float64]
@@ -55,14 +55,14 @@ class Trace:
         """The arrivals in [start_s, start_s + length_s), counted from start_s; a length beyond the end is cut.
 
         Raises:
-            LoadError: the piece starts after the end or holds no request.
+            LoadUsageError: the piece starts after the end or holds no request.
         """
         stop_s = self.length_s if length_s is None else min(start_s + length_s, self.length_s)
         low = np.searchsorted(self.times_s, start_s)
         # The last request comes at the very end of the trace and belongs to it.
         high = np.searchsorted(self.times_s, stop_s, side="right" if stop_s == self.length_s else "left")
         if low >= high:
-            raise LoadError(
+            raise LoadUsageError(
                 f"trace {self.name} has no request between {start_s:g} s and {stop_s:g} s",
                 f"choose another piece of its {self.length_s:.0f} s",
             )
@@ -77,7 +77,7 @@ class Trace:
     def compressed(self, time_scale: float) -> Trace:
         """The same requests in 1/time_scale of the time; the rate rises by that factor."""
         if not time_scale > 0:
-            raise LoadError(f"time_scale: must be above 0 ({time_scale:g})", "10 replays ten times as fast")
+            raise LoadUsageError(f"time_scale: must be above 0 ({time_scale:g})", "10 replays ten times as fast")
         return replace(self, times_s=self.times_s / time_scale, length_s=self.length_s / time_scale)
 
     def capped(self, *, max_input: int | None = None, max_output: int | None = None, scale: float = 1.0) -> Trace:

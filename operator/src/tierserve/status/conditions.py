@@ -117,12 +117,15 @@ def _why_not_ready(pool: Mapping[str, Any], observed: Observed) -> str:
     state = observed.pools.get(pool["pool"], PoolObserved())
     if is_unknown(state):
         return f"no autoscaler decision for more than {UNKNOWN_AFTER_S:.0f} s"
+    if pool["app"] == "RUNNING" and state.running and pool["updated"] is None:
+        return f"{_replicas(state.running, pool)} ready, their revision is not known yet"
     old = (state.running or 0) - (pool["updated"] or 0)
-    if pool["app"] == "RUNNING" and pool["updated"] != state.running and old > 0:
-        return f"{_replicas(pool['updated'] or 0, pool)} of this revision ready, {old} of the previous one"
+    if pool["app"] == "RUNNING" and old > 0:
+        return f"{_replicas(pool['updated'], pool)} of this revision ready, {old} of the previous one"
     if pool["app"] == "RUNNING" and state.running and is_down(state.gateway):
         return "health checks of the gateway fail"
-    return f"{_replicas(state.running, pool)} ready"
+    failing = f", application {pool['app']}" if state.running and pool["app"] not in {None, "RUNNING"} else ""
+    return f"{_replicas(state.running, pool)} ready{failing}"
 
 
 def _replicas(count: int | None, pool: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ Pools = Callable[..., Pool]
 
 NAMES = [
     "static", "paper", "hpa", "keda", "kpa", "aibrix", "ray-serve", "skyserve", "dynamo-throughput", "dynamo-load",
-    "dynamo-both", "wva-queue", "wva-saturation",
+    "dynamo-both", "wva-queue", "wva-saturation", "llm-d-queue", "llm-d-saturation", "llm-d-tokens", "llm-d-slo",
+    "kubeai",
 ]  # fmt: skip
 
 

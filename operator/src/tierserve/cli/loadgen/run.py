@@ -47,7 +47,7 @@ def execute(given: Options) -> None:
         plan = _plan(given)
         result = _run(plan)
     except LoadError as error:
-        raise UserError(error.message, error.hint) from error
+        raise UserError(error.message, error.hint, error.exit_code) from error
     if given.samples:
         result.samples.write_csv(given.samples, result.t0_unix, [step.name for step in plan.steps])
     if given.output == "json":

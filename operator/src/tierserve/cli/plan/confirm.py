@@ -43,7 +43,7 @@ def way_to(work: Workload, confirm: bool | None) -> str:
     if find_spec("numba") is None:
         if confirm:
             raise UserError(
-                "--confirm: numba is not installed", "pip install 'tierserve[simulate]', or leave --confirm out"
+                "--confirm: numba is not installed", "pip install 'tierserve[simulate]', or leave --confirm out", code=1
             )
         return "pip install 'tierserve[simulate]', and simulations find the number"
     if confirm is None and len(work) > MANY:

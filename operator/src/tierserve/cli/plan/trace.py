@@ -72,7 +72,7 @@ def plan_trace(
     try:
         work = recorded(trace, copies)
     except LoadError as error:
-        raise UserError(f"--trace: {error.message}", error.hint) from error
+        raise UserError(f"--trace: {error.message}", error.hint, error.exit_code) from error
     way = plan_confirm.way_to(work, confirm)
     with _told_after(PATIENCE_S, f"{len(work):,} requests of {work.name} are replayed"):
         requests = requests_of(work.times_s, work.input_tokens, work.output_tokens, work.length_s)

@@ -64,7 +64,7 @@ def execute(options: Options) -> None:
     except ValidationFailed as error:
         raise invalid(options.file, error.problems) from error
     except LoadError as error:
-        raise UserError(error.message, error.hint) from error
+        raise UserError(error.message, error.hint, error.exit_code) from error
     except NumbaMissingError as error:
         raise UserError("numba is not installed", 'pip install "tierserve[simulate]"', code=1) from error
 

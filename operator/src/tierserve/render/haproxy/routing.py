@@ -187,14 +187,28 @@ def _count() -> list[str]:
 
 
 def _refuse(spec: GatewaySpec, cls: GatewayClass) -> list[str]:
-    headers = f" hdr Retry-After {spec.retry_after_s}"
-    pools = [p for p in spec.pools if p.tier in cls.tiers]
+    """503 with its reason, from the pools that could have served the request: those of its model."""
+    pools = tuple(p for p in spec.pools if p.tier in cls.tiers)
+    by_pools: dict[tuple[GatewayPool, ...], list[str]] = {}
+    for model in spec.models:
+        serving = tuple(p for p in pools if model in p.models)
+        if serving and serving != pools:
+            by_pools.setdefault(serving, []).append(model)
     refused = f"if {{ var(txn.outcome) -m str {REFUSED} }} {{ var(txn.class) -m str {cls.name} }}"
-    none = f"no tier allowed for class {cls.name} is up ({', '.join(dict.fromkeys(p.tier for p in pools))})"
-    full = f"all queues allowed for class {cls.name} are full ({spec.max_queue} requests each)"
+    lines: list[str] = []
+    for k, (serving, models) in enumerate(by_pools.items()):
+        condition = f"{refused} {{ var(txn.m) -m str {' '.join(models)} }}"
+        lines += _reasons(spec, serving, f"class {cls.name} and this model", f"up.{k}.{cls.name}", condition)
+    return [*lines, *_reasons(spec, pools, f"class {cls.name}", f"up-{cls.name}", refused)]
+
+
+def _reasons(spec: GatewaySpec, pools: tuple[GatewayPool, ...], whom: str, is_up: str, condition: str) -> list[str]:
+    headers = f" hdr Retry-After {spec.retry_after_s}"
+    none = f"no tier allowed for {whom} is up ({', '.join(dict.fromkeys(p.tier for p in pools))})"
+    full = f"all queues allowed for {whom} are full ({spec.max_queue} requests each)"
     return [
         # One line per pool: HAProxy takes at most 64 words a line, and a service may have hundreds of pools.
-        *(f"acl up-{cls.name} nbsrv({p.backend}) gt 0" for p in pools),
-        reply(503, none, "tier_unavailable", f"{refused} !up-{cls.name}", headers),
-        reply(503, full, "overloaded", refused, headers),
+        *(f"acl {is_up} nbsrv({p.backend}) gt 0" for p in pools),
+        reply(503, none, "tier_unavailable", f"{condition} !{is_up}", headers),
+        reply(503, full, "overloaded", condition, headers),
     ]

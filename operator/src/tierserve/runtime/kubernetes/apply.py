@@ -212,7 +212,7 @@ class KubeRuntime:
         )
         refusals = pool_refusals(gaid, placements, children, events or (), pods)
         failures = start_failures(placements, events or (), pods)
-        return [*refusals, *failures, *pod_problems(gaid, pods, placements, self.clock())]
+        return [*refusals, *failures, *pod_problems(gaid, pods, placements, self.cluster.time or self.clock())]
 
     async def _children(self, gaid: GenAIDeployment) -> Sequence[Object]:
         """RayServices and Deployments from the watch cache, listed where the cache lacks an object that was applied.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -47,11 +49,16 @@ class ClusterUnreachableError(ClusterError, ConnectionError):
         super().__init__(0, message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cluster:
-    """Requests with the credentials of the operator."""
+    """Requests with the credentials of the operator.
+
+    Attributes:
+        time: Date of the last response, Unix seconds: creation times of objects are of the API server's clock, too.
+    """
 
     client: ApiClient
+    time: float | None = None
 
     async def apply(self, desired: Object) -> Object:
         """Server-side apply of an object with force; fields of other managers that it does not set stay unchanged.
@@ -137,12 +144,17 @@ class Cluster:
             )
             reply = await self.client.call_api(*request, _request_timeout=TIMEOUT_S)
             text = await reply.read()
+            self._note_time(reply.headers.get("Date", ""))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ClusterUnreachableError(f"the API server does not answer: {error or type(error).__name__}") from error
         if reply.status >= 400:
             raise ClusterError(reply.status, _message(text) or f"{method} {path}: HTTP {reply.status}")
         answer: Object = json.loads(text)
         return answer
+
+    def _note_time(self, date: str) -> None:
+        with suppress(ValueError):
+            self.time = parsedate_to_datetime(date).timestamp()
 
 
 def collection(api_version: str, kind: str, namespace: str | None) -> str:

@@ -12,6 +12,8 @@ from tierserve.simulate.policies.dynamo import Dynamo, Mode
 from tierserve.simulate.policies.hpa import Hpa
 from tierserve.simulate.policies.keda import Keda
 from tierserve.simulate.policies.kpa import Kpa
+from tierserve.simulate.policies.kubeai import KubeAi
+from tierserve.simulate.policies.llm_d import LlmDQueue, LlmDSaturation, LlmDSlo, LlmDTokens
 from tierserve.simulate.policies.paper import Paper
 from tierserve.simulate.policies.ray_serve import RayServe
 from tierserve.simulate.policies.skyserve import SkyServe
@@ -133,6 +135,51 @@ _ALL = (
         default=0.8,
         values=(1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4),
         make=WvaSaturation,
+    ),
+    Rule(
+        name="llm-d-queue",
+        title="llm-d, queue",
+        source="llm-d, guide on KEDA with EPP metrics",
+        knob="target running requests per replica, share of the slots (0: the published 16)",
+        default=0.0,
+        values=(0.0, *_SHARES),
+        make=LlmDQueue,
+    ),
+    Rule(
+        name="llm-d-saturation",
+        title="llm-d, saturation",
+        source="llm-d, guide on KEDA with EPP metrics",
+        knob="target running requests per replica, share of the slots (0: the published 16)",
+        default=0.0,
+        values=(0.0, *_SHARES),
+        make=LlmDSaturation,
+    ),
+    Rule(
+        name="llm-d-tokens",
+        title="llm-d, token-aware",
+        source="llm-d, guide on token-aware autoscaling",
+        knob="target KV usage of a replica",
+        default=0.8,
+        values=(1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4),
+        make=LlmDTokens,
+    ),
+    Rule(
+        name="llm-d-slo",
+        title="llm-d, SLO-aware",
+        source="llm-d, guide on SLO-aware autoscaling",
+        knob="latency over its target at which replicas are added",
+        default=0.55,
+        values=(1.1, 0.9, 0.75, 0.65, 0.55, 0.45, 0.35),
+        make=LlmDSlo,
+    ),
+    Rule(
+        name="kubeai",
+        title="KubeAI",
+        source="KubeAI documentation, Autoscaling",
+        knob="target active requests per replica, share of the slots (0: the published 100)",
+        default=0.0,
+        values=(0.0, *_SHARES),
+        make=KubeAi,
     ),
 )
 

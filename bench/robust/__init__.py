@@ -1,0 +1,1 @@
+"""Whether scaling rules generalise to loads that nobody developed on."""
