@@ -1,10 +1,10 @@
 """The scaling decision of one pool as a pure function: (Observation, State, Settings) -> (Decision, State).
 
-Scale-up is immediate: to the replicas for which P(response > target) <= 1 - percentile / 100 by Erlang C
-(autoscale.sizing), or to those for a backlog that is not random (autoscale.demand). Scale-down goes to the largest
-recommendation of the scale-down window, with a margin; to zero, where min_replicas is 0, only after an idle time as
-long as a restart takes (autoscale.scale_to_zero). Estimates change only with the load (autoscale.load), so a constant
-load does not move the target. Missing data is not zero traffic: the last target is held, with the reason.
+Up at once, to the largest of three numbers (autoscale.demand): Erlang C for the forecast arrival rate, the replay of
+the arrivals counted, the backlog. Down to the largest recommendation of the stabilization window
+(autoscale.stabilization), which grows while responses are late (autoscale.budget) and when a removal is regretted; to
+zero, where min_replicas is 0, only after an idle time as long as a restart takes (autoscale.scale_to_zero). Missing
+data is not zero traffic: the last target is held, with the reason.
 """
 
 from __future__ import annotations
@@ -16,27 +16,26 @@ from statistics import median
 import numpy as np
 
 from tierserve.autoscale.calibration.profile import CalibrationState, apply_calibration, report, update_calibration
-from tierserve.autoscale.demand import Inputs, Recommendation, recommend, smooth
-from tierserve.autoscale.forecast.lookahead import (
-    UNKNOWN,
-    ForecastSummary,
-    LookaheadState,
-    apply_forecast,
-    update_lookahead,
-)
+from tierserve.autoscale.budget import ErrorBudget, update_budget
+from tierserve.autoscale.demand import Inputs, Recommendation, max_wait_s, recommend, smooth
 from tierserve.autoscale.history import History, extend
 from tierserve.autoscale.load import Load, batch_factor, estimate
+from tierserve.autoscale.rate import Rate, RateState, forecast, restarted
+from tierserve.autoscale.replay import ReplayState, Service, least_replicas, replay
 from tierserve.autoscale.replica_metrics import STARTUP, ReplicaMetrics
 from tierserve.autoscale.scale_to_zero import IdleState, apply_scale_to_zero, watch
 from tierserve.autoscale.sizing import Demand, response_quantile, wait_probability
-from tierserve.autoscale.standby.policy import standby_recommendation, update_standby
-from tierserve.autoscale.standby.rules import StandbyState
+from tierserve.autoscale.stabilization import Stabilization, block_s, longest_s, stabilized, window_s
 from tierserve.autoscale.types import Decision, GatewaySample, Observation, ReplicaSample, Settings
 
 __all__ = ["Decision", "GatewaySample", "Observation", "ReplicaMetrics", "ReplicaSample", "Settings", "State", "decide"]
 
 LEARNED = 5
 """Start-up times kept; their median outlives one slow image pull."""
+WARM_STARTS = 2.0
+"""Start-up times after which the replay has seen enough of the arrivals to size for clumps."""
+TRUST = 0.5
+"""Share of the late requests allowed that the replay may have: it knows neither long prompts nor uneven batches."""
 _BATCH_WINDOW_S = 10.0  # mean batch size for the prediction: long enough for some steps, short beside a change of load
 
 
@@ -46,18 +45,17 @@ class State:
 
     history: History = field(default_factory=History)
     load: Load | None = None
-    recommendations: tuple[
-        tuple[float, int], ...
-    ] = ()  # (t, replicas needed), falling: the first is the largest of the window
+    stabilization: Stabilization = Stabilization()
     raised: tuple[float, int] | None = None  # (t, target) of a scale-up in progress
     startups: tuple[float, ...] = ()
     backlog_since: float | None = None
     last: Decision | None = None
     first_t: float | None = None
-    standby: StandbyState | None = None  # standby rules and their statistics
     idle: IdleState | None = None  # of a pool with min_replicas 0
     steps: CalibrationState | None = None  # measured step times
-    lookahead: LookaheadState | None = None  # forecast of the arrival rate
+    rate: RateState = RateState()
+    replay: ReplayState = field(default_factory=ReplayState)
+    budget: ErrorBudget = ErrorBudget()
 
 
 def _startup(state: State, seen: ReplicaMetrics, settings: Settings) -> float:
@@ -70,14 +68,6 @@ def _startup(state: State, seen: ReplicaMetrics, settings: Settings) -> float:
     return max(known) if known else settings.startup_s
 
 
-def _remember(
-    recommendations: tuple[tuple[float, int], ...], t: float, n: int, window_s: float
-) -> tuple[tuple[float, int], ...]:
-    """Add a recommendation; keep those that can still be the largest of the window (a monotonic queue)."""
-    kept = [x for x in recommendations if x[0] >= t - window_s and x[1] > n]
-    return (*kept, (t, n))
-
-
 def _bounded(n: int, obs: Observation, settings: Settings) -> int:
     most = max(math.ceil(max(obs.running, 1) * settings.scale_up_factor), obs.target)
     return max(obs.min_replicas, min(n, most, max(obs.max_replicas, obs.min_replicas)))
@@ -85,7 +75,8 @@ def _bounded(n: int, obs: Observation, settings: Settings) -> int:
 
 def _target(recommendation: Recommendation, highest: int, obs: Observation, settings: Settings) -> tuple[int, str]:
     """Return target and reason: up to the recommendation, down to the largest one of the window, else unchanged."""
-    desired = recommendation.up if recommendation.up > obs.target else min(obs.target, max(highest, recommendation.up))
+    wanted = recommendation.replicas
+    desired = wanted if wanted > obs.target else min(obs.target, max(highest, wanted))
     n = _bounded(desired, obs, settings)
     replicas = f"{n} replica{'' if n == 1 else 's'}"
     why = recommendation.reason
@@ -95,9 +86,9 @@ def _target(recommendation: Recommendation, highest: int, obs: Observation, sett
         at_max = n == max(obs.max_replicas, obs.min_replicas)
         limit = "maximum" if at_max else f"limited to {settings.scale_up_factor:g} x the running replicas"
         return n, f"{replicas}: {limit}, {desired} required ({why})"
-    if recommendation.up < n:
-        return n, f"{replicas}: scale-down window, {recommendation.up} required now ({why})"
-    return n, f"{replicas}: {recommendation.reason}"
+    if wanted < n:
+        return n, f"{replicas}: stabilization window, {wanted} required now ({why})"
+    return n, f"{replicas}: {why}"
 
 
 def _seen(v: Inputs, servers: int) -> Demand:
@@ -115,7 +106,7 @@ def _carried(v: Inputs, seen: Demand, servers: int) -> float:
     return min(load, float(servers), math.inf if connections is None else float(connections))
 
 
-def _decision(n: int, reason: str, v: Inputs, summary: ForecastSummary = UNKNOWN) -> Decision:
+def _decision(n: int, reason: str, v: Inputs) -> Decision:
     obs, load, settings, servers = v.obs, v.load, v.settings, n * v.settings.slots
     demand = v.demand
     seen = _seen(v, servers)
@@ -128,7 +119,7 @@ def _decision(n: int, reason: str, v: Inputs, summary: ForecastSummary = UNKNOWN
         pending=max(n - obs.running, 0),
         slots=settings.slots,
         servers=servers,
-        arrival_rate=load.mean_rate,
+        arrival_rate=v.rate.mean,
         service_rate=1.0 / load.service_s,
         service_s=load.service_s,
         service_sd_s=load.service_sd_s,
@@ -144,10 +135,11 @@ def _decision(n: int, reason: str, v: Inputs, summary: ForecastSummary = UNKNOWN
         target_s=settings.target_s,
         startup_s=v.startup_s,
         reason=reason,
-        forecast_rate=summary.rate,
-        forecast_model=summary.model,
-        forecast_error=summary.error,
+        rate_error=v.rate.error,
     )
+
+
+_NO_RATE = Rate(0.0, 0.0, 0.0, rising=False)
 
 
 def _held(obs: Observation, state: State, settings: Settings) -> tuple[Decision, State]:
@@ -157,7 +149,7 @@ def _held(obs: Observation, state: State, settings: Settings) -> tuple[Decision,
     if state.last is None:
         load = state.load or Load(obs.t, settings.service_s)
         reason = f"held at {n}: no metrics yet"
-        decision = _decision(n, reason, Inputs(state.history, load, obs, settings, settings.startup_s))
+        decision = _decision(n, reason, Inputs(state.history, load, obs, settings, settings.startup_s, _NO_RATE))
         return replace(decision, stale=True), replace(state, first_t=first)
     decision = replace(
         state.last,
@@ -193,11 +185,29 @@ def _backlog_since(h: History, obs: Observation, state: State, settings: Setting
     return state.backlog_since if state.backlog_since is not None else obs.t
 
 
-def _window_s(recommendation: Recommendation, learned: StandbyState | None, v: Inputs) -> float:
-    """Return the scale-down window, seconds; standby rules and scale-to-zero have their own."""
-    if v.obs.min_replicas == 0 and recommendation.down == 0:
-        return 0.0
-    return max(v.settings.scale_down_window_s, v.startup_s if learned is None else 0.0)
+def _service(load: Load, settings: Settings) -> Service:
+    profile, i, o = settings.profile, settings.input_tokens, settings.output_tokens
+    alone_s = profile.service_time(1.0, i, o) if profile and o > 0 else load.service_s
+    return Service(settings.slots, min(alone_s, load.service_s), load.service_s)
+
+
+def _forecast(state: State, h: History, load: Load, startup_s: float, settings: Settings) -> tuple[Rate, RateState]:
+    """Return the rate one start-up time from now; what came in a gap of the data was not seen."""
+    known = state.rate if h.resumed == state.history.resumed else restarted(state.rate, h.now, h.marks[-1].arrivals)
+    horizon_s = startup_s + max_wait_s(load, settings) + load.service_s
+    return forecast(known, h.now, h.marks[-1].arrivals, max(startup_s, 1.0), max(horizon_s, 1.0))
+
+
+def _replayed(state: State, h: History, load: Load, startup_s: float, settings: Settings) -> ReplayState:
+    before = state.history.marks
+    if not before or h.resumed != state.history.resumed:
+        return state.replay
+    a, b = before[-1], h.marks[-1]
+    if b.t <= a.t:
+        return state.replay
+    blocks = (block_s(startup_s, settings), longest_s(startup_s, settings))
+    new = (b.t, b.t - a.t, b.arrivals - a.arrivals)
+    return replay(state.replay, new, _service(load, settings), max_wait_s(load, settings), blocks)
 
 
 def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision, State]:
@@ -220,32 +230,32 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     load = estimate(history, prior, obs, settings)
     since = _backlog_since(history, obs, state, settings)
     startup_s = _startup(state, seen, settings)
-    view = Inputs(history, load, obs, settings, startup_s, obs.t - since if since is not None else 0.0)
-    lookahead = update_lookahead(state.lookahead, view) if settings.forecast else None
-    rate = (lookahead.summary.rate or 0.0) if lookahead is not None else 0.0
-    learned = (
-        update_standby(state.standby or StandbyState(), state.history, view, rate)
-        if settings.uses_adaptive_standby
-        else None
-    )
-    recommendation = recommend(view) if learned is None else standby_recommendation(learned, view)
-    if lookahead is not None:
-        recommendation = apply_forecast(recommendation, lookahead, view)
+    rate, rates = _forecast(state, history, load, startup_s, settings)
+    shadow = _replayed(state, history, load, startup_s, settings)
+    known = shadow.seconds > WARM_STARTS * startup_s
+    view = Inputs(history, load, obs, settings, startup_s, rate, known, obs.t - since if since is not None else 0.0)
+    may_miss, block = settings.objective.may_miss, block_s(startup_s, settings)
+    budget = update_budget(state.budget, history.gateway, obs.t, block, may_miss)
+    hold_s = window_s(startup_s, settings, budget.caution, state.stabilization)
+    may_wait = TRUST * may_miss / budget.caution
+    replayed = least_replicas(shadow, obs.t - hold_s, may_wait)
+    recommendation = recommend(view, replayed, may_wait)
     idle = watch(state.idle, state.history, view) if obs.min_replicas == 0 else None
     if idle is not None:
         recommendation = apply_scale_to_zero(recommendation, idle, view)
-    recommendations = _remember(
-        state.recommendations or ((obs.t, obs.target),),
-        obs.t,
-        recommendation.down,
-        _window_s(recommendation, learned, view),
+    at_once = obs.min_replicas == 0 and recommendation.replicas == 0
+    highest, stabilization = stabilized(state.stabilization, obs, recommendation.replicas, 0.0 if at_once else hold_s)
+    n, reason = _target(recommendation, highest, obs, settings)
+    decision = replace(
+        _decision(n, reason, view),
+        calibration=report(steps, settings),
+        late_share=budget.late / budget.answered if budget.answered > 0.0 else None,
+        caution=budget.caution,
+        stabilization_window_s=hold_s,
     )
-    n, reason = _target(recommendation, recommendations[0][1], obs, settings)
-    decision = _decision(n, reason, view, UNKNOWN if lookahead is None else lookahead.summary)
-    decision = replace(decision, calibration=report(steps, settings))
+    stabilization = stabilization.after(obs, n, hold_s, block)
     raised, startups = _learn_startup(state, n, obs)
     first_t = state.first_t if state.first_t is not None else obs.t
-    known = State(
-        history, load, recommendations, raised, startups, since, decision, first_t, learned, idle, steps, lookahead
+    return decision, State(
+        history, load, stabilization, raised, startups, since, decision, first_t, idle, steps, rates, shadow, budget
     )
-    return decision, known

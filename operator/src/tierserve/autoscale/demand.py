@@ -1,42 +1,48 @@
-"""Replicas recommended for the current demand, by three estimates, with the reason.
+"""Replicas recommended for the current demand, with the reason: the largest of three numbers.
 
-Steady: Erlang C for the objective at the estimated load, or one slot for each of a constant number of connections.
-Surge: requests in the system beyond random fluctuation. Ramp: the load reached by a steady rise within the start-up
-time.
+Erlang C: for the arrival rate that is forecast for the end of the start-up time (autoscale.rate), or one slot for each
+of a constant number of connections. Replay: what the arrivals of the stabilization window needed (autoscale.replay).
+Backlog: what those who wait need, unless the replicas that serve will have worked it off before another one is ready.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tierserve.autoscale.history import History, Span
 from tierserve.autoscale.load import Load
-from tierserve.autoscale.sizing import Demand, reachable, replicas_for, response_quantile, wait_probability
-from tierserve.autoscale.trend import ramp_rate
+from tierserve.autoscale.rate import Rate
+from tierserve.autoscale.sizing import Demand, reachable, replicas_for, response_quantile
 from tierserve.autoscale.types import Observation, Settings
 
-_CHANCE = 1e-6  # P(queue) at the estimated load below which it is a surge: one false alarm in some days of decisions
 _LEVEL_WINDOW_S, _LEVEL_SERVICES, _LEVEL_VARIANCE = 5.0, 5.0, 0.2  # variance to mean
 _SMOOTH_S = 1.5  # replicas are sampled one by one, each about once a second
+_WAITS = 0.1  # of a service time: the least wait that counts as late, where the target leaves less
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Inputs of a recommendation: history, load estimate, observation, settings, learned start-up time."""
+    """Inputs of a recommendation: history, load, observation, settings, learned start-up time, forecast rate.
+
+    `known` is whether the replay has seen enough arrivals to tell clumps; before that Erlang C allows for them.
+    """
 
     history: History
     load: Load
     obs: Observation
     settings: Settings
     startup_s: float
+    rate: Rate
+    known: bool = False
     backlog_age_s: float = 0.0
 
     @property
     def demand(self) -> Demand:
-        """The demand at the estimated load."""
+        """The demand at the forecast rate."""
         load = self.load
-        return Demand(load.rate * load.service_s, load.service_s, load.service_sd_s, load.peakedness)
+        z = min(load.peakedness, 1.0) if self.known else load.peakedness
+        return Demand(self.rate.guarded * load.service_s, load.service_s, load.service_sd_s, z)
 
     @property
     def slots_running(self) -> int:
@@ -44,20 +50,14 @@ class Inputs:
         return self.obs.running * self.settings.slots
 
     @property
-    def tick_s(self) -> float:
-        """Seconds until the next decision, taken as those since the last one."""
-        marks = self.history.marks
-        return max(marks[-1].t - marks[-2].t, 1.0) if len(marks) > 1 else 1.0
-
-    @property
     def backlog(self) -> float:
         """Requests in the system beyond the running slots."""
         return max(smooth(self.history) - self.slots_running, 0.0)
 
     @property
-    def slot_for_each(self) -> int:
-        """Replicas with one slot for each request in the system, plus the headroom."""
-        return max(self.hold(smooth(self.history)), 1)
+    def max_wait_s(self) -> float:
+        """How long a request may wait and still meet the objective."""
+        return max_wait_s(self.load, self.settings)
 
     def connections(self) -> float | None:
         """Return the constant number of connections of a closed-loop load; None for other loads.
@@ -79,11 +79,6 @@ class Inputs:
         window_s = max(_LEVEL_WINDOW_S, _LEVEL_SERVICES * self.load.service_s)
         return self.history.since(max(self.load.began, self.history.now - window_s))
 
-    def replicas(self, load: float) -> int:
-        """Return the replicas that meet the objective at this offered load (erlangs) plus the headroom."""
-        grown = self.demand.at(load * (1.0 + self.settings.headroom))
-        return replicas_for(grown, self.settings.objective, self.settings.slots)
-
     def hold(self, requests: float) -> int:
         """Return the replicas with one slot for each of `requests`, plus the headroom."""
         return math.ceil(round(requests * (1.0 + self.settings.headroom), 9) / self.settings.slots)
@@ -91,15 +86,19 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Replicas recommended now (`up`), those that count in the scale-down window (`down`), and the reason."""
+    """Replicas recommended, and the reason."""
 
-    up: int
-    down: int
+    replicas: int
     reason: str
 
     def at_least(self, n: int, reason: str) -> Recommendation:
         """Return the larger of this recommendation and `n` replicas."""
-        return Recommendation(n, max(n, self.down), reason) if n > self.up else self
+        return Recommendation(n, reason) if n > self.replicas else self
+
+
+def max_wait_s(load: Load, settings: Settings) -> float:
+    """Return how long a request may wait and still meet the objective, seconds; a tenth of a service time at least."""
+    return max(min(settings.target_s - load.service_s, settings.max_wait_s), _WAITS * load.service_s)
 
 
 def smooth(h: History) -> float:
@@ -109,94 +108,67 @@ def smooth(h: History) -> float:
     return max(h.since(h.now - _SMOOTH_S).in_system, min(h.in_system, h.in_system_before))
 
 
-def _drain_s(v: Inputs) -> float:
-    """Return the seconds in which a backlog is to be drained: at least as long as it took to build up.
+def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recommendation:
+    """Return the largest of the three numbers.
 
-    Otherwise the target would run away while replicas start. (A closed loop does not build a backlog: `_steady` gives
-    each connection a slot.)
+    Args:
+        v: all that is known now.
+        replayed: replicas by the replay, and the share that one fewer would have kept waiting.
+        may_wait: the share that the replay allows.
     """
-    service_s = v.load.service_s
-    base = v.settings.drain_s or max(service_s, v.settings.target_s - service_s)
-    return max(base, v.backlog_age_s)
+    connections = v.connections()
+    if connections is not None:
+        n = v.hold(connections)
+        return Recommendation(n, f"one slot for each of {connections:.0f} connections" if n else "no traffic")
+    most = max(v.hold(smooth(v.history)), 1)  # one slot for each request in the system
+    n = replicas_for(v.demand.at(v.demand.load * (1.0 + v.settings.headroom)), v.settings.objective, v.settings.slots)
+    if v.load.closed or v.is_level():  # a connection uses at most one slot
+        n = min(n, most)
+    n_replay, fewer_late = replayed
+    found = Recommendation(n, _reason(n, v))
+    found = found.at_least(
+        n_replay,
+        f"with one fewer {fewer_late:.1%} of the requests of the stabilization window would have waited too long, "
+        f"{may_wait:.2%} may",
+    )
+    slots = _backlog_slots(v)
+    return found.at_least(
+        math.ceil(round(slots, 3) / v.settings.slots),
+        f"{v.backlog:.0f} requests wait, more than the replicas there will have served in {v.startup_s:.0f} s",
+    )
 
 
-def _by_chance(backlog: float, servers: float, demand: Demand) -> bool:
-    """Return whether a backlog is plausible at the estimated load (tail of the M/M/c queue length)."""
-    if backlog < 1.0:
-        return True
-    if servers <= demand.load or demand.load <= 0.0:
-        return False
-    decay = math.exp(math.log(demand.load / servers) * backlog / demand.peakedness)
-    return wait_probability(servers, demand) * decay > _CHANCE
+def _backlog_slots(v: Inputs) -> float:
+    """Return the slots for the load and the backlog; 0 while the replicas there or starting will work it off in time.
 
-
-def _surge(v: Inputs) -> float:
-    """Return the slots for the requests in the system; 0 while randomness or the rate explains them."""
-    level, demand = smooth(v.history), v.demand
-    servers = max(v.obs.target, v.obs.running) * v.settings.slots
-    if not v.load.young(v.history.now) and _by_chance(v.backlog, servers, demand):
+    It is to be worked off within the time that it may wait or took to build up, whichever is longer: otherwise the
+    target would run away while replicas start.
+    """
+    if v.backlog < 1.0:
         return 0.0
-    if demand.load <= 0.0:
-        return level
-    # replicas started for the queue do not indicate load; busy ones do, while the estimate is young
-    busy = v.slots_running if v.load.young(v.history.now) else 0
-    return min(level, max(demand.load, busy) + v.backlog * v.load.service_s / _drain_s(v))
+    load, service_s = v.rate.mean * v.load.service_s, v.load.service_s
+    spare = max(v.obs.target, v.obs.running) * v.settings.slots - load
+    if v.backlog * service_s <= spare * max(v.startup_s, v.max_wait_s):
+        return 0.0
+    return min(smooth(v.history), load + v.backlog * service_s / max(v.max_wait_s, service_s, v.backlog_age_s))
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
 
 
-def _steady_reason(n: int, v: Inputs) -> str:
-    demand, settings = v.demand, v.settings
+def _reason(n: int, v: Inputs) -> str:
+    demand, settings, rate = v.demand, v.settings, v.rate
     if n <= 0:
         return "no traffic"
     if not reachable(demand, settings.objective):
         alone = response_quantile(1.0, demand.at(0.0), settings.percentile)
         return f"service time alone ({_ms(alone)}) exceeds the target ({_ms(settings.target_s)}), sized for rare waits"
+    trend = "trend" if rate.rising else "mean"
+    load = f"{demand.load:.1f} erlangs ({rate.mean:.2f}/s by the {trend} of {rate.window_s:.0f} s, and {rate.error:.2f}/s)"
     if n == 1:
-        return f"one replica meets the target at {demand.load:.1f} erlangs"
+        return f"one replica meets the target at {load}"
     fewer = response_quantile((n - 1) * settings.slots, demand, settings.percentile)
     if not math.isfinite(fewer):
-        return f"{n - 1} cannot carry {demand.load:.1f} erlangs"
-    return f"{n - 1} would miss the target by {_ms(max(fewer - settings.target_s, 0.0))}"
-
-
-def _steady(v: Inputs) -> Recommendation:
-    load = v.demand.load
-    n = v.replicas(load)
-    connections = v.connections()
-    if connections is not None:
-        level = v.hold(connections)
-        return Recommendation(
-            level, level, f"one slot for each of {connections:.0f} connections" if level else "no traffic"
-        )
-    if v.load.closed:  # it has just changed: a connection uses at most one slot
-        n = min(n, v.slot_for_each)
-        return Recommendation(n, n, "")
-    if v.load.mean_rate > v.load.rate and v.replicas(v.load.mean_rate * v.load.service_s) > n:
-        n = v.replicas(v.load.guarded_rate * v.load.service_s)  # the settled rate has turned out too low
-    down = max(n, v.replicas(load * (1.0 + v.settings.scale_down_margin)))
-    # Synchronised connections make the rate jump; while their number is constant, one slot each is enough.
-    return Recommendation(min(n, v.slot_for_each) if v.is_level() else n, down, "")
-
-
-def recommend(v: Inputs) -> Recommendation:
-    """Return the largest of the three recommendations."""
-    recommendation = _steady(v)
-    surge = _surge(v)
-    n = math.ceil(round(surge, 3) / v.settings.slots)
-    recommendation = recommendation.at_least(
-        n, f"{smooth(v.history):.0f} requests in the system require {surge:.0f} slots"
-    )
-    # In a closed loop the rate rises because replicas were added, not because more connections arrive.
-    still = v.load.closed or v.is_level()
-    ahead = None if still else ramp_rate(v.history, v.startup_s + v.tick_s, v.settings.confidence)
-    if ahead is not None:
-        reason = f"arrival rate rises to {ahead:.1f}/s within the start-up time ({v.startup_s:.0f} s)"
-        recommendation = recommendation.at_least(v.replicas(ahead * v.load.service_s), reason)
-    return (
-        recommendation
-        if recommendation.reason
-        else replace(recommendation, reason=_steady_reason(recommendation.up, v))
-    )
+        return f"{n - 1} cannot carry {load}"
+    return f"{n - 1} would miss the target at {load}"

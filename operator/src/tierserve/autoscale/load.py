@@ -1,30 +1,29 @@
-"""Estimates of the load: arrival rate, service time and peakedness, updated only when the load changes.
+"""Estimates of the load: service time and peakedness, which move only as far as their confidence intervals require.
 
-The time since the last change of the load is a regime. Within it arrivals are taken as stationary: the rate is the mean
-over the regime, which becomes more accurate as the regime grows, and is fixed after `settle_s`. A regime ends when a
-window of any length is implausible (4.5 standard errors) under the rest of it, so noise changes nothing and a step is
-detected at once. Service time and peakedness likewise move only as far as their confidence intervals require.
+The time since the last change of the load is a regime. It ends when a window of any length is implausible (4.5 standard
+errors) under the rest of it. Peakedness is measured within a regime; it tells a constant number of connections, each
+with one request at a time, from a stream of arrivals.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scipy.special import chdtri
 
-from tierserve.autoscale.history import KEEP_S, History, Mark, Span, span
-from tierserve.autoscale.trend import IMPLAUSIBLE, around_growth
+from tierserve.autoscale.history import History, Mark, span
 from tierserve.autoscale.types import Observation, Settings
 
+IMPLAUSIBLE = 4.5  # standard errors
 _MODEL_ERROR = 0.02  # relative error of a rate below which no change is detected
 _Z_MIN, _Z_MAX = 0.05, 25.0  # peakedness: near 0 in a closed loop; above 25 the estimate is noise
 _Z_QUANTILE = 1e-3  # of its confidence interval, each side
 _LONGEST_S = 1e8  # larger mean service times (3 years) are invalid data
 _WIDEST_CV = 1e3  # bounds the spread, so that figures stay finite
 _CLOSED = 0.2  # peakedness below which the load is a closed loop (constant number of connections)
-_REFRESH_S = 600.0  # a settled rate is renewed then, at the latest when the regime has doubled
 _SERVICE_WINDOW_S = 120.0  # finished requests that the service time is estimated from
 _SERVICE_ERRORS, _SERVICE_TOLERANCE, _SPREAD_TOLERANCE = 4.0, 0.02, 0.15
 _UNKNOWN_CV, _WELL_KNOWN = 0.3, 100  # coefficient of variation assumed until so many requests have finished
@@ -36,10 +35,6 @@ class Load:
 
     Attributes:
         began: start of the regime.
-        rate: arrivals per second to size for, fixed when the regime has settled.
-        mean_rate: their mean over the regime until now.
-        guarded_rate: the mean plus `confidence` standard errors.
-        settled_age: age of the regime at which `rate` was fixed, None while it may move.
         service_s, service_sd_s: mean and deviation of the service time at a full batch.
         peakedness: z of the requests in the system (Poisson 1, constant number of connections near 0).
     """
@@ -47,20 +42,12 @@ class Load:
     began: float
     service_s: float
     service_sd_s: float = 0.0
-    rate: float = 0.0
-    mean_rate: float = 0.0
-    guarded_rate: float = 0.0
-    settled_age: float | None = None
     peakedness: float = 1.0
 
     @property
     def closed(self) -> bool:
         """Whether the load is a closed loop: a constant number of connections, each with one request at a time."""
         return self.peakedness < _CLOSED
-
-    def young(self, now: float) -> bool:
-        """Whether the regime is so short that the number in the system is a better estimate than the rate."""
-        return now - self.began < max(2.0, 2.0 * self.service_s)
 
 
 def _root_step(count: float, expected: float, dispersion: float) -> float:
@@ -113,59 +100,6 @@ def change_point(h: History, load: Load, capacity: float, settings: Settings) ->
     return at if at is not None else _arrival_change(h, load, settings)
 
 
-def _trimmed_rate(h: History, began: float) -> float:
-    """Return the arrival rate of a young regime without its largest interval.
-
-    When the number of connections doubles there is one surge, then a rate that grows only with the responses.
-    """
-    marks = h.marks[h.marks.index(h.mark_at(began)) :]
-    steps = [(b.arrivals - a.arrivals, b.t - a.t) for a, b in itertools.pairwise(marks)]
-    if len(steps) < 2:
-        return 0.0
-    largest = max(range(len(steps)), key=lambda i: steps[i][0] / steps[i][1])
-    del steps[largest]
-    return sum(n for n, _ in steps) / sum(s for _, s in steps)
-
-
-def _guarded_rate(seen: Span, load: Load, confidence: float) -> float:
-    """Return the arrival rate to size for: the mean plus `confidence` standard errors of the load.
-
-    The offered load is a product, so the errors of the rate and of the mean service time add up (as variances).
-    """
-    spread = (load.service_sd_s / load.service_s) ** 2
-    root = math.sqrt(seen.arrivals + 0.375) + confidence * math.sqrt(load.peakedness + spread) / 2.0
-    return max(seen.arrivals, root * root - 0.375) / seen.seconds
-
-
-def _sunk(seen: Span, load: Load, settings: Settings) -> bool:
-    """Return whether arrivals are implausibly few for the settled rate.
-
-    A load that falls over hours is too slow for the windows of the history; the settled rate reveals it.
-    """
-    known_s = min(load.settled_age or seen.seconds, KEEP_S)
-    expected = load.rate * seen.seconds
-    dispersion = max(load.peakedness, 0.5) * (1.0 + seen.seconds / known_s) + _MODEL_ERROR**2 * expected
-    # the rate is above the mean by `confidence` errors of its own
-    return _root_step(seen.arrivals, max(expected, 0.375), dispersion) < -(IMPLAUSIBLE + settings.confidence)
-
-
-def _with_rate(h: History, load: Load, settings: Settings) -> Load:
-    if load.young(h.now):
-        rate = _trimmed_rate(h, load.began)
-        return replace(load, rate=rate, mean_rate=rate, guarded_rate=rate)
-    age, seen = h.now - load.began, h.since(load.began)
-    mean = seen.arrivals / seen.seconds
-    guarded = _guarded_rate(seen, load, settings.confidence) if seen.arrivals > 0 else 0.0
-    if (
-        load.settled_age is not None
-        and age < max(_REFRESH_S, 2.0 * load.settled_age)
-        and not _sunk(seen, load, settings)
-    ):
-        return replace(load, mean_rate=mean, guarded_rate=guarded)
-    settled = age if age >= settings.settle_s and age >= 2.0 * load.service_s else None
-    return replace(load, rate=guarded, mean_rate=mean, guarded_rate=guarded, settled_age=settled)
-
-
 def _full_batch(batch: float, settings: Settings) -> float:
     """Return the factor from the service time in this batch to that in a full one; 1 without a profile."""
     profile, i, o = settings.profile, settings.input_tokens, settings.output_tokens
@@ -214,7 +148,7 @@ def _count_dispersion(h: History, first: Mark, window: float) -> tuple[float, in
     """Return the index of dispersion of arrival counts in windows of this length since a mark, and its degrees of
     freedom.
 
-    It is that around a line or an exponential: a load that climbs is not a bursty one.
+    It is that around a line: a load that climbs is not a bursty one.
     """
     n = min(int((h.now - first.t) / window), 40)
     cuts = [h.mark_at(h.now - k * window) for k in range(n, -1, -1)]
@@ -222,7 +156,14 @@ def _count_dispersion(h: History, first: Mark, window: float) -> tuple[float, in
     mean = sum(counts) / n if n else 0.0
     if n < 3 or mean <= 0:
         return 1.0, 0
-    return around_growth(counts) / (n - 2) / mean, n - 2
+    return _around_line(counts) / (n - 2) / mean, n - 2
+
+
+def _around_line(y: Sequence[float]) -> float:
+    """Return the sum of squares around the line through at least two values."""
+    n, mean, centre = len(y), sum(y) / len(y), (len(y) - 1) / 2.0
+    slope = sum((j - centre) * v for j, v in enumerate(y)) * 12.0 / (n * (n * n - 1))
+    return sum((v - mean - slope * (j - centre)) ** 2 for j, v in enumerate(y))
 
 
 def _with_peakedness(h: History, load: Load) -> Load:
@@ -253,6 +194,6 @@ def estimate(h: History, load: Load, obs: Observation, settings: Settings) -> Lo
     capacity = float(max(obs.running, 1) * settings.slots)
     at = change_point(h, load, capacity, settings)
     if at is not None:
-        load = replace(load, began=at, settled_age=None)
+        load = replace(load, began=at)
     load = _with_service(h, load, settings)
-    return _with_rate(h, _with_peakedness(h, load), settings)
+    return _with_peakedness(h, load)

@@ -1,6 +1,6 @@
 """How many replicas hold the response-time objective: Erlang C with peakedness, and the tail of wait plus service.
 
-The wait has an atom at 0 and an exponential tail, P(W > t) = C exp(-(c - a) t / (z S)) with C = C(c/z, a/z): by Hayward
+The wait has an atom at 0 and an exponential tail, P(W > t) = C exp(-r t) with C = C(c/z, a/z): by Hayward
 a stream of peakedness z is to c servers what a Poisson stream of a/z erlangs is to c/z servers (Fredericks, "Congestion
 in blocking systems", Bell System Technical Journal 59, 1980). The service time is taken as lognormal with the mean and
 deviation that were observed; the response time is the sum of both, taken as independent.
@@ -50,10 +50,11 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """P(response > target_s) may be at most 1 - percentile / 100."""
+    """P(response > target_s), and P(wait > max_wait_s), may be at most 1 - percentile / 100."""
 
     target_s: float
     percentile: float = 95.0
+    max_wait_s: float = math.inf
 
     @property
     def may_miss(self) -> float:
@@ -66,6 +67,17 @@ def wait_probability(servers: float, demand: Demand) -> float:
     if servers <= demand.load:
         return 1.0
     return erlang_c(servers / demand.peakedness, demand.load / demand.peakedness)
+
+
+def wait_decay(servers: float, demand: Demand) -> float:
+    """Return the rate, per second, at which P(wait > t) falls for those who wait; the load is below the capacity.
+
+    It is that of heavy traffic, 2 (c - a) / ((z + cs^2) S), with the squared coefficient of variation cs^2 of the
+    service time (Whitt, "Approximations for the GI/G/m queue", 1993): for M/M/c it is exact. Without a known spread
+    the service time is taken as exponential.
+    """
+    cs2 = (demand.service_sd_s / demand.service_s) ** 2 if demand.service_sd_s > 0.0 else 1.0
+    return 2.0 * (servers - demand.load) / ((demand.peakedness + cs2) * demand.service_s)
 
 
 def _service_points(demand: Demand) -> tuple[np.ndarray, np.ndarray]:
@@ -85,8 +97,7 @@ def service_miss(demand: Demand, target_s: float) -> float:
 def _miss_by_target(servers: float, demand: Demand) -> Callable[[float], float]:
     """Return P(response > target) as a function of the target, for a load below the capacity."""
     points, weights = _service_points(demand)
-    rate = (servers - demand.load) / (demand.peakedness * demand.service_s)
-    waits = wait_probability(servers, demand)
+    rate, waits = wait_decay(servers, demand), wait_probability(servers, demand)
 
     def miss(target_s: float) -> float:
         slack = np.maximum(target_s - points, 0.0)
@@ -129,11 +140,13 @@ def meets(servers: float, demand: Demand, objective: Objective) -> bool:
     """
     if servers <= demand.load:
         return demand.load <= 0.0
-    if reachable(demand, objective):
-        return response_miss(servers, demand, objective.target_s) <= objective.may_miss
-    rate = (servers - demand.load) / (demand.peakedness * demand.service_s)
-    tail = wait_probability(servers, demand) * math.exp(-rate * _UNREACHABLE_SLACK * demand.service_s)
-    return tail <= objective.may_miss
+    longest_s = objective.max_wait_s
+    if not reachable(demand, objective):
+        longest_s = min(longest_s, _UNREACHABLE_SLACK * demand.service_s)
+    elif response_miss(servers, demand, objective.target_s) > objective.may_miss:
+        return False
+    waiting = wait_probability(servers, demand) * math.exp(-wait_decay(servers, demand) * longest_s)
+    return waiting <= objective.may_miss
 
 
 def replicas_for(demand: Demand, objective: Objective, slots: int) -> int:

@@ -1,9 +1,8 @@
 """Snapshot of the learned state of a pool's autoscaler: to bytes that outlive the process, and back.
 
-Saved: start-up times, calibration of step times, season and scores of the forecast models, statistics of the standby
-rules (hours to days of observation). Not saved: what is rebuilt within a minute, that is history, load estimate,
-recommendations, last decision, reports of single replicas, and the recent requests of the shadow pools (two arrays per
-step of the start-up time, most of the state).
+Saved: start-up times, calibration of step times, scores of the rate's windows, the blocks of the replay, the error
+budget and the factor on the stabilization window. Not saved: what is rebuilt within a minute, that is history, load
+estimate, recommendations, last decision, reports of single replicas, and the requests in the replayed pools.
 
 The bytes are JSON in zlib, whose checksum detects corruption; pydantic parses only the classes named here, so reading
 cannot run code. A snapshot is valid for one pool and the settings that the learned state depends on.
@@ -12,31 +11,27 @@ cannot run code. A snapshot is valid for one pool and the settings that the lear
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tierserve.autoscale.budget import MOST, ErrorBudget
 from tierserve.autoscale.calibration.profile import CalibrationState
 from tierserve.autoscale.decide import LEARNED, Settings, State
-from tierserve.autoscale.forecast.intervals import WINDOW, Residuals
-from tierserve.autoscale.forecast.lookahead import LOOKAHEAD_MODELS, LookaheadState
-from tierserve.autoscale.forecast.state import MODELS
-from tierserve.autoscale.standby.rules import HOLD_S, Floats, Peak, ShadowPool, StandbyState
+from tierserve.autoscale.rate import WINDOWS, RateState
+from tierserve.autoscale.replay import GRID_SIZE, Block, Floats, ReplayState
+from tierserve.autoscale.stabilization import Stabilization
 from tierserve.queueing.batching.profile import BatchProfile
 
-FORMAT = 3
+FORMAT = 4
 """Version of the format: raise it with each change of a saved field or its meaning; other versions are ignored."""
 OLDEST_S = 7 * 86400.0
-"""Age from which a snapshot is ignored: the season is daily, a week-old one may not fit any more."""
-MOST_PEAKS = 128
-"""Peak loads saved per window; more are merged, to the higher load and the later time (bounds the size)."""
+"""Age from which a snapshot is ignored: a load of a week ago says little."""
 _HEAD = b"tierserve-autoscale-memory-%d\n" % FORMAT
 _MOST_BYTES = 2**20  # of the JSON; some 200 KB are usual
 _EARLIEST_S = -60.0  # clocks of two machines may differ by this
-_RULES = ShadowPool().missed.size
 
 
 class UnusableError(ValueError):
@@ -48,37 +43,27 @@ class _Owner(NamedTuple):
 
     pool: str
     slots: int
-    period_s: float
     profile: BatchProfile | None
 
 
-class _SavedStandby(BaseModel):
-    """`StandbyState` without the last start-up time of its paper; arrays as bytes of float32, first bytes first."""
+class _Memory(BaseModel):
+    """What is kept; `late` has a row of float32 per block, first bytes first."""
 
     model_config = ConfigDict(allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64")
-    t: float
-    fast: float
-    slow: float
-    peaks: tuple[Peak, ...]
-    seen: float
-    answered: float
-    late: float
-    trust: float | None
-    rule: int | None
-    asked: bytes
-    missed: bytes
-    cost: bytes
-    drops: bytes
-
-
-class _Memory(BaseModel):
-    model_config = ConfigDict(allow_inf_nan=False)
     owner: _Owner
     t: float
     startups: tuple[float, ...]
     steps: CalibrationState | None
-    lookahead: LookaheadState | None
-    standby: _SavedStandby | None
+    errors: tuple[float, ...]
+    weight: float
+    used: int
+    blocks: tuple[tuple[float, float], ...]
+    late: bytes
+    replayed_s: float
+    caution: float
+    answered: float
+    missed: float
+    factor: float
 
 
 def dump_state(state: State, pool: str, settings: Settings, t: float) -> bytes:
@@ -90,13 +75,22 @@ def dump_state(state: State, pool: str, settings: Settings, t: float) -> bytes:
         settings: as given to `decide`.
         t: Unix seconds now.
     """
+    blocks = state.replay.blocks
     memory = _Memory.model_construct(
         owner=_owner(pool, settings),
         t=t,
         startups=state.startups,
         steps=replace(state.steps, followed={}, cursor=0) if state.steps else None,
-        lookahead=_map_residuals(state.lookahead, lambda r: Residuals(r.recent)) if state.lookahead else None,
-        standby=_saved_standby(state.standby) if state.standby else None,
+        errors=state.rate.errors,
+        weight=state.rate.weight,
+        used=state.rate.used,
+        blocks=tuple((one.t, one.arrivals) for one in blocks),
+        late=_bytes(np.array([one.late for one in blocks])),
+        replayed_s=state.replay.seconds,
+        caution=state.budget.caution,
+        answered=state.budget.answered,
+        missed=state.budget.late,
+        factor=state.stabilization.factor,
     )
     return _HEAD + zlib.compress(memory.model_dump_json().encode(), 1)
 
@@ -107,7 +101,7 @@ def load_state(data: bytes, pool: str, settings: Settings, t: float) -> State:
     Args:
         data: from `dump_state`.
         pool: must be that of `dump_state`.
-        settings: their slots, profile and forecast period must be those of `dump_state`.
+        settings: their slots and profile must be those of `dump_state`.
         t: Unix seconds now.
 
     Raises:
@@ -118,12 +112,15 @@ def load_state(data: bytes, pool: str, settings: Settings, t: float) -> State:
     age_s = t - memory.t
     if not _EARLIEST_S <= age_s <= OLDEST_S:
         raise UnusableError(f"saved {age_s / 86400.0:.1f} days ago")
-    _check_fit(memory)
+    late = _check_fit(memory)
+    blocks = tuple(Block(at, arrivals, row) for (at, arrivals), row in zip(memory.blocks, late, strict=True))
     return State(
         startups=memory.startups[-LEARNED:],
         steps=memory.steps,
-        lookahead=_lookahead(memory.lookahead, t) if memory.lookahead else None,
-        standby=_standby(memory.standby, max(age_s, 0.0)) if memory.standby else None,
+        rate=RateState(errors=memory.errors, weight=memory.weight, used=memory.used),
+        replay=ReplayState(blocks=blocks, seconds=memory.replayed_s),
+        budget=ErrorBudget(memory.caution, memory.answered, memory.missed),
+        stabilization=Stabilization(factor=memory.factor),
     )
 
 
@@ -134,17 +131,24 @@ def merge_learned(state: State, known: State) -> State:
         state: what `decide` returned since the process began.
         known: result of `load_state`.
     """
+    scores, replayed, budget = known.rate, known.replay, known.budget
     return replace(
         state,
         startups=(*known.startups, *state.startups)[-LEARNED:],
         steps=known.steps or state.steps,
-        lookahead=known.lookahead or state.lookahead,
-        standby=known.standby or state.standby,
+        rate=replace(state.rate, errors=scores.errors, weight=scores.weight, used=scores.used),
+        replay=replace(
+            state.replay,
+            blocks=(*replayed.blocks, *state.replay.blocks),
+            seconds=replayed.seconds + state.replay.seconds,
+        ),
+        budget=state.budget._replace(caution=budget.caution, answered=budget.answered, late=budget.late),
+        stabilization=state.stabilization._replace(factor=known.stabilization.factor),
     )
 
 
 def _owner(pool: str, settings: Settings) -> _Owner:
-    return _Owner(pool, settings.slots, settings.forecast_period_s, settings.profile)
+    return _Owner(pool, settings.slots, settings.profile)
 
 
 def _parsed(data: bytes) -> _Memory:
@@ -169,114 +173,30 @@ def _check_owner(saved_for: _Owner, here: _Owner) -> None:
             raise UnusableError(f"{name} was {before!r} and is {now!r}")
 
 
-def _check_fit(memory: _Memory) -> None:
-    """Raise if lengths or indices are not those that the code counts on: it would fail at every decision."""
-    if memory.lookahead and not _is_sound_lookahead(memory.lookahead):
-        raise UnusableError("corrupt (lookahead)")
-    if memory.standby and not _is_sound_standby(memory.standby):
-        raise UnusableError("corrupt (standby)")
+def _check_fit(memory: _Memory) -> Floats:
+    """Return the late arrivals per block and pool size.
 
-
-def _is_sound_lookahead(lookahead: LookaheadState) -> bool:
-    state, settings, models = lookahead.state, lookahead.settings, len(MODELS)
-    windows = (state.rates, state.peaks, *(one.ratios for one in lookahead.ramp_scores))
-    season = state.season
-    return (
-        len(lookahead.ramp_scores) == len(LOOKAHEAD_MODELS)
-        and len(state.scores) == models
-        and 0 <= state.chosen < models
-        and max(len(state.predictions), len(state.blocks)) <= settings.blocks
-        and all(len(one.models) == models for one in state.predictions)
-        and all(len(one.recent) <= WINDOW for one in windows)
-        and (season is None or len(season.bins) == len(season.visits) == settings.bins)
-    )
-
-
-def _is_sound_standby(standby: _SavedStandby) -> bool:
-    arrays = (standby.asked, standby.missed, standby.cost, standby.drops)
-    return (
-        len(standby.peaks) == len(HOLD_S)
-        and (standby.rule is None or 0 <= standby.rule < _RULES)
-        and all(len(one) == 4 * _RULES for one in arrays)
-        and all(bool(np.all((a := _floats(one)) >= 0.0) and np.all(np.isfinite(a))) for one in arrays)
-    )
-
-
-def _map_residuals(lookahead: LookaheadState, change: Callable[[Residuals], Residuals]) -> LookaheadState:
-    """Return it with every window of ratios changed."""
-    state = lookahead.state
-    return replace(
-        lookahead,
-        state=state._replace(rates=change(state.rates), peaks=change(state.peaks)),
-        ramp_scores=tuple(one._replace(ratios=change(one.ratios)) for one in lookahead.ramp_scores),
-    )
-
-
-def _lookahead(lookahead: LookaheadState, t: float) -> LookaheadState:
-    """Return it as saved, without orders that have had their time.
-
-    Steps are counted from the Unix epoch, so `update_lookahead` sees by itself what was missed: steps without a count
-    where the gap is shorter than a horizon, a new beginning with the season kept where it is longer.
+    Raises `UnusableError` if a length, an index or a number is not one that the code counts on: it would fail at every
+    decision.
     """
-    whole = _map_residuals(lookahead, lambda r: Residuals(r.recent, tuple(sorted(r.recent))))
-    horizon_s = lookahead.settings.horizon_s
-    return replace(whole, pending_scale_ups=tuple(x for x in lookahead.pending_scale_ups if t - horizon_s <= x.t <= t))
-
-
-def _saved_standby(standby: StandbyState) -> _SavedStandby:
-    shadow = standby.shadow
-    return _SavedStandby.model_construct(
-        t=standby.t,
-        fast=standby.fast,
-        slow=standby.slow,
-        peaks=tuple(_thinned(peak) for peak in standby.peaks),
-        seen=standby.seen,
-        answered=standby.answered,
-        late=standby.late,
-        trust=standby.trust,
-        rule=standby.rule,
-        asked=_bytes(shadow.asked),
-        missed=_bytes(shadow.missed),
-        cost=_bytes(shadow.cost),
-        drops=_bytes(shadow.drops),
+    late = _floats(memory.late) if len(memory.late) == 4 * GRID_SIZE * len(memory.blocks) else np.array([-1.0])
+    figures = (*memory.errors, memory.weight, *(n for _, n in memory.blocks), memory.replayed_s, memory.answered)
+    sound = (
+        len(memory.errors) == 2 * len(WINDOWS)
+        and 0 <= memory.used < len(memory.errors)
+        and 1.0 <= memory.caution <= MOST
+        and memory.factor >= 1.0
+        and min(*figures, memory.missed) >= 0.0
+        and bool(np.all((late >= 0.0) & np.isfinite(late)))
     )
-
-
-def _standby(kept: _SavedStandby, age_s: float) -> StandbyState:
-    """Return the state with empty shadow queues, no late requests attributed yet, and peaks at their true age."""
-    peaks = (Peak(tuple((t - age_s, load) for t, load in peak.seen)) for peak in kept.peaks)
-    return StandbyState(
-        t=kept.t,
-        fast=kept.fast,
-        slow=kept.slow,
-        peaks=tuple(peaks),
-        shadow=ShadowPool(
-            asked=_floats(kept.asked),
-            with_margin=_floats(kept.asked),
-            missed=_floats(kept.missed),
-            cost=_floats(kept.cost),
-            drops=_floats(kept.drops),
-        ),
-        seen=kept.seen,
-        answered=kept.answered,
-        late=kept.late,
-        trust=kept.trust,
-        rule=kept.rule,
-    )
-
-
-def _thinned(peak: Peak) -> Peak:
-    size = -(-len(peak.seen) // MOST_PEAKS)
-    if size <= 1:
-        return peak
-    groups = (peak.seen[k : k + size] for k in range(0, len(peak.seen), size))
-    return Peak(tuple((group[-1][0], group[0][1]) for group in groups))
+    if not sound:
+        raise UnusableError("corrupt (figures out of range)")
+    return late.reshape(-1, GRID_SIZE)
 
 
 def _bytes(values: Floats) -> bytes:
     """Return seven digits of each value; signs and exponents side by side, for they are alike and zlib sees it."""
-    short = np.minimum(values, np.finfo("<f4").max).astype("<f4")
-    return short.view(np.uint8).reshape(-1, 4).T.tobytes()
+    return values.astype("<f4").view(np.uint8).reshape(-1, 4).T.tobytes()
 
 
 def _floats(data: bytes) -> Floats:

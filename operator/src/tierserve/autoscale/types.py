@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
 from tierserve.autoscale.sizing import Objective
 from tierserve.queueing.batching.profile import BatchProfile
-
-SLOW_START_S = 60.0
-"""Start-up time, seconds, from which replicas start too slowly to follow a changing load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,55 +18,35 @@ class Settings:
     Attributes:
         target_s: response-time target for `percentile` % of the requests, without the network share.
         percentile: in (0, 100).
+        max_wait_s: longest wait of a request that still has its first token in time, at the same percentile; inf: none.
         service_s: prior of the mean service time at a full batch, used until `prior_completions` requests finished.
         slots: requests that a replica can hold at once.
         startup_s: prior of the time from a raised target to a running replica.
-        scale_down_window_s: the load of this many last seconds (or of the start-up time, if longer) governs going down.
+        scale_down_window_s: least stabilization window: what was needed within it is kept.
         idle_window_s: idle time before a pool with min_replicas 0 scales to zero; None: as long as a restart
             takes (autoscale/scale_to_zero.py).
-        scale_down_margin: share by which the load is enlarged when the pool is asked whether fewer replicas would do.
         headroom: share by which the load may grow at once: slots are kept for it.
         stale_after_s: age at which a replica's or the gateway's figures are no longer believed.
-        settle_s: time after a change of load until which its estimate may move; then it stays until the next change.
-        confidence: standard errors of the arrival rate that are staffed for on top of its estimate.
         scale_up_factor: the largest ratio of one decision's target to the replicas that run.
-        drain_s: time in which a backlog is to be worked off; None: the larger of one service time and the target's
-            slack.
         prior_completions: finished requests from which the observed service time replaces the prior.
         sampling_jitter_s: spread of the times at which replicas are sampled (no matter with the gateway's figures).
-        adaptive_standby: whether standby replicas are set by the rule that past arrivals favour
-            (autoscale/standby/rules.py), in place of Erlang C for the current load. Worth it where a start takes long
-            beside the time that a request may wait; None: where `startup_s` is `SLOW_START_S` or more.
-        standby_gain: how strongly observed late requests tighten the error budget of the standby rules.
-        forecast: whether replicas are ordered ahead of a rise that is forecast for the time when they will be ready, by
-            a model that has earned it (autoscale/forecast/lookahead.py).
-        forecast_quantile: of the rate at that time, which is staffed for; in (0, 1).
-        forecast_period_s: length of the shape that comes again, a day.
         profile: batching profile; with `input_tokens` and `output_tokens` the prior is scaled by observed over
             modelled.
     """
 
     target_s: float
     percentile: float = 95.0
+    max_wait_s: float = math.inf
     service_s: float = 1.0
     slots: int = 1
     startup_s: float = 10.0
     scale_down_window_s: float = 30.0
     idle_window_s: float | None = None
-    scale_down_margin: float = 0.03
     headroom: float = 0.0
     stale_after_s: float = 5.0
-    settle_s: float = 20.0
-    confidence: float = 1.5
     scale_up_factor: float = 16.0
-    drain_s: float | None = None
     prior_completions: int = 20
     sampling_jitter_s: float = 0.3
-    adaptive_standby: bool | None = None
-    standby_gain: float = 2.0
-    forecast: bool = True
-    forecast_quantile: float = 0.9
-    forecast_period_s: float = 86400.0
     profile: BatchProfile | None = None
     input_tokens: float = 0.0
     output_tokens: float = 0.0
@@ -76,39 +54,26 @@ class Settings:
     def __post_init__(self) -> None:
         for name in (
             "target_s",
+            "max_wait_s",
             "service_s",
             "slots",
             "stale_after_s",
-            "settle_s",
             "scale_up_factor",
-            "forecast_period_s",
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
-        for name in (
-            "startup_s", "scale_down_window_s", "scale_down_margin", "headroom", "confidence", "sampling_jitter_s",
-            "standby_gain",
-        ):  # fmt: skip
+        for name in ("startup_s", "scale_down_window_s", "headroom", "sampling_jitter_s"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
         if not 0 < self.percentile < 100:
             raise ValueError(f"percentile must be between 0 and 100, got {self.percentile!r}")
-        if not 0 < self.forecast_quantile < 1:
-            raise ValueError(f"forecast_quantile must be between 0 and 1, got {self.forecast_quantile!r}")
         if self.idle_window_s is not None and not self.idle_window_s >= 0:
             raise ValueError(f"idle_window_s must be at least 0, got {self.idle_window_s!r}")
-        if self.drain_s is not None and not self.drain_s > 0:
-            raise ValueError(f"drain_s must be above 0, got {self.drain_s!r}")
 
     @property
     def objective(self) -> Objective:
         """The response-time objective."""
-        return Objective(self.target_s, self.percentile)
-
-    @property
-    def uses_adaptive_standby(self) -> bool:
-        """Whether the standby rules are in use: by the configured start-up time, not the measured one."""
-        return self.startup_s >= SLOW_START_S if self.adaptive_standby is None else self.adaptive_standby
+        return Objective(self.target_s, self.percentile, self.max_wait_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +233,10 @@ class Decision:
         reason: one sentence.
         stale: no data was there, the last decision is held.
         calibration: the profile as measured; None without a configured profile or reports of steps.
-        forecast_rate: arrivals per second expected when a replica ordered now is ready; None while nothing is known.
-        forecast_model: the model of this forecast, one of `autoscale.forecast.state.MODELS`.
-        forecast_error: its mean absolute error so far ahead over the mean rate.
+        rate_error: mean absolute error of forecasts of the arrival rate one start-up time ahead, requests per second.
+        late_share: share of late responses over the recent past, as the gateway counts them; None without reports.
+        caution: factor by which late responses have lengthened the stabilization window; 1 while few are late.
+        stabilization_window_s: what was needed within it is kept.
     """
 
     t: float
@@ -298,9 +264,10 @@ class Decision:
     reason: str
     stale: bool = False
     calibration: Calibrated | None = None
-    forecast_rate: float | None = None
-    forecast_model: str | None = None
-    forecast_error: float | None = None
+    rate_error: float = 0.0
+    late_share: float | None = None
+    caution: float = 1.0
+    stabilization_window_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision with the names of the field: lambda and mu for the two rates."""

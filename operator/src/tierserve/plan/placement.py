@@ -36,7 +36,7 @@ class Placement:
         min_replicas, max_replicas: bounds at this site.
         scale_to_zero_after_s: idle time before scaling to zero (min_replicas 0); None: as long as a start-up takes.
         headroom: share of the load that slots are kept for on top of it.
-        standby: whether replicas stand ready as experience has it; None: where `startup_s` is a minute or more.
+        max_wait_s: how long a request may wait and still have its first token in time; inf without such an objective.
         startup_s: prior of the time to start a replica.
         percentile, target_s: this per cent of the requests must wait and be served within target_s.
         bound: what sets the slots: memory, responseTime, firstToken, perToken or engine.
@@ -73,7 +73,7 @@ class Placement:
     context_tokens: int = 4096
     headroom: float = 0.0
     scale_to_zero_after_s: float | None = None
-    standby: bool | None = None
+    max_wait_s: float = math.inf
     sizes: Sizes = ()
     spread_known: bool = False
     bounds: dict[str, int] = field(default_factory=dict, compare=False)
@@ -233,11 +233,21 @@ def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, siz
         scale_to_zero_after_s=tier.replicas.scale_to_zero_after.value
         if tier.replicas.scale_to_zero_after is not None
         else None,
-        standby=None if tier.replicas.standby is None else tier.replicas.standby == "adaptive",
+        max_wait_s=_max_wait_s(gaid, sized, uplink_s + downlink_s),
         sizes=tokens.classes,
         spread_known=model.output.spread is not None,
         bounds=slots.bounds,
     )
+
+
+def _max_wait_s(gaid: GenAIDeployment, sized: Sized, network_s: float) -> float:
+    """Return the wait that the first token leaves after its prefill in a full replica, a hundredth of it at least."""
+    objective = gaid.spec.objective.first_token
+    if objective is None:
+        return math.inf
+    left_s = objective.value - network_s
+    prefill_s = sized.profile.prefill(sized.slots.slots, sized.tokens.input, sized.tokens.output)
+    return max(left_s - prefill_s, 0.01 * max(left_s, 0.0), 1e-3)
 
 
 def _limits(gaid: GenAIDeployment, network_s: float) -> hw.Limits:

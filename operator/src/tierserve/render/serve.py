@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -201,8 +202,8 @@ def _policy_settings(placement: Placement, target: ServeTarget) -> dict[str, Any
         "slots": placement.slots,
         "startup_s": placement.startup_s,
         "headroom": placement.headroom,
+        **({"max_wait_s": placement.max_wait_s} if math.isfinite(placement.max_wait_s) else {}),
         "idle_window_s": placement.scale_to_zero_after_s,
-        "adaptive_standby": placement.standby,
         "surge": target.surge,
     }
 

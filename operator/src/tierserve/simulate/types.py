@@ -59,7 +59,6 @@ class Pool:
         input_tokens, output_tokens: means of a request, as measured before the run.
         objective: what the requests must keep.
         gpus: accelerators of one replica.
-        standby: as `replicas.standby` of the tier; for TierServe's own policy only.
     """
 
     profile: BatchProfile
@@ -71,7 +70,6 @@ class Pool:
     min_replicas: int = 1
     max_replicas: int = 10_000
     gpus: float = 1.0
-    standby: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tierserve.autoscale.decide import Decision, Settings, State, decide
+from tierserve.autoscale.snapshot import merge_learned
 from tierserve_serving.policy_runtime import context as policy_context
 from tierserve_serving.policy_runtime import decisions as policy_decisions
 from tierserve_serving.policy_runtime import demand as policy_demand
@@ -31,7 +32,7 @@ def _remembered(pool: str, now: float) -> State:
     with _lock:
         state = _states.get(pool, State())
     if state.last is not None and now - state.last.t > _OLD_S:
-        return State(startups=state.startups, steps=state.steps, lookahead=state.lookahead, standby=state.standby)
+        return merge_learned(State(), state)
     return state
 
 

@@ -40,7 +40,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
 # Former fields and values, each with its replacement.
 FORMER = {
     "spec.tiers[].replicas.idle": "renamed: use scaleToZeroAfter",
-    "spec.tiers[].replicas.standby: learned": "renamed: use adaptive",
+    "spec.tiers[].replicas.standby": "removed: replicas for bursts are kept by what arrivals needed",
     "spec.gateway.queueOrder: deadline": "renamed: use adaptiveLIFO",
 } | dict.fromkeys(
     (

@@ -118,11 +118,6 @@ class Replicas(Part):
         le=10,
         description="Relative load increase for which spare slots are kept, e.g. 0.5 for 50%.",
     )
-    standby: Literal["adaptive", "none"] | None = Field(
-        None,
-        description="Standby replicas beyond the current load: `adaptive`, sized from past arrivals, or `none`; "
-        "defaults to adaptive if a start-up takes a minute or more.",
-    )
 
 
 class TierPower(Part):

@@ -70,7 +70,6 @@ def pool_of(gaid: GenAIDeployment, one: Placement, options: Options, ttft_s: flo
         min_replicas=one.min_replicas,
         max_replicas=one.max_replicas,
         gpus=float(gaid.tier(one.tier).hardware.per_replica),
-        standby=one.standby,
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from tierserve.autoscale.decide import GatewaySample, Observation, ReplicaSample, Settings, State, decide
 from tierserve.simulate.policies.base import Rule
 from tierserve.simulate.types import Pool, Snapshot
 
-_TICKS_A_STARTUP = 60
+_TICKS_A_STARTUP = 30
 
 
 class Ours:
@@ -21,14 +22,15 @@ class Ours:
     """
 
     def __init__(self, pool: Pool, strictness: float = 1.0, **settings: object) -> None:
-        self.interval_s = max(pool.startup_s / _TICKS_A_STARTUP, 0.5)
+        self.interval_s = max(pool.startup_s / _TICKS_A_STARTUP, 1.0)
         self.pool = pool
         i, o = pool.input_tokens, pool.output_tokens
         service_s = pool.profile.service_time(pool.slots, i, o)
         goal = pool.objective
-        slack_s = min(goal.ttft_s - pool.profile.prefill(pool.slots, i, o), goal.response_s - service_s)
+        max_wait_s = max(goal.ttft_s - pool.profile.prefill(pool.slots, i, o), 0.01 * service_s)
         given = Settings(
-            target_s=service_s + max(slack_s, 0.0),
+            target_s=goal.response_s if math.isfinite(goal.response_s) else 2.0 * service_s + max_wait_s,
+            max_wait_s=max_wait_s,
             percentile=100.0 - (100.0 - goal.percentile) / strictness,
             service_s=service_s,
             slots=pool.slots,
@@ -38,15 +40,15 @@ class Ours:
             profile=pool.profile,
             input_tokens=i,
             output_tokens=o,
-            adaptive_standby=pool.standby,
         )
         self.settings = replace(given, **settings)  # type: ignore[arg-type]
         self.state = State()
 
     def decide(self, seen: Snapshot) -> int:
         """Return the desired replicas."""
-        # the objective is on the wait, so the spread of the service must not count: its squares are not told
-        sample = ReplicaSample(seen.t, seen.arrivals, seen.completions, seen.service_sum_s, running=seen.running)
+        sample = ReplicaSample(
+            seen.t, seen.arrivals, seen.completions, seen.service_sum_s, seen.service_sq_sum_s2, running=seen.running
+        )
         gateway = GatewaySample(
             seen.t, seen.arrivals, seen.queued, seen.running, answered=seen.completions, late=seen.late, bypassed=0.0
         )
@@ -61,31 +63,4 @@ _STRICTNESS = (0.3, 0.5, 1.0, 2.0, 4.0)
 
 OURS = (
     Rule("ours", "TierServe", "autoscale/decide.py", "the share that may miss, divided by", 1.0, _STRICTNESS, Ours),
-    Rule(
-        "ours-paper-only",
-        "TierServe, without SLO-miss feedback",
-        "without the correction by what was late in truth",
-        "the share that may miss, divided by",
-        1.0,
-        (1.0,),
-        lambda pool, value: Ours(pool, value, standby_gain=0.0),
-    ),
-    Rule(
-        "ours-erlang",
-        "TierServe, Erlang C alone",
-        "without what is learned: staffing for the load of now",
-        "the share that may miss, divided by",
-        1.0,
-        (1.0,),
-        lambda pool, value: Ours(pool, value, adaptive_standby=False),
-    ),
-    Rule(
-        "ours-no-forecast",
-        "TierServe, without the forecast",
-        "without replicas that are ordered ahead of a rise that comes each day",
-        "the share that may miss, divided by",
-        1.0,
-        (1.0,),
-        lambda pool, value: Ours(pool, value, forecast=False),
-    ),
 )

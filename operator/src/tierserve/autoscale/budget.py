@@ -1,0 +1,60 @@
+"""The error budget: what really happened outranks what was predicted.
+
+The objective allows a share of late requests, its error budget (Beyer and others, "Site Reliability Engineering",
+2016, ch. 3). The gateway counts responses and late ones. While more are late than that, the decision becomes more
+cautious: a longer stabilization window and fewer late requests in the replay, more with each block of time until the
+objective holds. While few are late it becomes less cautious, slowly.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tierserve.autoscale.types import GatewaySample
+
+HALF_LIFE_BLOCKS = 20.0
+"""Half-life of the counts, in blocks: a few bursts, which come one in some blocks."""
+_PRIOR = 100.0
+"""Responses assumed at half the budget: a handful of late ones says little."""
+_UP, _DOWN, MOST = 1.5, 0.95, 30.0
+"""Factors on the caution in a block over the budget and in one with half of it left, and its maximum."""
+_CALM = 0.5
+
+
+class ErrorBudget(NamedTuple):
+    """Late requests against those allowed. Start with `ErrorBudget()`.
+
+    Attributes:
+        caution: factor on the stabilization window, and the divisor of the late share that the replay may have.
+        answered, late: responses and late ones, discounted.
+        since: when the current block began, None before the first report.
+        counted: the gateway's counters then.
+    """
+
+    caution: float = 1.0
+    answered: float = 0.0
+    late: float = 0.0
+    since: float | None = None
+    counted: tuple[float, float] = (0.0, 0.0)
+
+    def used(self, may_miss: float) -> float:
+        """Return the share of the error budget used up; above 1 the objective is missed."""
+        return (self.late + 0.5 * may_miss * _PRIOR) / (may_miss * (self.answered + _PRIOR))
+
+
+def update_budget(budget: ErrorBudget, gateway: GatewaySample | None, t: float, block_s: float, may_miss: float) -> ErrorBudget:
+    """Return the budget after an observation; it changes at the end of each block."""
+    if gateway is None:
+        return budget
+    answered, late = gateway.answered - budget.counted[0], gateway.late - budget.counted[1]
+    counted = (gateway.answered, gateway.late)
+    if budget.since is None or answered < 0.0 or late < 0.0:  # the first, or the gateway has restarted
+        return budget._replace(since=t, counted=counted)
+    if t - budget.since < block_s:
+        return budget
+    keep = 0.5 ** (1.0 / HALF_LIFE_BLOCKS)
+    new = ErrorBudget(budget.caution, budget.answered * keep + answered, budget.late * keep + late, t, counted)
+    used = new.used(may_miss)
+    if used > 1.0 and late > may_miss * answered:
+        return new._replace(caution=min(budget.caution * _UP, MOST))
+    return new._replace(caution=max(budget.caution * _DOWN, 1.0)) if used < _CALM else new

@@ -1,0 +1,151 @@
+"""The arrival rate when a replica that is asked for now will serve, by the window that has predicted it best.
+
+A short mean follows a step at once and takes every clump of requests for one; a long mean does neither; a line through
+the recent past sees a ramp, and one in any noise. Which of them is right depends on the load, and what was right so far
+is the best that is known: each window forecasts the mean rate of the next start-up time, each forecast is compared with
+what then came, and the one with the least mean error is used (follow the leader: Cesa-Bianchi and Lugosi, "Prediction,
+Learning, and Games", 2006, ch. 2). Its mean error is the uncertainty that replicas are sized for besides.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+WINDOWS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Windows, in horizons: a rise shorter than a quarter is over before a replica that it calls for serves."""
+_PARTS = 40
+"""Counts kept per horizon: ten in the shortest window."""
+_HALF_LIFE = 10.0
+"""Half-life of the errors, in start-up times: as long as some scores outweigh one surprise."""
+_ADVANTAGE = 0.95
+"""Error relative to that of the window in use from which another replaces it, so that two alike do not alternate."""
+_FIRST = 2  # the window in use until there are scores: one horizon
+_MAE = 0.8  # mean absolute error over the standard error of a normal variable
+
+
+class _Forecasts(NamedTuple):
+    t: float
+    total: float
+    rates: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RateState:
+    """Arrivals counted so far and scores of the windows. Start with `RateState()`.
+
+    Attributes:
+        times, totals: moments, and the arrivals until then; some forty per horizon.
+        pending: forecasts whose time has not come.
+        errors, weight: discounted absolute errors of each window's mean and line, and seconds that they are of.
+        used: index of the forecast in use.
+    """
+
+    times: tuple[float, ...] = ()
+    totals: tuple[float, ...] = ()
+    pending: tuple[_Forecasts, ...] = ()
+    errors: tuple[float, ...] = (0.0,) * (2 * len(WINDOWS))
+    weight: float = 0.0
+    used: int = _FIRST
+
+
+class Rate(NamedTuple):
+    """A forecast, in arrivals per second.
+
+    Attributes:
+        mean: expected one start-up time from now.
+        error: mean absolute error of such forecasts so far, at least what chance alone makes of it.
+        window_s: seconds of the past that it rests on.
+        rising: whether it continues a line through them, not their mean.
+    """
+
+    mean: float
+    error: float
+    window_s: float
+    rising: bool
+
+    @property
+    def guarded(self) -> float:
+        """The rate to have capacity for: the mean and its error."""
+        return self.mean + self.error
+
+
+def forecast(
+    state: RateState, t: float, total: float, startup_s: float, horizon_s: float
+) -> tuple[Rate, RateState]:
+    """Return the rate one start-up time from now, and the state after this observation.
+
+    Args:
+        state: what the last call returned.
+        t: seconds.
+        total: arrivals until then, a counter that never falls.
+        startup_s: until a replica that is asked for now serves.
+        horizon_s: start-up time and the time over which load is averaged anyway (the wait that is allowed, a service).
+    """
+    if not state.times:
+        return Rate(0.0, 0.0, 0.0, rising=False), replace(state, times=(t,), totals=(total,))
+    rates = _rates(state, t, total, startup_s, horizon_s)
+    if t - state.times[-1] >= horizon_s / _PARTS:
+        state = _counted(state, t, total, rates, startup_s, horizon_s)
+    k = state.used
+    rate, window_s = max(rates[k], 0.0), min(WINDOWS[k % len(WINDOWS)] * horizon_s, max(t - state.times[0], 1e-9))
+    error = max(state.errors[k] / state.weight if state.weight > startup_s else 0.0, _MAE * math.sqrt(rate / window_s))
+    return Rate(rate, error, window_s, k >= len(WINDOWS)), state
+
+
+def restarted(state: RateState, t: float, total: float) -> RateState:
+    """Return the state with the scores only: what came before a gap says nothing of the rate after it."""
+    return RateState((t,), (total,), (), state.errors, state.weight, state.used)
+
+
+def _rates(state: RateState, t: float, total: float, startup_s: float, horizon_s: float) -> tuple[float, ...]:
+    """Return the forecasts: the mean of each window, then the line through each."""
+    known_s = max(t - state.times[0], 1e-9)
+    means, lines = [], []
+    for share in WINDOWS:
+        window_s = min(share * horizon_s, known_s)
+        before, middle = _total_at(state, t - window_s), _total_at(state, t - window_s / 2.0)
+        mean = (total - before) / window_s
+        means.append(mean)
+        # the second half less the first is a quarter of n^2 times the slope, and half a window apart
+        slope = (total - 2.0 * middle + before) * 4.0 / (window_s * window_s)
+        ahead_s = window_s / 2.0 + min(startup_s, window_s)
+        lines.append(mean + slope * ahead_s if share * horizon_s <= known_s else mean)
+    return (*means, *lines)
+
+
+def _total_at(state: RateState, t: float) -> float:
+    times, totals = state.times, state.totals
+    j = bisect_right(times, t)
+    if j <= 0:
+        return totals[0]
+    if j >= len(times):
+        return totals[-1]
+    share = (t - times[j - 1]) / (times[j] - times[j - 1])
+    return totals[j - 1] + share * (totals[j] - totals[j - 1])
+
+
+def _counted(
+    state: RateState, t: float, total: float, rates: tuple[float, ...], startup_s: float, horizon_s: float
+) -> RateState:
+    """Keep a count and the forecasts, and score those whose time has come."""
+    pending = (*state.pending, _Forecasts(t, total, rates))
+    errors, weight, used = state.errors, state.weight, state.used
+    seconds = t - state.times[-1]
+    due = next((k for k, one in enumerate(pending) if one.t > t - startup_s), len(pending))
+    if due:
+        first = pending[due - 1]
+        came = (total - first.total) / max(t - first.t, 1e-9)
+        keep = 0.5 ** (seconds / max(_HALF_LIFE * startup_s, seconds))
+        errors = tuple(e * keep + abs(rate - came) * seconds for e, rate in zip(errors, first.rates, strict=True))
+        weight = weight * keep + seconds
+        best = min(range(len(errors)), key=errors.__getitem__)
+        used = best if weight > startup_s and errors[best] < _ADVANTAGE * errors[used] else used
+        pending = pending[due:]
+    old = bisect_right(state.times, t - WINDOWS[-1] * horizon_s) - 1  # one before the longest window stays
+    first_kept = max(old, 0)
+    return RateState(
+        (*state.times[first_kept:], t), (*state.totals[first_kept:], total), pending, errors, weight, used
+    )

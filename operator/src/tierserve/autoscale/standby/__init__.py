@@ -1,1 +1,0 @@
-"""Standby replicas: rules and the policy that chooses among them."""
