@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tierserve.autoscale.replay import ReplayState, Service, least_replicas, replay
+from tierserve.autoscale.replay import ReplayState, Service, Terms, least_replicas, replay
 
 SERVICE = Service(slots=8, alone_s=2.0, full_s=4.0)  # a full replica finishes 2 a second
-BLOCKS = (60.0, 36_000.0)
+TERMS = Terms(SERVICE, max_wait_s=5.0, startup_s=30.0, block_s=60.0, keep_s=36_000.0)
 
 
 def replayed(arrivals: np.ndarray, tick_s: float = 1.0, max_wait_s: float = 5.0) -> ReplayState:
     state = ReplayState()
     for k, n in enumerate(arrivals):
-        state = replay(state, ((k + 1) * tick_s, tick_s, float(n)), SERVICE, max_wait_s, BLOCKS)
+        state = replay(state, ((k + 1) * tick_s, tick_s, float(n)), TERMS._replace(max_wait_s=max_wait_s))
     return state
 
 
@@ -62,7 +62,7 @@ def test_nothing_seen_needs_nothing():
 def test_old_blocks_are_dropped():
     state = ReplayState()
     for k in range(2000):
-        state = replay(state, (float(k), 1.0, 3.0), SERVICE, 5.0, (10.0, 100.0))
+        state = replay(state, (float(k), 1.0, 3.0), TERMS._replace(block_s=10.0, keep_s=100.0))
     assert len(state.blocks) <= 12
     assert state.blocks[0].t >= 1999 - 111
 
@@ -71,7 +71,7 @@ def test_old_blocks_are_dropped():
 def test_requests_are_conserved(seconds):
     state = ReplayState()
     for k in range(50):
-        state = replay(state, (k * seconds, seconds, 5.0), SERVICE, 5.0, BLOCKS)
+        state = replay(state, (k * seconds, seconds, 5.0), TERMS)
     assert (state.inside >= 0.0).all()
     assert (state.inside <= 250.0).all()
     assert (np.diff(state.inside) <= 1e-9).all()  # a larger pool never holds more

@@ -21,7 +21,7 @@ from tierserve.autoscale.demand import Inputs, Recommendation, max_wait_s, recom
 from tierserve.autoscale.history import History, extend
 from tierserve.autoscale.load import Load, batch_factor, estimate
 from tierserve.autoscale.rate import Rate, RateState, forecast, restarted
-from tierserve.autoscale.replay import ReplayState, Service, least_replicas, replay
+from tierserve.autoscale.replay import ReplayState, Service, Terms, least_replicas, replay
 from tierserve.autoscale.replica_metrics import STARTUP, ReplicaMetrics
 from tierserve.autoscale.scale_to_zero import IdleState, apply_scale_to_zero, watch
 from tierserve.autoscale.sizing import Demand, response_quantile, wait_probability
@@ -205,9 +205,9 @@ def _replayed(state: State, h: History, load: Load, startup_s: float, settings: 
     a, b = before[-1], h.marks[-1]
     if b.t <= a.t:
         return state.replay
-    blocks = (block_s(startup_s, settings), longest_s(startup_s, settings))
-    new = (b.t, b.t - a.t, b.arrivals - a.arrivals)
-    return replay(state.replay, new, _service(load, settings), max_wait_s(load, settings), blocks)
+    wait_s, keep_s = max_wait_s(load, settings), longest_s(startup_s, settings)
+    terms = Terms(_service(load, settings), wait_s, startup_s, block_s(startup_s, settings), keep_s)
+    return replay(state.replay, (b.t, b.t - a.t, b.arrivals - a.arrivals), terms)
 
 
 def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision, State]:

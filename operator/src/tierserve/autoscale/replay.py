@@ -42,6 +42,24 @@ class Service(NamedTuple):
     full_s: float
 
 
+class Terms(NamedTuple):
+    """Terms of a replay, seconds.
+
+    Attributes:
+        service: of the replicas.
+        max_wait_s: the wait from which a request is late, > 0.
+        startup_s: a backlog is forgotten beyond what `max_wait_s` and this much more work off: by then a real pool
+            would have had more replicas.
+        block_s, keep_s: length of a block, and how long blocks are kept.
+    """
+
+    service: Service
+    max_wait_s: float
+    startup_s: float
+    block_s: float
+    keep_s: float
+
+
 class Block(NamedTuple):
     """A stretch of time: when it began, its arrivals, and those that each pool size would have kept waiting."""
 
@@ -65,34 +83,30 @@ class ReplayState:
     seconds: float = 0.0
 
 
-def replay(
-    state: ReplayState, now: tuple[float, float, float], service: Service, max_wait_s: float, blocks: tuple[float, float]
-) -> ReplayState:
+def replay(state: ReplayState, now: tuple[float, float, float], terms: Terms) -> ReplayState:
     """Return the state after some more time.
 
     Args:
         state: what the last call returned.
         now: time, seconds since the last call, arrivals in them.
-        service: of the replicas.
-        max_wait_s: the wait from which a request is late, > 0.
-        blocks: length of a block, and how long blocks are kept, seconds.
+        terms: of the replay; they may change between calls.
     """
-    t, seconds, arrivals = now
+    (t, seconds, arrivals), service, max_wait_s = now, terms.service, terms.max_wait_s
     slots = _GRID * service.slots
     rate = slots / service.full_s
     come = state.inside + arrivals
     slope = (service.full_s - service.alone_s) / max(service.slots - 1, 1)
     service_s = service.alone_s + slope * (np.clip(come / _GRID, 1.0, service.slots) - 1.0)
     leave = np.where(come > slots, np.minimum(rate * seconds, come), come * -np.expm1(-seconds / service_s))
-    after = come - leave
+    after = np.minimum(come - leave, slots + rate * (max_wait_s + terms.startup_s))
     first, last = np.maximum(state.inside - slots, 0.0) / rate, np.maximum(after - slots, 0.0) / rate
     low, high = np.minimum(first, last), np.maximum(first, last)  # the wait goes evenly from one to the other
     late = np.clip((high - max_wait_s) / np.maximum(high - low, 1e-9), 0.0, 1.0) * arrivals
     kept = state.blocks
-    if kept and t - kept[-1].t < blocks[0]:
+    if kept and t - kept[-1].t < terms.block_s:
         kept = (*kept[:-1], Block(kept[-1].t, kept[-1].arrivals + arrivals, kept[-1].late + late))
     else:
-        kept = (*(one for one in kept if one.t >= t - blocks[1]), Block(t, arrivals, late))
+        kept = (*(one for one in kept if one.t >= t - terms.keep_s), Block(t, arrivals, late))
     return ReplayState(after, kept, state.seconds + seconds)
 
 
