@@ -43,8 +43,13 @@ def test_after_steps_a_short_window_is_used_and_after_clumps_a_long_one():
 def test_a_ramp_is_continued_and_named():
     rate, _ = after(poisson(np.linspace(10.0, 200.0, 1200)))
     then = 200.0 + 190.0 / 1200 * STARTUP_S
-    assert rate.rising
+    assert rate.kind != "mean"
     assert rate.mean == pytest.approx(then, rel=0.08)
+
+
+def test_growth_by_a_share_is_continued():
+    rate, _ = after(poisson(5.0 * 1.15 ** (np.arange(1200) / 60.0)))
+    assert rate.mean == pytest.approx(5.0 * 1.15 ** ((1200 + STARTUP_S) / 60.0), rel=0.12)
 
 
 def test_the_guarded_rate_covers_what_comes():
@@ -68,7 +73,7 @@ def test_a_gap_says_nothing_of_the_rate():
 
 def test_no_arrivals_are_no_rate():
     rate, _ = after([0.0] * 300)
-    assert rate == Rate(0.0, 0.0, rate.window_s, rising=False)
+    assert rate == Rate(0.0, 0.0, rate.window_s, rate.kind)
 
 
 def test_the_state_is_bounded():

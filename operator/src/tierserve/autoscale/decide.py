@@ -32,8 +32,6 @@ __all__ = ["Decision", "GatewaySample", "Observation", "ReplicaMetrics", "Replic
 
 LEARNED = 5
 """Start-up times kept; their median outlives one slow image pull."""
-WARM_STARTS = 2.0
-"""Start-up times after which the replay has seen enough of the arrivals to size for clumps."""
 TRUST = 0.5
 """Share of the late requests allowed that the replay may have: it knows neither long prompts nor uneven batches."""
 _BATCH_WINDOW_S = 10.0  # mean batch size for the prediction: long enough for some steps, short beside a change of load
@@ -139,7 +137,7 @@ def _decision(n: int, reason: str, v: Inputs) -> Decision:
     )
 
 
-_NO_RATE = Rate(0.0, 0.0, 0.0, rising=False)
+_NO_RATE = Rate(0.0, 0.0, 0.0, "mean")
 
 
 def _held(obs: Observation, state: State, settings: Settings) -> tuple[Decision, State]:
@@ -232,8 +230,7 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     startup_s = _startup(state, seen, settings)
     rate, rates = _forecast(state, history, load, startup_s, settings)
     shadow = _replayed(state, history, load, startup_s, settings)
-    known = shadow.seconds > WARM_STARTS * startup_s
-    view = Inputs(history, load, obs, settings, startup_s, rate, known, obs.t - since if since is not None else 0.0)
+    view = Inputs(history, load, obs, settings, startup_s, rate, obs.t - since if since is not None else 0.0)
     may_miss, block = settings.objective.may_miss, block_s(startup_s, settings)
     budget = update_budget(state.budget, history.gateway, obs.t, block, may_miss)
     hold_s = window_s(startup_s, settings, budget.caution, state.stabilization)

@@ -8,6 +8,7 @@ Backlog: what those who wait need, unless the replicas that serve will have work
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from tierserve.autoscale.history import History, Span
@@ -23,10 +24,7 @@ _WAITS = 0.1  # of a service time: the least wait that counts as late, where the
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Inputs of a recommendation: history, load, observation, settings, learned start-up time, forecast rate.
-
-    `known` is whether the replay has seen enough arrivals to tell clumps; before that Erlang C allows for them.
-    """
+    """Inputs of a recommendation: history, load, observation, settings, learned start-up time, forecast rate."""
 
     history: History
     load: Load
@@ -34,14 +32,13 @@ class Inputs:
     settings: Settings
     startup_s: float
     rate: Rate
-    known: bool = False
     backlog_age_s: float = 0.0
 
     @property
     def demand(self) -> Demand:
-        """The demand at the forecast rate."""
+        """The demand at the forecast rate; clumps are the replay's."""
         load = self.load
-        z = min(load.peakedness, 1.0) if self.known else load.peakedness
+        z = min(load.peakedness, 1.0)
         return Demand(self.rate.guarded * load.service_s, load.service_s, load.service_sd_s, z)
 
     @property
@@ -121,7 +118,7 @@ def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recomm
         n = v.hold(connections)
         return Recommendation(n, f"one slot for each of {connections:.0f} connections" if n else "no traffic")
     most = max(v.hold(smooth(v.history)), 1)  # one slot for each request in the system
-    n = replicas_for(v.demand.at(v.demand.load * (1.0 + v.settings.headroom)), v.settings.objective, v.settings.slots)
+    n = _by_erlang(v)
     if v.load.closed or v.is_level():  # a connection uses at most one slot
         n = min(n, most)
     n_replay, fewer_late = replayed
@@ -136,6 +133,23 @@ def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recomm
         math.ceil(round(slots, 3) / v.settings.slots),
         f"{v.backlog:.0f} requests wait, more than the replicas there will have served in {v.startup_s:.0f} s",
     )
+
+
+def _by_erlang(v: Inputs) -> int:
+    """Return the replicas by Erlang C, at the fullest batch in which the service itself meets the target."""
+    settings, demand = v.settings, v.demand.at(v.demand.load * (1.0 + v.settings.headroom))
+    profile, i, o = settings.profile, settings.input_tokens, settings.output_tokens
+    if profile is None or o <= 0.0 or reachable(demand, settings.objective):
+        return replicas_for(demand, settings.objective, settings.slots)
+
+    def emptier(slots: int) -> Demand:
+        factor = profile.service_time(slots, i, o) / profile.service_time(settings.slots, i, o)
+        return Demand(demand.load * factor, demand.service_s * factor, demand.service_sd_s * factor, demand.peakedness)
+
+    slots = bisect_left(range(settings.slots), True, key=lambda n: not reachable(emptier(n + 1), settings.objective))
+    if slots == 0:
+        return replicas_for(demand, settings.objective, settings.slots)
+    return replicas_for(emptier(slots), settings.objective, slots)
 
 
 def _backlog_slots(v: Inputs) -> float:
@@ -164,8 +178,10 @@ def _reason(n: int, v: Inputs) -> str:
     if not reachable(demand, settings.objective):
         alone = response_quantile(1.0, demand.at(0.0), settings.percentile)
         return f"service time alone ({_ms(alone)}) exceeds the target ({_ms(settings.target_s)}), sized for rare waits"
-    trend = "trend" if rate.rising else "mean"
-    load = f"{demand.load:.1f} erlangs ({rate.mean:.2f}/s by the {trend} of {rate.window_s:.0f} s, and {rate.error:.2f}/s)"
+    load = (
+        f"{demand.load:.1f} erlangs ({rate.mean:.2f}/s by the {rate.kind} of {rate.window_s:.0f} s, "
+        f"off by {rate.error:.2f}/s so far)"
+    )
     if n == 1:
         return f"one replica meets the target at {load}"
     fewer = response_quantile((n - 1) * settings.slots, demand, settings.percentile)

@@ -2,7 +2,7 @@
 
 A short mean follows a step at once and takes every clump of requests for one; a long mean does neither; a line through
 the recent past sees a ramp, and one in any noise. Which of them is right depends on the load, and what was right so far
-is the best that is known: each window forecasts the mean rate of the next start-up time, each forecast is compared with
+is the best that is known: each window forecasts the rate at the end of a start-up time, each forecast is compared with
 what then came, and the one with the least mean error is used (follow the leader: Cesa-Bianchi and Lugosi, "Prediction,
 Learning, and Games", 2006, ch. 2). Its mean error is the uncertainty that replicas are sized for besides.
 """
@@ -16,19 +16,26 @@ from typing import NamedTuple
 
 WINDOWS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Windows, in horizons: a rise shorter than a quarter is over before a replica that it calls for serves."""
+KINDS = ("mean", "line", "growth")
+FORECASTS = len(KINDS) * len(WINDOWS)
+"""Of each window the mean, the line and the growth by a constant share through it."""
+_MOST_GROWTH = 4.0
+"""Largest growth within a start-up time that is forecast."""
 _PARTS = 40
 """Counts kept per horizon: ten in the shortest window."""
-_HALF_LIFE = 10.0
-"""Half-life of the errors, in start-up times: as long as some scores outweigh one surprise."""
+_HALF_LIFE = 4.0
+"""Half-life of the errors, in start-up times: some scores outweigh one surprise, and what was right an hour ago at a
+tenth of the load does not count."""
 _ADVANTAGE = 0.95
 """Error relative to that of the window in use from which another replaces it, so that two alike do not alternate."""
+_AROUND = 0.5
+"""Part of a start-up time, around its end, whose mean rate a forecast is compared with."""
 _FIRST = 2  # the window in use until there are scores: one horizon
 _MAE = 0.8  # mean absolute error over the standard error of a normal variable
 
 
 class _Forecasts(NamedTuple):
     t: float
-    total: float
     rates: tuple[float, ...]
 
 
@@ -39,14 +46,14 @@ class RateState:
     Attributes:
         times, totals: moments, and the arrivals until then; some forty per horizon.
         pending: forecasts whose time has not come.
-        errors, weight: discounted absolute errors of each window's mean and line, and seconds that they are of.
+        errors, weight: discounted absolute errors of each forecast, and seconds that they are of.
         used: index of the forecast in use.
     """
 
     times: tuple[float, ...] = ()
     totals: tuple[float, ...] = ()
     pending: tuple[_Forecasts, ...] = ()
-    errors: tuple[float, ...] = (0.0,) * (2 * len(WINDOWS))
+    errors: tuple[float, ...] = (0.0,) * FORECASTS
     weight: float = 0.0
     used: int = _FIRST
 
@@ -58,13 +65,13 @@ class Rate(NamedTuple):
         mean: expected one start-up time from now.
         error: mean absolute error of such forecasts so far, at least what chance alone makes of it.
         window_s: seconds of the past that it rests on.
-        rising: whether it continues a line through them, not their mean.
+        kind: mean, line or growth.
     """
 
     mean: float
     error: float
     window_s: float
-    rising: bool
+    kind: str
 
     @property
     def guarded(self) -> float:
@@ -85,14 +92,14 @@ def forecast(
         horizon_s: start-up time and the time over which load is averaged anyway (the wait that is allowed, a service).
     """
     if not state.times:
-        return Rate(0.0, 0.0, 0.0, rising=False), replace(state, times=(t,), totals=(total,))
+        return Rate(0.0, 0.0, 0.0, kind=KINDS[0]), replace(state, times=(t,), totals=(total,))
     rates = _rates(state, t, total, startup_s, horizon_s)
     if t - state.times[-1] >= horizon_s / _PARTS:
         state = _counted(state, t, total, rates, startup_s, horizon_s)
     k = state.used
     rate, window_s = max(rates[k], 0.0), min(WINDOWS[k % len(WINDOWS)] * horizon_s, max(t - state.times[0], 1e-9))
     error = max(state.errors[k] / state.weight if state.weight > startup_s else 0.0, _MAE * math.sqrt(rate / window_s))
-    return Rate(rate, error, window_s, k >= len(WINDOWS)), state
+    return Rate(rate, error, window_s, KINDS[k // len(WINDOWS)]), state
 
 
 def restarted(state: RateState, t: float, total: float) -> RateState:
@@ -101,19 +108,22 @@ def restarted(state: RateState, t: float, total: float) -> RateState:
 
 
 def _rates(state: RateState, t: float, total: float, startup_s: float, horizon_s: float) -> tuple[float, ...]:
-    """Return the forecasts: the mean of each window, then the line through each."""
+    """Return the forecasts: of each window the mean, then the line, then the growth."""
     known_s = max(t - state.times[0], 1e-9)
-    means, lines = [], []
+    means, lines, growths = [], [], []
     for share in WINDOWS:
         window_s = min(share * horizon_s, known_s)
         before, middle = _total_at(state, t - window_s), _total_at(state, t - window_s / 2.0)
         mean = (total - before) / window_s
         means.append(mean)
-        # the second half less the first is a quarter of n^2 times the slope, and half a window apart
-        slope = (total - 2.0 * middle + before) * 4.0 / (window_s * window_s)
-        ahead_s = window_s / 2.0 + min(startup_s, window_s)
-        lines.append(mean + slope * ahead_s if share * horizon_s <= known_s else mean)
-    return (*means, *lines)
+        half_s = window_s / 2.0
+        first, second = (middle - before) / half_s, (total - middle) / half_s
+        halves = (window_s / 4.0 + min(startup_s, window_s)) / half_s  # from the middle of the second half, in halves
+        whole = share * horizon_s <= known_s
+        lines.append(second + (second - first) * halves if whole else mean)
+        growing = whole and second > first > 0.0
+        growths.append(second * min((second / first) ** halves, _MOST_GROWTH) if growing else mean)
+    return (*means, *lines, *growths)
 
 
 def _total_at(state: RateState, t: float) -> float:
@@ -131,13 +141,14 @@ def _counted(
     state: RateState, t: float, total: float, rates: tuple[float, ...], startup_s: float, horizon_s: float
 ) -> RateState:
     """Keep a count and the forecasts, and score those whose time has come."""
-    pending = (*state.pending, _Forecasts(t, total, rates))
+    pending = (*state.pending, _Forecasts(t, rates))
     errors, weight, used = state.errors, state.weight, state.used
     seconds = t - state.times[-1]
-    due = next((k for k, one in enumerate(pending) if one.t > t - startup_s), len(pending))
+    around_s = startup_s * _AROUND
+    due = next((k for k, one in enumerate(pending) if one.t > t - startup_s - around_s / 2.0), len(pending))
     if due:
         first = pending[due - 1]
-        came = (total - first.total) / max(t - first.t, 1e-9)
+        came = (total - _total_at(state, t - around_s)) / around_s
         keep = 0.5 ** (seconds / max(_HALF_LIFE * startup_s, seconds))
         errors = tuple(e * keep + abs(rate - came) * seconds for e, rate in zip(errors, first.rates, strict=True))
         weight = weight * keep + seconds

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tierserve.autoscale.budget import MOST, ErrorBudget
 from tierserve.autoscale.calibration.profile import CalibrationState
 from tierserve.autoscale.decide import LEARNED, Settings, State
-from tierserve.autoscale.rate import WINDOWS, RateState
+from tierserve.autoscale.rate import FORECASTS, RateState
 from tierserve.autoscale.replay import GRID_SIZE, Block, Floats, ReplayState
 from tierserve.autoscale.stabilization import Stabilization
 from tierserve.queueing.batching.profile import BatchProfile
@@ -182,7 +182,7 @@ def _check_fit(memory: _Memory) -> Floats:
     late = _floats(memory.late) if len(memory.late) == 4 * GRID_SIZE * len(memory.blocks) else np.array([-1.0])
     figures = (*memory.errors, memory.weight, *(n for _, n in memory.blocks), memory.replayed_s, memory.answered)
     sound = (
-        len(memory.errors) == 2 * len(WINDOWS)
+        len(memory.errors) == FORECASTS
         and 0 <= memory.used < len(memory.errors)
         and 1.0 <= memory.caution <= MOST
         and memory.factor >= 1.0
