@@ -8,7 +8,6 @@ Backlog: what those who wait need, unless the replicas that serve will have work
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from dataclasses import dataclass
 
 from tierserve.autoscale.history import History, Span
@@ -118,7 +117,7 @@ def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recomm
         n = v.hold(connections)
         return Recommendation(n, f"one slot for each of {connections:.0f} connections" if n else "no traffic")
     most = max(v.hold(smooth(v.history)), 1)  # one slot for each request in the system
-    n = _by_erlang(v)
+    n = replicas_for(v.demand.at(v.demand.load * (1.0 + v.settings.headroom)), v.settings.objective, v.settings.slots)
     if v.load.closed or v.is_level():  # a connection uses at most one slot
         n = min(n, most)
     n_replay, fewer_late = replayed
@@ -135,28 +134,11 @@ def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recomm
     )
 
 
-def _by_erlang(v: Inputs) -> int:
-    """Return the replicas by Erlang C, at the fullest batch in which the service itself meets the target."""
-    settings, demand = v.settings, v.demand.at(v.demand.load * (1.0 + v.settings.headroom))
-    profile, i, o = settings.profile, settings.input_tokens, settings.output_tokens
-    if profile is None or o <= 0.0 or reachable(demand, settings.objective):
-        return replicas_for(demand, settings.objective, settings.slots)
-
-    def emptier(slots: int) -> Demand:
-        factor = profile.service_time(slots, i, o) / profile.service_time(settings.slots, i, o)
-        return Demand(demand.load * factor, demand.service_s * factor, demand.service_sd_s * factor, demand.peakedness)
-
-    slots = bisect_left(range(settings.slots), True, key=lambda n: not reachable(emptier(n + 1), settings.objective))
-    if slots == 0:
-        return replicas_for(demand, settings.objective, settings.slots)
-    return replicas_for(emptier(slots), settings.objective, slots)
-
-
 def _backlog_slots(v: Inputs) -> float:
     """Return the slots for the load and the backlog; 0 while the replicas there or starting will work it off in time.
 
-    It is to be worked off within the time that it may wait or took to build up, whichever is longer: otherwise the
-    target would run away while replicas start.
+    It is to be worked off within a start-up time, or the time that it may wait or took to build up, whichever is
+    longest: otherwise the target would run away while replicas start.
     """
     if v.backlog < 1.0:
         return 0.0
@@ -164,7 +146,7 @@ def _backlog_slots(v: Inputs) -> float:
     spare = max(v.obs.target, v.obs.running) * v.settings.slots - load
     if v.backlog * service_s <= spare * max(v.startup_s, v.max_wait_s):
         return 0.0
-    return min(smooth(v.history), load + v.backlog * service_s / max(v.max_wait_s, service_s, v.backlog_age_s))
+    return min(smooth(v.history), load + v.backlog * service_s / max(v.max_wait_s, service_s, v.startup_s, v.backlog_age_s))
 
 
 def _ms(seconds: float) -> str:

@@ -19,6 +19,8 @@ WINDOWS = (0.25, 0.5, 1.0, 2.0, 4.0)
 KINDS = ("mean", "line", "growth")
 FORECASTS = len(KINDS) * len(WINDOWS)
 """Of each window the mean, the line and the growth by a constant share through it."""
+_BEYOND_CHANCE = 2.0
+"""Standard errors by which the halves of a window must differ for a line or a growth through them."""
 _MOST_GROWTH = 4.0
 """Largest growth within a start-up time that is forecast."""
 _PARTS = 40
@@ -119,9 +121,10 @@ def _rates(state: RateState, t: float, total: float, startup_s: float, horizon_s
         half_s = window_s / 2.0
         first, second = (middle - before) / half_s, (total - middle) / half_s
         halves = (window_s / 4.0 + min(startup_s, window_s)) / half_s  # from the middle of the second half, in halves
-        whole = share * horizon_s <= known_s
-        lines.append(second + (second - first) * halves if whole else mean)
-        growing = whole and second > first > 0.0
+        differs = abs(second - first) * half_s > _BEYOND_CHANCE * math.sqrt(total - before)
+        differs = differs and share * horizon_s <= known_s
+        lines.append(second + (second - first) * halves if differs else mean)
+        growing = differs and second > first > 0.0
         growths.append(second * min((second / first) ** halves, _MOST_GROWTH) if growing else mean)
     return (*means, *lines, *growths)
 

@@ -142,7 +142,7 @@ def meets(servers: float, demand: Demand, objective: Objective) -> bool:
         return demand.load <= 0.0
     longest_s = objective.max_wait_s
     if not reachable(demand, objective):
-        longest_s = min(longest_s, _UNREACHABLE_SLACK * demand.service_s)
+        longest_s = min(longest_s, max(objective.target_s - demand.service_s, _UNREACHABLE_SLACK * demand.service_s))
     elif response_miss(servers, demand, objective.target_s) > objective.may_miss:
         return False
     waiting = wait_probability(servers, demand) * math.exp(-wait_decay(servers, demand) * longest_s)
