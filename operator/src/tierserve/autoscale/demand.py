@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tierserve.autoscale.history import History, Span
 from tierserve.autoscale.load import Load
 from tierserve.autoscale.rate import Rate
-from tierserve.autoscale.sizing import Demand, reachable, replicas_for, response_quantile
+from tierserve.autoscale.sizing import Demand, Objective, reachable, replicas_for, response_quantile
 from tierserve.autoscale.types import Observation, Settings
 
 _LEVEL_WINDOW_S, _LEVEL_SERVICES, _LEVEL_VARIANCE = 5.0, 5.0, 0.2  # variance to mean
@@ -117,7 +117,8 @@ def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recomm
         n = v.hold(connections)
         return Recommendation(n, f"one slot for each of {connections:.0f} connections" if n else "no traffic")
     most = max(v.hold(smooth(v.history)), 1)  # one slot for each request in the system
-    n = replicas_for(v.demand.at(v.demand.load * (1.0 + v.settings.headroom)), v.settings.objective, v.settings.slots)
+    grown = v.demand.at(v.demand.load * (1.0 + v.settings.headroom))
+    n = replicas_for(grown, Objective(math.inf, v.settings.percentile, v.max_wait_s), v.settings.slots)
     if v.load.closed or v.is_level():  # a connection uses at most one slot
         n = min(n, most)
     n_replay, fewer_late = replayed
