@@ -227,6 +227,7 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     settings = apply_calibration(settings, steps)
     load = estimate(history, prior, obs, settings)
     since = _backlog_since(history, obs, state, settings)
+    estimated, load = load, replace(load, service_s=settings.service_s) if settings.profile else load
     startup_s = _startup(state, seen, settings)
     rate, rates = _forecast(state, history, load, startup_s, settings)
     shadow = _replayed(state, history, load, startup_s, settings)
@@ -254,5 +255,5 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     raised, startups = _learn_startup(state, n, obs)
     first_t = state.first_t if state.first_t is not None else obs.t
     return decision, State(
-        history, load, stabilization, raised, startups, since, decision, first_t, idle, steps, rates, shadow, budget
+        history, estimated, stabilization, raised, startups, since, decision, first_t, idle, steps, rates, shadow, budget
     )
