@@ -197,6 +197,9 @@ class LlmDSlo(_Keda):
     requests before it where all slots are taken, and the batch it joins is the mean one. The 90th percentile is of
     the estimates of the last minute.
 
+    The guide raises the thresholds where the targets are near the latency of an idle replica, which no number of
+    replicas goes below: here they are shares of what lies between the two.
+
     Args:
         pool: step times, slots, tokens and the targets `objective.ttft_s` and `objective.itl_s` (`inf`: none).
         up: threshold going up; the one going down is 0.40 where this is 0.55, as published.
@@ -206,7 +209,8 @@ class LlmDSlo(_Keda):
 
     def __init__(self, pool: Pool, up: float) -> None:
         super().__init__(pool, Behaviour(Side(30.0, 60.0, pods=4, share=1.0), Side(180.0, 120.0, pods=1)))
-        self._at_most, self._at_least = up, up * _DOWN_OF_UP
+        idle = min(max(self._latencies(0.0, 1.0, pool.input_tokens, pool.output_tokens)), _CLAMP / 2.0)
+        self._at_most, self._at_least = (idle + (1.0 - idle) * share for share in (up, up * _DOWN_OF_UP))
         self._window = Window(_RATE_S, "arrivals", "completions", "input_tokens", "output_tokens")
         self._estimates: deque[tuple[float, float]] = deque(maxlen=int(_RATE_S / _SAMPLE_S))
         self._signals: deque[float] = deque(maxlen=int(_SMOOTH_S / SYNC_S))
@@ -229,8 +233,12 @@ class LlmDSlo(_Keda):
         batch = min(float(seen.in_batch.mean()) + 1.0, float(pool.slots))
         full = float(seen.in_batch.sum()) >= seen.ready * pool.slots
         wait_s = (seen.queued + 1.0) / (seen.ready * pool.profile.rate(pool.slots, i, o)) if full else 0.0
-        ttft_s, itl_s = wait_s + pool.profile.prefill(batch, i, o), pool.profile.decode(batch, i, o)
-        return ttft_s / pool.objective.ttft_s, itl_s / pool.objective.itl_s
+        return self._latencies(wait_s, batch, i, o)
+
+    def _latencies(self, wait_s: float, batch: float, i: float, o: float) -> tuple[float, float]:
+        """TTFT and time between tokens, each over its target."""
+        profile, asked = self._pool.profile, self._pool.objective
+        return (wait_s + profile.prefill(batch, i, o)) / asked.ttft_s, profile.decode(batch, i, o) / asked.itl_s
 
     def _wanted(self, seen: Snapshot) -> int:
         signal, n = sum(self._signals) / len(self._signals), seen.target
