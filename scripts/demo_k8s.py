@@ -82,6 +82,13 @@ def is_ready(text: str) -> bool:
     return bool(ready.get("status") == "True" and ready.get("observedGeneration") == found["metadata"]["generation"])
 
 
+def has_grown(text: str) -> bool:
+    """Whether the status of a GenAIDeployment (JSON) shows all connections, and more than one replica in the cloud."""
+    status = json.loads(text).get("status", {})
+    running = {pool["tier"]: pool.get("running", 0) for pool in status.get("pools", ())}
+    return bool(status.get("connections") == 10 and running.get("cloud", 0) > 1)
+
+
 def demo(shell: on_cluster.Shell, page: Transcript) -> None:
     """Run all steps."""
     page.note("The cluster: a node pool for each tier")
@@ -89,6 +96,8 @@ def demo(shell: on_cluster.Shell, page: Transcript) -> None:
     page.note("KubeRay and TierServe")
     if "kuberay-operator" not in shell.run("kubectl get deployments -A", quiet=True):
         on_cluster.install_kuberay(shell)
+    else:
+        shell.run(on_cluster.KUBERAY_READY)
     if "tierserve-operator" not in shell.run("kubectl get deployments -A", quiet=True):
         on_cluster.install_tierserve(shell, OPTIONS)
     page.note("A service is one file")
@@ -118,11 +127,15 @@ def served(shell: on_cluster.Shell, page: Transcript, url: str) -> None:
     body = '{"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}'
     shell.run(f"curl -sD - {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}' | cut -c 1-200")
     page.note("Connections grow: the edge is full, the cloud takes what is over and gets replicas")
-    shell.run(f"tierserve load {url} --connections 4,10 --duration 80s --warmup 50s")
+    load = shell.start(f"tierserve load {url} --connections 4,10 --duration 80s --warmup 50s")
+    while load.poll() is None and not has_grown(shell.run("kubectl get gaid assistant -o json", quiet=True)):
+        time.sleep(1)
     shell.run("kubectl get gaid")
     shell.run(WORKERS)
     page.note("Why has each tier the replicas it has?")
     shell.run("kubectl tierserve status assistant")
+    page.note("What the users measured")
+    page.say(load.communicate()[0].strip("\n"))
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import kube_binaries
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "tierserve"
 NAMESPACE = "tierserve-system"
+KUBERAY_READY = "kubectl --namespace kuberay-system rollout status deployment/kuberay-operator --timeout 180s"
 DEFINITION = "crd/genaideployments.serving.tierserve.io"
 
 
@@ -76,7 +77,7 @@ def install_kuberay(shell: Shell) -> None:
         (own / "kustomization.yaml").write_text("namespace: kuberay-system\nresources: [../config/default]\n")
         shell.run("kubectl create namespace kuberay-system", quiet=True)
         shell.run(f"kubectl apply --server-side -k {own}", quiet=True)
-    shell.run("kubectl --namespace kuberay-system rollout status deployment/kuberay-operator --timeout 180s")
+    shell.run(KUBERAY_READY)
 
 
 def install_tierserve(shell: Shell, options: str = "") -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tierserve.api import parse
@@ -72,6 +73,14 @@ def test_a_pending_pod_is_named_with_the_labels_that_its_node_must_have() -> Non
     pending = unscheduled("a") | {"spec": {"nodeSelector": {"tierserve.io/tier": "edge"}}}
     (problem,) = pod_problems(GAID, [pending], POOLS, NOW)
     assert "tierserve.io/tier=edge" in problem
+
+
+@pytest.mark.parametrize("full", ["1 Insufficient cpu", "1 Insufficient nvidia.com/gpu", "1 Too many pods"])
+def test_a_node_that_has_the_labels_and_no_room_is_not_said_to_lack_them(full: str) -> None:
+    message = f"0/2 nodes are available: {full}, 1 node(s) didn't match Pod's node affinity/selector."
+    pending = unscheduled("a") | {"spec": {"nodeSelector": {"tierserve.io/tier": "edge"}}}
+    pending["status"]["conditions"][0]["message"] = message
+    assert pod_problems(GAID, [pending], POOLS, NOW) == [f"edge-default: pod a cannot be scheduled: {message}"]
 
 
 def test_where_nodes_come_on_demand_a_pending_pod_is_a_problem_only_when_no_node_came() -> None:

@@ -303,6 +303,21 @@ def test_replicas_that_are_known_to_be_of_another_revision_are_not_updated():
     assert "1 of the previous one" in condition(found, "Ready")["message"]
 
 
+@pytest.mark.parametrize("app", ["DEPLOYING", "DEPLOY_FAILED"])
+def test_replicas_that_serve_while_a_revision_is_deployed_in_place_are_not_said_to_be_of_it(app):
+    """Serve's configuration is the new one; of which revision its running replicas are, KubeRay does not say."""
+    found = at(2, serving("new", app=app), at(1, serving("old"), rendered="old"))
+    assert [(p["running"], p["updated"]) for p in found["pools"]] == [(1, None)] * len(PLACEMENTS)
+    ready = condition(found, "Ready")
+    assert ready["status"] == "False"
+    assert app in ready["message"], "replicas are ready, so they are not the reason"
+
+
+def test_replicas_of_the_previous_revision_are_counted_where_they_are_known():
+    found = at(2, serving("new", app="DEPLOYING", running=3, previous=2), at(1, serving("old"), rendered="old"))
+    assert [p["updated"] for p in found["pools"]] == [1] * len(PLACEMENTS)
+
+
 SERVE_ERROR = """Failed to update the deployments ['replica'].
 The deployment failed to start 3 times in a row. This may be due to a problem with its constructor or initial health \
 check failing. See controller logs for details. Error:

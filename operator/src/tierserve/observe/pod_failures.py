@@ -16,6 +16,8 @@ SCHEDULING_S = 15.0
 NODE_STARTUP_S = 15 * 60.0
 """The same with nodes on demand: after this time Cluster Autoscaler (max-node-provision-time) and Karpenter
 (registration) give up a node that did not register."""
+_FULL = ("Insufficient ", "Too many pods")
+"""Words of the scheduler for a node that has the labels and no room: it checks labels first."""
 BAD_REASONS = frozenset({
     "CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull", "ErrImagePull",
     "ImagePullBackOff", "InvalidImageName", "RunContainerError", "OOMKilled",
@@ -56,7 +58,8 @@ def _error(pod: Mapping[str, Any], now: float, pending_limit_s: float) -> str | 
     conditions: Iterable[Mapping[str, Any]] = status.get("conditions") or ()
     scheduled: Mapping[str, Any] = next((c for c in conditions if c["type"] == "PodScheduled"), {})
     if scheduled.get("status") == "False" and _age_s(pod, now) > pending_limit_s:
-        return f"cannot be scheduled: {scheduled.get('message') or scheduled.get('reason')}{_node_hint(pod)}"
+        reason = scheduled.get("message") or scheduled.get("reason") or ""
+        return f"cannot be scheduled: {reason}{_node_hint(pod, reason)}"
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         current = container.get("state") or {}
         for state in (current.get("waiting"), current.get("terminated")):
@@ -65,8 +68,10 @@ def _error(pod: Mapping[str, Any], now: float, pending_limit_s: float) -> str | 
     return None
 
 
-def _node_hint(pod: Mapping[str, Any]) -> str:
+def _node_hint(pod: Mapping[str, Any], reason: str) -> str:
     """The labels of the pod's nodeSelector; the scheduler's message says only that no node matched."""
+    if any(words in reason for words in _FULL):
+        return ""
     labels = (pod.get("spec") or {}).get("nodeSelector") or {}
     text = ", ".join(f"{name}={value}" for name, value in labels.items())
     return f" (hint: no node has the labels {text}: label a node, or set placement.nodeSelector)" if text else ""

@@ -124,7 +124,8 @@ def _why_not_ready(pool: Mapping[str, Any], observed: Observed) -> str:
         return f"{_replicas(pool['updated'], pool)} of this revision ready, {old} of the previous one"
     if pool["app"] == "RUNNING" and state.running and is_down(state.gateway):
         return "health checks of the gateway fail"
-    return f"{_replicas(state.running, pool)} ready"
+    failing = f", application {pool['app']}" if state.running and pool["app"] not in {None, "RUNNING"} else ""
+    return f"{_replicas(state.running, pool)} ready{failing}"
 
 
 def _replicas(count: int | None, pool: Mapping[str, Any]) -> str:

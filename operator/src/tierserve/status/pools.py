@@ -17,6 +17,7 @@ STALE_AFTER_S = 15.0
 UNKNOWN_AFTER_S = 60.0
 """Age from which a pool is not Ready either: a restarted Serve controller takes up to half a minute, in which replicas
 continue to serve; after that their state is unknown."""
+_DEPLOYING = frozenset({"NOT_STARTED", "DEPLOYING", "DEPLOY_FAILED"})
 RESOURCES = ("watts", "costPerHour", "carbonGramsPerHour")
 _NOT_SHOWN = frozenset({"t", "gateways", "pool"})
 """Fields of a decision that the status omits: its time always changes, and each gateway's share is for its agent."""
@@ -95,13 +96,14 @@ def is_down(gateway: Mapping[str, Any] | None) -> bool:
 
 def _updated(observed: PoolObserved, *, current: bool) -> int | None:
     """Running replicas of the revision rendered last; None while it is unknown of which revision they are."""
-    if current:
+    if not observed.running:
         return observed.running
-    if observed.running is None:
-        return None
-    if observed.previous is None:
-        return None if observed.revision is None else 0
-    return max(observed.running - observed.previous, 0)
+    if observed.previous is not None:
+        return max(observed.running - observed.previous, 0)
+    if current:
+        # Until Serve has deployed a revision, replicas of the one before may still run, as they do if it fails.
+        return None if observed.app in _DEPLOYING else observed.running
+    return None if observed.revision is None else 0
 
 
 def is_scaled_to_zero(placement: Placement, observed: PoolObserved) -> bool:
