@@ -219,8 +219,8 @@ def _picture(rows: Rows, names: Sequence[str], path: Path) -> None:
         axes.plot(one.over_fixed, one.met, kind, color="black" if rule == OURS else None, ms=8 if rule == OURS else 5)
         place = (one.over_fixed, one.met)
         height = one.met
-        # a label is some 2% high, and up to twice its place wide
-        while any(abs(height - y) < 0.022 and place[0] < 2.0 * x for x, y in labels):
+        # a label is some 2% high, and some 1.6 times its place wide
+        while any(abs(height - y) < 0.022 and place[0] < 1.6 * x for x, y in labels):
             height -= 0.022
         labels.append((place[0], height))
         axes.annotate(title(rule).replace("`", ""), place, (1.02 * place[0], height + 0.005), fontsize=7)
