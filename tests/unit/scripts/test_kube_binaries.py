@@ -15,6 +15,10 @@ import kube_binaries  # noqa: E402
 
 
 def test_a_program_that_is_built_elsewhere_delays_no_other(tmp_path: Path) -> None:
-    with kube_binaries.locked(tmp_path, "kubelet"), kube_binaries.locked(tmp_path, "promtool"):
-        with (tmp_path / "kubelet.lock").open("w") as same, pytest.raises(BlockingIOError):
-            fcntl.flock(same, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (
+        kube_binaries.locked(tmp_path, "kubelet"),
+        kube_binaries.locked(tmp_path, "promtool"),
+        (tmp_path / "kubelet.lock").open("w") as same,
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(same, fcntl.LOCK_EX | fcntl.LOCK_NB)
