@@ -12,6 +12,7 @@ target, within the tolerance of 0.1 those there are. KV usage is the share of sl
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def average_value(current: int, metrics: Sequence[tuple[float, float]]) -> int:
     return max(wanted)
 
 
-class _Keda:
+class _Keda(ABC):
     """KEDA and the HPA around the metrics of a rule. As in the guides, one replica stays at least."""
 
     interval_s = SYNC_S
@@ -118,22 +119,13 @@ class _Keda:
         wanted = max(self._wanted(seen), self._pool.min_replicas, 1)
         return self._behaviour(seen.t, seen.target, wanted)
 
+    @abstractmethod
     def _wanted(self, seen: Snapshot) -> int:
-        raise NotImplementedError
+        """Return the replicas that the metrics ask for."""
 
 
-def _damped(pool: Pool) -> Behaviour:
-    """The behaviour of the guides on queue and saturation: the window going up is sized near the start-up time."""
-    return Behaviour(Side(pool.startup_s, SYNC_S, share=1.0), Side(_STABLE_S, SYNC_S, share=1.0))
-
-
-def _running(pool: Pool, share: float) -> float:
-    """Target of running requests per replica; share 0: as shipped."""
-    return share * pool.slots if share > 0.0 else RUNNING
-
-
-class LlmDQueue(_Keda):
-    """Requests in the flow-control queue, and running ones.
+class _Running(_Keda):
+    """The rules of the guide that scale on running requests besides; their window going up is near the start-up time.
 
     Args:
         pool: its slots and start-up time.
@@ -141,27 +133,24 @@ class LlmDQueue(_Keda):
     """
 
     def __init__(self, pool: Pool, share: float) -> None:
-        super().__init__(pool, _damped(pool))
-        self._target = _running(pool, share)
+        up, down = Side(pool.startup_s, SYNC_S, share=1.0), Side(_STABLE_S, SYNC_S, share=1.0)
+        super().__init__(pool, Behaviour(up, down))
+        self._target = share * pool.slots if share > 0.0 else RUNNING
+
+
+class LlmDQueue(_Running):
+    """Requests in the flow-control queue, and running ones."""
 
     def _wanted(self, seen: Snapshot) -> int:
         return average_value(seen.target, [(seen.queued, _QUEUE), (seen.running, self._target)])
 
 
-class LlmDSaturation(_Keda):
+class LlmDSaturation(_Running):
     """The pool's saturation, and running requests.
 
     The saturation is a mean over replicas that does not rise with their number, so that it can ask for few replicas
     only; unless queues are long, the running requests decide.
-
-    Args:
-        pool: its slots and start-up time.
-        share: target of running requests per replica, as a share of the slots; 0: the 16 of the guide.
     """
-
-    def __init__(self, pool: Pool, share: float) -> None:
-        super().__init__(pool, _damped(pool))
-        self._target = _running(pool, share)
 
     def _wanted(self, seen: Snapshot) -> int:
         queue, kv = waiting_per_replica(seen) / _FULL_QUEUE, seen.in_batch / self._pool.slots / _FULL_KV
