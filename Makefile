@@ -33,10 +33,12 @@ test-local:  ## real HAProxy, Ray Serve, Chromium and whole services on this mac
 
 test-contract:  ## the chart with real helm, the CRD and the operator with a real kube-apiserver and KubeRay
 	@$(SETUP) dev
+	@$(BIN)/python scripts/prebuild.py --programs
 	@$(BIN)/python -m pytest tests/chart tests/contract
 
 test-k8s:  ## a service on real kubelets, from apply to delete (run nothing else meanwhile)
 	@$(SETUP) dev
+	@$(BIN)/python scripts/prebuild.py --wait
 	@$(BIN)/python -m pytest tests/e2e/kubernetes
 
 check:  ## ruff, mypy, import-linter, generated files, and no private vocabulary

@@ -74,12 +74,9 @@ def ensure() -> Binaries:
     for given in (os.environ.get("KUBEBUILDER_ASSETS"), *_on_path()):
         if given and (found := _in(Path(given))):
             return found
-    folder = cache_dir()
-    with locked(folder):
-        for program in PROGRAMS:
-            if not (folder / program.name).exists():
-                _build(program, folder)
-    found = _in(folder)
+    for program in PROGRAMS:
+        _built(program)
+    found = _in(cache_dir())
     assert found is not None
     return found
 
@@ -128,7 +125,9 @@ def promtool() -> Path:
         return Path(found or kept)
     if not shutil.which("apt-get"):
         sys.exit("promtool: not on PATH\n    install Prometheus with the packages of your distribution")
-    with locked(cache_dir()), tempfile.TemporaryDirectory() as folder:
+    with locked(cache_dir(), "promtool"), tempfile.TemporaryDirectory() as folder:
+        if kept.exists():
+            return kept
         for command in (["apt-get", "update", "-q"], ["apt-get", "download", "-q", "prometheus"]):
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         package = next(Path(folder).glob("prometheus_*.deb"), None)
@@ -161,7 +160,7 @@ def kuberay_config() -> Path:
 
 def _built(program: Program) -> Path:
     folder = cache_dir()
-    with locked(folder):
+    with locked(folder, program.name):
         if not (folder / program.name).exists():
             _build(program, folder)
     return folder / program.name
@@ -185,10 +184,10 @@ def _in(folder: Path) -> Binaries | None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock, so that of two processes one builds and the other waits for its result."""
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Lock a thing in a folder, so that of two processes one makes it and the other waits for it, and for no other."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -1,15 +1,16 @@
 """Build the Go programs and images of the slower tests in the background, while the faster ones run.
 
-    python scripts/prebuild.py            returns at once; the log is out/prebuild.log
-    python scripts/prebuild.py --wait     builds here, and returns when all is built
+    python scripts/prebuild.py              returns at once; the log is out/prebuild.log
+    python scripts/prebuild.py --programs   builds the programs here, and returns when they are there
+    python scripts/prebuild.py --wait       the same with the images of the host cluster
 
-Used by `make test`. Tests that need a program take the same locks, so they wait for a build that is under way and do
-the rest themselves: a build that fails here is tried again, and reported, by the first test that needs it.
+`make test` begins with the first; `make test-contract` and `make test-k8s` begin with the others, so that no test
+waits for a build: a build takes longer than a test may. All take the same locks, one per program, so what is under way
+is waited for and the rest is built.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,18 +29,19 @@ def start() -> None:
     """Start the builds in a background process."""
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("w") as sink:
-        command = [sys.executable, __file__, "--wait"]
+        command = ["nice", "-n", str(NICENESS), sys.executable, __file__, "--wait"]
         subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True)
     print(f"prebuild: programs and images of the slower tests, in the background ({LOG.relative_to(Path.cwd())})")
 
 
-def build() -> None:
+def build(*, with_images: bool) -> None:
     """Build everything, in the order in which tests need it; SystemExit with a hint if a build fails."""
-    os.nice(NICENESS)
     kube_binaries.ensure()
     kube_binaries.kubectl()
     kube_binaries.kuberay_operator()
     kube_binaries.helm()
+    if not with_images:
+        return
     if reason := binaries.missing():
         print(f"prebuild: no cluster of kubelets on this host: {reason}")
         return
@@ -48,4 +50,7 @@ def build() -> None:
 
 
 if __name__ == "__main__":
-    build() if sys.argv[1:] == ["--wait"] else start()
+    if sys.argv[1:]:
+        build(with_images=sys.argv[1:] == ["--wait"])
+    else:
+        start()

@@ -104,7 +104,9 @@ A load is an 8B model on an A100 or L4, or a 70B model on 4 H100, by the rooflin
 103 or 439 s (daily ones 103 or 439 s); 0.2 to 200 requests per second for 1 to 3 hours, or 2 to 3 days. The objective
 is a percentile (90, 95 or 99) of requests that have their first token *and* their response in time. Both leave time for
 a full batch: the targets are reachable by construction. All rules start with 1.3 times the replicas for the first five
-minutes, and the first two start-up times are not counted. The fixed pools start as they are.
+minutes, and the first two start-up times are not counted; no pool has more than 2,000 replicas. The fixed pools
+start as they are. Rules that need a target between tokens have the time in a batch of 80% of the slots, by which no
+rule is judged.
 
 - *met*: loads on which the objective's percentile of the requests was within both targets
 - *over fixed*: GPU-hours over those of the fewest fixed replicas that meet the objective in hindsight; *over oracle*:
@@ -208,15 +210,20 @@ def _traces(rows: Rows, names: Sequence[str], part: Part) -> str:
 
 def _picture(rows: Rows, names: Sequence[str], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(9, 6))
-    for rule in (OURS, *PEERS, *PLANNED, CHEAPEST, ORACLE):
-        one = figures(_of(rows, rule, names), rows)
+    found = [(rule, figures(_of(rows, rule, names), rows)) for rule in (OURS, *PEERS, *PLANNED, CHEAPEST, ORACLE)]
+    labels: list[tuple[float, float]] = []
+    for rule, one in sorted(found, key=lambda pair: pair[1].over_fixed if pair[1] else 0.0):
         if one is None:
             continue
         kind = "D" if rule == OURS else "s" if rule in PLANNED else "x" if rule in (CHEAPEST, ORACLE) else "o"
         axes.plot(one.over_fixed, one.met, kind, color="black" if rule == OURS else None, ms=8 if rule == OURS else 5)
         place = (one.over_fixed, one.met)
-        name = title(rule).replace("`", "")
-        axes.annotate(name, place, fontsize=7, xytext=(4, 3), textcoords="offset points")
+        height = one.met
+        # a label is some 2% high, and some 1.6 times its place wide
+        while any(abs(height - y) < 0.022 and place[0] < 1.6 * x for x, y in labels):
+            height -= 0.022
+        labels.append((place[0], height))
+        axes.annotate(title(rule).replace("`", ""), place, (1.02 * place[0], height + 0.005), fontsize=7)
     axes.set(
         xscale="log", xlabel="GPU-hours over the cheapest fixed pool (geometric mean)",
         ylabel="loads on which the objective was met", ylim=(-0.02, 1.05),

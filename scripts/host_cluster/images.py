@@ -80,7 +80,7 @@ class Builder:
 
 def ensure(buildah: Path, containerd: Path, ctr: Path) -> None:
     """Build missing images, and update the image store."""
-    with kube_binaries.locked(paths.cache() / "containers"):
+    with kube_binaries.locked(paths.cache() / "containers", "images"):
         _ensure(Builder(buildah), containerd, ctr)
 
 

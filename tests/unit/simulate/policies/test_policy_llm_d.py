@@ -117,19 +117,20 @@ def slo(snap: Snap, asked: Pool, until_s: int, **seen: object) -> list[int]:
 
 
 def test_llm_d_slo_goes_up_by_what_the_latency_is_above_its_threshold(snap: Snap, pool: Pools) -> None:
-    # a request that makes a batch of 4 has 0.01 + 3 x 0.0018 + 0.001 = 16.4 ms between tokens: 0.82 of 20 ms
-    answers = slo(snap, pool(**ENGINE, itl_s=0.02), 60, ready=10, batch=3)
+    # a request that makes a batch of 7 has 0.01 + 6 x 0.0018 + 0.001 = 21.8 ms between tokens: 1.09 of 20 ms; alone it
+    # has 11 ms, so that the threshold is 0.55 of the way from 0.55 to 1
+    answers = slo(snap, pool(**ENGINE, itl_s=0.02), 60, ready=10, batch=6)
     assert answers[:6] == [10] * 6
-    assert answers[-1] == 15  # 10 x 0.82 / 0.55, after the window of 30 s
+    assert answers[-1] == 14  # 10 x 1.09 / 0.7975, after the window of 30 s
 
 
 def test_llm_d_slo_credits_what_starts(snap: Snap, pool: Pools) -> None:
-    answers = slo(snap, pool(**ENGINE, itl_s=0.02), 60, ready=10, starting=5, batch=3)
-    assert answers[-1] == 15  # 15 x 0.82 x 10 / 15 / 0.55 are 15 within the tolerance
+    answers = slo(snap, pool(**ENGINE, itl_s=0.02), 60, ready=10, starting=5, batch=6)
+    assert answers[-1] == 15  # 15 x 1.09 x 10 / 15 / 0.7975 are 15 within the tolerance
 
 
 def test_llm_d_slo_holds_between_its_thresholds(snap: Snap, pool: Pools) -> None:
-    answers = slo(snap, pool(**ENGINE, itl_s=0.035), 600, ready=10, batch=3)
+    answers = slo(snap, pool(**ENGINE, itl_s=0.035), 600, ready=10, batch=6)
     assert set(answers) == {10}
 
 
@@ -137,6 +138,11 @@ def test_llm_d_slo_goes_down_one_by_one(snap: Snap, pool: Pools) -> None:
     answers = slo(snap, pool(**ENGINE, itl_s=0.1), 300, ready=10, batch=3)
     assert answers[35] == 10
     assert min(answers) == 9
+
+
+def test_llm_d_slo_does_not_grow_for_a_target_near_the_latency_of_an_idle_replica(snap: Snap, pool: Pools) -> None:
+    answers = slo(snap, pool(**ENGINE, itl_s=0.0125), 600, ready=10, batch=0)
+    assert max(answers) == 10
 
 
 def test_llm_d_slo_sees_the_wait_of_a_full_pool(snap: Snap, pool: Pools) -> None:

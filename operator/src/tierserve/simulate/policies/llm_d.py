@@ -12,6 +12,7 @@ target, within the tolerance of 0.1 those there are. KV usage is the share of sl
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def average_value(current: int, metrics: Sequence[tuple[float, float]]) -> int:
     return max(wanted)
 
 
-class _Keda:
+class _Keda(ABC):
     """KEDA and the HPA around the metrics of a rule. As in the guides, one replica stays at least."""
 
     interval_s = SYNC_S
@@ -118,22 +119,13 @@ class _Keda:
         wanted = max(self._wanted(seen), self._pool.min_replicas, 1)
         return self._behaviour(seen.t, seen.target, wanted)
 
+    @abstractmethod
     def _wanted(self, seen: Snapshot) -> int:
-        raise NotImplementedError
+        """Return the replicas that the metrics ask for."""
 
 
-def _damped(pool: Pool) -> Behaviour:
-    """The behaviour of the guides on queue and saturation: the window going up is sized near the start-up time."""
-    return Behaviour(Side(pool.startup_s, SYNC_S, share=1.0), Side(_STABLE_S, SYNC_S, share=1.0))
-
-
-def _running(pool: Pool, share: float) -> float:
-    """Target of running requests per replica; share 0: as shipped."""
-    return share * pool.slots if share > 0.0 else RUNNING
-
-
-class LlmDQueue(_Keda):
-    """Requests in the flow-control queue, and running ones.
+class _Running(_Keda):
+    """The rules of the guide that scale on running requests besides; their window going up is near the start-up time.
 
     Args:
         pool: its slots and start-up time.
@@ -141,27 +133,24 @@ class LlmDQueue(_Keda):
     """
 
     def __init__(self, pool: Pool, share: float) -> None:
-        super().__init__(pool, _damped(pool))
-        self._target = _running(pool, share)
+        up, down = Side(pool.startup_s, SYNC_S, share=1.0), Side(_STABLE_S, SYNC_S, share=1.0)
+        super().__init__(pool, Behaviour(up, down))
+        self._target = share * pool.slots if share > 0.0 else RUNNING
+
+
+class LlmDQueue(_Running):
+    """Requests in the flow-control queue, and running ones."""
 
     def _wanted(self, seen: Snapshot) -> int:
         return average_value(seen.target, [(seen.queued, _QUEUE), (seen.running, self._target)])
 
 
-class LlmDSaturation(_Keda):
+class LlmDSaturation(_Running):
     """The pool's saturation, and running requests.
 
     The saturation is a mean over replicas that does not rise with their number, so that it can ask for few replicas
     only; unless queues are long, the running requests decide.
-
-    Args:
-        pool: its slots and start-up time.
-        share: target of running requests per replica, as a share of the slots; 0: the 16 of the guide.
     """
-
-    def __init__(self, pool: Pool, share: float) -> None:
-        super().__init__(pool, _damped(pool))
-        self._target = _running(pool, share)
 
     def _wanted(self, seen: Snapshot) -> int:
         queue, kv = waiting_per_replica(seen) / _FULL_QUEUE, seen.in_batch / self._pool.slots / _FULL_KV
@@ -197,6 +186,9 @@ class LlmDSlo(_Keda):
     requests before it where all slots are taken, and the batch it joins is the mean one. The 90th percentile is of
     the estimates of the last minute.
 
+    The guide raises the thresholds where the targets are near the latency of an idle replica, which no number of
+    replicas goes below: here they are shares of what lies between the two.
+
     Args:
         pool: step times, slots, tokens and the targets `objective.ttft_s` and `objective.itl_s` (`inf`: none).
         up: threshold going up; the one going down is 0.40 where this is 0.55, as published.
@@ -206,7 +198,8 @@ class LlmDSlo(_Keda):
 
     def __init__(self, pool: Pool, up: float) -> None:
         super().__init__(pool, Behaviour(Side(30.0, 60.0, pods=4, share=1.0), Side(180.0, 120.0, pods=1)))
-        self._at_most, self._at_least = up, up * _DOWN_OF_UP
+        idle = min(max(self._latencies(0.0, 1.0, pool.input_tokens, pool.output_tokens)), _CLAMP / 2.0)
+        self._at_most, self._at_least = (idle + (1.0 - idle) * share for share in (up, up * _DOWN_OF_UP))
         self._window = Window(_RATE_S, "arrivals", "completions", "input_tokens", "output_tokens")
         self._estimates: deque[tuple[float, float]] = deque(maxlen=int(_RATE_S / _SAMPLE_S))
         self._signals: deque[float] = deque(maxlen=int(_SMOOTH_S / SYNC_S))
@@ -229,8 +222,12 @@ class LlmDSlo(_Keda):
         batch = min(float(seen.in_batch.mean()) + 1.0, float(pool.slots))
         full = float(seen.in_batch.sum()) >= seen.ready * pool.slots
         wait_s = (seen.queued + 1.0) / (seen.ready * pool.profile.rate(pool.slots, i, o)) if full else 0.0
-        ttft_s, itl_s = wait_s + pool.profile.prefill(batch, i, o), pool.profile.decode(batch, i, o)
-        return ttft_s / pool.objective.ttft_s, itl_s / pool.objective.itl_s
+        return self._latencies(wait_s, batch, i, o)
+
+    def _latencies(self, wait_s: float, batch: float, i: float, o: float) -> tuple[float, float]:
+        """TTFT and time between tokens, each over its target."""
+        profile, asked = self._pool.profile, self._pool.objective
+        return (wait_s + profile.prefill(batch, i, o)) / asked.ttft_s, profile.decode(batch, i, o) / asked.itl_s
 
     def _wanted(self, seen: Snapshot) -> int:
         signal, n = sum(self._signals) / len(self._signals), seen.target
