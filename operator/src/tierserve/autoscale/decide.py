@@ -15,8 +15,8 @@ from statistics import median
 
 import numpy as np
 
-from tierserve.autoscale.calibration.profile import CalibrationState, apply_calibration, report, update_calibration
 from tierserve.autoscale.budget import ErrorBudget, update_budget
+from tierserve.autoscale.calibration.profile import CalibrationState, apply_calibration, report, update_calibration
 from tierserve.autoscale.demand import Inputs, Recommendation, max_wait_s, recommend, smooth
 from tierserve.autoscale.history import History, extend
 from tierserve.autoscale.load import Load, batch_factor, estimate
@@ -26,7 +26,7 @@ from tierserve.autoscale.replica_metrics import STARTUP, ReplicaMetrics
 from tierserve.autoscale.scale_to_zero import IdleState, apply_scale_to_zero, watch
 from tierserve.autoscale.sizing import Demand, response_quantile, wait_probability
 from tierserve.autoscale.stabilization import Stabilization, block_s, longest_s, stabilized, window_s
-from tierserve.autoscale.types import Decision, GatewaySample, Observation, ReplicaSample, Settings
+from tierserve.autoscale.types import Decision, GatewaySample, Observation, ReplicaSample, SetBy, Settings
 
 __all__ = ["Decision", "GatewaySample", "Observation", "ReplicaMetrics", "ReplicaSample", "Settings", "State", "decide"]
 
@@ -43,7 +43,7 @@ class State:
 
     history: History = field(default_factory=History)
     load: Load | None = None
-    stabilization: Stabilization = Stabilization()
+    stabilization: Stabilization = field(default_factory=Stabilization)
     raised: tuple[float, int] | None = None  # (t, target) of a scale-up in progress
     startups: tuple[float, ...] = ()
     backlog_since: float | None = None
@@ -51,9 +51,9 @@ class State:
     first_t: float | None = None
     idle: IdleState | None = None  # of a pool with min_replicas 0
     steps: CalibrationState | None = None  # measured step times
-    rate: RateState = RateState()
+    rate: RateState = field(default_factory=RateState)
     replay: ReplayState = field(default_factory=ReplayState)
-    budget: ErrorBudget = ErrorBudget()
+    budget: ErrorBudget = field(default_factory=ErrorBudget)
 
 
 def _startup(state: State, seen: ReplicaMetrics, settings: Settings) -> float:
@@ -71,22 +71,28 @@ def _bounded(n: int, obs: Observation, settings: Settings) -> int:
     return max(obs.min_replicas, min(n, most, max(obs.max_replicas, obs.min_replicas)))
 
 
-def _target(recommendation: Recommendation, highest: int, obs: Observation, settings: Settings) -> tuple[int, str]:
-    """Return target and reason: up to the recommendation, down to the largest one of the window, else unchanged."""
+def _target(
+    recommendation: Recommendation, highest: int, obs: Observation, settings: Settings
+) -> tuple[int, SetBy, str]:
+    """Return the target, what set it, and the reason.
+
+    Up to the recommendation, down to the largest one of the window, else unchanged.
+    """
     wanted = recommendation.replicas
     desired = wanted if wanted > obs.target else min(obs.target, max(highest, wanted))
     n = _bounded(desired, obs, settings)
     replicas = f"{n} replica{'' if n == 1 else 's'}"
     why = recommendation.reason
     if n > desired:
-        return n, f"{replicas}: minimum, {desired} required ({why})"
+        return n, "min_replicas", f"{replicas}: minimum, {desired} required ({why})"
     if n < desired:
-        at_max = n == max(obs.max_replicas, obs.min_replicas)
-        limit = "maximum" if at_max else f"limited to {settings.scale_up_factor:g} x the running replicas"
-        return n, f"{replicas}: {limit}, {desired} required ({why})"
+        if n == max(obs.max_replicas, obs.min_replicas):
+            return n, "max_replicas", f"{replicas}: maximum, {desired} required ({why})"
+        limit = f"limited to {settings.scale_up_factor:g} x the running replicas"
+        return n, "scale_up_factor", f"{replicas}: {limit}, {desired} required ({why})"
     if wanted < n:
-        return n, f"{replicas}: stabilization window, {wanted} required now ({why})"
-    return n, f"{replicas}: {why}"
+        return n, "stabilization", f"{replicas}: stabilization window, {wanted} required now ({why})"
+    return n, recommendation.set_by, f"{replicas}: {why}"
 
 
 def _seen(v: Inputs, servers: int) -> Demand:
@@ -104,7 +110,7 @@ def _carried(v: Inputs, seen: Demand, servers: int) -> float:
     return min(load, float(servers), math.inf if connections is None else float(connections))
 
 
-def _decision(n: int, reason: str, v: Inputs) -> Decision:
+def _decision(n: int, set_by: SetBy, reason: str, v: Inputs) -> Decision:
     obs, load, settings, servers = v.obs, v.load, v.settings, n * v.settings.slots
     demand = v.demand
     seen = _seen(v, servers)
@@ -132,6 +138,7 @@ def _decision(n: int, reason: str, v: Inputs) -> Decision:
         percentile=settings.percentile,
         target_s=settings.target_s,
         startup_s=v.startup_s,
+        set_by=set_by,
         reason=reason,
         rate_error=v.rate.error,
     )
@@ -147,7 +154,9 @@ def _held(obs: Observation, state: State, settings: Settings) -> tuple[Decision,
     if state.last is None:
         load = state.load or Load(obs.t, settings.service_s)
         reason = f"held at {n}: no metrics yet"
-        decision = _decision(n, reason, Inputs(state.history, load, obs, settings, settings.startup_s, _NO_RATE))
+        decision = _decision(
+            n, "held", reason, Inputs(state.history, load, obs, settings, settings.startup_s, _NO_RATE)
+        )
         return replace(decision, stale=True), replace(state, first_t=first)
     decision = replace(
         state.last,
@@ -157,6 +166,7 @@ def _held(obs: Observation, state: State, settings: Settings) -> tuple[Decision,
         running=obs.running,
         pending=max(n - obs.running, 0),
         servers=n * settings.slots,
+        set_by="held",
         reason=f"held at {n}: no metrics for {obs.t - state.last.t:.0f} s",
         stale=True,
     )
@@ -243,9 +253,9 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
         recommendation = apply_scale_to_zero(recommendation, idle, view)
     at_once = obs.min_replicas == 0 and recommendation.replicas == 0
     highest, stabilization = stabilized(state.stabilization, obs, recommendation.replicas, 0.0 if at_once else hold_s)
-    n, reason = _target(recommendation, highest, obs, settings)
+    n, set_by, reason = _target(recommendation, highest, obs, settings)
     decision = replace(
-        _decision(n, reason, view),
+        _decision(n, set_by, reason, view),
         calibration=report(steps, settings),
         late_share=budget.late / budget.answered if budget.answered > 0.0 else None,
         caution=budget.caution,
@@ -255,5 +265,17 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     raised, startups = _learn_startup(state, n, obs)
     first_t = state.first_t if state.first_t is not None else obs.t
     return decision, State(
-        history, estimated, stabilization, raised, startups, since, decision, first_t, idle, steps, rates, shadow, budget
+        history,
+        estimated,
+        stabilization,
+        raised,
+        startups,
+        since,
+        decision,
+        first_t,
+        idle,
+        steps,
+        rates,
+        shadow,
+        budget,
     )

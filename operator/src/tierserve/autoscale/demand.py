@@ -14,10 +14,11 @@ from tierserve.autoscale.history import History, Span
 from tierserve.autoscale.load import Load
 from tierserve.autoscale.rate import Rate
 from tierserve.autoscale.sizing import Demand, Objective, reachable, replicas_for, response_quantile
-from tierserve.autoscale.types import Observation, Settings
+from tierserve.autoscale.types import Observation, SetBy, Settings
 
 _LEVEL_WINDOW_S, _LEVEL_SERVICES, _LEVEL_VARIANCE = 5.0, 5.0, 0.2  # variance to mean
 _SMOOTH_S = 1.5  # replicas are sampled one by one, each about once a second
+_NO_TRAFFIC = "no traffic"
 _WAITS = 0.1  # of a service time: the least wait that counts as late, where the target leaves less
 
 
@@ -82,14 +83,15 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Replicas recommended, and the reason."""
+    """Replicas recommended, what set the number (`types.SetBy`), and the reason."""
 
     replicas: int
+    set_by: SetBy
     reason: str
 
-    def at_least(self, n: int, reason: str) -> Recommendation:
+    def at_least(self, n: int, set_by: SetBy, reason: str) -> Recommendation:
         """Return the larger of this recommendation and `n` replicas."""
-        return Recommendation(n, reason) if n > self.replicas else self
+        return Recommendation(n, set_by, reason) if n > self.replicas else self
 
 
 def max_wait_s(load: Load, settings: Settings) -> float:
@@ -115,22 +117,26 @@ def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recomm
     connections = v.connections()
     if connections is not None:
         n = v.hold(connections)
-        return Recommendation(n, f"one slot for each of {connections:.0f} connections" if n else "no traffic")
+        return Recommendation(
+            n, "connections", f"one slot for each of {connections:.0f} connections" if n else _NO_TRAFFIC
+        )
     most = max(v.hold(smooth(v.history)), 1)  # one slot for each request in the system
     grown = v.demand.at(v.demand.load * (1.0 + v.settings.headroom))
     n = replicas_for(grown, Objective(math.inf, v.settings.percentile, v.max_wait_s), v.settings.slots)
     if v.load.closed or v.is_level():  # a connection uses at most one slot
         n = min(n, most)
     n_replay, fewer_late = replayed
-    found = Recommendation(n, _reason(n, v))
+    found = Recommendation(n, "erlang_c", _reason(n, v))
     found = found.at_least(
         n_replay,
+        "replay",
         f"with one fewer {fewer_late:.1%} of the requests of the stabilization window would have waited too long, "
         f"{may_wait:.2%} may",
     )
     slots = _backlog_slots(v)
     return found.at_least(
         math.ceil(round(slots, 3) / v.settings.slots),
+        "backlog",
         f"{v.backlog:.0f} requests wait, more than the replicas there will have served in {v.startup_s:.0f} s",
     )
 
@@ -147,7 +153,9 @@ def _backlog_slots(v: Inputs) -> float:
     spare = max(v.obs.target, v.obs.running) * v.settings.slots - load
     if v.backlog * service_s <= spare * max(v.startup_s, v.max_wait_s):
         return 0.0
-    return min(smooth(v.history), load + v.backlog * service_s / max(v.max_wait_s, service_s, v.startup_s, v.backlog_age_s))
+    return min(
+        smooth(v.history), load + v.backlog * service_s / max(v.max_wait_s, service_s, v.startup_s, v.backlog_age_s)
+    )
 
 
 def _ms(seconds: float) -> str:
@@ -157,7 +165,7 @@ def _ms(seconds: float) -> str:
 def _reason(n: int, v: Inputs) -> str:
     demand, settings, rate = v.demand, v.settings, v.rate
     if n <= 0:
-        return "no traffic"
+        return _NO_TRAFFIC
     if not reachable(demand, settings.objective):
         alone = response_quantile(1.0, demand.at(0.0), settings.percentile)
         return f"service time alone ({_ms(alone)}) exceeds the target ({_ms(settings.target_s)}), sized for rare waits"

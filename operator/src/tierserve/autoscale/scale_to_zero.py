@@ -85,8 +85,8 @@ def apply_scale_to_zero(recommendation: Recommendation, idle: IdleState, v: Inpu
     """Return the recommendation of a pool that may scale to zero: 0 after the idle time, at least 1 before.
 
     Args:
-        found: the recommendation for the load.
-        quiet: after the last observation.
+        recommendation: for the load.
+        idle: after the last observation.
         v: all that is known now.
     """
     if idle.has_work or v.obs.running == 0 < v.obs.target:
@@ -94,12 +94,12 @@ def apply_scale_to_zero(recommendation: Recommendation, idle: IdleState, v: Inpu
     if v.obs.target == 0:
         return _at_zero(idle, v)
     if _without_queue_length(v):
-        return recommendation.at_least(1, "not scaled to zero without the queue length of the gateway")
+        return recommendation.at_least(1, "idle", "not scaled to zero without the queue length of the gateway")
     idle_s, window_s = v.obs.t - idle.busy, idle_window_s(v.settings, v.startup_s)
     if idle_s >= window_s:
-        return Recommendation(0, f"scaled to zero, no request for {idle_s:.0f} s; {_startup_text(v)}")
+        return Recommendation(0, "idle", f"scaled to zero, no request for {idle_s:.0f} s; {_startup_text(v)}")
     reason = f"idle for {idle_s:.0f} s, scales to zero after {window_s:.0f} s; {_startup_text(v)}"
-    return recommendation if recommendation.replicas > 1 else Recommendation(1, reason)
+    return recommendation if recommendation.replicas > 1 else Recommendation(1, "idle", reason)
 
 
 def _startup_text(v: Inputs) -> str:
@@ -108,14 +108,14 @@ def _startup_text(v: Inputs) -> str:
 
 def _with_work(recommendation: Recommendation, idle: IdleState, v: Inputs) -> Recommendation:
     if v.obs.running > 0:
-        return recommendation.at_least(1, "requests in the system")
+        return recommendation.at_least(1, "idle", "requests in the system")
     waits = max(v.history.in_system, 1.0)
     reason = (
         f"scaling up from zero for {waits:.0f} request{'s' if waits > 1.0 else ''}; {_startup_text(v)}"
         if idle.has_work
         else ""
     )
-    recommendation = recommendation.at_least(1, "")
+    recommendation = recommendation.at_least(1, "idle", "")
     return (
         recommendation
         if recommendation.replicas > 1
@@ -126,13 +126,14 @@ def _with_work(recommendation: Recommendation, idle: IdleState, v: Inputs) -> Re
 def _at_zero(idle: IdleState, v: Inputs) -> Recommendation:
     t, window_s = v.obs.t, idle_window_s(v.settings, v.startup_s)
     if idle.bypassed_between is None or t - idle.bypassed_between[1] > window_s:
-        return Recommendation(0, f"scaled to zero, no request for {t - idle.busy:.0f} s; {_startup_text(v)}")
+        return Recommendation(0, "idle", f"scaled to zero, no request for {t - idle.busy:.0f} s; {_startup_text(v)}")
     bypassed_s = t - idle.bypassed_between[0]
     if bypassed_s >= window_s:
         return Recommendation(
             1,
+            "idle",
             f"scaling up from zero, other pools have served its requests for {bypassed_s:.0f} s; {_startup_text(v)}",
         )
     return Recommendation(
-        0, f"scaled to zero, other pools have served its requests for {bypassed_s:.0f} of {window_s:.0f} s"
+        0, "idle", f"scaled to zero, other pools have served its requests for {bypassed_s:.0f} of {window_s:.0f} s"
     )

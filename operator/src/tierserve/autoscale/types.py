@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from tierserve.autoscale.sizing import Objective
 from tierserve.queueing.batching.profile import BatchProfile
@@ -182,6 +182,21 @@ class Observation:
     steps: Mapping[str, StepCounts] = field(default_factory=dict)
 
 
+SetBy = Literal[
+    "erlang_c",
+    "connections",
+    "replay",
+    "backlog",
+    "idle",
+    "stabilization",
+    "min_replicas",
+    "max_replicas",
+    "scale_up_factor",
+    "held",
+]
+"""What set the number of replicas: a box of the drawing in docs/erlang-policy.md, a bound, or the last decision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Calibrated:
     """The batching profile as measured in operation.
@@ -230,7 +245,8 @@ class Decision:
             load.
         percentile, target_s: the objective.
         startup_s: learned time from a raised target to running replicas.
-        reason: one sentence.
+        set_by: what set the number.
+        reason: one sentence that says it with figures.
         stale: no data was there, the last decision is held.
         calibration: the profile as measured; None without a configured profile or reports of steps.
         rate_error: mean absolute error of forecasts of the arrival rate one start-up time ahead, requests per second.
@@ -261,6 +277,7 @@ class Decision:
     percentile: float
     target_s: float
     startup_s: float
+    set_by: SetBy
     reason: str
     stale: bool = False
     calibration: Calibrated | None = None
