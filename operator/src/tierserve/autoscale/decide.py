@@ -199,11 +199,10 @@ def _service(load: Load, settings: Settings) -> Service:
     return Service(settings.slots, min(alone_s, load.service_s), load.service_s)
 
 
-def _forecast(state: State, h: History, load: Load, startup_s: float, settings: Settings) -> tuple[Rate, RateState]:
+def _forecast(state: State, h: History, startup_s: float, horizon_s: float) -> tuple[Rate, RateState]:
     """Return the rate one start-up time from now; what came in a gap of the data was not seen."""
     known = state.rate if h.resumed == state.history.resumed else restarted(state.rate, h.now, h.marks[-1].arrivals)
-    horizon_s = startup_s + max_wait_s(load, settings) + load.service_s
-    return forecast(known, h.now, h.marks[-1].arrivals, max(startup_s, 1.0), max(horizon_s, 1.0))
+    return forecast(known, h.now, h.marks[-1].arrivals, max(startup_s, 1.0), horizon_s)
 
 
 def _replayed(state: State, h: History, load: Load, startup_s: float, settings: Settings) -> ReplayState:
@@ -213,8 +212,10 @@ def _replayed(state: State, h: History, load: Load, startup_s: float, settings: 
     a, b = before[-1], h.marks[-1]
     if b.t <= a.t:
         return state.replay
-    wait_s, keep_s = max_wait_s(load, settings), longest_s(startup_s, settings)
-    terms = Terms(_service(load, settings), wait_s, startup_s, block_s(startup_s, settings), keep_s)
+    wait_s = max_wait_s(load, settings)
+    horizon_s = max(startup_s + wait_s + load.service_s, 1.0)
+    keep_s = longest_s(horizon_s, settings)
+    terms = Terms(_service(load, settings), wait_s, startup_s, block_s(horizon_s, settings), keep_s)
     return replay(state.replay, (b.t, b.t - a.t, b.arrivals - a.arrivals), terms)
 
 
@@ -239,12 +240,13 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     since = _backlog_since(history, obs, state, settings)
     estimated, load = load, replace(load, service_s=settings.service_s) if settings.profile else load
     startup_s = _startup(state, seen, settings)
-    rate, rates = _forecast(state, history, load, startup_s, settings)
+    horizon_s = max(startup_s + max_wait_s(load, settings) + load.service_s, 1.0)
+    rate, rates = _forecast(state, history, startup_s, horizon_s)
     shadow = _replayed(state, history, load, startup_s, settings)
     view = Inputs(history, load, obs, settings, startup_s, rate, obs.t - since if since is not None else 0.0)
-    may_miss, block = settings.objective.may_miss, block_s(startup_s, settings)
+    may_miss, block = settings.objective.may_miss, block_s(horizon_s, settings)
     budget = update_budget(state.budget, history.gateway, obs.t, block, may_miss)
-    hold_s = window_s(startup_s, settings, budget.caution, state.stabilization)
+    hold_s = window_s(horizon_s, settings, budget.caution, state.stabilization)
     may_wait = TRUST * may_miss / budget.caution
     replayed = least_replicas(shadow, obs.t - hold_s, may_wait)
     recommendation = recommend(view, replayed, may_wait)

@@ -26,12 +26,13 @@ _MOST_GROWTH = 4.0
 _PARTS = 40
 """Counts kept per horizon: ten in the shortest window."""
 _HALF_LIFE = 4.0
-"""Half-life of the errors, in start-up times: some scores outweigh one surprise, and what was right an hour ago at a
+"""Half-life of the errors, in horizons: some scores outweigh one surprise, and what was right an hour ago at a
 tenth of the load does not count."""
 _ADVANTAGE = 0.95
 """Error relative to that of the window in use from which another replaces it, so that two alike do not alternate."""
 _AROUND = 0.5
-"""Part of a start-up time, around its end, whose mean rate a forecast is compared with."""
+"""Part of a horizon, around the end of the start-up time, whose mean rate a forecast is compared with: what comes in less
+time waits, or is in service, beside the rest."""
 _FIRST = 2  # the window in use until there are scores: one horizon
 _MAE = 0.8  # mean absolute error over the standard error of a normal variable
 
@@ -98,7 +99,7 @@ def forecast(state: RateState, t: float, total: float, startup_s: float, horizon
         state = _counted(state, _Forecasts(t, rates), total, startup_s, horizon_s)
     k = state.used
     rate, window_s = max(rates[k], 0.0), min(WINDOWS[k % len(WINDOWS)] * horizon_s, max(t - state.times[0], 1e-9))
-    error = max(state.errors[k] / state.weight if state.weight > startup_s else 0.0, _MAE * math.sqrt(rate / window_s))
+    error = max(state.errors[k] / state.weight if state.weight > horizon_s else 0.0, _MAE * math.sqrt(rate / window_s))
     return Rate(rate, error, window_s, KINDS[k // len(WINDOWS)]), state
 
 
@@ -143,16 +144,16 @@ def _counted(state: RateState, now: _Forecasts, total: float, startup_s: float, 
     t, pending = now.t, (*state.pending, now)
     errors, weight, used = state.errors, state.weight, state.used
     seconds = t - state.times[-1]
-    around_s = startup_s * _AROUND
+    around_s = horizon_s * _AROUND
     due = next((k for k, one in enumerate(pending) if one.t > t - startup_s - around_s / 2.0), len(pending))
     if due:
         first = pending[due - 1]
         came = (total - _total_at(state, t - around_s)) / around_s
-        keep = 0.5 ** (seconds / max(_HALF_LIFE * startup_s, seconds))
+        keep = 0.5 ** (seconds / max(_HALF_LIFE * horizon_s, seconds))
         errors = tuple(e * keep + abs(rate - came) * seconds for e, rate in zip(errors, first.rates, strict=True))
         weight = weight * keep + seconds
         best = min(range(len(errors)), key=errors.__getitem__)
-        used = best if weight > startup_s and errors[best] < _ADVANTAGE * errors[used] else used
+        used = best if weight > horizon_s and errors[best] < _ADVANTAGE * errors[used] else used
         pending = pending[due:]
     old = bisect_right(state.times, t - WINDOWS[-1] * horizon_s) - 1  # one before the longest window stays
     first_kept = max(old, 0)

@@ -45,23 +45,23 @@ class Stabilization(NamedTuple):
         return self._replace(lowered=obs.t) if n < obs.target else self
 
 
-def _base_s(startup_s: float, settings: Settings) -> float:
-    return max(settings.scale_down_window_s, STARTS * startup_s)
+def _base_s(horizon_s: float, settings: Settings) -> float:
+    return max(settings.scale_down_window_s, STARTS * horizon_s)
 
 
-def block_s(startup_s: float, settings: Settings) -> float:
+def block_s(horizon_s: float, settings: Settings) -> float:
     """Return the length of the blocks of replay and error budget, seconds."""
-    return max(_base_s(startup_s, settings) / _BLOCKS, 1.0)
+    return max(_base_s(horizon_s, settings) / _BLOCKS, 1.0)
 
 
-def longest_s(startup_s: float, settings: Settings) -> float:
+def longest_s(horizon_s: float, settings: Settings) -> float:
     """Return the longest window that caution and regret can make, seconds."""
-    return max(_base_s(startup_s, settings) * MOST, LONGEST_S)
+    return max(_base_s(horizon_s, settings) * MOST, LONGEST_S)
 
 
-def window_s(startup_s: float, settings: Settings, caution: float, stabilization: Stabilization) -> float:
+def window_s(horizon_s: float, settings: Settings, caution: float, stabilization: Stabilization) -> float:
     """Return the stabilization window in force, seconds."""
-    base = _base_s(startup_s, settings)
+    base = _base_s(horizon_s, settings)
     return max(base * caution, min(base * stabilization.factor, max(base, LONGEST_S)))
 
 
