@@ -54,7 +54,6 @@ class Run:
 
     given: BatchProfile
     reports_steps: bool
-    adaptive_standby: bool
     seed: int
     replicas: list[Replica] = field(default_factory=list)
     queue: deque[tuple[float, Job]] = field(default_factory=deque)
@@ -77,7 +76,6 @@ class Run:
             profile=self.given,
             input_tokens=INPUT,
             output_tokens=OUTPUT,
-            adaptive_standby=self.adaptive_standby,
         )
         self.state = State()
         self._start(0.0)
@@ -179,12 +177,12 @@ def mean_replicas(run: Run) -> float:
     return sum(seen) / len(seen)
 
 
-def rows(adaptive_standby: bool, seeds: int) -> list[tuple[str, str, float, float, float, str]]:
+def rows(seeds: int) -> list[tuple[str, str, float, float, float, str]]:
     """Return profile, calibration, mean replicas, % late in the first minute and after it, and the error of T(full)."""
     found = []
     for what, given in PROFILES.items():
         for reports_steps in (False, True):
-            runs = [Run(given, reports_steps, adaptive_standby, seed).go() for seed in range(seeds)]
+            runs = [Run(given, reports_steps, seed).go() for seed in range(seeds)]
             first = sum(r.late - r.late_warm for r in runs) / sum(r.answered - r.answered_warm for r in runs)
             late = sum(r.late_warm for r in runs) / sum(r.answered_warm for r in runs)
             errors = [r.decisions[-1].calibration for r in runs]
@@ -196,12 +194,12 @@ def rows(adaptive_standby: bool, seeds: int) -> list[tuple[str, str, float, floa
     return found
 
 
-def table(adaptive_standby: bool, seeds: int) -> str:
+def table(seeds: int) -> str:
     lines = [
         "| configured profile | calibrated | replicas, mean | late, first minute | late, after | final error of T(8) |",
         "|---|---|---|---|---|---|",
     ]
-    for what, calibrated, replicas, first, late, error in rows(adaptive_standby, seeds):
+    for what, calibrated, replicas, first, late, error in rows(seeds):
         lines.append(f"| {what} | {calibrated} | {replicas:.2f} | {first:.1f}% | {late:.2f}% | {error} |")
     return "\n".join(lines)
 
@@ -217,19 +215,10 @@ Replicas are the batches of the emulated engine: {SLOTS} slots, T({SLOTS}) = {FU
 {0.95 * MOST:.0f} and falls again, every five minutes; requests have {INPUT:.0f} and {OUTPUT:.0f} tokens on average,
 with a deviation of half the mean. "Not calibrated" is the same decision with replicas that do not report their steps.
 
-## Erlang C for the current load (the default with a start-up time below a minute)
+{table(seeds)}
 
-{table(False, seeds)}
-
-A profile that is wrong by one factor has little effect here, since it only scales measured service times to a full
-batch. One with wrong proportions misleads the policy while batches grow.
-
-## With standby rules (`adaptive_standby`)
-
-{table(True, seeds)}
-
-Here the load is computed from the profile, so its error counts in full. (The late share is high in all rows:
-three periods of such a load are few to learn from.)
+The policy plans with the service time of the profile in use, so without calibration an error of the configured one
+counts in full. With it the measured profile is in use within the first minute.
 """
 
 

@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 
 from tierserve.autoscale.budget import ErrorBudget, update_budget
-from tierserve.autoscale.calibration.profile import CalibrationState, apply_calibration, report, update_calibration
+from tierserve.autoscale.calibration import CalibrationState, apply_calibration, report, update_calibration
 from tierserve.autoscale.demand import Inputs, Recommendation, max_wait_s, recommend, smooth
 from tierserve.autoscale.history import History, extend
 from tierserve.autoscale.load import Load, batch_factor, estimate

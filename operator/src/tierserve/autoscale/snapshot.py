@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tierserve.autoscale.budget import MOST, ErrorBudget
-from tierserve.autoscale.calibration.profile import CalibrationState
+from tierserve.autoscale.calibration import CalibrationState
 from tierserve.autoscale.decide import LEARNED, Settings, State
 from tierserve.autoscale.rate import FORECASTS, RateState
 from tierserve.autoscale.replay import GRID_SIZE, Block, Floats, ReplayState

@@ -204,10 +204,10 @@ class Calibrated:
     Attributes:
         alpha, beta, gamma: seconds, as in `BatchProfile`.
         samples: mean times that it was learned from; times held for outliers are not among them.
-        error: smoothed relative error of the predictions of these times.
-        doubt: relative standard deviation of the service time in a full batch, estimated from the batches measured.
-        drift: the machine became slower or faster lately.
-        used: the decision was made with it, not with the configured profile.
+        error: relative standard deviation of these times around the fit.
+        relative_std: relative standard deviation of the service time of a full batch as estimated.
+        drift: the machine became slower or faster within the last 200 times.
+        used: decisions are made with a measured profile, not with the configured one.
         profile_error: service time of a full batch by the configured profile over the measured one, less 1.
     """
 

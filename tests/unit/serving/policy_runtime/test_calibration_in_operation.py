@@ -106,7 +106,7 @@ class Pool:
     ],
     ids=["too fast", "too slow", "too fast in full batches", "too slow in full batches"],
 )
-@pytest.mark.parametrize(("spread", "within"), [(0.0, 0.02), (0.7, 0.1)], ids=["alike", "varied sizes"])
+@pytest.mark.parametrize(("spread", "within"), [(0.0, 0.03), (0.7, 0.1)], ids=["alike", "varied sizes"])
 def test_a_profile_that_is_wrong_is_left_behind_for_the_engines_own(configured, spread, within, in_virtual_time):
     pool = in_virtual_time(Pool(configured, spread=spread).run(300.0))
     first = next(k for k, d in enumerate(pool.decisions) if d.calibration and d.calibration.used)

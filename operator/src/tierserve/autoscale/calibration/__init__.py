@@ -1,1 +1,0 @@
-"""Batching profile estimated from what replicas report (recursive least squares)."""
