@@ -12,10 +12,10 @@ def sample(answered: float, late: float) -> GatewaySample:
     return GatewaySample(0.0, answered, 0.0, 0.0, answered=answered, late=late, bypassed=0.0)
 
 
-def after(blocks: list[tuple[float, float]], budget: ErrorBudget = ErrorBudget(), t: float = 0.0) -> ErrorBudget:
+def after(blocks: list[tuple[float, float]], budget: ErrorBudget | None = None, t: float = 0.0) -> ErrorBudget:
     """The budget after blocks of (responses, late ones)."""
     answered = late = 0.0
-    budget = update_budget(budget, sample(0.0, 0.0), t, BLOCK_S, MAY_MISS)
+    budget = update_budget(budget or ErrorBudget(), sample(0.0, 0.0), t, BLOCK_S, MAY_MISS)
     for more, more_late in blocks:
         answered, late, t = answered + more, late + more_late, t + BLOCK_S
         budget = update_budget(budget, sample(answered, late), t, BLOCK_S, MAY_MISS)

@@ -42,7 +42,9 @@ class ErrorBudget(NamedTuple):
         return (self.late + 0.5 * may_miss * _PRIOR) / (may_miss * (self.answered + _PRIOR))
 
 
-def update_budget(budget: ErrorBudget, gateway: GatewaySample | None, t: float, block_s: float, may_miss: float) -> ErrorBudget:
+def update_budget(
+    budget: ErrorBudget, gateway: GatewaySample | None, t: float, block_s: float, may_miss: float
+) -> ErrorBudget:
     """Return the budget after an observation; it changes at the end of each block."""
     if gateway is None:
         return budget

@@ -15,8 +15,8 @@ from statistics import median
 
 import numpy as np
 
-from tierserve.autoscale.calibration.profile import CalibrationState, apply_calibration, report, update_calibration
 from tierserve.autoscale.budget import ErrorBudget, update_budget
+from tierserve.autoscale.calibration.profile import CalibrationState, apply_calibration, report, update_calibration
 from tierserve.autoscale.demand import Inputs, Recommendation, max_wait_s, recommend, smooth
 from tierserve.autoscale.history import History, extend
 from tierserve.autoscale.load import Load, batch_factor, estimate
@@ -43,7 +43,7 @@ class State:
 
     history: History = field(default_factory=History)
     load: Load | None = None
-    stabilization: Stabilization = Stabilization()
+    stabilization: Stabilization = field(default_factory=Stabilization)
     raised: tuple[float, int] | None = None  # (t, target) of a scale-up in progress
     startups: tuple[float, ...] = ()
     backlog_since: float | None = None
@@ -51,9 +51,9 @@ class State:
     first_t: float | None = None
     idle: IdleState | None = None  # of a pool with min_replicas 0
     steps: CalibrationState | None = None  # measured step times
-    rate: RateState = RateState()
+    rate: RateState = field(default_factory=RateState)
     replay: ReplayState = field(default_factory=ReplayState)
-    budget: ErrorBudget = ErrorBudget()
+    budget: ErrorBudget = field(default_factory=ErrorBudget)
 
 
 def _startup(state: State, seen: ReplicaMetrics, settings: Settings) -> float:
@@ -255,5 +255,17 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     raised, startups = _learn_startup(state, n, obs)
     first_t = state.first_t if state.first_t is not None else obs.t
     return decision, State(
-        history, estimated, stabilization, raised, startups, since, decision, first_t, idle, steps, rates, shadow, budget
+        history,
+        estimated,
+        stabilization,
+        raised,
+        startups,
+        since,
+        decision,
+        first_t,
+        idle,
+        steps,
+        rates,
+        shadow,
+        budget,
     )

@@ -147,7 +147,9 @@ def _backlog_slots(v: Inputs) -> float:
     spare = max(v.obs.target, v.obs.running) * v.settings.slots - load
     if v.backlog * service_s <= spare * max(v.startup_s, v.max_wait_s):
         return 0.0
-    return min(smooth(v.history), load + v.backlog * service_s / max(v.max_wait_s, service_s, v.startup_s, v.backlog_age_s))
+    return min(
+        smooth(v.history), load + v.backlog * service_s / max(v.max_wait_s, service_s, v.startup_s, v.backlog_age_s)
+    )
 
 
 def _ms(seconds: float) -> str:

@@ -81,9 +81,7 @@ class Rate(NamedTuple):
         return self.mean + self.error
 
 
-def forecast(
-    state: RateState, t: float, total: float, startup_s: float, horizon_s: float
-) -> tuple[Rate, RateState]:
+def forecast(state: RateState, t: float, total: float, startup_s: float, horizon_s: float) -> tuple[Rate, RateState]:
     """Return the rate one start-up time from now, and the state after this observation.
 
     Args:
@@ -97,7 +95,7 @@ def forecast(
         return Rate(0.0, 0.0, 0.0, kind=KINDS[0]), replace(state, times=(t,), totals=(total,))
     rates = _rates(state, t, total, startup_s, horizon_s)
     if t - state.times[-1] >= horizon_s / _PARTS:
-        state = _counted(state, t, total, rates, startup_s, horizon_s)
+        state = _counted(state, t, total, rates, startup_s=startup_s, horizon_s=horizon_s)
     k = state.used
     rate, window_s = max(rates[k], 0.0), min(WINDOWS[k % len(WINDOWS)] * horizon_s, max(t - state.times[0], 1e-9))
     error = max(state.errors[k] / state.weight if state.weight > startup_s else 0.0, _MAE * math.sqrt(rate / window_s))
@@ -141,7 +139,7 @@ def _total_at(state: RateState, t: float) -> float:
 
 
 def _counted(
-    state: RateState, t: float, total: float, rates: tuple[float, ...], startup_s: float, horizon_s: float
+    state: RateState, t: float, total: float, rates: tuple[float, ...], *, startup_s: float, horizon_s: float
 ) -> RateState:
     """Keep a count and the forecasts, and score those whose time has come."""
     pending = (*state.pending, _Forecasts(t, rates))
@@ -160,6 +158,4 @@ def _counted(
         pending = pending[due:]
     old = bisect_right(state.times, t - WINDOWS[-1] * horizon_s) - 1  # one before the longest window stays
     first_kept = max(old, 0)
-    return RateState(
-        (*state.times[first_kept:], t), (*state.totals[first_kept:], total), pending, errors, weight, used
-    )
+    return RateState((*state.times[first_kept:], t), (*state.totals[first_kept:], total), pending, errors, weight, used)

@@ -65,9 +65,7 @@ def window_s(startup_s: float, settings: Settings, caution: float, stabilization
     return max(base * caution, min(base * stabilization.factor, max(base, LONGEST_S)))
 
 
-def stabilized(
-    state: Stabilization, obs: Observation, replicas: int, window_s: float
-) -> tuple[int, Stabilization]:
+def stabilized(state: Stabilization, obs: Observation, replicas: int, window_s: float) -> tuple[int, Stabilization]:
     """Return the largest recommendation of the window, and the state with this one (a monotonic queue)."""
     before = state.recommendations or ((obs.t, obs.target),)
     kept = (*(one for one in before if one[0] >= obs.t - window_s and one[1] > replicas), (obs.t, replicas))
