@@ -242,7 +242,10 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     if idle is not None:
         recommendation = apply_scale_to_zero(recommendation, idle, view)
     at_once = obs.min_replicas == 0 and recommendation.replicas == 0
-    highest, stabilization = stabilized(state.stabilization, obs, recommendation.replicas, 0.0 if at_once else hold_s)
+    held = state.stabilization
+    if history.resumed != state.history.resumed:  # after a gap the target in force is what is known, as at first
+        held = held._replace(recommendations=())
+    highest, stabilization = stabilized(held, obs, recommendation.replicas, 0.0 if at_once else hold_s)
     n, reason = _target(recommendation, highest, obs, settings)
     decision = replace(
         _decision(n, reason, view),
