@@ -233,7 +233,8 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     shadow = _replayed(state, history, load, startup_s, settings)
     view = Inputs(history, load, obs, settings, startup_s, rate, obs.t - since if since is not None else 0.0)
     may_miss, block = settings.objective.may_miss, block_s(startup_s, settings)
-    budget = update_budget(state.budget, history.gateway, obs.t, block, may_miss)
+    answers = history.gateway if history.exact else None  # while the gateway is silent, nobody knows what is late
+    budget = update_budget(state.budget, answers, obs.t, block, may_miss)
     hold_s = window_s(startup_s, settings, budget.caution, state.stabilization)
     may_wait = TRUST * may_miss / budget.caution
     replayed = least_replicas(shadow, obs.t - hold_s, may_wait)
