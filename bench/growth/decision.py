@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +29,7 @@ HISTORY_S = 400.0
 """More than a pool's history, so that no decision is cheap for lack of it."""
 WARM = 3
 """Decisions on the timed input before the first one that counts."""
-SETTINGS = Settings(target_s=30.0, service_s=SERVICE_S, slots=SLOTS, startup_s=STARTUP_S, adaptive_standby=False)
+SETTINGS = Settings(target_s=30.0, service_s=SERVICE_S, slots=SLOTS, startup_s=STARTUP_S)
 
 
 @dataclass
@@ -137,7 +137,7 @@ class Reports:
         return lambda: observation(ctx, None, t, SETTINGS.stale_after_s, self.reports)
 
 
-def timed(what: str, ready: Callable[[float], Ready], settings: Settings = SETTINGS, most: int = 200) -> Timing:
+def timed(what: str, ready: Callable[[float], Ready], most: int = 200) -> Timing:
     """Time decisions on the input of `ready`, after a history from the gateway's metrics."""
     state, walls = State(), []
     count = int(HISTORY_S / TICK_S)
@@ -145,7 +145,7 @@ def timed(what: str, ready: Callable[[float], Ready], settings: Settings = SETTI
         t = k * TICK_S
         make = ready(t) if k > count - WARM else one_sum(t)
         began = time.perf_counter()
-        _, state = decide(make(), state, settings)
+        _, state = decide(make(), state, SETTINGS)
         if k >= count:
             walls.append((time.perf_counter() - began) * 1e3)
     return Timing(what, REPLICAS * SLOTS, statistics.median(walls), statistics.quantiles(walls, n=100)[98])
@@ -158,12 +158,6 @@ def timings(quick: bool = False) -> list[Timing]:
     return [
         timed("the gateway's figures, one sum of all replicas, constant load", one_sum, most=most),
         timed("the same, growing load", growing, most=most),
-        timed(
-            "the same with standby rules (`adaptive_standby`)",
-            one_sum,
-            replace(SETTINGS, adaptive_standby=True),
-            most=most,
-        ),
         timed(f"{each}, as columns", Columns(), most=most),
         timed("the same and the gateway's figures", Columns(gateway=True), most=most),
         timed("as columns, and making them from nine arrays", Columns(made=False), most=most),

@@ -64,7 +64,7 @@ class Case:
 
 
 CASES = (Case("slots", 103.0), Case("slots", 30.0), Case("tokens", 103.0))
-QUICK_TO_START = ("ours", "ours-erlang", "hpa", "keda", "skyserve", "dynamo-throughput", "wva-queue", "oracle")
+QUICK_TO_START = ("ours", "hpa", "keda", "skyserve", "dynamo-throughput", "wva-queue", "oracle")
 """Rules that are run with the short start-up time too: the others differ with the longer one only."""
 
 
@@ -158,7 +158,7 @@ def pool_of(case: Case) -> Pool:
     goal = Objective(
         response_s=p95 + slack, ttft_s=profile.prefill(SLOTS, SIZES.input, SIZES.output) + slack, percentile=99.0
     )
-    return Pool(profile, SLOTS, case.startup_s, goal, SIZES.input, SIZES.output, max_replicas=CEILING, standby=True)
+    return Pool(profile, SLOTS, case.startup_s, goal, SIZES.input, SIZES.output, max_replicas=CEILING)
 
 
 def with_itl_target(pool: Pool, case: Case) -> Pool:
@@ -201,7 +201,7 @@ def _at_the_end(last: float) -> Snapshot:
 
 
 def names() -> list[str]:
-    parts = {one.name for one in PARTS if one.name != "ours-erlang"}
+    parts = {one.name for one in PARTS}
     found = [name for name in rules() if name not in parts]
     found.insert(found.index("ray-serve") + 1, "ray-serve-0.7")
     return [*found, "oracle"]

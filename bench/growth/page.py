@@ -43,7 +43,6 @@ from bench.growth.measure import (
 )
 
 FLAT = 0.05
-OURS = ("ours", "ours-erlang")
 COLOURS = plt.get_cmap("tab20").colors
 
 
@@ -85,11 +84,8 @@ it is repeated with other seeds ({REPEATS} runs in all), and their requests are 
 - **Target.** 99% of the requests wait no longer than {MARGIN:.0%} of the p95 of service alone; `kept` is the share
   that did. (In the token model: to the first token no longer than that and a prefill in a full batch.)
 - **Rules** run with their parameter as published (`tierserve simulate --policy list`), nothing is tuned.
-  "{title("ours")}" has `replicas.standby: adaptive`, "{title("ours-erlang")}" `none`: the former is the default of
-  operator and Serve policy with a start-up time of a minute or more, the latter with a shorter one.
   Static peak has the replicas that the end needs from the beginning. The oracle knows the future rate and when it ends,
-  not the
-  arrivals: Erlang C for the rate at the end of the start-up time. Rules also get a target for the time between
+  not the arrivals: Erlang C for the rate at the end of the start-up time. Rules also get a target for the time between
   tokens: a loose one (slot model), or that of a batch of 80% of the slots (token model).
 - **Flat** means that the highest p95 of all decades is no more than {FLAT:.0%} over the lowest.
 """
@@ -124,7 +120,7 @@ def section(runs: Sequence[Run], case: Case) -> str:
         flat = spread(run) <= FLAT
         rise = "no bound" if math.isinf(spread(run)) or math.isnan(spread(run)) else f"{spread(run):.1%}"
         ratio = f"{run.hours / oracle.hours:.2f} x" if oracle else f"{run.hours:.1f} h"
-        name = f"**{title(run.rule)}**" if run.rule in OURS else title(run.rule)
+        name = f"**{title(run.rule)}**" if run.rule == "ours" else title(run.rule)
         lines.append(
             f"| {name} | " + " | ".join(cells) + f" | {'**' if flat else ''}{rise}{'**' if flat else ''}"
             f" | {min(b.attained for b in run.decades):.2%} | {ratio} | {run.reversals:.1f} |"
@@ -179,13 +175,13 @@ def picture(runs: Sequence[Run], cases: Sequence[Case], path: Path) -> None:
 
 
 def colour(rule: str) -> object:
-    own = {"ours": "black", "ours-erlang": "tab:red", "oracle": "grey"}
+    own = {"ours": "black", "oracle": "grey"}
     return own.get(rule, COLOURS[names().index(rule) % len(COLOURS)])
 
 
 def curves(runs: Sequence[Run], axes: plt.Axes) -> None:
     for run in runs:
-        style = {"lw": 2.5, "zorder": 3} if run.rule in OURS else {"lw": 1.2, "alpha": 0.8}
+        style = {"lw": 2.5, "zorder": 3} if run.rule == "ours" else {"lw": 1.2, "alpha": 0.8}
         x = [math.sqrt(b.low * b.high) for b in run.bins if math.isfinite(b.p95)]
         y = [b.p95 for b in run.bins if math.isfinite(b.p95)]
         kind = ":" if run.rule == "oracle" else "-"

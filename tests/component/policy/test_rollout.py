@@ -181,7 +181,6 @@ LIVE = [
     ("objective.responseTime.target", "31s", lambda s: 30.9 < s["target_s"] < 31.0),
     ("objective.responseTime.percentile", 90, lambda s: s["percentile"] == 90),
     ("tiers.0.replicas.headroom", 0.5, lambda s: s["headroom"] == 0.5),
-    ("tiers.0.replicas.standby", "none", lambda s: s["adaptive_standby"] is False),
     ("tiers.0.startup", "77s", lambda s: s["startup_s"] == 77.0),
     ("tiers.0.network.rtt", "40ms", lambda s: s["target_s"] < 29.97),
     ("traffic.0.input", 200, lambda s: s["input_tokens"] == 200),

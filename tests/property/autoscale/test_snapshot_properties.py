@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import zlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tierserve.autoscale.budget import MOST, ErrorBudget
 from tierserve.autoscale.decide import GatewaySample, Observation, Settings, State, decide
+from tierserve.autoscale.rate import FORECASTS, RateState
+from tierserve.autoscale.replay import GRID_SIZE, Block, ReplayState
 from tierserve.autoscale.snapshot import _HEAD, UnusableError, dump_state, load_state, merge_learned
-from tierserve.autoscale.standby.rules import ShadowPool, StandbyState
+from tierserve.autoscale.stabilization import Stabilization
 
-SETTINGS = Settings(target_s=4.0, startup_s=8.0, adaptive_standby=True, forecast_period_s=120.0)
-SIZE = ShadowPool().missed.size
+SETTINGS = Settings(target_s=4.0, startup_s=8.0)
 figures = st.floats(0.0, allow_nan=False, allow_infinity=False)
-vectors = arrays.arrays(np.float64, SIZE, elements=figures, fill=figures)
+requests = st.floats(0.0, 1e12)
+errors = st.tuples(*[figures] * FORECASTS)
+blocks = st.lists(
+    st.builds(Block, figures, requests, arrays.arrays(np.float64, GRID_SIZE, elements=requests, fill=requests)),
+    max_size=4,
+)
 seen = st.lists(st.tuples(st.floats(0.5, 20.0), st.integers(0, 200)), min_size=1, max_size=25)
 
 
@@ -43,34 +50,49 @@ def test_whatever_came_before_and_comes_after_what_was_learned_comes_back_and_go
     state, t = lived(before)
     known = load_state(dump_state(state, "edge", SETTINGS, t), "edge", SETTINGS, t)
     assert known.startups == state.startups
-    assert known.lookahead == replace(state.lookahead, pending_scale_ups=known.lookahead.pending_scale_ups)
-    assert [peak.load for peak in known.standby.peaks] == [peak.load for peak in state.standby.peaks]
-    np.testing.assert_array_equal(known.standby.shadow.missed, state.standby.shadow.missed)
+    assert (known.rate.errors, known.rate.weight, known.rate.used) == (
+        state.rate.errors,
+        state.rate.weight,
+        state.rate.used,
+    )
+    assert [(one.t, one.arrivals) for one in known.replay.blocks] == [
+        (one.t, one.arrivals) for one in state.replay.blocks
+    ]
+    assert known.budget.caution == state.budget.caution
+    assert known.stabilization.factor == state.stabilization.factor
     later = load_state(dump_state(state, "edge", SETTINGS, t), "edge", SETTINGS, t + gap_s)
-    lived(after, merge_learned(State(), later), t + gap_s)
+    went_on, _ = lived(after, merge_learned(State(), later), t + gap_s)
+    assert went_on.replay.seconds >= known.replay.seconds
+    assert went_on.last is not None
+    assert math.isfinite(went_on.last.arrival_rate)
 
 
-@given(st.lists(figures, max_size=5), figures, vectors, vectors, vectors, vectors)
+@given(st.lists(figures, max_size=5), errors, blocks, st.tuples(figures, figures), st.floats(1.0, MOST))
 @settings(max_examples=40, deadline=None)
-def test_every_figure_comes_back_to_the_last_bit_and_those_on_paper_to_seven_digits(
-    startups, seconds, asked, missed, cost, drops
+def test_every_figure_comes_back_to_the_last_bit_and_late_arrivals_to_seven_digits(
+    startups, scores, late, counts, caution
 ):
-    shadow = ShadowPool(asked=asked, missed=missed, cost=cost, drops=drops)
-    state = State(startups=tuple(startups), standby=StandbyState(t=seconds, fast=seconds, trust=seconds, shadow=shadow))
+    state = State(
+        startups=tuple(startups),
+        rate=RateState(errors=scores, weight=counts[0], used=len(startups)),
+        replay=ReplayState(blocks=tuple(late), seconds=counts[1]),
+        budget=ErrorBudget(caution, *counts),
+        stabilization=Stabilization(factor=caution),
+    )
     known = load_state(dump_state(state, "edge", SETTINGS, 1e6), "edge", SETTINGS, 1e6)
     assert known.startups == state.startups
-    assert (known.standby.t, known.standby.fast, known.standby.trust) == (seconds,) * 3
-    most, least = np.finfo(np.float32).max, np.finfo(np.float32).tiny
-    for name in ("asked", "missed", "cost", "drops"):
-        kept = np.minimum(getattr(shadow, name), most)
-        np.testing.assert_allclose(getattr(known.standby.shadow, name), kept, rtol=1e-7, atol=least)
+    assert (known.rate, known.budget, known.stabilization) == (state.rate, state.budget, state.stabilization)
+    assert known.replay.seconds == state.replay.seconds
+    for before, after in zip(state.replay.blocks, known.replay.blocks, strict=True):
+        assert (after.t, after.arrivals) == (before.t, before.arrivals)
+        np.testing.assert_allclose(after.late, before.late, rtol=1e-7, atol=np.finfo(np.float32).tiny)
 
 
 json = st.recursive(
     st.sampled_from(["null", "1", "-1", "1e999", "NaN", '"x"', "true", "{", ""]),
     lambda inner: st.lists(inner, max_size=4).map(lambda parts: "[" + ",".join(parts) + "]"),
 )
-fields = st.sampled_from(["owner", "t", "startups", "steps", "ahead", "reserve"])
+fields = st.sampled_from(["owner", "t", "startups", "steps", "errors", "used", "blocks", "late", "caution", "factor"])
 
 
 @given(st.dictionaries(fields, json), st.binary(max_size=40), st.sampled_from([b"", _HEAD]))

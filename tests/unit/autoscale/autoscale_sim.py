@@ -68,6 +68,11 @@ class Result:
         t = self.targets(start, end)
         return sum(a != b for a, b in itertools.pairwise(t))
 
+    def reversals(self, start: float, end: float = float("inf")) -> int:
+        """Removals that a rise followed."""
+        moves = [b > a for a, b in itertools.pairwise(self.targets(start, end)) if a != b]
+        return sum(after and not before for before, after in itertools.pairwise(moves))
+
     def share_within(self, target_s: float, start: float = 0.0, end: float = float("inf")) -> float:
         seen = [x for t, x in self.responses if start <= t < end]
         return sum(x <= target_s for x in seen) / len(seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tierserve.autoscale.budget import MOST, ErrorBudget, update_budget
+from tierserve.autoscale.decide import Observation, ReplicaSample, Settings, State, decide
 from tierserve.autoscale.types import GatewaySample
 
 BLOCK_S, MAY_MISS = 60.0, 0.05
@@ -12,10 +13,10 @@ def sample(answered: float, late: float) -> GatewaySample:
     return GatewaySample(0.0, answered, 0.0, 0.0, answered=answered, late=late, bypassed=0.0)
 
 
-def after(blocks: list[tuple[float, float]], budget: ErrorBudget = ErrorBudget(), t: float = 0.0) -> ErrorBudget:
+def after(blocks: list[tuple[float, float]], budget: ErrorBudget | None = None, t: float = 0.0) -> ErrorBudget:
     """The budget after blocks of (responses, late ones)."""
     answered = late = 0.0
-    budget = update_budget(budget, sample(0.0, 0.0), t, BLOCK_S, MAY_MISS)
+    budget = update_budget(budget or ErrorBudget(), sample(0.0, 0.0), t, BLOCK_S, MAY_MISS)
     for more, more_late in blocks:
         answered, late, t = answered + more, late + more_late, t + BLOCK_S
         budget = update_budget(budget, sample(answered, late), t, BLOCK_S, MAY_MISS)
@@ -54,3 +55,17 @@ def test_a_gateway_that_restarted_begins_a_new_block():
     restarted = update_budget(known, sample(10.0, 0.0), 1000.0, BLOCK_S, MAY_MISS)
     assert (restarted.caution, restarted.answered, restarted.late) == (known.caution, known.answered, known.late)
     assert restarted.counted == (10.0, 0.0)
+
+
+def test_while_the_gateway_is_silent_caution_stays():
+    settings, state, caution = Settings(target_s=4.0, slots=8, startup_s=5.0), State(), []
+    for k in range(900):
+        t = 1e9 + k
+        gateway = GatewaySample(t, 10.0 * k, 0.0, 8.0, answered=10.0 * k, late=2.0 * min(k, 300), bypassed=0.0)
+        replicas = {"a": ReplicaSample(t, 10.0 * k, 10.0 * k, 8.0 * k, 6.4 * k, running=8.0)}
+        obs = Observation(t, 4, 4, 1, 99, replicas, gateway if k < 650 else None)
+        decision, state = decide(obs, state, settings)
+        assert not decision.stale
+        caution.append(decision.caution)
+    assert caution[300] > caution[649] > 1.0, "few are late again"
+    assert caution[-1] == caution[655]

@@ -63,7 +63,8 @@ def test_a_target_under_the_service_time_is_said_in_the_reason():
     state, decision = State(), None
     for k in range(100):
         t = 1000.0 + k / 2
-        gateway = GatewaySample(t, 9.0 * k + (k % 7) * (k % 5), 0.0, 18.0 + k % 3, answered=0.0, late=0.0, bypassed=0.0)
+        gateway = GatewaySample(t, 9.0 * k + 2 * (k % 5), 0.0, 12.0 + 5 * k % 13, answered=0.0, late=0.0, bypassed=0.0)
         decision, state = decide(Observation(t, 4, 4, 1, 8, {}, gateway), state, wanted)
     assert decision
     assert "service time alone (1000 ms) exceeds the target (500 ms)" in decision.reason
+    assert decision.replicas <= 5, "18 erlangs and 8 slots each"

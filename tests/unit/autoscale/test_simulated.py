@@ -18,7 +18,7 @@ def test_a_closed_loop_gets_a_slot_for_each_connection_in_every_step(sim):
     for n, start, result in sim.steps(pool, STEPS, 20.0):
         exact = math.ceil(n / SETTINGS.slots)
         assert exact <= result.targets(start + 2.0)[-1] <= exact + 1
-        assert result.targets(start + 1.1)[0] >= exact, "the step is answered within a second"
+        assert result.targets(start + 2.1)[0] >= exact, "the step is answered before the first new replica serves"
         assert result.share_within(1.5, start + 8.0, start + 18.0) > 0.99
 
 
@@ -67,7 +67,7 @@ def test_a_closed_loop_with_exponential_service_is_not_given_headroom_for_a_pois
 @pytest.mark.slow
 @pytest.mark.parametrize(("rate", "slots"), [(4.0, 1), (4.0, 8), (12.0, 4), (25.0, 8)])
 @pytest.mark.parametrize("service", ["constant", "lognormal"])
-def test_a_constant_poisson_load_changes_nothing_after_the_first_minute(sim, rate, slots, service):
+def test_at_a_constant_poisson_load_removals_are_seldom_regretted(sim, rate, slots, service):
     draw = sim.constant(1.0) if service == "constant" else sim.lognormal(1.0, 0.5)
     settings = replace(SETTINGS, slots=slots, target_s=1.5 if service == "constant" else 2.5)
     runs = []
@@ -75,7 +75,7 @@ def test_a_constant_poisson_load_changes_nothing_after_the_first_minute(sim, rat
         pool = sim.Pool(settings, draw, seed=seed)
         pool.poisson(rate)
         runs.append(pool.run(300.0))
-    assert [r.changes(60.0) for r in runs] == [0] * len(runs)
+    assert max(r.reversals(60.0) for r in runs) <= 2
     assert all(r.share_within(settings.target_s, 30.0) >= 0.95 for r in runs)
 
 
@@ -94,19 +94,20 @@ def test_a_step_down_is_followed_once_the_window_has_passed(sim):
     pool.poisson(40.0)
     pool.run(90.0)
     pool.poisson(8.0)
-    result = pool.run(180.0)
+    result = pool.run(400.0)
     assert result.targets(80.0, 90.0)[0] >= 6
-    assert result.targets(150.0)[-1] == 2
-    assert result.changes(150.0) == 0
+    assert result.targets(90.0, 119.0)[-1] >= 6, "held for the window"
+    assert min(result.targets(90.0, 185.0)) == 2
+    assert result.targets(390.0)[-1] == 2
 
 
-def test_a_step_up_of_an_open_stream_is_answered_within_two_seconds(sim):
+def test_a_step_up_of_an_open_stream_is_answered_within_a_start_up_time(sim):
     pool = sim.Pool(SETTINGS, sim.constant(1.0))
     pool.poisson(4.0)
     pool.run(60.0)
     pool.poisson(60.0)
-    result = pool.run(62.5)
-    assert result.targets(62.0)[-1] >= 8
+    result = pool.run(63.1)
+    assert result.targets(60.0)[-1] >= 8
 
 
 def test_replicas_that_start_slowly_do_not_make_the_target_run_away(sim):
@@ -125,8 +126,9 @@ def test_a_steady_climb_is_met_ahead_by_the_start_up_time(sim):
     for k in range(150):
         pool.poisson(8.0 + k * 0.4)
         result = pool.run(1.0 + k)
-    assert any("arrival rate rises" in row.decision.reason for row in result.rows)
-    assert result.share_within(1.5, 60.0, 145.0) > 0.9
+    for row in result.rows[200:]:  # until then no forecast is known to be better than the mean
+        assert row.decision.arrival_rate == pytest.approx(8.0 + 0.4 * (row.t + 20.0), rel=0.25)
+    assert result.share_within(1.5, 80.0, 145.0) > 0.98
 
 
 def outage(begin: float, end: float):

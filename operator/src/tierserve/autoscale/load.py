@@ -1,8 +1,8 @@
 """Estimates of the load: service time and peakedness, which move only as far as their confidence intervals require.
 
 The time since the last change of the load is a regime. It ends when a window of any length is implausible (4.5 standard
-errors) under the rest of it. Peakedness is measured within a regime; it tells a constant number of connections, each
-with one request at a time, from a stream of arrivals.
+errors) under the rest of it. Peakedness is measured within a regime; it distinguishes a constant number of
+connections, each with one request at a time, from a stream of arrivals.
 """
 
 from __future__ import annotations

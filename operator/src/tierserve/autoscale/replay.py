@@ -32,6 +32,8 @@ def _grid() -> Floats:
 
 _GRID = _grid()
 GRID_SIZE = _GRID.size
+_EMPTY = np.zeros(GRID_SIZE)
+_EMPTY.flags.writeable = False
 
 
 class Service(NamedTuple):
@@ -78,7 +80,7 @@ class ReplayState:
         seconds: replayed so far.
     """
 
-    inside: Floats = field(default_factory=lambda: np.zeros(_GRID.size))
+    inside: Floats = field(default_factory=lambda: _EMPTY)
     blocks: tuple[Block, ...] = ()
     seconds: float = 0.0
 

@@ -52,14 +52,6 @@ def test_a_worker_pod_holds_one_replica_on_a_node_of_its_tier():
     assert spec["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no replica on the head"
 
 
-@pytest.mark.parametrize(("standby", "learned"), [("adaptive", True), ("none", False), (None, None)])
-def test_the_policy_settings_have_the_standby_mode(standby, learned):
-    found = objects(edge={"replicas": {"standby": standby} if standby else {}})
-    spec = found["RayService", "assistant-edge-default"]["spec"]
-    settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"][1]["user_config"]
-    assert settings["adaptive_standby"] is learned
-
-
 def test_a_tier_that_may_scale_to_zero_starts_without_a_worker_and_its_gateway_queues_requests():
     found = objects(edge={"replicas": {"min": 0, "max": 2, "scaleToZeroAfter": "5m"}})
     spec = found["RayService", "assistant-edge-default"]["spec"]

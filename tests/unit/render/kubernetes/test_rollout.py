@@ -93,13 +93,13 @@ def _without_bounds(spec: dict[str, Any]) -> list[dict[str, Any]]:
     [
         ("objective.responseTime.target", "20100ms", {POLICY}),
         ("objective.responseTime.percentile", 90, {POLICY}),
+        ("objective.firstToken", "15s", {POLICY}),
         ("traffic.0.input", 140, {POLICY}),
         ("models.0.output", {"tokens": 100}, {POLICY}),
         ("models.0.profile", {"alpha": "21ms"}, {POLICY}),
         ("tiers.0.network", {"rtt": "9ms"}, {POLICY}),
         ("tiers.0.startup", "40s", {POLICY}),
         ("tiers.0.replicas.headroom", 0.5, {POLICY}),
-        ("tiers.0.replicas.standby", "none", {POLICY}),
         ("tiers.0.replicas.scaleToZeroAfter", "5m", {POLICY}),
         ("tiers.0.price", 3, set()),
         ("gateway.maxQueue", 7, set()),
@@ -118,6 +118,19 @@ def test_only_a_change_of_the_process_replaces_replicas_and_only_one_of_the_pods
 ):
     before, after = parts(rendered(SERVICE)), parts(rendered(changed(path, value)))
     assert {name for name in before if before[name] != after[name]} == changes
+
+
+def test_the_policy_knows_how_long_a_request_may_wait_for_its_first_token():
+    def longest_wait_s(document: dict[str, Any]) -> float | None:
+        value: float | None = parts(rendered(document))[POLICY]["user_config"].get("max_wait_s")
+        return value
+
+    assert longest_wait_s(SERVICE) is None, "no objective, no bound"
+    fast, slow = (longest_wait_s(changed("objective.firstToken", value)) for value in ("5s", "15s"))
+    assert fast is not None
+    assert slow is not None
+    assert 0.0 < fast < 5.0
+    assert slow - fast == pytest.approx(10.0)
 
 
 def test_real_engines_have_no_user_config_since_the_proxy_drops_a_replica_while_it_reconfigures():
