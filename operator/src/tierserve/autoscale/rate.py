@@ -9,6 +9,7 @@ Learning, and Games", 2006, ch. 2). Its mean error is the uncertainty that repli
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ FORECASTS = len(KINDS) * len(WINDOWS)
 """Of each window the mean, the line and the growth by a constant share through it."""
 _BEYOND_CHANCE = 2.0
 """Standard errors by which the halves of a window must differ for a line or a growth through them."""
+_EACH_QUARTER = 0.1
+"""Least share of a rise that lies between two quarters of the window: a step lies between one pair or two."""
 _MOST_GROWTH = 4.0
 """Largest growth within a start-up time that is forecast."""
 _PARTS = 40
@@ -114,7 +117,7 @@ def _rates(state: RateState, t: float, total: float, startup_s: float, horizon_s
     means, lines, growths = [], [], []
     for share in WINDOWS:
         window_s = min(share * horizon_s, known_s)
-        before, middle = _total_at(state, t - window_s), _total_at(state, t - window_s / 2.0)
+        before, early, middle, late = (_total_at(state, t - window_s * part) for part in (1.0, 0.75, 0.5, 0.25))
         mean = (total - before) / window_s
         means.append(mean)
         half_s = window_s / 2.0
@@ -122,6 +125,10 @@ def _rates(state: RateState, t: float, total: float, startup_s: float, horizon_s
         halves = (window_s / 4.0 + min(startup_s, window_s)) / half_s  # from the middle of the second half, in halves
         differs = abs(second - first) * half_s > _BEYOND_CHANCE * math.sqrt(total - before)
         differs = differs and share * horizon_s <= known_s
+        quarters = (early - before, middle - early, late - middle, total - late)
+        whole = quarters[3] - quarters[0]
+        steady = all((b - a) * whole > _EACH_QUARTER * whole * whole for a, b in itertools.pairwise(quarters))
+        differs = differs and steady
         lines.append(second + (second - first) * halves if differs else mean)
         growing = differs and second > first > 0.0
         growths.append(second * min((second / first) ** halves, _MOST_GROWTH) if growing else mean)
