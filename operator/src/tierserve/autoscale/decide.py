@@ -249,7 +249,8 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     budget = update_budget(state.budget, answers, obs.t, block, may_miss)
     hold_s = window_s(horizon_s, settings, budget.caution, state.stabilization)
     may_wait = TRUST * may_miss / budget.caution
-    replayed = least_replicas(shadow, obs.t - hold_s, may_wait)
+    replay_s = window_s(horizon_s, settings, budget.caution, Stabilization())
+    replayed = least_replicas(shadow, obs.t - replay_s, may_wait)
     recommendation = recommend(view, replayed, may_wait)
     idle = watch(state.idle, state.history, view) if obs.min_replicas == 0 else None
     if idle is not None:
