@@ -37,6 +37,8 @@ _AROUND = 0.5
 """Part of a horizon, around the end of the start-up time, whose mean rate a forecast is compared with: what comes in less
 time waits, or is in service, beside the rest."""
 _FIRST = 2  # the window in use until there are scores: one horizon
+_SURE = 6.0
+"""Mean errors (five standard deviations) that a rate is beyond chance."""
 _MAE = 0.8  # mean absolute error over the standard error of a normal variable
 
 
@@ -80,6 +82,11 @@ class Rate(NamedTuple):
     kind: str
 
     @property
+    def least(self) -> float:
+        """The rate that is believed even if another forecast is lower: a step of the load is not waited out."""
+        return self.mean - _SURE * self.error
+
+    @property
     def guarded(self) -> float:
         """The rate to have capacity for: the mean and its error."""
         return self.mean + self.error
@@ -100,10 +107,15 @@ def forecast(state: RateState, t: float, total: float, startup_s: float, horizon
     rates = _rates(state, t, total, startup_s, horizon_s)
     if t - state.times[-1] >= horizon_s / _PARTS:
         state = _counted(state, _Forecasts(t, rates), total, startup_s, horizon_s)
-    k = state.used
+    sure = max((_rate(state, rates, k, t, horizon_s) for k in range(len(WINDOWS))), key=lambda one: one.least)
+    used = _rate(state, rates, state.used, t, horizon_s)
+    return (sure._replace(mean=sure.least) if sure.least > used.mean else used), state
+
+
+def _rate(state: RateState, rates: tuple[float, ...], k: int, t: float, horizon_s: float) -> Rate:
     rate, window_s = max(rates[k], 0.0), min(WINDOWS[k % len(WINDOWS)] * horizon_s, max(t - state.times[0], 1e-9))
     error = max(state.errors[k] / state.weight if state.weight > horizon_s else 0.0, _MAE * math.sqrt(rate / window_s))
-    return Rate(rate, error, window_s, KINDS[k // len(WINDOWS)]), state
+    return Rate(rate, error, window_s, KINDS[k // len(WINDOWS)])
 
 
 def restarted(state: RateState, t: float, total: float) -> RateState:

@@ -14,7 +14,7 @@ from tierserve.autoscale.types import Observation, Settings
 
 STARTS = 6.0
 """Window, in start-up times."""
-REGRET, STANDS = 4.0, 0.5
+REGRET, STANDS = 8.0, 0.5
 """Factors on the window for a removal that is regretted, and for one that stood for a window."""
 LONGEST_S = 3600.0
 """A regretted removal makes the window no longer than this: an hour's surplus costs more than a start-up."""
