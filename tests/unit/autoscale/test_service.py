@@ -45,9 +45,10 @@ def test_the_prediction_is_for_the_batches_that_are_seen():
     assert run(settings(), full, in_flight=8).predicted_p95_s == pytest.approx(full, rel=0.05)
 
 
-def test_a_model_slower_than_its_profile_is_planned_for_as_it_is():
+def test_a_profile_is_believed_until_step_reports_say_otherwise():
+    """The service times of requests do not tell a slow model from long requests; step times do (test_calibration)."""
     alone, full = alone_and_full()
-    assert run(settings(), 1.5 * alone).service_s == pytest.approx(1.5 * full, rel=0.05)
+    assert run(settings(), 1.5 * alone).service_s == pytest.approx(full)
 
 
 def test_without_a_profile_the_observed_time_replaces_a_wrong_prior():

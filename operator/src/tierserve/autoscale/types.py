@@ -30,8 +30,8 @@ class Settings:
         scale_up_factor: the largest ratio of one decision's target to the replicas that run.
         prior_completions: finished requests from which the observed service time replaces the prior.
         sampling_jitter_s: spread of the times at which replicas are sampled (no matter with the gateway's figures).
-        profile: batching profile; with `input_tokens` and `output_tokens` the prior is scaled by observed over
-            modelled.
+        profile: batching profile; with `input_tokens` and `output_tokens` it gives the service time, as corrected by
+            the step times that replicas report (autoscale.calibration).
     """
 
     target_s: float
