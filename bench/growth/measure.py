@@ -26,9 +26,9 @@ from rich.progress import track
 from bench.autoscaling.ablations import PARTS
 from bench.autoscaling.measure import A100_8B, rules
 from bench.autoscaling.measure import with_itl_target as with_batch_itl_target
-from tierserve.autoscale.sizing import Demand, replicas_for
-from tierserve.autoscale.sizing import Objective as Staffing
 from tierserve.queueing import BatchProfile
+from tierserve.queueing.sizing import Demand, replicas_for
+from tierserve.queueing.sizing import Objective as Staffing
 from tierserve.simulate.cluster import Setup
 from tierserve.simulate.run import Result, simulate
 from tierserve.simulate.types import Floats, Objective, Policy, Pool, Snapshot, Workload

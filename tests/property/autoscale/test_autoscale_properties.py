@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tierserve.autoscale.decide import GatewaySample, Observation, ReplicaSample, Settings, State, decide
-from tierserve.autoscale.sizing import Demand, Objective, replicas_for, response_miss
+from tierserve.queueing.sizing import Demand, Objective, replicas_for, response_miss
 
 anything = st.floats(allow_nan=True, allow_infinity=True) | st.floats(-10, 1e6) | st.just(0.0)
 SETTINGS = Settings(target_s=1.5, service_s=1.0, slots=4)

@@ -24,9 +24,9 @@ from tierserve.autoscale.rate import Rate, RateState, forecast, restarted
 from tierserve.autoscale.replay import ReplayState, Service, Terms, least_replicas, replay
 from tierserve.autoscale.replica_metrics import STARTUP, ReplicaMetrics
 from tierserve.autoscale.scale_to_zero import IdleState, apply_scale_to_zero, watch
-from tierserve.autoscale.sizing import Demand, response_quantile, wait_probability
 from tierserve.autoscale.stabilization import Stabilization, block_s, longest_s, stabilized, window_s
 from tierserve.autoscale.types import Decision, GatewaySample, Observation, ReplicaSample, SetBy, Settings
+from tierserve.queueing.sizing import Demand, response_quantile, wait_probability
 
 __all__ = ["Decision", "GatewaySample", "Observation", "ReplicaMetrics", "ReplicaSample", "Settings", "State", "decide"]
 

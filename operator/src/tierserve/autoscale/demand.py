@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from tierserve.autoscale.history import History, Span
 from tierserve.autoscale.load import Load
 from tierserve.autoscale.rate import Rate
-from tierserve.autoscale.sizing import Demand, Objective, reachable, replicas_for, response_quantile
 from tierserve.autoscale.types import Observation, SetBy, Settings
+from tierserve.queueing.sizing import Demand, Objective, reachable, replicas_for, response_quantile
 
 _LEVEL_WINDOW_S, _LEVEL_SERVICES, _LEVEL_VARIANCE = 5.0, 5.0, 0.2  # variance to mean
 _SMOOTH_S = 1.5  # replicas are sampled one by one, each about once a second
@@ -175,7 +175,6 @@ def _reason(n: int, v: Inputs) -> str:
     )
     if n == 1:
         return f"one replica meets the target at {load}"
-    fewer = response_quantile((n - 1) * settings.slots, demand, settings.percentile)
-    if not math.isfinite(fewer):
+    if (n - 1) * settings.slots <= demand.load:
         return f"{n - 1} cannot carry {load}"
     return f"{n - 1} would miss the target at {load}"

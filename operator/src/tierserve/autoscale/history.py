@@ -7,9 +7,10 @@ difference; the differences are summed into cumulative marks, so that any window
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +88,7 @@ class History:
 
     def mark_at(self, t: float) -> Mark:
         """Return the last mark at or before `t` (the first one if there is none)."""
-        return self.marks[max(bisect_right(self.marks, t, key=lambda m: m.t) - 1, 0)]
+        return self.marks[max(bisect_right(self.marks, (t, math.inf)) - 1, 0)]
 
     def since(self, t: float, until: float | None = None) -> Span:
         """Return the figures between the marks at `t` and `until` (default: now)."""
@@ -216,7 +217,7 @@ def extend(h: History, seen: ReplicaMetrics, obs: Observation, settings: Setting
     replicas = _replicas(h, seen, obs.t, settings)
     reporting = replicas.reporting
     gateway = obs.gateway
-    if gateway and not _sound(*astuple(gateway)):
+    if gateway and not _sound(*(getattr(gateway, name) for name in GatewaySample.__slots__)):
         gateway = None
     if gateway and not _fresh(gateway.t, obs.t, settings):
         gateway = None
@@ -269,5 +270,5 @@ def extend(h: History, seen: ReplicaMetrics, obs: Observation, settings: Setting
         last.in_service_s + in_service * dt,
         last.batch_s + in_service * in_service / max(obs.running, 1) * dt,
     )
-    first = bisect_right(h.marks, obs.t - KEEP_S, key=lambda m: m.t)
+    first = bisect_right(h.marks, (obs.t - KEEP_S, math.inf))
     return replace(base, marks=(*h.marks[max(first - 1, 0) :], mark))

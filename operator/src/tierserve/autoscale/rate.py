@@ -34,8 +34,8 @@ tenth of the load does not count."""
 _ADVANTAGE = 0.95
 """Error relative to that of the window in use from which another replaces it, so that two alike do not alternate."""
 _AROUND = 0.5
-"""Part of a horizon, around the end of the start-up time, whose mean rate a forecast is compared with: what comes in less
-time than that is in service, or waits, together."""
+"""Part of a horizon, around the end of the start-up time, whose mean rate a forecast is compared with: what comes in
+less time than that is in service, or waits, together."""
 _FIRST = 2  # the window in use until there are scores: one horizon
 _SURE = 6.0
 """Mean errors (five standard deviations) that a rate is beyond chance."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, Self
 
-from tierserve.autoscale.sizing import Objective
 from tierserve.queueing.batching.profile import BatchProfile
+from tierserve.queueing.sizing import Objective
 
 
 @dataclass(frozen=True, slots=True)

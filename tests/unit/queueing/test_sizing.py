@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from tierserve.autoscale.sizing import (
+from tierserve.queueing.sizing import (
     Demand,
     Objective,
     meets,

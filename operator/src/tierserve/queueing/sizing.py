@@ -9,7 +9,6 @@ deviation that were observed; the response time is the sum of both, taken as ind
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,37 +93,35 @@ def service_miss(demand: Demand, target_s: float) -> float:
     return float(weights[points > target_s].sum())
 
 
-def _miss_by_target(servers: float, demand: Demand) -> Callable[[float], float]:
-    """Return P(response > target) as a function of the target, for a load below the capacity."""
-    points, weights = _service_points(demand)
-    rate, waits = wait_decay(servers, demand), wait_probability(servers, demand)
-
-    def miss(target_s: float) -> float:
-        slack = np.maximum(target_s - points, 0.0)
-        return float(np.add.reduce(weights * np.where(points > target_s, 1.0, waits * np.exp(-rate * slack))))
-
-    return miss
-
-
 def response_miss(servers: float, demand: Demand, target_s: float) -> float:
     """Return P(response > target_s) with `servers` slots, 1 if the load exceeds their capacity."""
     if servers <= demand.load:
         return 1.0
-    return _miss_by_target(servers, demand)(target_s)
+    points, weights = _service_points(demand)
+    slack = target_s - points
+    waits = wait_probability(servers, demand) * np.exp(-wait_decay(servers, demand) * np.maximum(slack, 0.0))
+    return float(weights @ np.where(slack < 0.0, 1.0, waits))
 
 
 def response_quantile(servers: float, demand: Demand, percentile: float) -> float:
-    """Return the response time (s) that `percentile` % of requests stay under; inf if the load exceeds the capacity."""
+    """Return the response time (s) that `percentile` % of requests stay under; inf if the load exceeds the capacity.
+
+    Between two service times of the k-th and the next, P(response > t) = P(service > t) + C e^(-r t) sum w e^(r s) over
+    those up to the k-th, which is solved for t.
+    """
     if servers <= demand.load:
         return math.inf
-    low, high = 0.0, demand.service_s + 10.0 * demand.service_sd_s
-    may_miss, miss = 1.0 - percentile / 100.0, _miss_by_target(servers, demand)
-    while miss(high) > may_miss and high < 1e9:
-        low, high = high, high * 2.0
-    for _ in range(18):
-        mid = (low + high) / 2.0
-        low, high = (mid, high) if miss(mid) > may_miss else (low, mid)
-    return high
+    points, weights = _service_points(demand)
+    decay, waits = wait_decay(servers, demand), wait_probability(servers, demand)
+    over = 1.0 - np.cumsum(weights)
+    left = 1.0 - percentile / 100.0 - over
+    first = int(np.argmax(left > 0.0))
+    if waits <= 0.0:
+        return float(points[first])
+    sums = np.logaddexp.accumulate(np.log(weights) + decay * points)[first:]
+    points, left = points[first:], left[first:]
+    times = np.maximum((math.log(waits) + sums - np.log(left)) / decay, points)
+    return float(times[int(np.argmax(times < np.r_[points[1:], math.inf]))])
 
 
 def reachable(demand: Demand, objective: Objective) -> bool:
