@@ -28,16 +28,16 @@ class Expected(NamedTuple):
 
 
 TABLE = (
-    Expected("steps-3", 0.9370, 6.628, 9.1),  # 10 s
-    Expected("growth-5", 0.9087, 10.929, 1.4),  # 3 s
-    Expected("batches-8", 0.8514, 1.199, 4.3),  # 8 s
-    Expected("long-prompts-10", 1.0000, 3.916, 0.0),  # 5 s
-    Expected("closed-11", 0.9057, 5.888, 5.9),  # 4 s
-    Expected("on-off-14", 0.9130, 31.030, 7.2),  # 5 s
-    Expected("growth-17", 0.9040, 17.808, 4.5),  # 8 s
-    Expected("batches-20", 0.8803, 9.581, 36.0),  # 17 s
-    Expected("heavy-tailed-21", 0.7788, 90.473, 9.7),  # 6 s
-    Expected("azure-code-x3", 0.7823, 7.827, 11.9),  # 3 s
+    Expected("steps-3", 0.9696, 10.578, 2.3),  # 4 s
+    Expected("growth-5", 0.9994, 12.121, 0.0),  # 1 s
+    Expected("batches-8", 0.9364, 1.929, 3.5),  # 4 s
+    Expected("long-prompts-10", 1.0000, 5.807, 1.0),  # 2 s
+    Expected("closed-11", 0.9131, 8.123, 0.8),  # 1 s
+    Expected("on-off-14", 0.8766, 42.765, 0.0),  # 1 s
+    Expected("growth-17", 0.9645, 18.536, 0.4),  # 2 s
+    Expected("batches-20", 0.9837, 11.719, 1.0),  # 5 s
+    Expected("heavy-tailed-21", 0.9650, 90.885, 0.0),  # 3 s
+    Expected("azure-code-x3", 0.7505, 4.779, 0.0),  # 1 s
 )
 
 
