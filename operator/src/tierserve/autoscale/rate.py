@@ -114,7 +114,9 @@ def forecast(state: RateState, t: float, total: float, startup_s: float, horizon
 
 def _rate(state: RateState, rates: tuple[float, ...], k: int, t: float, horizon_s: float) -> Rate:
     rate, window_s = max(rates[k], 0.0), min(WINDOWS[k % len(WINDOWS)] * horizon_s, max(t - state.times[0], 1e-9))
-    error = max(state.errors[k] / state.weight if state.weight > horizon_s else 0.0, _MAE * math.sqrt(rate / window_s))
+    seen = state.errors[k] / state.weight if state.weight > horizon_s else 0.0
+    chance = _MAE * math.sqrt(rate / (_AROUND * horizon_s))  # of what came: Erlang C has it already
+    error = max(math.sqrt(max(seen * seen - chance * chance, 0.0)), _MAE * math.sqrt(rate / window_s))
     return Rate(rate, error, window_s, KINDS[k // len(WINDOWS)])
 
 
