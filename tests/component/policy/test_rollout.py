@@ -213,6 +213,8 @@ def test_another_number_of_slots_or_another_model_makes_new_replicas(rollout, wa
 
 
 def test_bounds_change_without_a_restart(rollout, wait):
+    rollout.apply(changed("tiers.0.replicas", {"min": 1, "max": 1}))
+    wait(lambda: len(rollout.replicas()) == 1 and rollout.is_settled(), 40.0)
     before = rollout.replicas()
     rollout.apply(changed("tiers.0.replicas", {"min": 2, "max": 4}))
     wait(lambda: len(rollout.replicas()) == 2 and rollout.is_settled(), 40.0)
