@@ -56,14 +56,15 @@ def write_page(rows: Rows, loads: Sequence[str], part: Part, out: Path) -> Path:
     """Write robust.md and its picture into a folder, and return the page."""
     random, traces = [name for name in loads if name not in TRACES], [name for name in loads if name in TRACES]
     out.mkdir(parents=True, exist_ok=True)
-    _picture(rows, random, out / "robust.png")
+    _picture(rows, _common(rows, random), out / "robust.png")
     text = "\n".join(
         [
             _head(rows, random, part),
             "## All random loads\n",
             _table(rows, random),
             "",
-            "![Loads on which the objective was met, and GPU-hours](robust.png)",
+            *_shared(rows, random),
+            "![Loads on which the objective was met, and GPU-hours, where all rules ran](robust.png)",
             "",
             "## By family\n",
             _by_family(rows, random),
@@ -83,11 +84,25 @@ def _of(rows: Rows, rule: str, names: Sequence[str]) -> list[Row]:
     return [rows[name, rule] for name in names if (name, rule) in rows]
 
 
+def _common(rows: Rows, names: Sequence[str]) -> list[str]:
+    """Return the loads on which all rules ran; all loads where there is none."""
+    return [name for name in names if all((name, rule) in rows for rule in PEERS)] or list(names)
+
+
+def _shared(rows: Rows, names: Sequence[str]) -> list[str]:
+    """Return the table of those loads on which all rules ran, where that is not all of them."""
+    shared = _common(rows, names)
+    if len(shared) == len(names):
+        return []
+    return [f"The same on the {len(shared)} loads on which the rules of others ran too:\n", _table(rows, shared), ""]
+
+
 def _head(rows: Rows, names: Sequence[str], part: Part) -> str:
-    seeds = DEVELOP if part == "develop" else JUDGE
+    seeds = sorted(int(name.rsplit("-", 1)[1]) for name in names)
     stationary = sum(row.stationary for row in _of(rows, CHEAPEST, names))
     ours, peers = len(_of(rows, OURS, names)), min((len(_of(rows, rule, names)) for rule in PEERS), default=0)
     fewer = f" Rules of others were run on {peers} of them." if peers < ours else ""
+    left = f" (seeds to {JUDGE[-1]} are left to judge a later change by)" if JUDGE[0] <= seeds[-1] < JUDGE[-1] else ""
     hours = sum(row.cpu_s for row in rows.values()) / 3600.0
     made_by = "make bench-robust" if part == "judge" else "python -m bench.robust --try-page"
     return f"""# Scaling rules on loads that nobody developed on
@@ -95,9 +110,9 @@ def _head(rows: Rows, names: Sequence[str], part: Part) -> str:
 Made by `{made_by}` ({os.cpu_count()} cores, Python {platform.python_version()}; {hours:.1f} hours of one core). All
 figures but this time are the same on any machine.
 
-Random loads of {len(FAMILIES)} families (below), seeds {seeds[0]} to {seeds[-1]}: {len(names)} loads, {stationary} of
-them stationary.{fewer} TierServe's rule was developed on seeds {DEVELOP[0]} to {DEVELOP[-1]} and on the first halves
-of the traces; {"this page is of those" if part == "develop" else "these loads were run once, after its last change"}.
+Random loads of {len(FAMILIES)} families (below), seeds {seeds[0]} to {seeds[-1]}{left}: {len(names)} loads, of which
+{stationary} are stationary.{fewer} TierServe's rule was developed on seeds {DEVELOP[0]} to {DEVELOP[-1]} and on the
+first halves of the traces; {"this page is of those" if part == "develop" else "these loads were run once, after its last change"}.
 Every rule has one setting for all loads: TierServe its defaults, the others what they publish.
 
 A load is an 8B model on an A100 or L4, or a 70B model on 4 H100, by the roofline of `tierserve plan`; start-up 10, 30,
