@@ -106,7 +106,7 @@ def _head(rows: Rows, names: Sequence[str], part: Part) -> str:
     left = f" (seeds to {JUDGE[-1]} are left to judge a later change by)" if JUDGE[0] <= seeds[-1] < JUDGE[-1] else ""
     hours = sum(row.cpu_s for row in rows.values()) / 3600.0
     made_by = "make bench-robust" if part == "judge" else "python -m bench.robust --try-page"
-    return f"""# Scaling rules on loads that nobody developed on
+    return f"""# Scaling rules on loads that none of them was developed on
 
 Made by `{made_by}` ({os.cpu_count()} cores, Python {platform.python_version()}; {hours:.1f} hours of one core). All
 figures but this time are the same on any machine.
