@@ -4,13 +4,17 @@ The objective allows a share of late requests, its error budget (Beyer and other
 2016, ch. 3). The gateway counts responses and late ones. While more are late than that, the decision becomes more
 cautious: a longer stabilization window and fewer late requests in the replay, more with each block of time until the
 objective holds. While few are late it becomes less cautious, slowly.
+
+Where responses are late though no replica is starting, the sizing itself is too small (sizes or service times are not
+what was configured): then a margin on the load grows instead.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-from tierserve.autoscale.types import GatewaySample
+from tierserve.autoscale.types import GatewaySample, Observation
 
 HALF_LIFE_BLOCKS = 20.0
 """Half-life of the counts, in blocks: a few bursts, which come one in some blocks."""
@@ -19,6 +23,9 @@ _PRIOR = 100.0
 _UP, _DOWN, MOST = 1.5, 0.95, 30.0
 """Factors on the caution in a block over the budget and in one with half of it left, and its maximum."""
 _CALM = 0.5
+_MORE, _LESS, MOST_MARGIN = 1.1, 0.99, 4.0
+"""Factors on the margin in a block over the budget with no replica starting, and in one with half of it left, and its
+maximum: HPA's tolerance is 10% too."""
 
 
 class ErrorBudget(NamedTuple):
@@ -29,6 +36,8 @@ class ErrorBudget(NamedTuple):
         answered, late: responses and late ones, discounted.
         since: when the current block began, None before the first report.
         counted: the gateway's counters then.
+        margin: factor on the load that replicas are sized for.
+        started: when a replica was starting last.
     """
 
     caution: float = 1.0
@@ -36,6 +45,8 @@ class ErrorBudget(NamedTuple):
     late: float = 0.0
     since: float | None = None
     counted: tuple[float, float] = (0.0, 0.0)
+    margin: float = 1.0
+    started: float = -math.inf
 
     def used(self, may_miss: float) -> float:
         """Return the share of the error budget used up; above 1 the objective is missed."""
@@ -43,20 +54,28 @@ class ErrorBudget(NamedTuple):
 
 
 def update_budget(
-    budget: ErrorBudget, gateway: GatewaySample | None, t: float, block_s: float, may_miss: float
+    budget: ErrorBudget, gateway: GatewaySample | None, obs: Observation, block_s: float, may_miss: float
 ) -> ErrorBudget:
     """Return the budget after an observation; it changes at the end of each block."""
     if gateway is None:
         return budget
     answered, late = gateway.answered - budget.counted[0], gateway.late - budget.counted[1]
     counted = (gateway.answered, gateway.late)
+    if obs.running < obs.target:
+        budget = budget._replace(started=obs.t)
     if budget.since is None or answered < 0.0 or late < 0.0:  # the first, or the gateway has restarted
-        return budget._replace(since=t, counted=counted)
-    if t - budget.since < block_s:
+        return budget._replace(since=obs.t, counted=counted)
+    if obs.t - budget.since < block_s:
         return budget
     keep = 0.5 ** (1.0 / HALF_LIFE_BLOCKS)
-    new = ErrorBudget(budget.caution, budget.answered * keep + answered, budget.late * keep + late, t, counted)
+    new = budget._replace(
+        answered=budget.answered * keep + answered, late=budget.late * keep + late, since=obs.t, counted=counted
+    )
     used = new.used(may_miss)
     if used > 1.0 and late > may_miss * answered:
-        return new._replace(caution=min(budget.caution * _UP, MOST))
-    return new._replace(caution=max(budget.caution * _DOWN, 1.0)) if used < _CALM else new
+        waited = obs.t - budget.started < 2.0 * block_s  # those who waited for it are answered a block later
+        margin = budget.margin if waited else min(budget.margin * _MORE, MOST_MARGIN)
+        return new._replace(caution=min(budget.caution * _UP, MOST), margin=margin)
+    if used < _CALM:
+        return new._replace(caution=max(budget.caution * _DOWN, 1.0), margin=max(budget.margin * _LESS, 1.0))
+    return new

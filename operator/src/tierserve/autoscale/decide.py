@@ -243,10 +243,11 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     horizon_s = max(startup_s + max_wait_s(load, settings) + load.service_s, 1.0)
     rate, rates = _forecast(state, history, startup_s, horizon_s)
     shadow = _replayed(state, history, load, startup_s, settings)
-    view = Inputs(history, load, obs, settings, startup_s, rate, obs.t - since if since is not None else 0.0)
     may_miss, block = settings.objective.may_miss, block_s(horizon_s, settings)
     answers = history.gateway if history.exact else None  # while the gateway is silent, nobody knows what is late
-    budget = update_budget(state.budget, answers, obs.t, block, may_miss)
+    budget = update_budget(state.budget, answers, obs, block, may_miss)
+    age_s = obs.t - since if since is not None else 0.0
+    view = Inputs(history, load, obs, settings, startup_s, rate, age_s, budget.margin)
     hold_s = window_s(horizon_s, settings, budget.caution, state.stabilization)
     may_wait = TRUST * may_miss / budget.caution
     replay_s = window_s(horizon_s, settings, budget.caution, Stabilization())

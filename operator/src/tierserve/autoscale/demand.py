@@ -33,6 +33,7 @@ class Inputs:
     startup_s: float
     rate: Rate
     backlog_age_s: float = 0.0
+    margin: float = 1.0
 
     @property
     def demand(self) -> Demand:
@@ -121,14 +122,14 @@ def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recomm
             n, "connections", f"one slot for each of {connections:.0f} connections" if n else _NO_TRAFFIC
         )
     most = max(v.hold(smooth(v.history)), 1)  # one slot for each request in the system
-    grown = v.demand.at(v.demand.load * (1.0 + v.settings.headroom))
+    grown = v.demand.at(v.demand.load * (1.0 + v.settings.headroom) * v.margin)
     n = replicas_for(grown, Objective(math.inf, v.settings.percentile, v.max_wait_s), v.settings.slots)
     if v.load.closed or v.is_level():  # a connection uses at most one slot
         n = min(n, most)
     n_replay, fewer_late = replayed
     found = Recommendation(n, "erlang_c", _reason(n, v))
     found = found.at_least(
-        n_replay,
+        math.ceil(n_replay * v.margin),
         "replay",
         f"with one fewer {fewer_late:.1%} of the requests of the stabilization window would have waited too long, "
         f"{may_wait:.2%} may",
