@@ -94,7 +94,7 @@ CONSTANTS = (
     Constant("budget", "_DOWN", "caution in a calm block: slower than up", around=1.0),
     Constant("budget", "MOST", "largest caution"),
     Constant("budget", "_CALM", "share of the budget under which caution falls"),
-    Constant("stabilization", "STARTS", "window, in start-up times: what a wrong removal costs, several times"),
+    Constant("stabilization", "HORIZONS", "window, in horizons: what a wrong removal costs, several times"),
     Constant("stabilization", "REGRET", "factor on the window after a removal that was regretted"),
     Constant("stabilization", "STANDS", "factor on the window after one that stood"),
     Constant("stabilization", "LONGEST_S", "longest window by regret: an hour, as load changes by the hour"),

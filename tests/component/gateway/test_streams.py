@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 
 import openai
@@ -72,6 +73,32 @@ async def test_a_stream_longer_than_every_timeout_is_not_cut(rig):
     reply = await rig.post()
     assert reply.took_s > 0.9
     assert reply.text.count("data:") == 10
+
+
+async def test_a_stream_is_finished_though_the_signal_to_stop_is_repeated(rig):
+    """The entry point repeats it, for HAProxy's master may lose the first."""
+    await rig.start((rig.pool("edge-a", 1),))
+    go_on = asyncio.Event()
+
+    async def answer(request, body):
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        await stream.write(b"data: one\n\n")
+        await go_on.wait()
+        await stream.write(b"data: two\n\n")
+        return stream
+
+    rig.upstream.answer = answer
+    async with rig.client.post(
+        rig.url + "/v1/chat/completions", json={"model": "assistant"}, headers={"Connection": "close"}
+    ) as reply:
+        assert await reply.content.readuntil(b"\n\n") == b"data: one\n\n"
+        for _ in range(3):
+            rig.haproxy.send_signal(signal.SIGUSR1)
+            await asyncio.sleep(0.3)
+        go_on.set()
+        assert await reply.content.readuntil(b"\n\n") == b"data: two\n\n"
+    assert await asyncio.to_thread(rig.haproxy.wait, 20) == 0
 
 
 async def test_a_client_that_only_waits_is_not_timed_out(rig):

@@ -16,7 +16,7 @@ from tierserve.autoscale.decide import GatewaySample, Observation, ReplicaSample
 from tierserve.autoscale.rate import FORECASTS, RateState
 from tierserve.autoscale.replay import GRID_SIZE, Block, ReplayState, least_replicas
 from tierserve.autoscale.snapshot import OLDEST_S, UnusableError, dump_state, load_state, merge_learned
-from tierserve.autoscale.stabilization import LONGEST_S, STARTS, Stabilization, block_s, longest_s
+from tierserve.autoscale.stabilization import HORIZONS, LONGEST_S, Stabilization, block_s, longest_s
 from tierserve.autoscale.types import StepCounts
 from tierserve.queueing.batching.profile import BatchProfile
 
@@ -128,7 +128,7 @@ def test_after_a_restart_the_next_decisions_go_on_from_what_was_known(pool, merg
     assert again.state.rate.weight > 0.0
     assert again.state.last.rate_error > 0.0
     assert again.state.last.caution > 1.0
-    assert again.state.last.stabilization_window_s > STARTS * STARTUP_S
+    assert again.state.last.stabilization_window_s > HORIZONS * STARTUP_S
     times = [one.t for one in again.state.replay.blocks]
     assert times == sorted(times)
     assert times[0] == pool.state.replay.blocks[0].t

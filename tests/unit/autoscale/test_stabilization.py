@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tierserve.autoscale.stabilization import LONGEST_S, STARTS, Stabilization, longest_s, stabilized, window_s
+from tierserve.autoscale.stabilization import HORIZONS, LONGEST_S, Stabilization, longest_s, stabilized, window_s
 from tierserve.autoscale.types import Observation, Settings
 
 SETTINGS = Settings(target_s=2.0, startup_s=20.0)
@@ -23,13 +23,13 @@ def test_the_largest_recommendation_of_the_window_is_kept():
 
 
 def test_the_window_is_some_start_up_times_and_no_shorter_than_the_setting():
-    assert window_s(20.0, SETTINGS, 1.0, Stabilization()) == STARTS * 20.0
+    assert window_s(20.0, SETTINGS, 1.0, Stabilization()) == HORIZONS * 20.0
     assert window_s(1.0, SETTINGS, 1.0, Stabilization()) == SETTINGS.scale_down_window_s
 
 
 def test_late_responses_lengthen_the_window():
-    assert window_s(20.0, SETTINGS, 5.0, Stabilization()) == 5.0 * STARTS * 20.0
-    assert longest_s(20.0, SETTINGS) >= 30.0 * STARTS * 20.0
+    assert window_s(20.0, SETTINGS, 5.0, Stabilization()) == 5.0 * HORIZONS * 20.0
+    assert longest_s(20.0, SETTINGS) >= 30.0 * HORIZONS * 20.0
 
 
 def test_a_regretted_removal_lengthens_the_window_and_one_that_stands_shortens_it():
@@ -54,4 +54,4 @@ def test_regret_is_bounded():
         held = window_s(20.0, SETTINGS, 1.0, state)
         state = state.after(at(k * 10.0, 5), 4, held, BLOCK_S).after(at(k * 10.0 + 5.0, 4), 5, held, BLOCK_S)
     assert window_s(20.0, SETTINGS, 1.0, state) == LONGEST_S
-    assert state.factor * STARTS * 20.0 <= 4.0 * LONGEST_S
+    assert state.factor * HORIZONS * 20.0 <= 4.0 * LONGEST_S

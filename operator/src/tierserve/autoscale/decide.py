@@ -205,17 +205,15 @@ def _forecast(state: State, h: History, startup_s: float, horizon_s: float) -> t
     return forecast(known, h.now, h.marks[-1].arrivals, max(startup_s, 1.0), horizon_s)
 
 
-def _replayed(state: State, h: History, load: Load, startup_s: float, settings: Settings) -> ReplayState:
-    before = state.history.marks
+def _replayed(state: State, v: Inputs, horizon_s: float) -> ReplayState:
+    before, h, settings = state.history.marks, v.history, v.settings
     if not before or h.resumed != state.history.resumed:
         return state.replay
     a, b = before[-1], h.marks[-1]
     if b.t <= a.t:
         return state.replay
-    wait_s = max_wait_s(load, settings)
-    horizon_s = max(startup_s + wait_s + load.service_s, 1.0)
-    keep_s = longest_s(horizon_s, settings)
-    terms = Terms(_service(load, settings), wait_s, startup_s, block_s(horizon_s, settings), keep_s)
+    service, block = _service(v.load, settings), block_s(horizon_s, settings)
+    terms = Terms(service, v.max_wait_s, v.startup_s, block, longest_s(horizon_s, settings))
     return replay(state.replay, (b.t, b.t - a.t, b.arrivals - a.arrivals), terms)
 
 
@@ -242,12 +240,12 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     startup_s = _startup(state, seen, settings)
     horizon_s = max(startup_s + max_wait_s(load, settings) + load.service_s, 1.0)
     rate, rates = _forecast(state, history, startup_s, horizon_s)
-    shadow = _replayed(state, history, load, startup_s, settings)
     may_miss, block = settings.objective.may_miss, block_s(horizon_s, settings)
-    answers = history.gateway if history.exact else None  # while the gateway is silent, nobody knows what is late
+    answers = history.gateway if history.exact else None  # while the gateway is silent, what is late is unknown
     budget = update_budget(state.budget, answers, obs, block, may_miss)
     age_s = obs.t - since if since is not None else 0.0
     view = Inputs(history, load, obs, settings, startup_s, rate, age_s, budget.margin)
+    shadow = _replayed(state, view, horizon_s)
     hold_s = window_s(horizon_s, settings, budget.caution, state.stabilization)
     may_wait = TRUST * may_miss / budget.caution
     replay_s = window_s(horizon_s, settings, budget.caution, Stabilization())

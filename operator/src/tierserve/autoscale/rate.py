@@ -71,7 +71,8 @@ class Rate(NamedTuple):
 
     Attributes:
         mean: expected one start-up time from now.
-        error: mean absolute error of such forecasts so far, at least what chance alone makes of it.
+        error: mean absolute error of such forecasts so far, without what chance makes of the arrivals to come, and at
+            least what it makes of the mean.
         window_s: seconds of the past that it rests on.
         kind: mean, line or growth.
     """

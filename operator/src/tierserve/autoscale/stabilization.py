@@ -1,8 +1,8 @@
 """Down only after the surplus has stood for the stabilization window, as in Kubernetes' HPA.
 
-The window is several start-up times, for that is what a removal costs that was wrong. It is longer while responses are
-late (autoscale.budget), and after a removal that is regretted, one that is followed by a scale-up within the window;
-removals that stand shorten it again.
+The window is several horizons (start-up time, wait allowed and service time), for that is how long a wrong removal is
+felt. It is longer while responses are late (autoscale.budget), and after a removal that is regretted, one that is
+followed by a scale-up within the window; removals that stand shorten it again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from tierserve.autoscale.budget import MOST
 from tierserve.autoscale.types import Observation, Settings
 
-STARTS = 6.0
-"""Window, in start-up times."""
+HORIZONS = 6.0
+"""Window, in horizons."""
 REGRET, STANDS = 8.0, 0.5
 """Factors on the window for a removal that is regretted, and for one that stood for a window."""
 LONGEST_S = 3600.0
@@ -46,7 +46,7 @@ class Stabilization(NamedTuple):
 
 
 def _base_s(horizon_s: float, settings: Settings) -> float:
-    return max(settings.scale_down_window_s, STARTS * horizon_s)
+    return max(settings.scale_down_window_s, HORIZONS * horizon_s)
 
 
 def block_s(horizon_s: float, settings: Settings) -> float:

@@ -26,6 +26,7 @@ from tierserve_serving.gateway import haproxy as binary
 log = logging.getLogger("tierserve.gateway")
 _WATCH_EVERY_S = 1.0
 _LONGEST_BACKOFF_S = 60.0
+_SIGNAL_AGAIN_S = 1.0
 
 
 class GatewayProcess:
@@ -50,15 +51,19 @@ class GatewayProcess:
             self.reload_if_changed()
         if self.process.poll() is None:
             log.info("stopping: new connections are accepted for %g s more, then streams are finished", linger_s)
-            self._linger(linger_s)
+            self._exits_within(linger_s)
             self.process.send_signal(signal.SIGUSR1)
+            # HAProxy 2.8's master, which executes itself again once its worker runs, loses a signal of that moment.
+            while not self._exits_within(_SIGNAL_AGAIN_S):
+                self.process.send_signal(signal.SIGUSR1)
         return self.process.wait()
 
-    def _linger(self, linger_s: float) -> None:
+    def _exits_within(self, seconds: float) -> bool:
         try:
-            self.process.wait(linger_s)
+            self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            return
+            return False
+        return True
 
     def _read(self) -> tuple[str, list[bytes]]:
         return self.config.read_text(), [path.read_bytes() for path in self.follow]
