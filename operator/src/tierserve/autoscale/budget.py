@@ -5,8 +5,8 @@ The objective allows a share of late requests, its error budget (Beyer and other
 cautious: a longer stabilization window and fewer late requests in the replay, more with each block of time until the
 objective holds. While few are late it becomes less cautious, slowly.
 
-Where responses are late though no replica is starting, the sizing itself is too small (sizes or service times are not
-what was configured): then a margin on the load grows instead.
+Where requests wait and are late though no replica is starting, the sizing itself is too small (sizes or service times
+are not what was configured): then a margin on the load grows too, and brings replicas.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ _PRIOR = 100.0
 _UP, _DOWN, MOST = 1.5, 0.95, 30.0
 """Factors on the caution in a block over the budget and in one with half of it left, and its maximum."""
 _CALM = 0.5
-_MORE, _LESS, MOST_MARGIN = 1.1, 0.99, 4.0
-"""Factors on the margin in a block over the budget with no replica starting, and in one with half of it left, and its
-maximum: HPA's tolerance is 10% too."""
+_MORE, _LESS, MOST_MARGIN = 1.1, 0.99, 2.0
+"""The same of the margin. HPA's tolerance is 10% too; back slowly, for each step too far back is a block of late ones."""
 
 
 class ErrorBudget(NamedTuple):
@@ -37,7 +36,8 @@ class ErrorBudget(NamedTuple):
         since: when the current block began, None before the first report.
         counted: the gateway's counters then.
         margin: factor on the load that replicas are sized for.
-        started: when a replica was starting last.
+        waited: when requests waited last.
+        limited: when a replica was starting last, or the target was the maximum: waits have that cause then.
     """
 
     caution: float = 1.0
@@ -46,7 +46,8 @@ class ErrorBudget(NamedTuple):
     since: float | None = None
     counted: tuple[float, float] = (0.0, 0.0)
     margin: float = 1.0
-    started: float = -math.inf
+    waited: float = -math.inf
+    limited: float = -math.inf
 
     def used(self, may_miss: float) -> float:
         """Return the share of the error budget used up; above 1 the objective is missed."""
@@ -54,27 +55,40 @@ class ErrorBudget(NamedTuple):
 
 
 def update_budget(
-    budget: ErrorBudget, gateway: GatewaySample | None, obs: Observation, block_s: float, may_miss: float
+    budget: ErrorBudget, gateway: GatewaySample | None, obs: Observation, waits: bool, block_s: float, may_miss: float
 ) -> ErrorBudget:
-    """Return the budget after an observation; it changes at the end of each block."""
+    """Return the budget after an observation; it changes at the end of each block.
+
+    Args:
+        budget: the budget before.
+        gateway: counters of the gateway, None without a report.
+        obs: the observation; its time, replicas and bounds are used.
+        waits: whether requests wait now.
+        block_s: length of a block, seconds.
+        may_miss: share of late requests that the objective allows.
+    """
     if gateway is None:
         return budget
     answered, late = gateway.answered - budget.counted[0], gateway.late - budget.counted[1]
     counted = (gateway.answered, gateway.late)
-    if obs.running < obs.target:
-        budget = budget._replace(started=obs.t)
+    if waits:
+        budget = budget._replace(waited=obs.t)
+    if obs.running < obs.target or obs.target >= obs.max_replicas:
+        budget = budget._replace(limited=obs.t)
     if budget.since is None or answered < 0.0 or late < 0.0:  # the first, or the gateway has restarted
         return budget._replace(since=obs.t, counted=counted)
     if obs.t - budget.since < block_s:
         return budget
+    waited = budget.waited > budget.since
     keep = 0.5 ** (1.0 / HALF_LIFE_BLOCKS)
     new = budget._replace(
         answered=budget.answered * keep + answered, late=budget.late * keep + late, since=obs.t, counted=counted
     )
     used = new.used(may_miss)
     if used > 1.0 and late > may_miss * answered:
-        waited = obs.t - budget.started < 2.0 * block_s  # those who waited for it are answered a block later
-        margin = budget.margin if waited else min(budget.margin * _MORE, MOST_MARGIN)
+        # those who waited for a replica that was starting are answered up to a block later
+        short = waited and obs.t - budget.limited >= 2.0 * block_s
+        margin = min(budget.margin * _MORE, MOST_MARGIN) if short else budget.margin
         return new._replace(caution=min(budget.caution * _UP, MOST), margin=margin)
     if used < _CALM:
         return new._replace(caution=max(budget.caution * _DOWN, 1.0), margin=max(budget.margin * _LESS, 1.0))

@@ -242,7 +242,7 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     rate, rates = _forecast(state, history, startup_s, horizon_s)
     may_miss, block = settings.objective.may_miss, block_s(horizon_s, settings)
     answers = history.gateway if history.exact else None  # while the gateway is silent, what is late is unknown
-    budget = update_budget(state.budget, answers, obs, block, may_miss)
+    budget = update_budget(state.budget, answers, obs, since is not None, block, may_miss)
     age_s = obs.t - since if since is not None else 0.0
     view = Inputs(history, load, obs, settings, startup_s, rate, age_s, budget.margin)
     shadow = _replayed(state, view, horizon_s)
@@ -265,6 +265,7 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
         calibration=report(steps, settings),
         late_share=budget.late / budget.answered if budget.answered > 0.0 else None,
         caution=budget.caution,
+        margin=budget.margin,
         stabilization_window_s=hold_s,
     )
     stabilization = stabilization.after(obs, n, hold_s, block)

@@ -284,6 +284,7 @@ class Decision:
     rate_error: float = 0.0
     late_share: float | None = None
     caution: float = 1.0
+    margin: float = 1.0
     stabilization_window_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
