@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from tierserve.autoscale.budget import MOST, ErrorBudget, update_budget
+import pytest
+
+from tierserve.autoscale.budget import MOST, MOST_MARGIN, ErrorBudget, update_budget
 from tierserve.autoscale.decide import Observation, ReplicaSample, Settings, State, decide
 from tierserve.autoscale.types import GatewaySample
+from tierserve.queueing.batching.profile import BatchProfile
 
 BLOCK_S, MAY_MISS = 60.0, 0.05
 
@@ -13,13 +16,25 @@ def sample(answered: float, late: float) -> GatewaySample:
     return GatewaySample(0.0, answered, 0.0, 0.0, answered=answered, late=late, bypassed=0.0)
 
 
-def after(blocks: list[tuple[float, float]], budget: ErrorBudget | None = None, t: float = 0.0) -> ErrorBudget:
+def seen(t: float, running: int = 4, target: int = 4, most: int = 9) -> Observation:
+    return Observation(t, running, target, 1, most, {})
+
+
+def after(
+    blocks: list[tuple[float, float]],
+    budget: ErrorBudget | None = None,
+    t: float = 0.0,
+    waits: bool = True,
+    **replicas: int,
+) -> ErrorBudget:
     """The budget after blocks of (responses, late ones)."""
     answered = late = 0.0
-    budget = update_budget(budget or ErrorBudget(), sample(0.0, 0.0), t, BLOCK_S, MAY_MISS)
+    budget = update_budget(
+        budget or ErrorBudget(), sample(0.0, 0.0), seen(t, **replicas), BLOCK_S, MAY_MISS, waits=waits
+    )
     for more, more_late in blocks:
         answered, late, t = answered + more, late + more_late, t + BLOCK_S
-        budget = update_budget(budget, sample(answered, late), t, BLOCK_S, MAY_MISS)
+        budget = update_budget(budget, sample(answered, late), seen(t, **replicas), BLOCK_S, MAY_MISS, waits=waits)
     return budget
 
 
@@ -47,14 +62,58 @@ def test_late_responses_of_the_past_do_not_raise_it_while_none_is_late_now():
 
 def test_without_reports_nothing_changes():
     known = after([(1000.0, 200.0)])
-    assert update_budget(known, None, 1e6, BLOCK_S, MAY_MISS) == known
+    assert update_budget(known, None, seen(1e6), BLOCK_S, MAY_MISS, waits=True) == known
 
 
 def test_a_gateway_that_restarted_begins_a_new_block():
     known = after([(1000.0, 200.0)] * 3)
-    restarted = update_budget(known, sample(10.0, 0.0), 1000.0, BLOCK_S, MAY_MISS)
+    restarted = update_budget(known, sample(10.0, 0.0), seen(1000.0), BLOCK_S, MAY_MISS, waits=False)
     assert (restarted.caution, restarted.answered, restarted.late) == (known.caution, known.answered, known.late)
     assert restarted.counted == (10.0, 0.0)
+
+
+def test_waits_that_no_replica_is_starting_to_end_bring_a_margin():
+    grown = [after([(1000.0, 200.0)] * n).margin for n in range(4)]
+    assert grown == sorted(set(grown))
+    assert after([(1000.0, 200.0)] * 50).margin == MOST_MARGIN
+
+
+@pytest.mark.parametrize(
+    "why", [{"running": 3}, {"target": 9, "running": 9}, {"waits": False}], ids=["starting", "maximum", "no wait"]
+)
+def test_late_responses_of_another_cause_bring_none(why):
+    """A replica is on its way, no more are allowed, or the service itself is too slow for the target."""
+    budget = after([(1000.0, 200.0)] * 9, **why)
+    assert budget.margin == 1.0
+    assert budget.caution > 1.0
+
+
+def test_the_margin_goes_back_slowly_when_few_are_late():
+    missed = after([(1000.0, 200.0)] * 5)
+    first = after([(1000.0, 0.0)] * 60, missed._replace(since=None), 300.0)
+    later = after([(1000.0, 0.0)] * 400, missed._replace(since=None), 300.0)
+    assert missed.margin > first.margin > later.margin == 1.0
+
+
+def test_a_pool_whose_sizing_is_too_small_gets_replicas_until_it_holds():
+    """The service takes half longer than configured, and no replica reports steps: only the late responses show it."""
+    settings = Settings(
+        target_s=4.0, slots=8, startup_s=5.0, service_s=1.0, profile=BatchProfile(0.01, 0.0, 0.0), output_tokens=100
+    )
+    state, target, queue, late, margins = State(), 8, 0.0, 0.0, []
+    for k in range(2000):
+        t = 1e9 + k
+        queue = max(queue + 50.0 - target * settings.slots / 1.5, 0.0)
+        waiting = queue > 0.0
+        late += 50.0 if queue > 100.0 else 0.0
+        busy = float(min(target * settings.slots, 75))
+        gateway = GatewaySample(t, 50.0 * k, queue, busy, answered=50.0 * k, late=late, bypassed=0.0)
+        obs = Observation(t, target, target, 1, 99, {}, gateway)
+        decision, state = decide(obs, state, settings)
+        target = decision.replicas
+        margins.append((decision.margin, waiting))
+    assert max(margin for margin, _ in margins) > 1.0
+    assert not any(waiting for _, waiting in margins[-600:])
 
 
 def test_while_the_gateway_is_silent_caution_stays():

@@ -83,8 +83,8 @@ def learned_rate(state: State) -> tuple[tuple[float, ...], float, int]:
     return state.rate.errors, state.rate.weight, state.rate.used
 
 
-def learned_budget(state: State) -> tuple[float, float, float]:
-    return state.budget.caution, state.budget.answered, state.budget.late
+def learned_budget(state: State) -> tuple[float, float, float, float]:
+    return state.budget.caution, state.budget.margin, state.budget.answered, state.budget.late
 
 
 def test_what_was_learned_comes_back_as_it_was(pool):
@@ -174,7 +174,7 @@ def fullest() -> State:
         startups=some(5),
         rate=RateState(errors=some(FORECASTS), weight=1.5, used=3),
         replay=ReplayState(blocks=tuple(blocks), seconds=LONGEST_S),
-        budget=ErrorBudget(1.5, *some(2)),
+        budget=ErrorBudget(1.5, *some(2), margin=1.2),
         stabilization=Stabilization(factor=16.0),
     )
 
@@ -277,14 +277,14 @@ def test_fields_that_are_kept_change_only_with_the_number_of_the_format():
         for cls in (CalibrationState, BatchProfile)
     } | {"_Memory": " ".join(autoscale_memory._Memory.model_fields)}
     assert (autoscale_memory.FORMAT, GRID_SIZE, FORECASTS, kept) == (
-        4,
+        5,
         227,
         15,
         {
             "CalibrationState": "configured moments ratio covariance noise relative_std used samples changed_at recent "
             "sizes followed cursor",
             "BatchProfile": "alpha beta gamma",
-            "_Memory": "owner t startups steps errors weight used blocks late replayed_s caution answered missed "
-            "factor",
+            "_Memory": "owner t startups steps errors weight used blocks late replayed_s caution margin answered "
+            "missed factor",
         },
     )

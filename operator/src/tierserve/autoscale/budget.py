@@ -24,7 +24,7 @@ _UP, _DOWN, MOST = 1.5, 0.95, 30.0
 """Factors on the caution in a block over the budget and in one with half of it left, and its maximum."""
 _CALM = 0.5
 _MORE, _LESS, MOST_MARGIN = 1.1, 0.99, 2.0
-"""The same of the margin. HPA's tolerance is 10% too; back slowly, for each step too far back is a block of late ones."""
+"""The same of the margin: HPA's tolerance is 10% too; slowly back, for a step too far back is a block of late ones."""
 
 
 class ErrorBudget(NamedTuple):
@@ -55,7 +55,13 @@ class ErrorBudget(NamedTuple):
 
 
 def update_budget(
-    budget: ErrorBudget, gateway: GatewaySample | None, obs: Observation, waits: bool, block_s: float, may_miss: float
+    budget: ErrorBudget,
+    gateway: GatewaySample | None,
+    obs: Observation,
+    block_s: float,
+    may_miss: float,
+    *,
+    waits: bool,
 ) -> ErrorBudget:
     """Return the budget after an observation; it changes at the end of each block.
 
@@ -63,9 +69,9 @@ def update_budget(
         budget: the budget before.
         gateway: counters of the gateway, None without a report.
         obs: the observation; its time, replicas and bounds are used.
-        waits: whether requests wait now.
         block_s: length of a block, seconds.
         may_miss: share of late requests that the objective allows.
+        waits: whether requests wait now.
     """
     if gateway is None:
         return budget

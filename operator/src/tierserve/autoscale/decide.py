@@ -242,7 +242,7 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     rate, rates = _forecast(state, history, startup_s, horizon_s)
     may_miss, block = settings.objective.may_miss, block_s(horizon_s, settings)
     answers = history.gateway if history.exact else None  # while the gateway is silent, what is late is unknown
-    budget = update_budget(state.budget, answers, obs, since is not None, block, may_miss)
+    budget = update_budget(state.budget, answers, obs, block, may_miss, waits=since is not None)
     age_s = obs.t - since if since is not None else 0.0
     view = Inputs(history, load, obs, settings, startup_s, rate, age_s, budget.margin)
     shadow = _replayed(state, view, horizon_s)

@@ -24,7 +24,10 @@ _WAITS = 0.1  # of a service time: the least wait that counts as late, where the
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Inputs of a recommendation: history, load, observation, settings, learned start-up time, forecast rate."""
+    """Inputs of a recommendation: history, load, observation, settings, learned start-up time, forecast rate.
+
+    `margin` is a factor on the load and on the replay (autoscale.budget).
+    """
 
     history: History
     load: Load
@@ -132,7 +135,7 @@ def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recomm
         math.ceil(n_replay * v.margin),
         "replay",
         f"with one fewer {fewer_late:.1%} of the requests of the stabilization window would have waited too long, "
-        f"{may_wait:.2%} may",
+        f"{may_wait:.2%} may{_margin(v)}",
     )
     slots = _backlog_slots(v)
     return found.at_least(
@@ -163,6 +166,10 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
 
 
+def _margin(v: Inputs) -> str:
+    return f", times {v.margin:.2f}, for requests waited and were late" if v.margin > 1.0 else ""
+
+
 def _reason(n: int, v: Inputs) -> str:
     demand, settings, rate = v.demand, v.settings, v.rate
     if n <= 0:
@@ -172,10 +179,10 @@ def _reason(n: int, v: Inputs) -> str:
         return f"service time alone ({_ms(alone)}) exceeds the target ({_ms(settings.target_s)}), sized for rare waits"
     load = (
         f"{demand.load:.1f} erlangs ({rate.mean:.2f}/s by the {rate.kind} of {rate.window_s:.0f} s, "
-        f"off by {rate.error:.2f}/s so far)"
+        f"off by {rate.error:.2f}/s so far){_margin(v)}"
     )
     if n == 1:
         return f"one replica meets the target at {load}"
-    if (n - 1) * settings.slots <= demand.load:
+    if (n - 1) * settings.slots <= demand.load * v.margin:
         return f"{n - 1} cannot carry {load}"
     return f"{n - 1} would miss the target at {load}"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tierserve.autoscale.budget import MOST, ErrorBudget
+from tierserve.autoscale.budget import MOST, MOST_MARGIN, ErrorBudget
 from tierserve.autoscale.calibration import CalibrationState
 from tierserve.autoscale.decide import LEARNED, Settings, State
 from tierserve.autoscale.rate import FORECASTS, RateState
@@ -25,7 +25,7 @@ from tierserve.autoscale.replay import GRID_SIZE, Block, Floats, ReplayState
 from tierserve.autoscale.stabilization import Stabilization
 from tierserve.queueing.batching.profile import BatchProfile
 
-FORMAT = 4
+FORMAT = 5
 """Version of the format: raise it with each change of a saved field or its meaning; other versions are ignored."""
 OLDEST_S = 7 * 86400.0
 """Age from which a snapshot is ignored: a load of a week ago says little."""
@@ -61,6 +61,7 @@ class _Memory(BaseModel):
     late: bytes
     replayed_s: float
     caution: float
+    margin: float
     answered: float
     missed: float
     factor: float
@@ -88,6 +89,7 @@ def dump_state(state: State, pool: str, settings: Settings, t: float) -> bytes:
         late=_bytes(np.array([one.late for one in blocks])),
         replayed_s=state.replay.seconds,
         caution=state.budget.caution,
+        margin=state.budget.margin,
         answered=state.budget.answered,
         missed=state.budget.late,
         factor=state.stabilization.factor,
@@ -119,7 +121,7 @@ def load_state(data: bytes, pool: str, settings: Settings, t: float) -> State:
         steps=memory.steps,
         rate=RateState(errors=memory.errors, weight=memory.weight, used=memory.used),
         replay=ReplayState(blocks=blocks, seconds=memory.replayed_s),
-        budget=ErrorBudget(memory.caution, memory.answered, memory.missed),
+        budget=ErrorBudget(memory.caution, memory.answered, memory.missed, margin=memory.margin),
         stabilization=Stabilization(factor=memory.factor),
     )
 
@@ -142,7 +144,9 @@ def merge_learned(state: State, known: State) -> State:
             blocks=(*replayed.blocks, *state.replay.blocks),
             seconds=replayed.seconds + state.replay.seconds,
         ),
-        budget=state.budget._replace(caution=budget.caution, answered=budget.answered, late=budget.late),
+        budget=state.budget._replace(
+            caution=budget.caution, margin=budget.margin, answered=budget.answered, late=budget.late
+        ),
         stabilization=state.stabilization._replace(factor=known.stabilization.factor),
     )
 
@@ -185,6 +189,7 @@ def _check_fit(memory: _Memory) -> Floats:
         len(memory.errors) == FORECASTS
         and 0 <= memory.used < len(memory.errors)
         and 1.0 <= memory.caution <= MOST
+        and 1.0 <= memory.margin <= MOST_MARGIN
         and memory.factor >= 1.0
         and min(*figures, memory.missed) >= 0.0
         and bool(np.all((late >= 0.0) & np.isfinite(late)))
