@@ -16,25 +16,16 @@ def sample(answered: float, late: float) -> GatewaySample:
     return GatewaySample(0.0, answered, 0.0, 0.0, answered=answered, late=late, bypassed=0.0)
 
 
-def seen(t: float, running: int = 4, target: int = 4, most: int = 9) -> Observation:
-    return Observation(t, running, target, 1, most, {})
-
-
 def after(
-    blocks: list[tuple[float, float]],
-    budget: ErrorBudget | None = None,
-    t: float = 0.0,
-    waits: bool = True,
-    **replicas: int,
+    blocks: list[tuple[float, float]], budget: ErrorBudget | None = None, t: float = 0.0, **more: float
 ) -> ErrorBudget:
     """The budget after blocks of (responses, late ones)."""
     answered = late = 0.0
-    budget = update_budget(
-        budget or ErrorBudget(), sample(0.0, 0.0), seen(t, **replicas), BLOCK_S, MAY_MISS, waits=waits
-    )
-    for more, more_late in blocks:
-        answered, late, t = answered + more, late + more_late, t + BLOCK_S
-        budget = update_budget(budget, sample(answered, late), seen(t, **replicas), BLOCK_S, MAY_MISS, waits=waits)
+    more = {"full_rate": 0.0} | more
+    budget = update_budget(budget or ErrorBudget(), sample(0.0, 0.0), t, BLOCK_S, MAY_MISS, **more)
+    for new, new_late in blocks:
+        answered, late, t = answered + new, late + new_late, t + BLOCK_S
+        budget = update_budget(budget, sample(answered, late), t, BLOCK_S, MAY_MISS, **more)
     return budget
 
 
@@ -62,37 +53,47 @@ def test_late_responses_of_the_past_do_not_raise_it_while_none_is_late_now():
 
 def test_without_reports_nothing_changes():
     known = after([(1000.0, 200.0)])
-    assert update_budget(known, None, seen(1e6), BLOCK_S, MAY_MISS, waits=True) == known
+    assert update_budget(known, None, 1e6, BLOCK_S, MAY_MISS, full_rate=9.0) == known._replace(last=None)
 
 
 def test_a_gateway_that_restarted_begins_a_new_block():
     known = after([(1000.0, 200.0)] * 3)
-    restarted = update_budget(known, sample(10.0, 0.0), seen(1000.0), BLOCK_S, MAY_MISS, waits=False)
+    restarted = update_budget(known, sample(10.0, 0.0), 1000.0, BLOCK_S, MAY_MISS, full_rate=9.0)
     assert (restarted.caution, restarted.answered, restarted.late) == (known.caution, known.answered, known.late)
     assert restarted.counted == (10.0, 0.0)
 
 
-def test_waits_that_no_replica_is_starting_to_end_bring_a_margin():
-    grown = [after([(1000.0, 200.0)] * n).margin for n in range(4)]
-    assert grown == sorted(set(grown))
-    assert after([(1000.0, 200.0)] * 50).margin == MOST_MARGIN
+def test_full_slots_that_serve_less_than_promised_bring_a_margin():
+    fewer = [after([(750.0, 0.0)] * n, full_rate=1000.0 / BLOCK_S).margin for n in range(5)]
+    assert fewer == sorted(set(fewer))
+    assert fewer[-1] == pytest.approx(1000.0 / 750.0, rel=0.02)
+    assert after([(100.0, 0.0)] * 50, full_rate=1000.0 / BLOCK_S).margin == MOST_MARGIN
 
 
-@pytest.mark.parametrize(
-    "why", [{"running": 3}, {"target": 9, "running": 9}, {"waits": False}], ids=["starting", "maximum", "no wait"]
-)
-def test_late_responses_of_another_cause_bring_none(why):
-    """A replica is on its way, no more are allowed, or the service itself is too slow for the target."""
-    budget = after([(1000.0, 200.0)] * 9, **why)
+def test_full_slots_that_serve_as_promised_or_more_bring_none():
+    assert after([(1000.0, 200.0)] * 9, full_rate=1000.0 / BLOCK_S).margin == pytest.approx(1.0)
+    assert after([(1500.0, 200.0)] * 9, full_rate=1000.0 / BLOCK_S).margin == pytest.approx(1.0)
+
+
+def test_late_responses_without_a_queue_bring_none():
+    """The service itself is too slow for the target: more replicas would change nothing."""
+    budget = after([(1000.0, 200.0)] * 9)
     assert budget.margin == 1.0
     assert budget.caution > 1.0
 
 
-def test_the_margin_goes_back_slowly_when_few_are_late():
-    missed = after([(1000.0, 200.0)] * 5)
-    first = after([(1000.0, 0.0)] * 60, missed._replace(since=None), 300.0)
-    later = after([(1000.0, 0.0)] * 400, missed._replace(since=None), 300.0)
-    assert missed.margin > first.margin > later.margin == 1.0
+def test_without_new_evidence_the_margin_goes_back():
+    missed = after([(500.0, 200.0)] * 5, full_rate=1000.0 / BLOCK_S)
+    first = after([(1000.0, 0.0)] * 60, missed._replace(since=None, last=None), 300.0)
+    later = after([(1000.0, 0.0)] * 400, missed._replace(since=None, last=None), 300.0)
+    assert missed.margin > first.margin > later.margin == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_time_without_reports_is_no_evidence():
+    known = after([(1000.0, 0.0)], full_rate=1000.0 / BLOCK_S)
+    silent = update_budget(known, None, 1000.0, BLOCK_S, MAY_MISS, full_rate=1000.0 / BLOCK_S)
+    again = update_budget(silent, sample(1000.0, 0.0), 9000.0, BLOCK_S, MAY_MISS, full_rate=1000.0 / BLOCK_S)
+    assert again.margin == pytest.approx(known.margin, abs=0.01)
 
 
 def test_a_pool_whose_sizing_is_too_small_gets_replicas_until_it_holds():

@@ -174,7 +174,7 @@ def fullest() -> State:
         startups=some(5),
         rate=RateState(errors=some(FORECASTS), weight=1.5, used=3),
         replay=ReplayState(blocks=tuple(blocks), seconds=LONGEST_S),
-        budget=ErrorBudget(1.5, *some(2), margin=1.2),
+        budget=ErrorBudget(1.5, *some(2), busy=some(1)[0], served=some(1)[0]),
         stabilization=Stabilization(factor=16.0),
     )
 
@@ -284,7 +284,7 @@ def test_fields_that_are_kept_change_only_with_the_number_of_the_format():
             "CalibrationState": "configured moments ratio covariance noise relative_std used samples changed_at recent "
             "sizes followed cursor",
             "BatchProfile": "alpha beta gamma",
-            "_Memory": "owner t startups steps errors weight used blocks late replayed_s caution margin answered "
-            "missed factor",
+            "_Memory": "owner t startups steps errors weight used blocks late replayed_s caution busy served "
+            "answered missed factor",
         },
     )

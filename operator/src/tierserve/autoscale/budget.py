@@ -5,26 +5,26 @@ The objective allows a share of late requests, its error budget (Beyer and other
 cautious: a longer stabilization window and fewer late requests in the replay, more with each block of time until the
 objective holds. While few are late it becomes less cautious, slowly.
 
-Where requests wait and are late though no replica is starting, the sizing itself is too small (sizes or service times
-are not what was configured): then a margin on the load grows too, and brings replicas.
+While requests wait, all slots are busy, and the responses per busy slot show what a replica really carries (utilization
+law; Denning and Buzen, "The operational analysis of queueing network models", 1978). Where that is less than the sizes
+and service times of the settings promise, the load gets a margin.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-from tierserve.autoscale.types import GatewaySample, Observation
+from tierserve.autoscale.types import GatewaySample
 
 HALF_LIFE_BLOCKS = 20.0
 """Half-life of the counts, in blocks: a few bursts, which come one in some blocks."""
 _PRIOR = 100.0
-"""Responses assumed at half the budget: a handful of late ones says little."""
+"""Responses assumed at half the budget, and at the configured service time: a handful says little."""
 _UP, _DOWN, MOST = 1.5, 0.95, 30.0
 """Factors on the caution in a block over the budget and in one with half of it left, and its maximum."""
 _CALM = 0.5
-_MORE, _LESS, MOST_MARGIN = 1.1, 0.99, 2.0
-"""The same of the margin: HPA's tolerance is 10% too; slowly back, for a step too far back is a block of late ones."""
+MOST_MARGIN = 2.0
+"""Largest margin: a service time of twice the configured one."""
 
 
 class ErrorBudget(NamedTuple):
@@ -35,9 +35,9 @@ class ErrorBudget(NamedTuple):
         answered, late: responses and late ones, discounted.
         since: when the current block began, None before the first report.
         counted: the gateway's counters then.
-        margin: factor on the load that replicas are sized for.
-        waited: when requests waited last.
-        limited: when a replica was starting last, or the target was the maximum: waits have that cause then.
+        busy, served: requests that busy slots should have served while others waited, and those that they served;
+            discounted.
+        last: time of the last report, None after a gap, and the responses counted then.
     """
 
     caution: float = 1.0
@@ -45,9 +45,14 @@ class ErrorBudget(NamedTuple):
     late: float = 0.0
     since: float | None = None
     counted: tuple[float, float] = (0.0, 0.0)
-    margin: float = 1.0
-    waited: float = -math.inf
-    limited: float = -math.inf
+    busy: float = 0.0
+    served: float = 0.0
+    last: tuple[float, float] | None = None
+
+    @property
+    def margin(self) -> float:
+        """Factor on the load that replicas are sized for."""
+        return min(max((self.busy + _PRIOR) / (self.served + _PRIOR), 1.0), MOST_MARGIN)
 
     def used(self, may_miss: float) -> float:
         """Return the share of the error budget used up; above 1 the objective is missed."""
@@ -55,47 +60,43 @@ class ErrorBudget(NamedTuple):
 
 
 def update_budget(
-    budget: ErrorBudget,
-    gateway: GatewaySample | None,
-    obs: Observation,
-    block_s: float,
-    may_miss: float,
-    *,
-    waits: bool,
+    budget: ErrorBudget, gateway: GatewaySample | None, t: float, block_s: float, may_miss: float, *, full_rate: float
 ) -> ErrorBudget:
-    """Return the budget after an observation; it changes at the end of each block.
+    """Return the budget after an observation; counts of late responses change it at the end of each block.
 
     Args:
         budget: the budget before.
         gateway: counters of the gateway, None without a report.
-        obs: the observation; its time, replicas and bounds are used.
+        t: time of the observation, Unix seconds.
         block_s: length of a block, seconds.
         may_miss: share of late requests that the objective allows.
-        waits: whether requests wait now.
+        full_rate: responses per second that the settings promise of the running replicas if requests have waited for
+            a service time or longer, else 0.
     """
     if gateway is None:
-        return budget
+        return budget._replace(last=None)
     answered, late = gateway.answered - budget.counted[0], gateway.late - budget.counted[1]
     counted = (gateway.answered, gateway.late)
-    if waits:
-        budget = budget._replace(waited=obs.t)
-    if obs.running < obs.target or obs.target >= obs.max_replicas:
-        budget = budget._replace(limited=obs.t)
+    if budget.last is not None and full_rate > 0.0 and gateway.answered >= budget.last[1]:
+        before, known = budget.last
+        budget = budget._replace(
+            busy=budget.busy + full_rate * (t - before), served=budget.served + gateway.answered - known
+        )
+    budget = budget._replace(last=(t, gateway.answered))
     if budget.since is None or answered < 0.0 or late < 0.0:  # the first, or the gateway has restarted
-        return budget._replace(since=obs.t, counted=counted)
-    if obs.t - budget.since < block_s:
+        return budget._replace(since=t, counted=counted)
+    if t - budget.since < block_s:
         return budget
-    waited = budget.waited > budget.since
     keep = 0.5 ** (1.0 / HALF_LIFE_BLOCKS)
     new = budget._replace(
-        answered=budget.answered * keep + answered, late=budget.late * keep + late, since=obs.t, counted=counted
+        answered=budget.answered * keep + answered,
+        late=budget.late * keep + late,
+        busy=budget.busy * keep,
+        served=budget.served * keep,
+        since=t,
+        counted=counted,
     )
     used = new.used(may_miss)
     if used > 1.0 and late > may_miss * answered:
-        # those who waited for a replica that was starting are answered up to a block later
-        short = waited and obs.t - budget.limited >= 2.0 * block_s
-        margin = min(budget.margin * _MORE, MOST_MARGIN) if short else budget.margin
-        return new._replace(caution=min(budget.caution * _UP, MOST), margin=margin)
-    if used < _CALM:
-        return new._replace(caution=max(budget.caution * _DOWN, 1.0), margin=max(budget.margin * _LESS, 1.0))
-    return new
+        return new._replace(caution=min(budget.caution * _UP, MOST))
+    return new._replace(caution=max(budget.caution * _DOWN, 1.0)) if used < _CALM else new

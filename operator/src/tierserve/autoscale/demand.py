@@ -26,7 +26,7 @@ _WAITS = 0.1  # of a service time: the least wait that counts as late, where the
 class Inputs:
     """Inputs of a recommendation: history, load, observation, settings, learned start-up time, forecast rate.
 
-    `margin` is a factor on the load and on the replay (autoscale.budget).
+    `margin` is a factor on the load (autoscale.budget).
     """
 
     history: History
@@ -132,10 +132,10 @@ def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recomm
     n_replay, fewer_late = replayed
     found = Recommendation(n, "erlang_c", _reason(n, v))
     found = found.at_least(
-        math.ceil(n_replay * v.margin),
+        n_replay,
         "replay",
         f"with one fewer {fewer_late:.1%} of the requests of the stabilization window would have waited too long, "
-        f"{may_wait:.2%} may{_margin(v)}",
+        f"{may_wait:.2%} may",
     )
     slots = _backlog_slots(v)
     return found.at_least(
@@ -153,7 +153,8 @@ def _backlog_slots(v: Inputs) -> float:
     """
     if v.backlog < 1.0:
         return 0.0
-    load, service_s = v.rate.mean * v.load.service_s, v.load.service_s
+    service_s = v.load.service_s * v.margin
+    load = v.rate.mean * service_s
     spare = max(v.obs.target, v.obs.running) * v.settings.slots - load
     if v.backlog * service_s <= spare * max(v.startup_s, v.max_wait_s):
         return 0.0
@@ -167,7 +168,7 @@ def _ms(seconds: float) -> str:
 
 
 def _margin(v: Inputs) -> str:
-    return f", times {v.margin:.2f}, for requests waited and were late" if v.margin > 1.0 else ""
+    return f", times {v.margin:.2f} by the responses of full slots" if v.margin > 1.005 else ""
 
 
 def _reason(n: int, v: Inputs) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tierserve.autoscale.budget import MOST, MOST_MARGIN, ErrorBudget
+from tierserve.autoscale.budget import MOST, ErrorBudget
 from tierserve.autoscale.calibration import CalibrationState
 from tierserve.autoscale.decide import LEARNED, Settings, State
 from tierserve.autoscale.rate import FORECASTS, RateState
@@ -61,7 +61,8 @@ class _Memory(BaseModel):
     late: bytes
     replayed_s: float
     caution: float
-    margin: float
+    busy: float
+    served: float
     answered: float
     missed: float
     factor: float
@@ -89,7 +90,8 @@ def dump_state(state: State, pool: str, settings: Settings, t: float) -> bytes:
         late=_bytes(np.array([one.late for one in blocks])),
         replayed_s=state.replay.seconds,
         caution=state.budget.caution,
-        margin=state.budget.margin,
+        busy=state.budget.busy,
+        served=state.budget.served,
         answered=state.budget.answered,
         missed=state.budget.late,
         factor=state.stabilization.factor,
@@ -121,7 +123,7 @@ def load_state(data: bytes, pool: str, settings: Settings, t: float) -> State:
         steps=memory.steps,
         rate=RateState(errors=memory.errors, weight=memory.weight, used=memory.used),
         replay=ReplayState(blocks=blocks, seconds=memory.replayed_s),
-        budget=ErrorBudget(memory.caution, memory.answered, memory.missed, margin=memory.margin),
+        budget=ErrorBudget(memory.caution, memory.answered, memory.missed, busy=memory.busy, served=memory.served),
         stabilization=Stabilization(factor=memory.factor),
     )
 
@@ -145,7 +147,7 @@ def merge_learned(state: State, known: State) -> State:
             seconds=replayed.seconds + state.replay.seconds,
         ),
         budget=state.budget._replace(
-            caution=budget.caution, margin=budget.margin, answered=budget.answered, late=budget.late
+            caution=budget.caution, answered=budget.answered, late=budget.late, busy=budget.busy, served=budget.served
         ),
         stabilization=state.stabilization._replace(factor=known.stabilization.factor),
     )
@@ -184,14 +186,20 @@ def _check_fit(memory: _Memory) -> Floats:
     decision.
     """
     late = _floats(memory.late) if len(memory.late) == 4 * GRID_SIZE * len(memory.blocks) else np.array([-1.0])
-    figures = (*memory.errors, memory.weight, *(n for _, n in memory.blocks), memory.replayed_s, memory.answered)
+    figures = (
+        *memory.errors,
+        memory.weight,
+        *(n for _, n in memory.blocks),
+        memory.replayed_s,
+        memory.answered,
+        memory.busy,
+    )
     sound = (
         len(memory.errors) == FORECASTS
         and 0 <= memory.used < len(memory.errors)
         and 1.0 <= memory.caution <= MOST
-        and 1.0 <= memory.margin <= MOST_MARGIN
         and memory.factor >= 1.0
-        and min(*figures, memory.missed) >= 0.0
+        and min(*figures, memory.missed, memory.served) >= 0.0
         and bool(np.all((late >= 0.0) & np.isfinite(late)))
     )
     if not sound:

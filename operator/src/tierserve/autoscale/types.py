@@ -252,7 +252,7 @@ class Decision:
         rate_error: mean absolute error of forecasts of the arrival rate one start-up time ahead, requests per second.
         late_share: share of late responses over the recent past, as the gateway counts them; None without reports.
         caution: factor by which late responses have lengthened the stabilization window; 1 while few are late.
-        margin: factor on the load that replicas are sized for, by waits that no replica was starting to end.
+        margin: factor on the load, where full slots have served fewer requests than the settings promise; else 1.
         stabilization_window_s: what was needed within it is kept.
     """
 
