@@ -104,6 +104,8 @@ def _head(rows: Rows, names: Sequence[str], part: Part) -> str:
     fewer = f" Rules of others were run on {peers} of them." if peers < ours else ""
     these = "this page is of those" if part == "develop" else "these loads were run once, after its last change"
     left = f" (seeds to {JUDGE[-1]} are left to judge a later change by)" if JUDGE[0] <= seeds[-1] < JUDGE[-1] else ""
+    earlier = f" Seeds {JUDGE[0]} to {seeds[0] - 1} and the second halves of the traces judged the versions before it."
+    known = earlier if seeds[0] > JUDGE[0] else ""
     hours = sum(row.cpu_s for row in rows.values()) / 3600.0
     made_by = "make bench-robust" if part == "judge" else "python -m bench.robust --try-page"
     return f"""# Scaling rules on loads that none of them was developed on
@@ -113,7 +115,7 @@ figures but this time are the same on any machine.
 
 Random loads of {len(FAMILIES)} families (below), seeds {seeds[0]} to {seeds[-1]}{left}: {len(names)} loads, of which
 {stationary} are stationary.{fewer} TierServe's rule was developed on seeds {DEVELOP[0]} to {DEVELOP[-1]} and on the
-first halves of the traces; {these}.
+first halves of the traces; {these}.{known}
 Every rule has one setting for all loads: TierServe its defaults, the others what they publish.
 
 A load is an 8B model on an A100 or L4, or a 70B model on 4 H100, by the roofline of `tierserve plan`; start-up 10, 30,
