@@ -14,6 +14,7 @@ from tierserve.plan.placement import place
 from tierserve.render.kubernetes.pod_template import merge
 from tierserve.render.kubernetes.ray_service import ray_service, replaces_cluster
 from tierserve.render.kubernetes.settings import KubeSettings
+from tierserve_serving.sources import local
 
 GOLDEN = Path(__file__).parent / "golden"
 SMOLLM2 = Path(__file__).parents[4] / "examples" / "smollm2.yaml"
@@ -58,7 +59,7 @@ def test_pods_and_serve_configuration_are_those_of_the_golden_file(name: str, re
         application = json.loads(spec.pop("serveConfigV2"))["applications"][0]
         spec["replica"] = application["deployments"][0]["ray_actor_options"]
     golden = GOLDEN / f"{name}.rendered.yaml"
-    text = yaml.safe_dump(found, sort_keys=True, width=120)
+    text = yaml.safe_dump(json.loads(json.dumps(found)), sort_keys=True, width=120)
     assert golden.read_text() == text, f"write {golden.name} anew if the change is intended"
 
 
@@ -147,3 +148,34 @@ def test_accelerators_of_other_makers_are_requested_from_kubernetes_and_from_ray
     assert group["resources"] == {"CPU": "1", "tierserve_replica": "1", of_ray: "4"}
     replica = json.loads(service["spec"]["serveConfigV2"])["applications"][0]["deployments"][0]["ray_actor_options"]
     assert (replica.get("num_gpus"), replica["resources"].get(of_ray)) == ((4, None) if of_ray == "GPU" else (None, 4))
+
+
+def test_a_claim_is_mounted_read_only_where_the_replica_looks_for_it() -> None:
+    document = with_template({})
+    document["spec"]["models"][0]["source"] = "pvc://models/llama/q4.gguf"
+    spec = pods(rendered(document))[1]["spec"]
+    claim = {"claimName": "models", "readOnly": True}
+    assert spec["volumes"] == [{"name": "model-source", "persistentVolumeClaim": claim}]
+    mount = {"name": "model-source", "mountPath": str(local.CLAIMS / "models"), "readOnly": True}
+    assert spec["containers"][0]["volumeMounts"] == [mount]
+
+
+@pytest.mark.parametrize(
+    ("cache", "volume"),
+    [
+        ({}, {"emptyDir": {}}),
+        ({"maxSize": "20Gi"}, {"emptyDir": {"sizeLimit": "20Gi"}}),
+        ({"hostPath": "/models"}, {"hostPath": {"path": "/models", "type": "DirectoryOrCreate"}}),
+        ({"claimName": "models"}, {"persistentVolumeClaim": {"claimName": "models"}}),
+    ],
+)
+def test_a_downloaded_model_is_kept_in_the_volume_of_the_tier(cache: Node, volume: Node) -> None:
+    document = with_template({}, modelCache=cache)
+    document["spec"]["models"][0] |= {"source": "hf://org/model/q4.gguf", "sourceSecretName": "hub"}
+    spec = pods(rendered(document))[1]["spec"]
+    assert spec["volumes"] == [{"name": "model-cache", **volume}]
+    container = spec["containers"][0]
+    assert container["envFrom"] == [{"secretRef": {"name": "hub"}}]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert variables["TIERSERVE_MODEL_CACHE"] == container["volumeMounts"][0]["mountPath"]
+    assert variables.get("TIERSERVE_MODEL_CACHE_BYTES") == ("21474836480" if "maxSize" in cache else None)

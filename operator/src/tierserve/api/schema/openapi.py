@@ -23,7 +23,7 @@ EXAMPLES = {unit.pattern: unit.example for unit in (Quantity, Amount, Duration, 
     MODEL_NAME_PATTERN: "a model's name such as large, qwen2.5-7b or org/Name-8B",
     RESOURCE_PATTERN: "the name of an extended resource such as nvidia.com/gpu",
     RESOURCE_QUANTITY_PATTERN: "a resource quantity such as 500m, 2 or 16Gi",
-    SOURCE_PATTERN: "a source such as hf://org/model, oci://, pvc://, file:// or pypi://package",
+    SOURCE_PATTERN: "a source such as hf://org/model, s3://, gs://, oci://, pvc://, file:// or pypi://package",
 }
 
 

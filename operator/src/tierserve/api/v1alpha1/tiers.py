@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tierserve.api.presets import ACCELERATORS, RESERVE, TIERS, TierPreset
 from tierserve.api.units import Amount, BitRate, Duration, Power, Quantity
-from tierserve.api.v1alpha1.base import Label, ModelName, Name, Part
+from tierserve.api.v1alpha1.base import Label, ModelName, Name, Part, Subdomain
 from tierserve.api.v1alpha1.pod_template import PodTemplate
 
 Kind = Literal["cloud", "edge", "device"]
@@ -50,6 +50,23 @@ class Placement(Part):
         False,
         description="Whether a cluster autoscaler adds nodes for pending pods; the service is then Degraded only after "
         "pods have been pending for 15 minutes.",
+    )
+
+
+class ModelCache(Part):
+    """Where the nodes of a tier keep downloaded models; one download serves all replicas that share it."""
+
+    host_path: str | None = Field(
+        None,
+        pattern=r"^/[^:]*$",
+        max_length=1024,
+        description="Directory of the node, shared by its replicas; must be writable for the user of the image (1000).",
+    )
+    claim_name: Subdomain | None = Field(
+        None, description="PersistentVolumeClaim; shared by all replicas of the tier if it is ReadWriteMany."
+    )
+    max_size: Quantity | None = Field(
+        None, description="Size above which the least recently used models are removed; with an emptyDir its limit."
     )
 
 
@@ -148,6 +165,9 @@ class Tier(Part):
     kind: Kind = Field(description="Kind of tier; determines the defaults of network and replicas.")
     sites: tuple[Site, ...] = Field((), max_length=64, description="Locations; defaults to one site named `default`.")
     placement: Placement = Field(Placement(), description="Nodes for the replicas.")
+    model_cache: ModelCache = Field(
+        ModelCache(), description="Volume for downloaded models; defaults to an emptyDir of each pod."
+    )
     pod_template: PodTemplate | None = Field(
         None, description="Fields of the pods, merged over those that the operator sets."
     )

@@ -29,6 +29,7 @@ from tierserve.render.kubernetes.metadata import (
     pool_labels,
     ray_service_name,
 )
+from tierserve.render.kubernetes.model_source import source_fields
 from tierserve.render.kubernetes.pod_template import pod_template, with_template
 from tierserve.render.kubernetes.scheduling import accelerators, ray_accelerators, scheduling
 from tierserve.render.kubernetes.settings import (
@@ -234,6 +235,7 @@ def _workers(
     devices = {needs[0]: str(needs[1])} if needs else {}
     cpu, cpu_limit = _worker_cpu(needs, settings)
     requests = {"cpu": cpu, "memory": _worker_memory(gaid, placement, settings), **devices}
+    source = source_fields(gaid, placement)
     container = {
         **_container("ray-worker", settings),
         "ports": [
@@ -241,7 +243,9 @@ def _workers(
             {"name": "metrics", "containerPort": RAY_METRICS_PORT},
         ],
         "resources": container_resources(requests, cpu_limit=cpu_limit),
+        **source.container,
     }
+    container["env"] = [*container["env"], *source.env]
     return {
         "groupName": WORKERS,
         "replicas": placement.min_replicas,  # initial; then set by Ray's autoscaler
@@ -254,7 +258,7 @@ def _workers(
             **{name: str(number) for name, number in ray_accelerators(gaid, placement).items()},
         },
         "rayStartParams": {},
-        "template": _pod(gaid, placement, settings, labels, container),
+        "template": _pod(gaid, placement, settings, labels, container, volumes=source.volumes),
     }
 
 
@@ -310,6 +314,8 @@ def _pod(
     settings: KubeSettings,
     labels: dict[str, str],
     container: dict[str, Any],
+    *,
+    volumes: Sequence[Object] = (),
 ) -> dict[str, Any]:
     spec: dict[str, Any] = {
         **scheduling(gaid, placement),
@@ -317,6 +323,8 @@ def _pod(
         "containers": [container],
         "restartPolicy": "Never",  # required by Ray's autoscaler v2, which replaces failed pods itself
     }
+    if volumes:
+        spec["volumes"] = list(volumes)
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     # KubeRay sets app.kubernetes.io/name itself, and its head Service selects pods by it.
