@@ -94,6 +94,33 @@ def test_the_head_holds_no_replica_and_has_ray_s_autoscaler_beside_it(clusters):
     assert {p["name"] for p in containers[0]["ports"]} >= {"serve", "dashboard", "decisions"}
 
 
+def test_pods_have_the_fields_of_a_pod_template_and_shared_memory_as_large_as_their_memory(
+    kuberay_operator, space, assistant, eventually
+):
+    environment = [{"name": "HF_HUB_OFFLINE", "value": "1"}]
+    assistant["spec"]["tiers"][1]["podTemplate"] = {
+        "metadata": {"labels": {"team": "chat"}},
+        "spec": {
+            "schedulerName": "volcano",
+            "containers": [
+                {"name": "ray-worker", "env": environment, "resources": {"requests": {"memory": "3Gi"}}},
+                {"name": "logs", "image": "fluent-bit"},
+            ],
+        },
+    }
+    space.create(assistant)
+    eventually(lambda: has_pods(space), "head and worker", 60.0)
+    worker = pod(space, EDGE, "worker")
+    assert worker["metadata"]["labels"]["team"] == "chat"
+    assert worker["spec"]["schedulerName"] == pod(space, EDGE, "head")["spec"]["schedulerName"] == "volcano"
+    ray, logs = worker["spec"]["containers"]
+    assert (ray["name"], logs["name"]) == ("ray-worker", "logs"), "KubeRay starts Ray in the first"
+    assert environment[0] in ray["env"]
+    shared = next(m["name"] for m in ray["volumeMounts"] if m["mountPath"] == "/dev/shm")
+    volume = next(v for v in worker["spec"]["volumes"] if v["name"] == shared)
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "3Gi"}
+
+
 def test_the_worker_group_has_no_bounds_that_kuberay_would_not_change(clusters, eventually):
     group = eventually(lambda: cluster_of(clusters, EDGE), "a Ray cluster")["spec"]["workerGroupSpecs"][0]
     assert (group["minReplicas"], group["maxReplicas"]) == (0, 100_000), "Ray Serve's own bounds are what counts"

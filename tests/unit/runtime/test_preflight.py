@@ -36,6 +36,21 @@ def test_an_engine_that_needs_a_gpu_names_the_model_and_the_engines_that_do_not(
     assert "emulated" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("file:///no/such.gguf", "not found"), ("pvc://claim/a.gguf", "no volume"), ("hf://model", "hf://ORG/MODEL")],
+)
+def test_a_source_that_cannot_be_used_names_the_model(source: str, words: str):
+    placements = [replace(p, source=source) if p.engine == "llamacpp" else p for p in PLACEMENTS]
+    with pytest.raises(PreflightError, match=rf"spec\.models\[light\]\.source: .*{words}"):
+        preflight.check_sources(placements)
+
+
+def test_a_remote_source_is_left_to_the_replica(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    preflight.check_sources([replace(PLACEMENTS[0], source="hf://org/model/q4.gguf")])
+
+
 def test_a_port_in_use_names_its_holder_and_another_port():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

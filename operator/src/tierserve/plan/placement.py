@@ -221,7 +221,7 @@ def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, siz
         downlink_s=downlink_s,
         min_replicas=tier.min_replicas,
         max_replicas=tier.max_replicas,
-        startup_s=tier.startup_s(model.engine),
+        startup_s=tier.startup_s(model.engine, hw.weights_bytes(model)),
         percentile=gaid.spec.objective.response_time.percentile,
         target_s=sized.target_s,
         bound=slots.binds,

@@ -12,6 +12,8 @@ from tierserve.api.errors import Problem
 from tierserve.api.units import Amount, BitRate, Duration, Mass, Power, Quantity
 from tierserve.api.v1alpha1.base import MODEL_NAME_PATTERN, NAME_PATTERN, SERVICE_NAME_PATTERN, SUBDOMAIN_PATTERN
 from tierserve.api.v1alpha1.models import SOURCE_PATTERN
+from tierserve.api.v1alpha1.pod_template import RESOURCE_QUANTITY_PATTERN
+from tierserve.api.v1alpha1.tiers import RESOURCE_PATTERN
 
 Schema = Mapping[str, Any]
 EXAMPLES = {unit.pattern: unit.example for unit in (Quantity, Amount, Duration, BitRate, Power, Mass)} | {
@@ -19,7 +21,9 @@ EXAMPLES = {unit.pattern: unit.example for unit in (Quantity, Amount, Duration, 
     SERVICE_NAME_PATTERN: "a name of lower-case letters, digits and dashes that begins with a letter",
     SUBDOMAIN_PATTERN: "a name of lower-case letters, digits, dashes and dots",
     MODEL_NAME_PATTERN: "a model's name such as large, qwen2.5-7b or org/Name-8B",
-    SOURCE_PATTERN: "a source such as hf://org/model, oci://, pvc://, file:// or pypi://package",
+    RESOURCE_PATTERN: "the name of an extended resource such as nvidia.com/gpu",
+    RESOURCE_QUANTITY_PATTERN: "a resource quantity such as 500m, 2 or 16Gi",
+    SOURCE_PATTERN: "a source such as hf://org/model, s3://, gs://, oci://, pvc://, file:// or pypi://package",
 }
 
 

@@ -79,6 +79,7 @@ _RESERVE = f"(has(t.accelerator.reserve) ? {_number('t.accelerator.reserve')} : 
 _ROOM = f"({_MEMORY} - {_RESERVE}) * double(t.accelerator.perReplica)"
 _ALLOWED = "(!has(t.models) || size(t.models) == 0 || m.name in t.models)"
 _KINDS = "{" + ", ".join(f"'{p}': {sorted(kinds)}" for p, kinds in KINDS_ALLOWED.items()) + "}"
+_AMOUNTS = ("limits", "requests")
 _POSITIVE = "set it above zero"
 
 
@@ -93,6 +94,70 @@ def _above_zero(at: str, *fields: str, number: str = "duration({0}) > duration('
             field=field,
         )
         for field in fields
+    )
+
+
+def _pod_template_rules(at: str) -> tuple[Rule, ...]:
+    """What the operator sets itself in pods: labels that objects select by, containers of Ray, accelerators."""
+    containers = f"{at}.spec.containers[]"
+    added = "!(self.name in ['ray-head', 'ray-worker'])"
+    of_ray = ("command", "args", "ports", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe")
+    accelerator = (
+        "k.endsWith('gpu') || k.startsWith('nvidia.com/mig-') || k.startsWith('gpu.intel.com/')"
+        " || k in ['google.com/tpu', 'habana.ai/gaudi', 'aws.amazon.com/neuroncore']"
+    )
+    lists = [f"!has(self.resources.{name}) || !self.resources.{name}.exists(k, {accelerator})" for name in _AMOUNTS]
+    return (
+        Rule(
+            name=f"{at}-labels-of-the-operator",
+            at=f"{at}.metadata",
+            must="!has(self.labels) || !self.labels.exists(k, k.startsWith('tierserve.io/') || k.startsWith('ray.io/')"
+            " || k.startsWith('app.kubernetes.io/'))",
+            message="must not have labels of tierserve.io, ray.io or app.kubernetes.io, by which Services select pods",
+            hint="use labels of your own domain",
+            field="labels",
+        ),
+        Rule(
+            name=f"{at}-process-of-ray",
+            at=containers,
+            must=f"{added} || !({' || '.join(f'has(self.{field})' for field in (*of_ray, 'restartPolicy'))})",
+            message=f"must not have {', '.join(of_ray)} or restartPolicy, which the operator sets in this container",
+            hint="remove them, or add a container with another name",
+            field="name",
+        ),
+        Rule(
+            name=f"{at}-env-of-the-operator",
+            at=containers,
+            must=f"{added} || !has(self.env) || !self.env.exists(e, e.name.startsWith('RAY_SERVE_')"
+            " || e.name.startsWith('TIERSERVE_'))",
+            message="must not have RAY_SERVE_* or TIERSERVE_*, which the operator sets in this container",
+            hint="remove them",
+            field="env",
+        ),
+        Rule(
+            name=f"{at}-accelerators-by-accelerator",
+            at=containers,
+            must=f"{added} || !has(self.resources) || (({lists[0]}) && ({lists[1]}))",
+            message="must not have accelerators, which accelerator.perReplica sets",
+            hint="set accelerator.resource and accelerator.perReplica of the tier",
+            field="resources",
+        ),
+        Rule(
+            name=f"{at}-added-container-has-an-image",
+            at=containers,
+            must=f"!({added}) || has(self.image)",
+            message="must be ray-head or ray-worker, or have an image",
+            hint="use the name of a container of the operator, or set the image of the container that is added",
+            field="name",
+        ),
+        Rule(
+            name=f"{at}-init-container-has-an-image",
+            at=f"{at}.spec.initContainers[]",
+            must="has(self.image)",
+            message="is required",
+            hint="set the image of the init container",
+            field="image",
+        ),
     )
 
 
@@ -195,6 +260,17 @@ RULES: tuple[Rule, ...] = (
         hint="remove value, or use operator: Equal",
         field="value",
     ),
+    Rule(
+        name="one-volume-for-models",
+        at="spec.tiers[].modelCache",
+        must="!has(self.hostPath) || !has(self.claimName)",
+        message="must not be set together with claimName",
+        hint="keep one of hostPath and claimName",
+        field="hostPath",
+    ),
+    *_above_zero("spec.tiers[].modelCache", "maxSize", number=_AMOUNT),
+    *_pod_template_rules("spec.tiers[].podTemplate"),
+    *_pod_template_rules("spec.tiers[].sites[].podTemplate"),
     *_above_zero("spec.tiers[].accelerator", "memory", "flops", "memoryBandwidth", number=_AMOUNT),
     *_above_zero("spec.tiers[].network", "uplink", "downlink", number=_BITS),
     Rule(

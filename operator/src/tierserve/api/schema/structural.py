@@ -58,7 +58,9 @@ def _resolved(source: Schema, defs: dict[str, Schema]) -> Schema:
 def _add_items(node: Schema, source: Schema, defs: dict[str, Schema]) -> None:
     items = node["items"] = _node(source["items"], defs)
     key = next((key for key in LIST_KEYS if key in items.get("required", ())), None)
-    if items["type"] == "string":
+    if "x-kubernetes-list-type" in source:
+        node["x-kubernetes-list-type"] = source["x-kubernetes-list-type"]
+    elif items["type"] == "string":
         node["x-kubernetes-list-type"] = "set"
     elif key:
         node |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
@@ -69,6 +71,8 @@ def _add_items(node: Schema, source: Schema, defs: dict[str, Schema]) -> None:
 def _add_properties(node: Schema, source: Schema, defs: dict[str, Schema]) -> None:
     if "properties" in source:
         node["properties"] = {name: _node(child, defs) for name, child in source["properties"].items()}
+        if source.get("additionalProperties") is True:
+            node["x-kubernetes-preserve-unknown-fields"] = True
     elif isinstance(source.get("additionalProperties"), dict):
         node["additionalProperties"] = _node(source["additionalProperties"], defs)
     else:

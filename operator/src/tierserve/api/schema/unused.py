@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NO_NODES = "it has an effect on Kubernetes only: the local runtime has no nodes to choose from"
+NO_PODS = "it has an effect on Kubernetes only: the local runtime has no pods"
+NO_SECRETS = "it has an effect on Kubernetes only: local replicas have the environment of `tierserve up`"
+ONE_CACHE = "it has an effect on Kubernetes only: local replicas share ~/.cache/tierserve/models"
 
 ONLY_PLANNED = "only `tierserve plan --best` reads it"
 SEE_PLAN = "run tierserve plan FILE --best to see its effect, and the changes of the file that come close to that plan"
@@ -40,6 +43,10 @@ UNUSED: tuple[Unused, ...] = (
     ),
     Unused("spec.tiers[].placement", NO_NODES, local=True),
     Unused("spec.tiers[].sites[].placement", NO_NODES, local=True),
+    Unused("spec.models[].sourceSecretName", NO_SECRETS, "set the variables in the shell", local=True),
+    Unused("spec.tiers[].modelCache", ONE_CACHE, local=True),
+    Unused("spec.tiers[].podTemplate", NO_PODS, local=True),
+    Unused("spec.tiers[].sites[].podTemplate", NO_PODS, local=True),
     Unused("spec.traffic[].origin", f"{ONLY_PLANNED}: requests of a class may arrive at any tier", SEE_PLAN),
     Unused("spec.gateway.tls", "the local gateway serves plain HTTP on loopback", local=True),
 )

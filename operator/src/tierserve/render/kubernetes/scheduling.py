@@ -9,6 +9,14 @@ from tierserve.api.v1alpha1 import tiers as api
 from tierserve.plan.placement import Placement
 from tierserve.render.kubernetes.metadata import SITE, TIER
 
+RAY_RESOURCES = {
+    "google.com/tpu": "TPU",
+    "habana.ai/gaudi": "HPU",
+    "aws.amazon.com/neuroncore": "neuron_cores",
+    "huawei.com/Ascend910": "NPU",
+}
+"""Names that Ray has for accelerators that it does not count as GPUs (ray/_private/accelerators)."""
+
 
 def node_placement(gaid: GenAIDeployment, placement: Placement) -> api.Placement:
     """Placement of the site, else of the tier; the default is TierServe's own labels and taints.
@@ -37,6 +45,12 @@ def scheduling(gaid: GenAIDeployment, placement: Placement) -> dict[str, Any]:
     if nodes.runtime_class_name:
         fields["runtimeClassName"] = nodes.runtime_class_name
     return fields
+
+
+def ray_accelerators(gaid: GenAIDeployment, placement: Placement) -> dict[str, int]:
+    """The same as a resource of Ray: `GPU` for those of NVIDIA (MIG profiles too), AMD and Intel."""
+    needs = accelerators(gaid, placement)
+    return {RAY_RESOURCES.get(needs[0], "GPU"): needs[1]} if needs else {}
 
 
 def accelerators(gaid: GenAIDeployment, placement: Placement) -> tuple[str, int] | None:

@@ -66,7 +66,8 @@ class Cluster:
         Raises:
             ClusterError: 404 if the kind is not served, 403 if RBAC or admission rejects it, and so on.
         """
-        query = [("fieldManager", MANAGER), ("force", "true")]
+        # Strict: an unknown field of a podTemplate would be dropped without a message.
+        query = [("fieldManager", MANAGER), ("force", "true"), ("fieldValidation", "Strict")]
         return await self._request("PATCH", path_of(desired), query, desired, APPLY)
 
     async def apply_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> Object:

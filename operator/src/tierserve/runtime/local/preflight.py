@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 from tierserve.plan.placement import Placement
 from tierserve.runtime.local.paths import LocalError, ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK, holder, is_free, why_taken
 from tierserve.runtime.local.resources import available_memory
 from tierserve_serving.gateway import haproxy as binary
+from tierserve_serving.sources import SourceError, check_source, model_folder, model_path
 
 # Resident memory measured after a start: head with dashboard and Serve, one more node, one replica.
 HEAD_BYTES = 1_300_000_000
@@ -27,6 +29,7 @@ def check(paths: ServicePaths, placements: Sequence[Placement], port: int | None
     """Run all checks and create the folders; raises LocalError at the first failure."""
     check_packages()
     check_engines(placements)
+    check_sources(placements)
     check_haproxy()
     check_memory(placements)
     if port is not None:
@@ -49,6 +52,19 @@ def check_engines(placements: Iterable[Placement]) -> None:
                 f"spec.models[{p.model}].engine: {p.engine} is not supported on this machine: it needs an accelerator",
                 "set engine: emulated (the same timings without a GPU) or engine: llamacpp (a real model on the CPU)",
             )
+
+
+def check_sources(placements: Iterable[Placement]) -> None:
+    """Check that sources are well-formed, and those on this machine present; remote ones are read by the replicas."""
+    for p in placements:
+        if p.engine == "emulated" or p.source is None:
+            continue
+        try:
+            check_source(p.source)
+            if urlsplit(p.source).scheme in ("file", "pypi", "pvc"):
+                (model_path if p.engine == "llamacpp" else model_folder)(p.source)
+        except SourceError as error:
+            raise PreflightError(f"spec.models[{p.model}].source: {error.message}", error.hint) from error
 
 
 def check_haproxy(find: Callable[[], object] = binary.find_haproxy) -> None:

@@ -1,0 +1,68 @@
+"""Model sources: the local path of a model, downloaded into the cache of the node where it is remote.
+
+`hf://`, `s3://`, `gs://` and `oci://` are downloaded once per node (`cache.py`), `file://`, `pypi://` and `pvc://` are
+on the machine. Both runtimes use this package, in the process of the replica.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tierserve_serving.sources import hub, local, object_store, oci
+from tierserve_serving.sources.cache import ModelCache, Progress, Report
+from tierserve_serving.sources.errors import SourceError
+from tierserve_serving.sources.remote import Snapshot, Want
+
+__all__ = ["SUPPORTED", "ModelCache", "Progress", "SourceError", "check_source", "model_folder", "model_path"]
+
+SUPPORTED = (
+    "hf://ORG/MODEL@REVISION/FILE, s3://BUCKET/PATH, gs://BUCKET/PATH, oci://REGISTRY/REPOSITORY:TAG, "
+    "pvc://CLAIM/PATH, file:///PATH and pypi://WHEEL"
+)
+DEFAULT_CACHE = "~/.cache/tierserve/models"
+_REMOTE: dict[str, tuple[Callable[[str], object], Callable[[str, Want], Snapshot]]] = {
+    "hf": (hub.parse, hub.snapshot),
+    "s3": (object_store.check, object_store.snapshot),
+    "gs": (object_store.check, object_store.snapshot),
+    "oci": (oci.parse, oci.snapshot),
+}
+
+
+def check_source(source: str) -> None:
+    """Raise `SourceError` unless the source is well-formed. Reads no file and needs no network."""
+    scheme = urlsplit(source).scheme
+    if scheme in _REMOTE:
+        _REMOTE[scheme][0](source)
+    elif scheme not in ("file", "pypi", "pvc"):
+        raise SourceError(f"must be a model source ({source!r})", "InvalidSource", f"supported are {SUPPORTED}")
+
+
+def model_path(source: str, *, report: Report | None = None) -> Path:
+    """Return the GGUF file that `source` names, downloaded if need be. Raises `SourceError` if there is none."""
+    return _path(source, "gguf", report)
+
+
+def model_folder(source: str, *, report: Report | None = None) -> Path:
+    """Return the folder with config.json and weights that `source` names, downloaded if need be."""
+    return _path(source, "folder", report)
+
+
+def node_cache(report: Report | None = None) -> ModelCache:
+    """The cache of this machine: TIERSERVE_MODEL_CACHE, and TIERSERVE_MODEL_CACHE_BYTES for its maximum size."""
+    limit = os.environ.get("TIERSERVE_MODEL_CACHE_BYTES")
+    root = Path(os.environ.get("TIERSERVE_MODEL_CACHE") or DEFAULT_CACHE).expanduser()
+    return ModelCache(root, int(limit) if limit else None, report or (lambda _: None))
+
+
+def _path(source: str, want: Want, report: Report | None) -> Path:
+    check_source(source)
+    scheme = urlsplit(source).scheme
+    if scheme not in _REMOTE:
+        return local.path(source, want)
+    snapshot = _REMOTE[scheme][1]
+    offline = scheme == "hf" and os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    return node_cache(report).get(source, want, partial(snapshot, source, want), offline=offline)
