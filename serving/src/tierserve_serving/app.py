@@ -32,11 +32,12 @@ class Replica:
         _settings: the handle that makes `AutoscalingSettings` part of the application; never called.
     """
 
-    def __init__(self, config: dict[str, Any], _settings: Any = None) -> None:
+    # Serve awaits a constructor that is a coroutine, in the event loop of the engine.
+    async def __init__(self, config: dict[str, Any], _settings: Any = None) -> None:  # type: ignore[misc]
         begin = time.perf_counter()
         self._config = PoolConfig.model_validate(config)
         self._engine = make_engine(self._config)
-        self._engine.load()
+        await self._engine.load()
         stats = ReplicaStats(metrics=Metrics.of_ray(self._config.pool))
         self._worker = Worker(self._config, self._engine, stats)
         stats.startup_seconds = time.perf_counter() - begin

@@ -61,7 +61,7 @@ class PoolConfig(UserConfig):
         max_queue: maximum length of the replica's queue; above it the response is 503.
         max_output_tokens: maximum of tokens of an answer, also if the request has a higher limit.
         context_tokens: maximum of tokens of prompt and answer together.
-        threads: CPU threads of `llamacpp`.
+        threads: CPU threads of `llamacpp`; 0 for the CPUs that the replica may use.
         max_body_bytes: maximum size of a request body; above it the response is 413.
     """
 
@@ -75,7 +75,7 @@ class PoolConfig(UserConfig):
     max_queue: int = Field(default=64, ge=0, le=100_000)
     max_output_tokens: int = Field(default=4096, ge=1, le=1_000_000)
     context_tokens: int = Field(default=8192, ge=16, le=10_000_000)
-    threads: int = Field(default=1, ge=1, le=512)
+    threads: int = Field(default=0, ge=0, le=512)
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
 
     def with_user_config(self, user_config: Mapping[str, Any]) -> PoolConfig:
@@ -95,6 +95,10 @@ class PoolConfig(UserConfig):
     def pool(self) -> str:
         """The pool's name, `tier-site`."""
         return f"{self.tier}-{self.site}"
+
+    def served_name(self, name: str) -> str:
+        """Return the name under which the engine knows the model `name`."""
+        return self.model
 
     @property
     def model_names(self) -> tuple[str, ...]:

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tierserve_serving.engines.base import Capabilities, Chunk, Engine, EngineError, Generation, Message, PromptError
+from tierserve_serving.engines.base import Engine, EngineError, Part, RequestError, Timing, Usage
 
 if TYPE_CHECKING:
     from tierserve_serving.config import PoolConfig
 
-__all__ = [
-    "Capabilities",
-    "Chunk",
-    "Engine",
-    "EngineError",
-    "Generation",
-    "Message",
-    "PromptError",
-    "make_engine",
-]
+__all__ = ["Engine", "EngineError", "Part", "RequestError", "Timing", "Usage", "make_engine"]
 
 
 def make_engine(config: PoolConfig) -> Engine:
