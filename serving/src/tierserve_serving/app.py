@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ray import serve
 
 from tierserve_serving.config import PoolConfig
-from tierserve_serving.engines import make_engine
+from tierserve_serving.engines import check_arguments, make_engine
 from tierserve_serving.openai.app import Ingress
 from tierserve_serving.replica.stats import Metrics, ReplicaStats
 from tierserve_serving.replica.worker import Worker
@@ -85,9 +85,11 @@ def build(args: dict[str, Any]) -> serve.Application:
         args: the fields of `PoolConfig`.
 
     Raises:
-        ValueError: a field is missing, unknown or invalid; the message names each one.
+        ValueError: a field is missing, unknown or invalid, or the engine refuses its arguments; the message names
+            each one. So it is refused before a replica takes an accelerator.
     """
     config = validated(args)
+    check_arguments(config)
     limit = config.slots + config.max_queue + _HEADROOM
     deployment: Any = Replica  # the decorator turns the class into a Deployment
     settings: Any = AutoscalingSettings

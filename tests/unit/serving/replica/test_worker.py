@@ -79,6 +79,9 @@ async def test_a_request_refused_by_a_full_queue_is_an_arrival_and_an_error(conf
 
 
 class BrokenEngine:
+    def gauges(self):
+        return {}
+
     async def respond(self, path, document):
         yield Part(b"half", True, 1)
         raise ZeroDivisionError("a bug")
