@@ -125,6 +125,9 @@ def _args(service: str, placement: Placement, target: ServeTarget) -> dict[str, 
         "slots": placement.slots,
         "max_queue": QUEUE_PER_SLOT * placement.slots,
         "context_tokens": placement.context_tokens,
+        **({"engine_args": dict(placement.engine_args)} if placement.engine_args else {}),
+        **({"adapters": dict(placement.adapters)} if placement.adapters else {}),
+        **({"tensor_parallel": placement.per_replica} if placement.engine == "vllm" else {}),
         **({"threads": target.replica_threads} if target.replica_threads else {}),
     }
 
