@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-fast test-unit test-local test-contract test-k8s check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo test test-fast test-unit test-local test-contract test-k8s test-vllm check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust cluster demo-k8s cluster-down lock setup clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,11 @@ test-k8s:  ## a service on real kubelets, from apply to delete (run nothing else
 	@$(SETUP) dev
 	@$(BIN)/python scripts/prebuild.py --wait
 	@$(BIN)/python -m pytest tests/e2e/kubernetes
+
+test-vllm:  ## real vLLM on this machine's CPUs, in an environment of its own (.venv-vllm; the first time downloads 3 GB)
+	@$(PYTHON) scripts/setup.py --venv .venv-vllm vllm
+	@.venv-vllm/bin/python scripts/hf_model.py
+	@.venv-vllm/bin/python -m pytest tests/vllm
 
 check:  ## ruff, mypy, import-linter, generated files, and no private vocabulary
 	@$(SETUP) dev
@@ -117,4 +122,4 @@ setup:  ## create the virtual environment only
 	@$(SETUP) dev
 
 clean:  ## remove what was made here (the caches in your home stay)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis out
+	rm -rf $(VENV) .venv-vllm .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis out

@@ -1,6 +1,6 @@
 """Create the virtual environment from the lock files, with Python's standard library only.
 
-Used by the Makefile: `python3 scripts/setup.py runtime|dev|bench|lock`. Does nothing when the environment is
+Used by the Makefile: `python3 scripts/setup.py runtime|dev|bench|vllm|lock`. Does nothing when the environment is
 already what the lock says. Downloads are kept by uv in its cache in your home.
 """
 
@@ -22,8 +22,12 @@ EXTRAS = {
     "dev": ("serving", "operator", "simulate", "dev"),
     "bench": ("serving", "operator", "simulate", "dev", "bench"),
 }
+APART = {"vllm": ("serving", "operator", "simulate", "dev", "vllm")}
+"""Kinds with an environment of their own."""
 IMAGES = {"operator": ("operator",)}
 """Kinds that only images use; the serving image uses runtime."""
+DOWNLOAD = {"vllm": "3 GB"}
+"""What the first installation of a kind downloads, where it is not about 400 MB."""
 MIN_PYTHON = (3, 11)
 
 
@@ -50,10 +54,9 @@ def fingerprint(kind: str) -> str:
 def is_ready(venv_dir: Path, kind: str) -> bool:
     """Whether the environment is up to date: bench includes dev, and dev includes runtime."""
     kinds = list(EXTRAS)
-    stamps = (venv_dir / f".tierserve-{k}" for k in kinds[kinds.index(kind) :])
-    return any(
-        s.exists() and s.read_text() == fingerprint(k) for s, k in zip(stamps, kinds[kinds.index(kind) :], strict=True)
-    )
+    including = [kind] if kind in APART else kinds[kinds.index(kind) :]
+    stamps = {k: venv_dir / f".tierserve-{k}" for k in including}
+    return any(stamp.exists() and stamp.read_text() == fingerprint(k) for k, stamp in stamps.items())
 
 
 def run(*command: str | Path) -> None:
@@ -81,7 +84,8 @@ def install(venv_dir: Path, kind: str) -> None:
         return
     start = time.monotonic()
     tool = uv(venv_dir)
-    print(f"setup: packages of requirements/{kind}.lock (the first time downloads about 400 MB) ...", flush=True)
+    size = DOWNLOAD.get(kind, "400 MB")
+    print(f"setup: packages of requirements/{kind}.lock (the first time downloads about {size}) ...", flush=True)
     python = venv_dir / "bin" / "python"
     lock = REQUIREMENTS / f"{kind}.lock"
     run(*tool, "pip", "install", "-q", "--python", python, "--require-hashes", "--no-deps", "-r", lock)
@@ -109,7 +113,7 @@ def lock_all(venv_dir: Path) -> None:
     tool = uv(venv_dir)
     common = (*tool, "pip", "compile", "-q", "--generate-hashes", "--no-emit-index-url", "--universal",
               "--python-version", "3.11", "--no-header", "--custom-compile-command", "make lock")  # fmt: skip
-    for kind, extras in {**EXTRAS, **IMAGES}.items():
+    for kind, extras in {**EXTRAS, **APART, **IMAGES}.items():
         flags = [flag for extra in extras for flag in ("--extra", extra)]
         run(*common, *flags, "pyproject.toml", REQUIREMENTS / "build.in", "-o", REQUIREMENTS / f"{kind}.lock")
         print(f"setup: wrote requirements/{kind}.lock", flush=True)
@@ -118,7 +122,7 @@ def lock_all(venv_dir: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=[*EXTRAS, "lock"])
+    parser.add_argument("kind", choices=[*EXTRAS, *APART, "lock"])
     parser.add_argument("--browser", action="store_true", help="also get Chromium for the browser tests")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
     arguments = parser.parse_args()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ray import serve
 
 from tierserve_serving.config import PoolConfig
-from tierserve_serving.engines import make_engine
+from tierserve_serving.engines import check_arguments, make_engine
 from tierserve_serving.openai.app import Ingress
 from tierserve_serving.replica.stats import Metrics, ReplicaStats
 from tierserve_serving.replica.worker import Worker
@@ -32,11 +32,12 @@ class Replica:
         _settings: the handle that makes `AutoscalingSettings` part of the application; never called.
     """
 
-    def __init__(self, config: dict[str, Any], _settings: Any = None) -> None:
+    # Serve awaits a constructor that is a coroutine, in the event loop of the engine.
+    async def __init__(self, config: dict[str, Any], _settings: Any = None) -> None:  # type: ignore[misc]
         begin = time.perf_counter()
         self._config = PoolConfig.model_validate(config)
         self._engine = make_engine(self._config)
-        self._engine.load()
+        await self._engine.load()
         stats = ReplicaStats(metrics=Metrics.of_ray(self._config.pool))
         self._worker = Worker(self._config, self._engine, stats)
         stats.startup_seconds = time.perf_counter() - begin
@@ -84,9 +85,11 @@ def build(args: dict[str, Any]) -> serve.Application:
         args: the fields of `PoolConfig`.
 
     Raises:
-        ValueError: a field is missing, unknown or invalid; the message names each one.
+        ValueError: a field is missing, unknown or invalid, or the engine refuses its arguments; the message names
+            each one. So it is refused before a replica takes an accelerator.
     """
     config = validated(args)
+    check_arguments(config)
     limit = config.slots + config.max_queue + _HEADROOM
     deployment: Any = Replica  # the decorator turns the class into a Deployment
     settings: Any = AutoscalingSettings

@@ -61,7 +61,10 @@ class PoolConfig(UserConfig):
         max_queue: maximum length of the replica's queue; above it the response is 503.
         max_output_tokens: maximum of tokens of an answer, also if the request has a higher limit.
         context_tokens: maximum of tokens of prompt and answer together.
-        threads: CPU threads of `llamacpp`.
+        threads: CPU threads of `llamacpp`; 0 for the CPUs that the replica may use.
+        tensor_parallel: accelerators over which `vllm` spreads the model.
+        engine_args: arguments of the engine by name, such as `quantization: awq`.
+        adapters: LoRA adapters by the name that requests give as `model`, and their sources.
         max_body_bytes: maximum size of a request body; above it the response is 413.
     """
 
@@ -75,7 +78,10 @@ class PoolConfig(UserConfig):
     max_queue: int = Field(default=64, ge=0, le=100_000)
     max_output_tokens: int = Field(default=4096, ge=1, le=1_000_000)
     context_tokens: int = Field(default=8192, ge=16, le=10_000_000)
-    threads: int = Field(default=1, ge=1, le=512)
+    threads: int = Field(default=0, ge=0, le=512)
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    engine_args: dict[str, str] = {}
+    adapters: dict[str, str] = {}
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
 
     def with_user_config(self, user_config: Mapping[str, Any]) -> PoolConfig:
@@ -96,20 +102,20 @@ class PoolConfig(UserConfig):
         """The pool's name, `tier-site`."""
         return f"{self.tier}-{self.site}"
 
+    def served_name(self, name: str) -> str:
+        """Return the name under which the engine knows the model `name`."""
+        return name if name in self.adapters else self.model
+
     @property
     def model_names(self) -> tuple[str, ...]:
         """Accepted values of the field `model` of a request."""
-        return (self.model,) if self.model == self.service else (self.model, self.service)
+        return tuple(dict.fromkeys((self.model, self.service, *self.adapters)))
 
     @model_validator(mode="after")
     def _engine_has_what_it_needs(self) -> Self:
-        if self.engine == "llamacpp":
+        if self.engine != "emulated":
             if not self.source:
-                raise ValueError(f"source: is required by the engine llamacpp; supported are {SUPPORTED}")
-            check_source(self.source)
-        if self.engine == "vllm":
-            raise ValueError(
-                "engine: vllm is not supported by this replica; "
-                "hint: set engine to llamacpp (runs on a CPU) or to emulated (no model)"
-            )
+                raise ValueError(f"source: is required by the engine {self.engine}; supported are {SUPPORTED}")
+            for source in (self.source, *self.adapters.values()):
+                check_source(source)
         return self

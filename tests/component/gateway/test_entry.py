@@ -26,8 +26,8 @@ async def scaled_to_zero(rig, poll, **kwargs):
 
 
 UNANSWERABLE = [
-    ("POST", "/v1/embeddings", 404, "unknown_url"),
-    ("POST", "/v1/responses", 404, "unknown_url"),
+    ("POST", "/v1/moderations", 404, "unknown_url"),
+    ("POST", "/v1/audio/speech", 404, "unknown_url"),
     ("GET", "/v1/.env", 404, "unknown_url"),
     ("GET", "/", 404, "unknown_url"),
     ("GET", "/metrics", 404, "unknown_url"),
@@ -72,7 +72,7 @@ async def test_the_body_of_a_refused_request_is_read_before_the_response(rig):
     for size in (1_000, 60_000, 300_000, 3_000_000):
         body, known = b'{"model": "assistant", "x": "' + b"x" * size + b'"}', 200 if size < 2**20 else 413
         for method, path, kind, status in (
-            ("POST", "/v1/embeddings", "application/json", 404 if size < 2**20 else 413),
+            ("POST", "/v1/moderations", "application/json", 404 if size < 2**20 else 413),
             ("PUT", "/v1/completions", "application/json", 405 if size < 2**20 else 413),
             ("POST", "/v1/models", "application/json", 405 if size < 2**20 else 413),
             ("POST", "/v1/completions", "text/plain", 415 if size < 2**20 else 413),
@@ -99,7 +99,7 @@ async def test_an_unknown_model_is_named_with_those_that_exist(rig):
             await client.chat.completions.create(model="gpt-4o", messages=messages)
         assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
         with pytest.raises(openai.NotFoundError) as path:
-            await client.embeddings.create(model="light", input="word " * 60_000)
+            await client.moderations.create(model="light", input="word " * 60_000)
         assert path.value.code == "unknown_url"
     assert rig.upstream.seen == []
 

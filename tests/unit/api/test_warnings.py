@@ -73,7 +73,6 @@ def test_a_field_that_only_the_planner_reads_is_described_as_such(unused: Any) -
         ({"gateway": {"auth": {"mode": "none"}}}, "spec.gateway.auth"),
         ({"gateway": {"rateLimits": []}}, "spec.gateway.rateLimits"),
         ({"gateway": {"tls": {"secretName": "a", "mutual": True}}}, "spec.gateway.tls.mutual"),
-        ({"models": [{**MODEL, "engine": "vllm", "source": "hf://org/model"}]}, "spec.models[0].engine"),
     ],
 )
 def test_a_field_of_a_feature_that_this_version_lacks_is_refused(spec: dict[str, Any], path: str) -> None:

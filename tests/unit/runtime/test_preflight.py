@@ -30,9 +30,9 @@ def test_too_little_memory_names_need_free_memory_and_hint():
     assert "replicas.min" in caught.value.hint
 
 
-def test_an_engine_that_needs_a_gpu_names_the_model_and_the_engines_that_do_not():
+def test_an_engine_that_is_not_installed_names_the_model_and_the_package():
     with pytest.raises(PreflightError, match=r"spec\.models\[large\]\.engine: vllm") as caught:
-        preflight.check_engines([replace(p, engine="vllm") if p.model == "large" else p for p in PLACEMENTS])
+        preflight.check_engines([replace(PLACEMENTS[0], model="large", engine="vllm")], installed=lambda _: None)
     assert "emulated" in caught.value.hint
 
 

@@ -2,9 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from tierserve_serving.app import validated
+from tierserve_serving import engines
+from tierserve_serving.app import build, validated
 
 POOL = {"service": "assistant", "tier": "cloud", "model": "m"}
+
+
+def test_an_engine_that_is_not_installed_is_refused_before_a_replica_starts(monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="engine: vllm is not installed"):
+        build(POOL | {"engine": "vllm", "source": "file:///models/m"})
 
 
 def test_a_pool_is_named_after_tier_and_site():
@@ -22,7 +29,7 @@ def test_model_and_service_are_both_names_of_the_model():
     [
         ({"slots": 0}, "slots", "greater than or equal to 1"),
         ({"engine": "gpt"}, "engine", "'emulated', 'llamacpp' or 'vllm'"),
-        ({"engine": "vllm"}, "engine", "set engine to llamacpp"),
+        ({"engine": "vllm"}, "source", "required by the engine vllm"),
         ({"engine": "llamacpp"}, "source", "pypi://"),
         ({"engine": "llamacpp", "source": "hf://a"}, "source", "hf://ORG/MODEL"),
         ({"engine": "llamacpp", "source": "ftp://a/b"}, "source", "file:///PATH"),

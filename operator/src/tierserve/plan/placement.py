@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -46,6 +47,9 @@ class Placement:
         context_tokens: most tokens of prompt and answer together.
         sizes: (share, input tokens, output tokens) of the requests; () where only the means are known.
         spread_known: whether `sizes` has the spread of the answers in it, and not only the means of classes.
+        engine_args: arguments of the engine by name.
+        adapters: source of each LoRA adapter by name.
+        per_replica: accelerators of a replica.
         bounds: slots that each bound alone would allow.
     """
 
@@ -76,6 +80,9 @@ class Placement:
     max_wait_s: float = math.inf
     sizes: Sizes = ()
     spread_known: bool = False
+    engine_args: Mapping[str, str] = field(default_factory=dict, compare=False)
+    adapters: Mapping[str, str] = field(default_factory=dict, compare=False)
+    per_replica: int = 1
     bounds: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
@@ -236,6 +243,9 @@ def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, siz
         max_wait_s=_max_wait_s(gaid, sized, uplink_s + downlink_s),
         sizes=tokens.classes,
         spread_known=model.output.spread is not None,
+        engine_args=model.engine_args,
+        adapters={adapter.name: adapter.source for adapter in model.adapters},
+        per_replica=tier.hardware.per_replica,
         bounds=slots.bounds,
     )
 

@@ -65,6 +65,7 @@ class ServeTarget:
         proxy_location: nodes on which Serve's proxies run.
         replica_resources: custom resources of Ray that a replica requires, by name.
         replica_gpus: accelerators per replica.
+        replica_threads: CPU threads per replica; 0 for the CPUs that it may use.
         surge: whether a rollout may run more replicas than desired.
     """
 
@@ -77,6 +78,7 @@ class ServeTarget:
     proxy_location: str = "HeadOnly"
     replica_resources: Mapping[str, float] = field(default_factory=dict)
     replica_gpus: int = 0
+    replica_threads: int = 0
     surge: bool = False
 
 
@@ -104,7 +106,7 @@ def application(service: str, placement: Placement, target: ServeTarget) -> dict
         "name": placement.pool,
         "route_prefix": f"/{placement.pool}",
         "import_path": IMPORT_PATH,
-        "args": _args(service, placement),
+        "args": _args(service, placement, target),
         "deployments": [
             _deployment(service, placement, target),
             {"name": SETTINGS_DEPLOYMENT, "user_config": _policy_settings(placement, target)},
@@ -112,7 +114,7 @@ def application(service: str, placement: Placement, target: ServeTarget) -> dict
     }
 
 
-def _args(service: str, placement: Placement) -> dict[str, Any]:
+def _args(service: str, placement: Placement, target: ServeTarget) -> dict[str, Any]:
     return {
         "service": service,
         "tier": placement.tier,
@@ -123,6 +125,10 @@ def _args(service: str, placement: Placement) -> dict[str, Any]:
         "slots": placement.slots,
         "max_queue": QUEUE_PER_SLOT * placement.slots,
         "context_tokens": placement.context_tokens,
+        **({"engine_args": dict(placement.engine_args)} if placement.engine_args else {}),
+        **({"adapters": dict(placement.adapters)} if placement.adapters else {}),
+        **({"tensor_parallel": placement.per_replica} if placement.engine == "vllm" else {}),
+        **({"threads": target.replica_threads} if target.replica_threads else {}),
     }
 
 
@@ -210,5 +216,5 @@ def _policy_settings(placement: Placement, target: ServeTarget) -> dict[str, Any
 
 def _process_version(service: str, placement: Placement, target: ServeTarget) -> str:
     """Hash that changes if replicas are replaced: the policy then has gateways drain a pool of one replica."""
-    process = [_args(service, placement), _actor_options(service, placement, target)]
+    process = [_args(service, placement, target), _actor_options(service, placement, target)]
     return hashlib.sha256(json.dumps(process, sort_keys=True).encode()).hexdigest()[:12]

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from tierserve_serving.engines.base import Capabilities, Chunk, Engine, EngineError, Generation, Message, PromptError
+from tierserve_serving.engines.base import Engine, EngineError, Part, RequestError, Timing, Usage
 
 if TYPE_CHECKING:
     from tierserve_serving.config import PoolConfig
 
-__all__ = [
-    "Capabilities",
-    "Chunk",
-    "Engine",
-    "EngineError",
-    "Generation",
-    "Message",
-    "PromptError",
-    "make_engine",
-]
+__all__ = ["Engine", "EngineError", "Part", "RequestError", "Timing", "Usage", "check_arguments", "make_engine"]
+
+
+def check_arguments(config: PoolConfig) -> None:
+    """Raise `ValueError` if the engine refuses its arguments; loads no model and needs no accelerator."""
+    if config.engine == "vllm":
+        if find_spec("vllm") is None:
+            raise ValueError("engine: vllm is not installed here; hint: use an image with vLLM, or another engine")
+        from tierserve_serving.engines.vllm_args import parse
+
+        parse(config, with_files=False)
+    if config.engine == "llamacpp":
+        from tierserve_serving.engines.llamacpp_args import params_of
+
+        params_of(config)
 
 
 def make_engine(config: PoolConfig) -> Engine:
@@ -27,6 +33,10 @@ def make_engine(config: PoolConfig) -> Engine:
         from tierserve_serving.engines.llamacpp import LlamaCppEngine
 
         return LlamaCppEngine.of(config)
+    if config.engine == "vllm":
+        from tierserve_serving.engines.vllm import VllmEngine
+
+        return VllmEngine.of(config)
     from tierserve_serving.engines.emulated import EmulatedEngine
 
     return EmulatedEngine.of(config)

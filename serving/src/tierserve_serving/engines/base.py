@@ -1,83 +1,51 @@
-"""Interface between the ingress and the engines: requests, chunks, timings, and the protocol `Engine`."""
+"""Interface between the replica and the engines: requests, parts of answers, timings, and the protocol `Engine`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from tierserve_serving.config import PoolConfig
 
-FinishReason = Literal["stop", "length"]
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
+ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
+"""Paths that an engine may have; the gateway routes them by model."""
 
 
-class PromptError(ValueError):
-    """The engine does not accept the request; the client gets the message with status 400."""
+class RequestError(ValueError):
+    """The engine does not accept the request; the client gets the message with status 400, or the engine's own."""
 
-    def __init__(self, message: str, *, param: str = "messages", code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = "invalid_value",
+        status: int = 400,
+        kind: str = "invalid_request_error",
+    ) -> None:
         super().__init__(message)
         self.param = param
         self.code = code
+        self.status = status
+        self.kind = kind
+
+
+def unsupported(field: str, engine: str, detail: str = "") -> RequestError:
+    """Return the error of a field that the engine does not support and that would change the answer."""
+    what = f"'{field}' {detail}".rstrip()
+    message = f"{what} is not supported by the engine {engine}; remove it"
+    return RequestError(message, param=field, code="unsupported_parameter")
 
 
 class EngineError(RuntimeError):
     """The engine failed on a valid request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a chat.
-
-    Attributes:
-        role: role in the request; "developer" becomes "system".
-        content: text, its parts joined.
-        extra: further fields that chat templates read, such as `tool_calls`.
-    """
-
-    role: str
-    content: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-Prompt = str | tuple[int, ...] | tuple[Message, ...]
-"""A text to complete, its token ids, or the messages of a chat."""
-
-
-def prompt_text(prompt: Prompt) -> str:
-    """Return the text of the prompt without chat template; for token ids their numbers."""
-    if isinstance(prompt, str):
-        return prompt
-    if prompt and isinstance(prompt[0], Message):
-        return "\n".join(message.content for message in prompt if isinstance(message, Message))
-    return " ".join(map(str, prompt))
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One choice of a request, validated.
-
-    Attributes:
-        prompt: text, token ids or messages.
-        max_tokens: limit in the request, None for the default; 0 counts as 1, since engines generate at least one.
-        temperature, top_p, seed: sampling parameters, None for the engine's defaults.
-        stop: stop sequences; they are not part of the answer.
-        streamed: whether the response is streamed; else one chunk at the end is enough.
-        extra: fields of the request that the engine declares in `Capabilities.extra`, unchanged.
-    """
-
-    prompt: Prompt
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    streamed: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def output_limit(self, default: int, most: int) -> int:
-        """Return the maximum of output tokens: the limit of the request, or `default`, but at most `most`."""
-        return min(default if self.max_tokens is None else max(self.max_tokens, 1), most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,79 +68,89 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A part of the answer.
+class Usage:
+    """Tokens and times of a complete answer.
 
     Attributes:
-        text: may be empty in the last chunk.
-        tokens: number of tokens in this chunk.
-        finish: finish reason; only in the last chunk.
-        input_tokens: number of tokens of the prompt; at the latest in the last chunk.
-        timing: in the last chunk, if the engine reports it.
-        index: index of the choice.
+        input_tokens, output_tokens: of all prompts and choices together.
+        timings: of the choices whose times the engine reports.
     """
 
-    text: str
-    tokens: int
-    finish: FinishReason | None = None
-    input_tokens: int = 0
-    timing: Timing | None = None
-    index: int = 0
-
-
-class Concurrency:
-    """Number of requests in an engine, integrated over time; gives mean batch sizes at no cost per token.
-
-    One thread writes, any thread may read: the state is one tuple, replaced atomically.
-    """
-
-    def __init__(self) -> None:
-        self._state = (0, 0.0, 0.0)  # requests, since when, request-seconds up to then
-
-    def change(self, by: int, now: float) -> None:
-        """Add `by` requests (negative: remove) at `now`, in seconds of a monotonic clock."""
-        self._state = (self._state[0] + by, now, self.area(now))
-
-    def area(self, now: float) -> float:
-        """Return the request-seconds up to `now`."""
-        requests, since, area = self._state
-        return area + requests * max(now - since, 0.0)
+    input_tokens: int
+    output_tokens: int
+    timings: tuple[Timing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Capabilities:
-    """Request fields that an engine supports. Sampling fields that it does not support are accepted and ignored.
+class Part:
+    """A part of the body of an answer, as the client gets it.
 
     Attributes:
-        temperature, top_p, seed: whether the field has an effect.
-        extra: further request fields that are passed to the engine unchanged.
+        data: the whole JSON document, or one or more server-sent events.
+        streamed: whether the parts are events.
+        tokens: output tokens that arrived with this part, as far as known; the first is the first token.
+        usage: in the last part only.
     """
 
-    temperature: bool
-    top_p: bool
-    seed: bool
-    extra: frozenset[str] = frozenset()
+    data: bytes
+    streamed: bool = False
+    tokens: int = 0
+    usage: Usage | None = None
+
+
+class Concurrency:
+    """Number of requests in an engine, integrated over time; gives mean batch sizes at no cost per token."""
+
+    def __init__(self) -> None:
+        # (since when, requests, request-seconds up to then); the oldest are forgotten.
+        self._states: deque[tuple[float, int, float]] = deque([(0.0, 0, 0.0)], maxlen=10_000)
+
+    def change(self, by: int, now: float) -> None:
+        """Add `by` requests (negative: remove) at `now`, in seconds of a monotonic clock."""
+        self._states.append((now, self._states[-1][1] + by, self.area(now)))
+
+    def area(self, at: float) -> float:
+        """Return the request-seconds up to `at`, now or some time ago."""
+        since, requests, area = next((state for state in reversed(self._states) if state[0] <= at), self._states[0])
+        return area + requests * max(at - since, 0.0)
+
+    def mean(self, begin: float, end: float) -> float:
+        """Return the mean number of requests between two times."""
+        return (self.area(end) - self.area(begin)) / max(end - begin, 1e-9)
 
 
 class Engine(Protocol):
-    """An inference engine. One per replica; the caller runs at most `slots` generations concurrently."""
+    """An inference engine with its OpenAI API. One per replica; at most `slots` requests run concurrently."""
 
-    capabilities: Capabilities
+    @property
+    def endpoints(self) -> frozenset[str]:
+        """Those of `ENDPOINTS` that the engine has with this model."""
 
-    def load(self) -> None:
-        """Load the model, blocking. Raises `ValueError` that names the field if the configuration is invalid."""
+    async def load(self) -> None:
+        """Load the model. Raises `ValueError` that names the field if the configuration is invalid."""
 
     def reconfigure(self, config: PoolConfig) -> None:
         """Apply the `UserConfig` fields of a configuration while requests run, in their event loop."""
 
-    def check(self, generation: Generation) -> None:
-        """Raise `PromptError` if the request cannot be served; called before it queues for a slot."""
+    def respond(self, path: str, document: dict[str, Any]) -> AsyncGenerator[Part, None]:
+        """Return the answer to a request; it starts when it is first iterated, in a slot.
 
-    def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer. Closing or cancelling the generator stops the generation at once, without awaiting."""
+        Closing or cancelling it frees the sequence in the engine. What can be checked without the model is checked
+        before this returns, and so before the request queues for a slot.
+
+        Args:
+            path: one of `endpoints`.
+            document: the body of the request; `model` is a name that the engine was given.
+
+        Raises:
+            RequestError: the engine does not accept the request; here, or from the first iteration.
+        """
+
+    def gauges(self) -> dict[str, float]:
+        """Return what the engine says of itself, such as `kv_cache_usage`, by name."""
 
     def check_health(self) -> None:
         """Raise if the engine is unhealthy."""
 
     def close(self) -> None:
-        """Stop all generations and free the memory."""
+        """Stop all requests and free the memory."""

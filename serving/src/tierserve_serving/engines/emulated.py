@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
+import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from random import Random
-from typing import Self
+from typing import Any, Self
 
 from tierserve.queueing.batching.profile import BatchProfile
 from tierserve_serving.config import PoolConfig
-from tierserve_serving.engines.base import (
-    Capabilities,
-    Chunk,
-    FinishReason,
-    Generation,
-    Prompt,
-    PromptError,
-    prompt_text,
-)
+from tierserve_serving.engines.base import CHAT, COMPLETIONS, Part, RequestError, Timing, Usage
 from tierserve_serving.engines.batch import Batch, Job, Progress
+from tierserve_serving.engines.generation import Chunk, FinishReason, Generation, Prompt, prompt_text
+from tierserve_serving.engines.schema import DONE, Call, Kind, Writer, parse_call
 
 # Timers of uvloop have a resolution of 1 ms: an event this near is delivered now rather than up to 1 ms late.
 _TICK_S = 0.0005
 _CHARS_PER_TOKEN = 8  # for text without spaces
+_KINDS: dict[str, Kind] = {CHAT: "chat", COMPLETIONS: "text"}
 
 _WORDS = """
 time way work day part place point world house area number group problem fact water room month book eye job
@@ -106,10 +104,34 @@ class _Request:
         return self.pending.popleft()
 
 
+@dataclass(slots=True)
+class _Total:
+    """Tokens, finish reasons and times of the choices of a call, so far."""
+
+    call: Call
+    input_tokens: int = 0
+    tokens: int = 0
+    reasons: list[FinishReason] = field(default_factory=list)
+    timings: list[Timing] = field(default_factory=list)
+
+    def add(self, chunk: Chunk) -> None:
+        self.tokens += chunk.tokens
+        if chunk.finish is None:
+            return
+        self.reasons.append(chunk.finish)
+        if chunk.index % self.call.n == 0:  # OpenAI counts a prompt once for its n choices
+            self.input_tokens += chunk.input_tokens
+        if chunk.timing is not None:
+            self.timings.append(chunk.timing)
+
+    def usage(self) -> Usage:
+        return Usage(self.input_tokens, self.tokens, tuple(self.timings))
+
+
 class EmulatedEngine:
     """Continuous batching in real time with the rates r(n) of `tierserve.queueing.batching.profile`."""
 
-    capabilities = Capabilities(temperature=False, top_p=False, seed=True)
+    endpoints = frozenset(_KINDS)
 
     def __init__(
         self, profile: BatchProfile, *, output_tokens: float = 64, max_output_tokens: int = 4096, context: int = 8192
@@ -132,7 +154,7 @@ class EmulatedEngine:
             context=config.context_tokens,
         )
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Do nothing: there is no model."""
 
     def reconfigure(self, config: PoolConfig) -> None:
@@ -140,15 +162,63 @@ class EmulatedEngine:
         self._default_output = max(1, round(config.output_tokens))
         self._deliver(self._batch.change_profile(config.profile.batch_profile(), self._clock()))
 
-    def check(self, generation: Generation) -> None:
-        """Raise `PromptError` if the prompt leaves no token of the context for the answer."""
+    def respond(self, path: str, document: dict[str, Any]) -> AsyncGenerator[Part, None]:
+        """Return the answer to a request, which is validated at once."""
+        call = parse_call(_KINDS[path], document, "emulated")
+        for generation in call.generations:
+            self.check(generation, "prompt" if call.kind == "text" else "messages")
+        prefix = "chatcmpl-" if call.kind == "chat" else "cmpl-"
+        writer = Writer(call.kind, prefix + uuid.uuid4().hex, str(document.get("model")), int(time.time()))
+        return self._stream(call, writer) if call.stream else self._whole(call, writer)
+
+    def check(self, generation: Generation, param: str = "prompt") -> None:
+        """Raise `RequestError` if the prompt leaves no token of the context for the answer."""
         tokens = prompt_tokens(generation.prompt)
         if tokens >= self._context:
-            raise PromptError(
+            raise RequestError(
                 f"This model's maximum context length is {self._context} tokens, including the answer; "
                 f"the prompt has {tokens} tokens",
+                param=param,
                 code="context_length_exceeded",
             )
+
+    async def _whole(self, call: Call, writer: Writer) -> AsyncGenerator[Part, None]:
+        texts = list(call.echo) or [""] * len(call.generations)
+        total = _Total(call)
+        async with aclosing(self._choices(call)) as chunks:
+            async for chunk in chunks:
+                texts[chunk.index] += chunk.text
+                total.add(chunk)
+        choices = list(zip(texts, total.reasons, strict=True))
+        yield Part(writer.whole(choices, total.input_tokens, total.tokens), tokens=total.tokens, usage=total.usage())
+
+    async def _stream(self, call: Call, writer: Writer) -> AsyncGenerator[Part, None]:
+        opened = 0
+        total = _Total(call)
+        async with aclosing(self._choices(call)) as chunks:
+            async for chunk in chunks:
+                event = b""
+                if chunk.index == opened:
+                    event, opened = writer.opening(chunk.index, call.echo[opened] if call.echo else ""), opened + 1
+                event += writer.piece(chunk)
+                total.add(chunk)
+                if len(total.reasons) == len(call.generations):
+                    if call.include_usage:
+                        event += writer.usage_event(total.input_tokens, total.tokens)
+                    yield Part(event + DONE, True, chunk.tokens, total.usage())
+                else:
+                    yield Part(event, True, chunk.tokens)
+
+    async def _choices(self, call: Call) -> AsyncGenerator[Chunk, None]:
+        """Yield the choices one after another, for a request has one slot, as the gateway and the policy count it."""
+        for index, generation in enumerate(call.generations):
+            async with aclosing(self.generate(generation)) as chunks:
+                async for chunk in chunks:
+                    yield replace(chunk, index=index) if index else chunk
+
+    def gauges(self) -> dict[str, float]:
+        """Return nothing."""
+        return {}
 
     def check_health(self) -> None:
         """Do nothing: this engine is always healthy."""

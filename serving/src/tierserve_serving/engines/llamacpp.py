@@ -1,272 +1,292 @@
-"""llama.cpp on a CPU, in the replica's process, through xllamacpp.
+"""llama.cpp in the replica's process, through xllamacpp.
 
-xllamacpp contains llama.cpp's own server with its continuous batching. Its handlers block without holding the GIL and
-pass each chunk to a callback; a callback that returns True ends the generation. So each request has a thread that runs
-in C++, and the event loop is notified only of chunks that the client needs: each one if streamed, else the last.
+xllamacpp contains llama.cpp's own server with its continuous batching and its OpenAI API. Requests go to that server as
+they are, on the loopback interface, and its answers back; closing the connection ends the generation. (The server's
+handlers can be called from Python too, but a request that is not streamed cannot be stopped there.)
 """
 
 from __future__ import annotations
 
-import asyncio
+import os
+import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
+
+import aiohttp
+import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines.base import (
-    Capabilities,
-    Chunk,
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    ENDPOINTS,
+    RESPONSES,
     Concurrency,
     EngineError,
-    FinishReason,
-    Generation,
-    Message,
-    PromptError,
+    Part,
+    RequestError,
     Timing,
+    Usage,
+    unsupported,
 )
-from tierserve_serving.sources import model_path
+from tierserve_serving.engines.llamacpp_args import add_files, check_memory, params_of
 
 _UNHEALTHY_AFTER = 3  # consecutive failures that are not errors of the request
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp reads this value as "choose a random seed"
-_QUIET = -1
-_REQUEST_ERRORS = (ValueError, TypeError)  # std::invalid_argument, and values that llama.cpp's JSON cannot represent
-_EXTRA = frozenset(  # fields that llama.cpp's server reads itself
-    {"response_format", "json_schema", "grammar", "logit_bias", "presence_penalty", "frequency_penalty"}
-    | {"repeat_penalty", "top_k", "min_p", "typical_p", "ignore_eos", "chat_template_kwargs"}
-)
+_LIMITS = {  # names of the limit of output tokens, the one that llama.cpp reads first
+    CHAT: ("max_tokens", "max_completion_tokens", "n_predict"),
+    COMPLETIONS: ("max_tokens", "max_completion_tokens", "n_predict"),
+    RESPONSES: ("max_output_tokens",),
+}
+_NO_EFFECT: tuple[object, ...] = (None, False, 0, "", "none", "auto", [], {})
+_IGNORED = {  # fields that would change the answer and that llama.cpp reads past
+    CHAT: ("audio", "prompt_logprobs", "function_call"),
+    COMPLETIONS: ("echo", "suffix", "best_of", "prompt_logprobs"),
+    EMBEDDINGS: ("dimensions",),
+    RESPONSES: ("previous_response_id", "background", "conversation"),
+}
+_FIELD = re.compile(r"Field '(\w+)'")
+_WHOLE_NUMBER: TypeAdapter[int | None] = TypeAdapter(int | None)
+# What llama.cpp's server answers with status 500 though the request is at fault.
+_REQUEST_AT_FAULT = re.compile(r"(image|audio|video) input is not supported|Failed to parse messages|Jinja|template")
 
 
-@dataclass(slots=True, eq=False)
-class _Work:
-    """State of one request in its thread. The event loop sets `cancelled`; the thread reads it at every token."""
+def cpus_of_this_process() -> int:
+    """Return the CPUs that this process may use: its affinity and the limit of its cgroup, at least 1."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, round(int(quota) / int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup of version 2, or "max": no limit
+    return max(1, count)
 
-    loop: asyncio.AbstractEventLoop
-    streamed: bool
-    chunks: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
-    cancelled: bool = False
-    text: list[str] = field(default_factory=list)
-    tokens: int = 0
-    finish: FinishReason = "stop"
-    usage: dict[str, int] = field(default_factory=dict)
-    error: dict[str, Any] | None = None
-    concurrency: Concurrency = field(default_factory=Concurrency)
-    entered: tuple[float, float] = (0.0, 0.0)  # time of the start, and the request-seconds of the engine up to then
-    first: tuple[float, float] | None = None  # the same for the first token
-    timings: dict[str, Any] = field(default_factory=dict)
 
-    def on_piece(self, document: dict[str, Any]) -> bool:
-        """Process one event of llama.cpp, in the request's thread; return whether to stop."""
-        if "error" in document:
-            self.error = document["error"]
-            return True
-        self.usage = document.get("usage") or self.usage
-        self.timings = document.get("timings") or self.timings
-        for choice in document.get("choices", ()):
-            self.finish = _finish(choice.get("finish_reason")) or self.finish
-            self._take(choice.get("text") or choice.get("delta", {}).get("content") or "")
-        return self.cancelled
+@dataclass(slots=True)
+class _Meter:
+    """Reads what an answer says about its tokens and times, as it passes."""
 
-    def end(self) -> None:
-        """Post the last chunk of a complete answer to the event loop."""
-        made = int(self.usage.get("completion_tokens", self.tokens))
-        rest = max(0, made - self.tokens) if self.streamed else made
-        prompt = int(self.usage.get("prompt_tokens", 0))
-        self.post(Chunk("".join(self.text), rest, self.finish, prompt, self._timing()))
+    rest: bytes = b""
+    timings: list[Mapping[str, Any]] = field(default_factory=list)
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    choices: int = 1
 
-    def _timing(self) -> Timing | None:
-        """Times reported by llama.cpp; the first token comes with the prefill, so it is not a decode step."""
-        steps = int(self.timings.get("predicted_n", 0)) - 1
-        if self.first is None or steps < 1 or "predicted_ms" not in self.timings:
-            return None
-        now = time.perf_counter()
-        (t0, area0), (t1, area1), area2 = self.entered, self.first, self.concurrency.area(now)
-        cached = self.timings.get("cache_n", 0) > 0
-        return Timing(
-            None if cached else float(self.timings.get("prompt_ms", 0.0)) / 1e3,
-            max((area1 - area0) / max(t1 - t0, 1e-9), 1.0),
-            float(self.timings["predicted_ms"]) / 1e3,
-            steps,
-            max((area2 - area1) / max(now - t1, 1e-9), 1.0),
-        )
+    def events(self, data: bytes) -> None:
+        """Read server-sent events; only the last ones of a choice have figures."""
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            if b'"timings"' in line or b'"usage"' in line:
+                self.document(orjson.loads(line.partition(b":")[2]))
 
-    def post(self, item: Chunk | Exception) -> None:
-        """Post an item to the event loop, from any thread."""
-        if not self.cancelled:
-            self.loop.call_soon_threadsafe(self.chunks.put_nowait, item)
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Read a whole answer, or one event."""
+        if document.get("timings"):
+            self.timings.append(document["timings"])
+        inner = document.get("response")
+        self.usage = document.get("usage") or (inner.get("usage") if isinstance(inner, dict) else None) or self.usage
+        self.choices = max(self.choices, len(document.get("choices") or ()))
 
-    def _take(self, text: str) -> None:
-        if not text:
-            return
-        if self.first is None:
-            now = time.perf_counter()
-            self.first = (now, self.concurrency.area(now))
-        self.tokens += 1
-        if self.streamed:
-            self.post(Chunk(text, 1))
-        else:
-            self.text.append(text)
+    def total(self, n: int, concurrency: Concurrency, now: float) -> Usage:
+        """Return tokens and times of the answer to a request of `n` choices per prompt."""
+        timings = tuple(timing for given in self.timings if (timing := _timing(given, concurrency, now)))
+        made = sum(int(given.get("predicted_n", 0)) for given in self.timings)
+        read = sum(int(given.get("prompt_n", 0)) + int(given.get("cache_n", 0)) for given in self.timings)
+        if len(self.timings) > 1:  # streamed: figures for every choice
+            return Usage(read // n, made, timings)
+        prompt = self.usage.get("prompt_tokens", self.usage.get("input_tokens", read))
+        tokens = self.usage.get("completion_tokens", self.usage.get("output_tokens", made))
+        # Of several choices in one document llama.cpp counts the first only.
+        return Usage(int(prompt), int(tokens) * self.choices, timings)
+
+
+def _timing(given: Mapping[str, Any], concurrency: Concurrency, now: float) -> Timing | None:
+    """Times of one choice; the first token comes with the prefill, so it is not a decode step."""
+    steps = int(given.get("predicted_n", 0)) - 1
+    prefill_s, decode_s = float(given.get("prompt_ms", 0.0)) / 1e3, float(given.get("predicted_ms", 0.0)) / 1e3
+    if steps < 1 or decode_s <= 0.0:
+        return None
+    first = now - decode_s
+    return Timing(
+        None if given.get("cache_n", 0) else prefill_s,
+        max(concurrency.mean(first - prefill_s, first), 1.0),
+        decode_s,
+        steps,
+        max(concurrency.mean(first, now), 1.0),
+    )
 
 
 class LlamaCppEngine:
-    """llama.cpp with `slots` parallel sequences of `context` tokens each."""
+    """llama.cpp with `slots` parallel sequences of `context_tokens` tokens each."""
 
-    capabilities = Capabilities(temperature=True, top_p=True, seed=True, extra=_EXTRA)
+    endpoints = frozenset(ENDPOINTS)
 
-    def __init__(self, source: str, *, slots: int, threads: int, context: int, max_output_tokens: int) -> None:
-        self._source = source
-        self._slots = slots
-        self._threads = threads
-        self._context = context
-        self._max_output = max_output_tokens
+    def __init__(self, config: PoolConfig) -> None:
+        self._config = config
+        self._adapters = {name: number for number, name in enumerate(config.adapters)}
         self._server: Any = None
-        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="llamacpp")
+        self._http: aiohttp.ClientSession | None = None
+        self._calls_tools = False
         self._failures = 0
         self._concurrency = Concurrency()
 
     @classmethod
     def of(cls, config: PoolConfig) -> Self:
         """Return the engine of a pool."""
-        return cls(
-            config.source or "",
-            slots=config.slots,
-            threads=config.threads,
-            context=config.context_tokens,
-            max_output_tokens=config.max_output_tokens,
-        )
+        return cls(config)
 
-    def load(self) -> None:
-        """Load the model. Raises `ValueError` that names the field if the file is missing or not a model."""
+    async def load(self) -> None:
+        """Load the model. Raises `ValueError` that names the field if a file, an argument or the memory is at fault."""
         import xllamacpp
 
-        path = model_path(self._source)
-        params = xllamacpp.CommonParams()
-        params.model.path = str(path)
-        params.n_parallel = self._slots
-        params.n_ctx = self._context * self._slots
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._threads
-        params.verbosity = _QUIET
-        params.warmup = False
-        # The server opens an HTTP port, which is not used: on loopback, any free port, protected by a random API key.
-        params.port, params.ui, params.api_keys = 0, False, [secrets.token_hex(16)]
+        params = params_of(self._config)
+        add_files(params, self._config)
+        path = Path(params.model.path)
+        check_memory(path, self._config)
+        threads = self._config.threads or cpus_of_this_process()
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        # Any free port of the loopback interface, protected by a random key.
+        key = secrets.token_hex(16)
+        params.port, params.api_keys = 0, [key]
         try:
             self._server = xllamacpp.Server(params)
         except RuntimeError as error:
             raise ValueError(f"source: llama.cpp cannot load {path}: {error}; hint: it must be a GGUF file") from error
+        await self.connect(self._server.listening_address, key)
+
+    async def connect(self, address: str, key: str = "") -> None:
+        """Connect to a server of llama.cpp, and ask it what its chat template can express."""
+        self._http = aiohttp.ClientSession(
+            address,
+            # A connection per request: closing it is how a request is cancelled.
+            connector=aiohttp.TCPConnector(force_close=True, limit=0),
+            timeout=aiohttp.ClientTimeout(total=None),
+            headers={"Authorization": f"Bearer {key}"},
+            json_serialize=lambda document: orjson.dumps(document).decode(),
+            read_bufsize=2**20,
+        )
+        async with self._http.get("/props") as answer:
+            template = (await answer.json()).get("chat_template_caps") or {}
+        self._calls_tools = bool(template.get("supports_tools"))
 
     def reconfigure(self, config: PoolConfig) -> None:
         """Do nothing: all `UserConfig` fields are for emulation."""
 
-    def check(self, generation: Generation) -> None:
-        """Do nothing: llama.cpp counts the tokens itself and rejects prompts that are too long."""
+    def gauges(self) -> dict[str, float]:
+        """Return nothing."""
+        return {}
 
     def check_health(self) -> None:
         """Raise `EngineError` if no model is loaded or the last requests all failed."""
-        if self._server is None:
+        if self._http is None:
             raise EngineError("no model is loaded")
         if self._failures >= _UNHEALTHY_AFTER:
             raise EngineError(f"the last {self._failures} requests all failed")
 
     def close(self) -> None:
         """Free the model."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._server = None
+        if self._http is not None:
+            self._http.detach()  # closing it would have to be awaited; it keeps no connection
+        self._http = self._server = None
 
-    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer, token by token if streamed. Closing it stops the generation at its next token."""
-        work = _Work(asyncio.get_running_loop(), generation.streamed, concurrency=self._concurrency)
-        now = time.perf_counter()
-        work.entered = (now, self._concurrency.area(now))
-        self._concurrency.change(1, now)
-        future = self._pool.submit(self._run, self._request(generation), work)
-        try:
-            finish = None
-            while finish is None:
-                item = await work.chunks.get()
-                if isinstance(item, Exception):
-                    raise item
-                finish = item.finish
-                yield item
-        finally:
-            work.cancelled = True
-            future.cancel()
-            self._concurrency.change(-1, time.perf_counter())
+    def respond(self, path: str, document: dict[str, Any]) -> AsyncGenerator[Part, None]:
+        """Return the answer of llama.cpp's server."""
+        self._refuse_ignored(path, document)
+        return self._answer(path, self._request(path, document))
 
-    def _run(self, request: dict[str, Any], work: _Work) -> None:
-        """Run the request in llama.cpp, in a thread of the pool."""
-        chat = "messages" in request
-        handle: Callable[..., None] = self._server.handle_chat_completions if chat else self._server.handle_completions
-        try:
-            handle(request, work.on_piece)
-            outcome = None if work.error is None else _as_error(work.error)
-        except Exception as error:
-            outcome = _as_request_error(error) or EngineError(str(error))
-        self._count(outcome)
-        if outcome is None:
-            work.end()
-        else:
-            work.post(outcome)
+    def _refuse_ignored(self, path: str, document: Mapping[str, Any]) -> None:
+        for name in _IGNORED[path]:
+            alone = name == "best_of" and document.get(name) == (document.get("n") or 1)
+            if document.get(name) not in _NO_EFFECT and not alone:
+                raise unsupported(name, "llamacpp")
+        if document.get("modalities") not in (None, [], ["text"]):
+            raise unsupported("modalities", "llamacpp", "other than text")
+        forced = document.get("tool_choice")
+        if forced not in _NO_EFFECT and document.get("tools") and not self._calls_tools:
+            raise unsupported("tool_choice", "llamacpp", "with a model whose chat template has no tools")
 
-    def _count(self, outcome: Exception | None) -> None:
-        """Count consecutive failures. A rejected request neither counts as a failure nor resets the count."""
-        if isinstance(outcome, EngineError):
-            self._failures += 1
-        elif outcome is None:
-            self._failures = 0
-
-    def _request(self, generation: Generation) -> dict[str, Any]:
-        request: dict[str, Any] = dict(generation.extra) | {
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "max_tokens": generation.output_limit(self._max_output, self._max_output),
+    def _request(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the document with the pool's limit, and with what llama.cpp would read differently."""
+        request = dict(document)
+        names = _LIMITS.get(path)
+        if names is not None:
+            given = [_token_limit(name, request.pop(name)) for name in names if request.get(name) is not None]
+            asked = [limit for limit in given if limit is not None]
+            request[names[0]] = min([self._config.max_output_tokens, *asked])
             # A prompt in the cache is evaluated in other batches, with other rounding: not used for requests that must
             # be reproducible (temperature 0, or a seed).
-            "cache_prompt": generation.temperature != 0.0 and generation.seed is None,
-        }
-        prompt = generation.prompt
-        if not isinstance(prompt, str) and prompt and isinstance(prompt[0], Message):
-            request["messages"] = [_message(message) for message in prompt if isinstance(message, Message)]
-        else:
-            request["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
-        if generation.stop:
-            request["stop"] = list(generation.stop)
-        return request | _sampling(generation)
+            request.setdefault("cache_prompt", request.get("temperature") != 0 and request.get("seed") is None)
+        if (number := self._adapters.get(str(request.get("model")))) is not None:
+            request["lora"] = [{"id": number, "scale": 1.0}]
+        if isinstance(request.get("seed"), int):
+            request["seed"] %= _RANDOM_SEED
+        return {name: value for name, value in request.items() if value is not None}
+
+    async def _answer(self, path: str, request: dict[str, Any]) -> AsyncGenerator[Part, None]:
+        self._concurrency.change(1, time.perf_counter())
+        try:
+            async for part in self._exchange(path, request):
+                yield part
+            self._failures = 0
+        except EngineError:
+            self._failures += 1
+            raise
+        except (TimeoutError, aiohttp.ClientError, orjson.JSONDecodeError) as error:
+            self._failures += 1
+            raise EngineError(f"llama.cpp does not answer: {error}") from error
+        finally:
+            self._concurrency.change(-1, time.perf_counter())
+
+    async def _exchange(self, path: str, request: dict[str, Any]) -> AsyncGenerator[Part, None]:
+        if self._http is None:
+            raise EngineError("no model is loaded")
+        meter = _Meter()
+        async with self._http.post(path, json=request) as answer:
+            if answer.status != 200:
+                raise _error(answer.status, await answer.read())
+            streamed = answer.content_type == "text/event-stream"
+            if not streamed:
+                body = await answer.read()
+                meter.document(orjson.loads(body))
+                yield Part(body, False, 1, self._usage(meter, request))
+                return
+            async for data in answer.content.iter_any():
+                meter.events(data)
+                yield Part(data, True, 1)
+        yield Part(b"", True, 0, self._usage(meter, request))
+
+    def _usage(self, meter: _Meter, request: Mapping[str, Any]) -> Usage:
+        n = request.get("n")
+        return meter.total(n if isinstance(n, int) and n > 0 else 1, self._concurrency, time.perf_counter())
 
 
-def _message(message: Message) -> dict[str, Any]:
-    return dict(message.extra) | {"role": message.role, "content": message.content}
+def _token_limit(name: str, value: object) -> int | None:
+    """Return a limit of the request, in pydantic's lax mode as in vLLM; -1 is no limit, and 0 counts as 1."""
+    try:
+        limit = _WHOLE_NUMBER.validate_python(value)
+    except ValidationError as error:
+        raise RequestError(f"'{name}': {error.errors()[0]['msg']}", param=name) from None
+    if limit is not None and limit < -1:
+        raise RequestError(f"'{name}': must be at least 0, or -1 for no limit", param=name)
+    return None if limit is None or limit == -1 else max(limit, 1)
 
 
-def _sampling(generation: Generation) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    if generation.temperature is not None:
-        parameters["temperature"] = generation.temperature
-    if generation.top_p is not None:
-        parameters["top_p"] = generation.top_p
-    if generation.seed is not None:
-        parameters["seed"] = generation.seed % _RANDOM_SEED
-    return parameters
-
-
-def _finish(reason: object) -> FinishReason | None:
-    if reason is None:
-        return None
-    return "length" if reason == "length" else "stop"
-
-
-def _as_error(error: dict[str, Any]) -> Exception:
-    message = str(error.get("message", "unknown"))
-    if int(error.get("code", 500)) < 500:
-        code = "context_length_exceeded" if error.get("type") == "exceed_context_size_error" else "invalid_value"
-        return PromptError(message, code=code)
-    return EngineError(message)
-
-
-def _as_request_error(error: Exception) -> PromptError | None:
-    """Return the `PromptError` for an exception of llama.cpp, None if it is a failure of the engine."""
-    # If the chat template rejects a message, that is a std::runtime_error too: only the text distinguishes it.
-    if isinstance(error, _REQUEST_ERRORS) or str(error).startswith("Failed to parse messages"):
-        return PromptError(str(error), code="invalid_value")
-    return None
+def _error(status: int, body: bytes) -> Exception:
+    """Return the error of a response of llama.cpp's server."""
+    try:
+        error = orjson.loads(body)["error"]
+        message = str(error["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        error, message = {}, body[:200].decode("utf-8", "replace")
+    if status >= 500 and status != 501 and not _REQUEST_AT_FAULT.search(message):
+        return EngineError(message)
+    too_long = error.get("type") == "exceed_context_size_error"
+    named = _FIELD.search(message)
+    param = "messages" if status >= 500 or too_long else named and named[1]
+    code = "context_length_exceeded" if too_long else "invalid_value"
+    return RequestError(message, param=param, code=code)

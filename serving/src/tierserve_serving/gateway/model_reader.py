@@ -20,6 +20,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from tierserve_serving.engines.base import ENDPOINTS
 from tierserve_serving.gateway.agent_config import AgentConfig
 from tierserve_serving.openai import errors
 from tierserve_serving.openai.errors import ApiError
@@ -30,7 +31,6 @@ MOST_HELD_BYTES = 128 * 2**20
 
 _MOST_DRAINED_BYTES = 64 * 2**20
 # The same paths as in the rendered configuration (`tierserve.render.haproxy`).
-COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
 GET_PATHS = ("/health", "/healthz", "/readyz", "/version", "/v1/models")
 
 # Hop-by-hop headers (RFC 9110, section 7.6.1), and those that each connection sets itself.
@@ -134,7 +134,7 @@ def _check_head(request: web.Request) -> None:
     """Checks path, method and Content-Type; the same rules as HAProxy's for bodies that it can read."""
     if request.path in GET_PATHS or request.path.startswith("/v1/models/"):
         raise errors.method_not_allowed(request.method, "GET, HEAD")
-    if request.path not in COMPLETION_PATHS:
+    if request.path not in ENDPOINTS:
         raise errors.unknown_path(request.path)
     if request.method != "POST":
         raise errors.method_not_allowed(request.method, "POST")

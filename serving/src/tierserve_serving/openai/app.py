@@ -1,4 +1,4 @@
-"""OpenAI's API as a plain ASGI application.
+"""The HTTP side of OpenAI's API as a plain ASGI application; documents are read and written by the engine's own API.
 
 No framework: on two cores, together with the proxies in front, it serves hundreds of requests per second; routing,
 dependency injection and response models would cost more CPU time than the rest (bench/serving/replica.py).
@@ -18,11 +18,11 @@ from urllib.parse import unquote
 
 import orjson
 
-from tierserve_serving.engines import Chunk, EngineError, PromptError
-from tierserve_serving.engines.base import FinishReason
+from tierserve_serving.engines import EngineError, Part, RequestError
+from tierserve_serving.engines.base import ENDPOINTS
 from tierserve_serving.openai import errors
+from tierserve_serving.openai.body import parse_body
 from tierserve_serving.openai.errors import ApiError
-from tierserve_serving.openai.schema import DONE, Call, Kind, Writer, error_event, model_card, parse_call
 from tierserve_serving.replica.slots import QueueFullError
 from tierserve_serving.replica.worker import Worker
 
@@ -34,7 +34,6 @@ Header = tuple[bytes, bytes]
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _REQUEST_START = re.compile(rb"(?:t=)?(\d{1,12}(?:\.\d{1,9})?)")
-_CALLS: dict[str, Kind] = {"/v1/chat/completions": "chat", "/v1/completions": "text"}
 _JSON: Header = (b"content-type", b"application/json")
 _SSE: tuple[Header, ...] = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
 _MAX_GATEWAY_WAIT_S = 3600.0  # a longer time means that a clock is wrong
@@ -92,7 +91,7 @@ class Ingress:
     def models(self) -> dict[str, Any]:
         """Return the list of models."""
         config = self._worker.config
-        cards = [model_card(name, self._created, config.pool) for name in config.model_names]
+        cards = [self._card(name) for name in config.model_names]
         return {"object": "list", "data": cards}
 
     def model(self, name: str) -> dict[str, Any]:
@@ -100,7 +99,11 @@ class Ingress:
         config = self._worker.config
         if name not in config.model_names:
             raise errors.model_not_found(name, config.model_names)
-        return model_card(name, self._created, config.pool)
+        return self._card(name)
+
+    def _card(self, name: str) -> dict[str, Any]:
+        owner = f"tierserve:{self._worker.config.pool}"
+        return {"id": name, "object": "model", "created": self._created, "owned_by": owner}
 
 
 class Exchange:
@@ -129,10 +132,9 @@ class Exchange:
 
     async def _route(self) -> None:
         path, method = _path(self._scope), self._scope["method"]
-        kind = _CALLS.get(path)
-        if kind is not None:
+        if path in ENDPOINTS:
             _allow(method, "POST")
-            await self._complete(kind)
+            await self._complete(path)
             return
         _allow(method, "GET", path)
         if path in ("/healthz", "/health"):  # the path usual in Kubernetes, and that of vLLM and llama.cpp
@@ -150,13 +152,13 @@ class Exchange:
         except EngineError as error:
             raise ApiError(503, f"The engine is unhealthy: {error}", kind="server_error", code="unhealthy") from None
 
-    async def _complete(self, kind: Kind) -> None:
-        call = await self._read_call(kind)
+    async def _complete(self, path: str) -> None:
+        document = await self._read()
         task = asyncio.current_task()
         assert task is not None
         watch = _Watch(self._receive, task)
         try:
-            await self._answer(call)
+            await self._answer(path, document)
         except asyncio.CancelledError:
             if watch.disconnected and task.uncancel() == 0:
                 return  # cancelled only by the watch: the client has disconnected, so there is no response
@@ -164,16 +166,20 @@ class Exchange:
         finally:
             watch.stop()
 
-    async def _read_call(self, kind: Kind) -> Call:
+    async def _read(self) -> dict[str, Any]:
+        """Return the document of the request, its model by the name that the engine knows."""
         content_type = self._headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
         if content_type != b"application/json" and not content_type.endswith(b"+json"):
             raise errors.wrong_content_type(content_type.decode("latin-1")[:100])
         config = self._worker.config
-        body = await self._body(config.max_body_bytes)
-        call = parse_call(kind, body, config.engine, self._worker.engine.capabilities)
-        if call.model is not None and call.model not in config.model_names:
-            raise errors.model_not_found(call.model, config.model_names)
-        return call
+        document = parse_body(await self._body(config.max_body_bytes))
+        model = document.get("model")
+        if model is not None and not isinstance(model, str):
+            raise errors.invalid("'model' must be a string", "model", "invalid_value")
+        if model and model not in config.model_names:
+            raise errors.model_not_found(model, config.model_names)
+        document["model"] = config.served_name(model or "")
+        return document
 
     async def _body(self, limit: int) -> bytes:
         declared = self._headers.get(b"content-length", b"")
@@ -192,57 +198,34 @@ class Exchange:
             more = message.get("more_body", False)
         return b"".join(parts)
 
-    async def _answer(self, call: Call) -> None:
-        writer = Writer(call.kind, self._completion_id(call.kind), self._worker.config.model, int(self._begin))
+    async def _answer(self, path: str, document: dict[str, Any]) -> None:
+        engine = self._worker.engine
+        if path not in engine.endpoints:
+            raise errors.no_endpoint(path, self._worker.config.engine, engine.endpoints)
         try:
-            for generation in call.generations:
-                self._worker.engine.check(generation)
-            await (self._stream(call, writer) if call.stream else self._whole(call, writer))
+            answer = self._worker.serve(engine.respond(path, document), self._gateway_wait())
+            async with contextlib.aclosing(answer) as parts:
+                async for part in parts:
+                    await self._pass_on(part)
         except QueueFullError:
             raise errors.queue_full(self._worker.retry_after_s()) from None
-        except PromptError as error:
-            raise errors.invalid(str(error), "prompt" if call.kind == "text" else error.param, error.code) from None
+        except RequestError as error:
+            raise ApiError(error.status, str(error), kind=error.kind, param=error.param, code=error.code) from None
         except EngineError as error:
             raise errors.engine_failed(str(error)) from None
 
-    async def _whole(self, call: Call, writer: Writer) -> None:
-        texts = list(call.echo) or [""] * len(call.generations)
-        choices: list[tuple[str, FinishReason]] = []
-        input_tokens = tokens = 0
-        async with contextlib.aclosing(self._worker.serve(call.generations, self._gateway_wait())) as chunks:
-            async for chunk in chunks:
-                texts[chunk.index] += chunk.text
-                tokens += chunk.tokens
-                if chunk.finish is not None:
-                    choices.append((texts[chunk.index], chunk.finish))
-                    input_tokens += _prompt_tokens(call, chunk)
-                if len(choices) == len(call.generations):
-                    await self._reply(200, writer.whole(choices, input_tokens, tokens))
-
-    async def _stream(self, call: Call, writer: Writer) -> None:
-        input_tokens = tokens = opened = 0
-        async with contextlib.aclosing(self._worker.serve(call.generations, self._gateway_wait())) as chunks:
-            async for chunk in chunks:
-                # The status is sent with the first token, so that an error before it has its own status.
-                if not self._started:
-                    await self._start(200, _SSE)
-                event = b""
-                if chunk.index == opened:
-                    event, opened = writer.opening(chunk.index, call.echo[opened] if call.echo else ""), opened + 1
-                tokens += chunk.tokens
-                event += writer.piece(chunk)
-                if chunk.finish is not None:
-                    input_tokens += _prompt_tokens(call, chunk)
-                if chunk.finish is None or opened < len(call.generations):
-                    await self._send({"type": "http.response.body", "body": event, "more_body": True})
-                    continue
-                if call.include_usage:
-                    event += writer.usage_event(input_tokens, tokens)
-                await self._send({"type": "http.response.body", "body": event + DONE})
+    async def _pass_on(self, part: Part) -> None:
+        if not part.streamed:
+            await self._reply(200, part.data)
+            return
+        # The status is sent with the first part, so that an error before it has its own status.
+        if not self._started:
+            await self._start(200, _SSE)
+        await self._send({"type": "http.response.body", "body": part.data, "more_body": part.usage is None})
 
     async def _fail(self, error: ApiError) -> None:
         if self._started:
-            await self._send({"type": "http.response.body", "body": error_event(error)})
+            await self._send({"type": "http.response.body", "body": b"data: " + error.body() + b"\n\n"})
             return
         await self._reply(error.status, error.body(), error.headers)
 
@@ -254,9 +237,6 @@ class Exchange:
         self._started = True
         every = self._ingress.headers(self._id)
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *every]})
-
-    def _completion_id(self, kind: Kind) -> str:
-        return ("chatcmpl-" if kind == "chat" else "cmpl-") + uuid.uuid4().hex
 
     def _gateway_wait(self) -> float:
         match = _REQUEST_START.fullmatch(self._headers.get(b"x-request-start", b""))
@@ -282,11 +262,6 @@ class _Watch:
                 pass
         self.disconnected = True
         self._task.cancel()
-
-
-def _prompt_tokens(call: Call, end: Chunk) -> int:
-    """Return the prompt tokens that a choice adds to the usage: OpenAI counts a prompt once for its n choices."""
-    return end.input_tokens if end.index % call.n == 0 else 0
 
 
 def _path(scope: Scope) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import orjson
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -47,10 +49,10 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
     return ApiError(400, message, param=param, code=code)
 
 
-def unsupported(field: str, engine: str, detail: str = "") -> ApiError:
-    """Return 400: the engine of this replica does not support the field."""
-    what = f"'{field}' {detail}".rstrip()
-    return invalid(f"{what} is not supported by the engine {engine}; remove it", field, "unsupported_parameter")
+def no_endpoint(path: str, engine: str, has: Collection[str]) -> ApiError:
+    """Return 404: the engine of this replica has no such endpoint."""
+    message = f"{path} is not supported by the engine {engine} with this model; it has {', '.join(sorted(has))}"
+    return ApiError(404, message, code="unsupported_endpoint")
 
 
 def bad_json(reason: str) -> ApiError:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tierserve_serving.engines.base import Timing
+from tierserve_serving.engines.base import Timing, Usage
 
 _TIME_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
 
@@ -102,22 +101,19 @@ class ReplicaStats:
         """Count a request that failed in the engine."""
         self.errors_total += 1
 
-    def completed(
-        self, service_s: float, input_tokens: int, output_tokens: int, timings: Iterable[Timing | None] = ()
-    ) -> None:
-        """Count a completed answer, all its choices together; `timings` has one entry per choice."""
+    def completed(self, service_s: float, usage: Usage) -> None:
+        """Count a completed answer, all its choices together."""
         self.completions_total += 1
         self.service_seconds_total += service_s
         self.service_seconds_sq_total += service_s * service_s
-        self.input_tokens_total += input_tokens
-        self.output_tokens_total += output_tokens
-        for timing in timings:
-            if timing is not None:
-                self._timed(timing)
+        self.input_tokens_total += usage.input_tokens
+        self.output_tokens_total += usage.output_tokens
+        for timing in usage.timings:
+            self._timed(timing)
         if self.metrics.service_s is not None:
             self.metrics.service_s.observe(service_s)
         if self.metrics.output_tokens is not None:
-            self.metrics.output_tokens.observe(float(output_tokens))
+            self.metrics.output_tokens.observe(float(usage.output_tokens))
 
     def _timed(self, timing: Timing) -> None:
         """Add the engine's own times; invalid ones (after a clock jump, or NaN) would corrupt the sums permanently."""

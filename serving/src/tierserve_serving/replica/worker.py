@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 
 from tierserve_serving.config import PoolConfig
-from tierserve_serving.engines import Chunk, Engine, EngineError, Generation, PromptError
+from tierserve_serving.engines import Engine, EngineError, Part, RequestError
 from tierserve_serving.replica.slots import QueueFullError, Slots
 from tierserve_serving.replica.stats import ReplicaStats
 
@@ -20,7 +19,7 @@ def _now() -> float:
 
 
 class Worker:
-    """Runs generations in slots and counts them."""
+    """Runs requests in slots and counts them."""
 
     def __init__(self, config: PoolConfig, engine: Engine, stats: ReplicaStats | None = None) -> None:
         self.config = config
@@ -35,7 +34,8 @@ class Worker:
 
     def report(self) -> dict[str, float]:
         """Return counters and gauges for the autoscaling policy."""
-        return self.stats.report(running=self.slots.running, waiting=self.slots.waiting, slots=self.slots.slots)
+        counters = self.stats.report(running=self.slots.running, waiting=self.slots.waiting, slots=self.slots.slots)
+        return counters | self.engine.gauges()
 
     def retry_after_s(self) -> int:
         """Return the expected wait of a new request in seconds, 1 to 60, for Retry-After."""
@@ -43,28 +43,26 @@ class Worker:
         service_s = self.stats.service_seconds_total / done if done else 1.0
         return max(1, min(60, math.ceil(service_s * (self.slots.waiting + 1) / self.slots.slots)))
 
-    def serve(self, generations: Sequence[Generation], gateway_wait_s: float = 0.0) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer to a checked request, delayed by the emulated network.
-
-        A request has one slot, as the gateway and the policy count it: its choices are generated one after another.
+    def serve(self, answer: AsyncGenerator[Part, None], gateway_wait_s: float = 0.0) -> AsyncGenerator[Part, None]:
+        """Yield an answer of the engine (`Engine.respond`), in a slot and delayed by the emulated network.
 
         Raises `QueueFullError` if the queue is full, `EngineError` if the engine fails. Close or cancel to stop it.
         """
-        chunks = self._counted(generations, gateway_wait_s)
-        return delayed(chunks, self.config.downlink_s) if self.config.downlink_s > 0.0 else chunks
+        parts = self._counted(answer, gateway_wait_s)
+        return delayed(parts, self.config.downlink_s) if self.config.downlink_s > 0.0 else parts
 
-    async def _counted(self, generations: Sequence[Generation], gateway_wait_s: float) -> AsyncGenerator[Chunk, None]:
+    async def _counted(self, answer: AsyncGenerator[Part, None], gateway_wait_s: float) -> AsyncGenerator[Part, None]:
         begin = _now()
         self.stats.arrived(gateway_wait_s)
         complete = False
         try:
             await self._enter()
-            async with aclosing(self._run(generations, begin)) as chunks:
-                async for chunk in chunks:
-                    complete = chunk.finish is not None and chunk.index == len(generations) - 1
-                    yield chunk
+            async with aclosing(self._run(answer, begin)) as parts:
+                async for part in parts:
+                    complete = part.usage is not None
+                    yield part
             if not complete:
-                raise EngineError("the generation ended without a finish reason")
+                raise EngineError("the answer ended early")
         except QueueFullError:
             self.stats.refused()
             raise
@@ -74,7 +72,7 @@ class Worker:
             raise
         except Exception as error:
             self.stats.failed()
-            if isinstance(error, PromptError | EngineError):
+            if isinstance(error, RequestError | EngineError):
                 raise
             raise EngineError(f"{type(error).__name__}: {error}") from error
 
@@ -85,44 +83,32 @@ class Worker:
         await self.slots.acquire()
         self.stats.replica_wait_seconds_total += _now() - begin
 
-    async def _run(self, generations: Sequence[Generation], begin: float) -> AsyncGenerator[Chunk, None]:
-        """Yield from the engine. The slot is released before the last chunk is sent, since the client may be slow."""
+    async def _run(self, answer: AsyncGenerator[Part, None], begin: float) -> AsyncGenerator[Part, None]:
+        """Yield from the engine. The slot is released before the last part is sent, since the client may be slow."""
         start = _now()
-        tokens = 0
-        ends: list[Chunk] = []
+        first, last = True, None
         try:
-            async with aclosing(self._choices(generations)) as chunks:
-                async for chunk in chunks:
-                    if generations[0].streamed and not tokens and chunk.tokens:
+            async with aclosing(answer):
+                async for part in answer:
+                    if part.streamed and first and part.tokens:
+                        first = False
                         self.stats.first_token(_now() - begin)
-                    tokens += chunk.tokens
-                    if chunk.finish is not None:
-                        ends.append(chunk)
-                    if len(ends) == len(generations):
+                    if part.usage is not None:
+                        last = part
                         break
-                    yield chunk
+                    yield part
         finally:
             self.slots.release()
-        if len(ends) == len(generations):
-            input_tokens = sum(end.input_tokens for end in ends)
-            self.stats.completed(_now() - start, input_tokens, tokens, [end.timing for end in ends])
-            yield ends[-1]
-
-    async def _choices(self, generations: Sequence[Generation]) -> AsyncGenerator[Chunk, None]:
-        """Yield the choices one after another, each chunk with the index of its choice."""
-        for index, generation in enumerate(generations):
-            async with aclosing(self.engine.generate(generation)) as chunks:
-                async for chunk in chunks:
-                    yield replace(chunk, index=index) if index else chunk
-                    if chunk.finish is not None:
-                        break
+        if last is not None and last.usage is not None:
+            self.stats.completed(_now() - start, last.usage)
+            yield last
 
 
-async def delayed(chunks: AsyncGenerator[Chunk, None], delay_s: float) -> AsyncGenerator[Chunk, None]:
-    """Yield every chunk `delay_s` later. The source is not delayed, so that its slot is released when it is done."""
+async def delayed(parts: AsyncGenerator[Part, None], delay_s: float) -> AsyncGenerator[Part, None]:
+    """Yield every part `delay_s` later. The source is not delayed, so that its slot is released when it is done."""
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[float, Chunk | Exception | None]] = asyncio.Queue()
-    pump = loop.create_task(_pump(chunks, queue, delay_s))
+    queue: asyncio.Queue[tuple[float, Part | Exception | None]] = asyncio.Queue()
+    pump = loop.create_task(_pump(parts, queue, delay_s))
     try:
         while True:
             due, item = await queue.get()
@@ -137,13 +123,13 @@ async def delayed(chunks: AsyncGenerator[Chunk, None], delay_s: float) -> AsyncG
 
 
 async def _pump(
-    chunks: AsyncGenerator[Chunk, None], queue: asyncio.Queue[tuple[float, Chunk | Exception | None]], delay_s: float
+    parts: AsyncGenerator[Part, None], queue: asyncio.Queue[tuple[float, Part | Exception | None]], delay_s: float
 ) -> None:
     clock = asyncio.get_running_loop().time
     try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                queue.put_nowait((clock() + delay_s, chunk))
+        async with aclosing(parts):
+            async for part in parts:
+                queue.put_nowait((clock() + delay_s, part))
         queue.put_nowait((clock(), None))
     except Exception as error:
         queue.put_nowait((clock() + delay_s, error))

@@ -17,7 +17,16 @@ from tierserve_serving.sources.cache import ModelCache, Progress, Report
 from tierserve_serving.sources.errors import SourceError
 from tierserve_serving.sources.remote import Snapshot, Want
 
-__all__ = ["SUPPORTED", "ModelCache", "Progress", "SourceError", "check_source", "model_folder", "model_path"]
+__all__ = [
+    "SUPPORTED",
+    "ModelCache",
+    "Progress",
+    "SourceError",
+    "adapter_folder",
+    "check_source",
+    "model_folder",
+    "model_path",
+]
 
 SUPPORTED = (
     "hf://ORG/MODEL@REVISION/FILE, s3://BUCKET/PATH, gs://BUCKET/PATH, oci://REGISTRY/REPOSITORY:TAG, "
@@ -49,6 +58,11 @@ def model_path(source: str, *, report: Report | None = None) -> Path:
 def model_folder(source: str, *, report: Report | None = None) -> Path:
     """Return the folder with config.json and weights that `source` names, downloaded if need be."""
     return _path(source, "folder", report)
+
+
+def adapter_folder(source: str, *, report: Report | None = None) -> Path:
+    """Return the folder with adapter_config.json and weights that `source` names, downloaded if need be."""
+    return _path(source, "adapter", report)
 
 
 def node_cache(report: Report | None = None) -> ModelCache:

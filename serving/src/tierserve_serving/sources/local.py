@@ -48,7 +48,7 @@ def _on_disk(file: Path, want: Want, source: str, hint: str) -> Path:
 
 
 def _in_wheel(wheel: str, inside: str, want: Want) -> Path:
-    if want == "folder":
+    if want != "gguf":
         raise SourceError("pypi:// has GGUF files only", "NotSupported", "use hf://, file:// or engine llamacpp")
     # The metadata are enough: importing the package would require the plug-in host that it is made for.
     try:

@@ -11,8 +11,9 @@ from typing import Literal
 
 from tierserve_serving.sources.errors import SourceError
 
-Want = Literal["gguf", "folder"]
-"""What an engine loads: one GGUF file (its other parts beside it), or a folder as `save_pretrained` writes it."""
+Want = Literal["gguf", "folder", "adapter"]
+"""What an engine loads: one GGUF file (its other parts beside it), or a folder with a model or a LoRA adapter."""
+_MARKER = {"folder": "config.json", "adapter": "adapter_config.json"}
 _WEIGHTS_IN_OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.ot")
 _NEVER = ("*.gguf", "*.onnx", "*.onnx_data", "*.md", "*.png", "*.jpg", "*.gif", "*.pdf", ".*", "*/.*", "original/*")
 _FIRST_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
@@ -64,8 +65,8 @@ def choose(names: Sequence[str], want: Want, file: str | None, source: str) -> t
     Raises:
         SourceError: no file fits, or several do.
     """
-    if want == "folder":
-        return _folder(names, file, source), None
+    if want != "gguf":
+        return _folder(names, file, source, _MARKER[want]), None
     candidates = [file] if file else [name for name in names if name.endswith(".gguf") and not _is_later_part(name)]
     if file and file not in names:
         gguf = ", ".join(name for name in names if name.endswith(".gguf")) or "none"
@@ -79,14 +80,14 @@ def choose(names: Sequence[str], want: Want, file: str | None, source: str) -> t
     return _parts(entry, names, source), entry
 
 
-def _folder(names: Sequence[str], file: str | None, source: str) -> list[str]:
+def _folder(names: Sequence[str], file: str | None, source: str, marker: str) -> list[str]:
     if file:
         raise SourceError(
             f"{source} names a file, and this engine loads a folder", "InvalidSource", f"remove /{file} at its end"
         )
-    if "config.json" not in names:
+    if marker not in names:
         raise SourceError(
-            f"{source} has no config.json, so it is no model in the format of transformers",
+            f"{source} has no {marker}, so it is no model in the format of transformers",
             "FileNotFound",
             "use another repository or folder, or engine llamacpp for GGUF files",
         )

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from tierserve.queueing.batching.profile import BatchProfile
-from tierserve_serving.engines import Generation, PromptError
+from tierserve_serving.engines import RequestError
 from tierserve_serving.engines.emulated import EmulatedEngine, count_tokens
+from tierserve_serving.engines.generation import Generation
 
 TICK_S = 1.5e-3  # an event so near is delivered at once
 PROFILE = BatchProfile(alpha=0.004, beta=1e-4, gamma=1e-6)
@@ -78,7 +79,7 @@ async def test_the_answer_has_no_more_tokens_than_the_pool_and_the_context_allow
 
 
 def test_a_prompt_that_fills_the_context_is_refused():
-    with pytest.raises(PromptError, match="context"):
+    with pytest.raises(RequestError, match="context"):
         EmulatedEngine(PROFILE, context=10).check(Generation("word " * 10))
 
 

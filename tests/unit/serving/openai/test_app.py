@@ -254,6 +254,14 @@ async def test_an_unknown_model_is_404_with_the_names_that_exist(client):
     assert "llama-7b" in answer.json()["error"]["message"]
 
 
+async def test_a_path_that_the_engine_does_not_have_is_404_and_names_the_engine(client):
+    for path in ("/v1/embeddings", "/v1/responses"):
+        answer = await client.post(path, json={"model": "assistant", "input": "hello"})
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "unsupported_endpoint"
+        assert "emulated" in answer.json()["error"]["message"]
+
+
 async def test_a_huge_body_is_413_whether_its_length_is_declared_or_not(client):
     async def pieces():
         for _ in range(10):

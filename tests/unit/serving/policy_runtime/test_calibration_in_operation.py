@@ -13,9 +13,9 @@ from tierserve.autoscale.decide import Decision, Observation, ReplicaSample, Set
 from tierserve.autoscale.types import StepCounts
 from tierserve.queueing.batching.profile import BatchProfile
 from tierserve_serving.config import PoolConfig
-from tierserve_serving.engines import Generation
-from tierserve_serving.engines.base import Timing
+from tierserve_serving.engines.base import COMPLETIONS, Timing, Usage
 from tierserve_serving.engines.emulated import EmulatedEngine
+from tierserve_serving.engines.generation import Generation
 from tierserve_serving.replica.stats import ReplicaStats
 from tierserve_serving.replica.worker import Worker
 
@@ -82,7 +82,8 @@ class Pool:
         i, o = INPUT, OUTPUT
         if self.spread:
             i, o = (max(1, round(self.chance.gammavariate(self.spread**-2, m * self.spread**2))) for m in (i, o))
-        async for _ in worker.serve([Generation("w " * i, max_tokens=o)]):
+        answer = worker.engine.respond(COMPLETIONS, {"prompt": "w " * i, "max_tokens": o})
+        async for _ in worker.serve(answer):
             pass
 
     def _seen(self, now: float) -> Observation:
@@ -141,7 +142,7 @@ async def test_the_last_chunk_has_the_times_of_the_engine(worker):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
 def test_a_time_that_is_none_does_not_spoil_the_sums(bad):
     stats = ReplicaStats()
-    stats.completed(1.0, 3, 5, [Timing(0.2, 1.5, 0.8, 5, 2.0)])
+    stats.completed(1.0, Usage(3, 5, (Timing(0.2, 1.5, 0.8, 5, 2.0),)))
     before = stats.report(running=0, waiting=0, slots=1)
     stats._timed(Timing(bad, 1.0, bad, 5, 1.0))
     stats._timed(Timing(None, bad, 0.5, 5, bad))

@@ -6,7 +6,8 @@ from contextlib import aclosing
 import pytest
 
 from tierserve_serving.config import PoolConfig
-from tierserve_serving.engines import Capabilities, Chunk, EngineError, Generation
+from tierserve_serving.engines import EngineError, Part, Usage
+from tierserve_serving.engines.base import COMPLETIONS
 from tierserve_serving.engines.emulated import EmulatedEngine
 from tierserve_serving.replica.worker import Worker
 
@@ -16,9 +17,10 @@ def event_loop_policy(virtual_time):
     return virtual_time
 
 
-async def answer(worker: Worker, **fields) -> list[Chunk]:
-    async with aclosing(worker.serve([Generation("a b c", **fields)])) as chunks:
-        return [chunk async for chunk in chunks]
+async def answer(worker: Worker, **fields) -> list[Part]:
+    engine_answer = worker.engine.respond(COMPLETIONS, {"model": "m", "prompt": "a b c"} | fields)
+    async with aclosing(worker.serve(engine_answer)) as parts:
+        return [part async for part in parts]
 
 
 def make(config: PoolConfig, **changes) -> Worker:
@@ -40,9 +42,9 @@ async def test_waiting_is_counted_apart_from_service(config):
 async def test_the_emulated_network_is_part_of_the_response_and_not_of_the_service(config):
     worker = make(config, uplink_s=0.05, downlink_s=0.07)
     begin = asyncio.get_running_loop().time()
-    (chunk,) = await answer(worker, max_tokens=4)
+    (part,) = await answer(worker, max_tokens=4)
     service_s = worker.report()["service_seconds_total"]
-    assert chunk.tokens == 4
+    assert part.usage.output_tokens == 4
     assert asyncio.get_running_loop().time() - begin == pytest.approx(0.05 + service_s + 0.07)
     assert 0.0 < service_s < 0.05
     assert worker.report()["replica_wait_seconds_total"] == 0.0
@@ -77,10 +79,11 @@ async def test_a_request_refused_by_a_full_queue_is_an_arrival_and_an_error(conf
 
 
 class BrokenEngine:
-    capabilities = Capabilities(temperature=False, top_p=False, seed=False)
+    def gauges(self):
+        return {}
 
-    async def generate(self, generation):
-        yield Chunk("half", 1)
+    async def respond(self, path, document):
+        yield Part(b"half", True, 1)
         raise ZeroDivisionError("a bug")
 
 
@@ -94,7 +97,7 @@ async def test_a_failure_of_the_engine_is_an_engine_error_and_frees_the_slot(con
 
 async def test_the_retry_after_grows_with_the_queue(config):
     worker = make(config, slots=1, max_queue=100)
-    worker.stats.completed(2.0, 1, 1)
+    worker.stats.completed(2.0, Usage(1, 1))
     assert worker.retry_after_s() == 2
     tasks = [asyncio.create_task(answer(worker, max_tokens=1000)) for _ in range(4)]
     await asyncio.sleep(0.01)

@@ -83,6 +83,14 @@ _AMOUNTS = ("limits", "requests")
 _POSITIVE = "set it above zero"
 
 
+ARGUMENTS_OF_OTHER_FIELDS = (
+    "model", "served_model_name", "max_model_len", "max_num_seqs", "tensor_parallel_size", "enable_lora",
+    "lora_modules",
+)  # fmt: skip
+"""Arguments of vLLM that follow from other fields; replicas refuse the same (engines/vllm_args.py)."""
+_OTHER_FIELDS = ", ".join(f"'{name}'" for name in ARGUMENTS_OF_OTHER_FIELDS)
+
+
 def _above_zero(at: str, *fields: str, number: str = "duration({0}) > duration('0s')") -> tuple[Rule, ...]:
     return tuple(
         Rule(
@@ -197,12 +205,28 @@ RULES: tuple[Rule, ...] = (
     ),
     # models
     Rule(
-        name="engine-is-served",
+        name="engine-args-of-an-engine",
         at="spec.models[]",
-        must="self.engine != 'vllm'",
-        message="is not supported yet",
-        hint="use llamacpp, or emulated with the profile of the model on its GPU",
-        field="engine",
+        must="self.engine != 'emulated' || !has(self.engineArgs) || size(self.engineArgs) == 0",
+        message="is not supported by the engine emulated",
+        hint="remove it, or use vllm or llamacpp",
+        field="engineArgs",
+    ),
+    Rule(
+        name="engine-args-of-other-fields",
+        at="spec.models[]",
+        must=f"!has(self.engineArgs) || self.engineArgs.all(k, !(k.replace('-', '_') in [{_OTHER_FIELDS}]))",
+        message=f"must not contain an argument that another field sets ({', '.join(ARGUMENTS_OF_OTHER_FIELDS)})",
+        hint="set contextTokens, maxConcurrency, adapters, or accelerator.perReplica of the tier",
+        field="engineArgs",
+    ),
+    Rule(
+        name="adapters-of-an-engine",
+        at="spec.models[]",
+        must="self.engine != 'emulated' || !has(self.adapters) || size(self.adapters) == 0",
+        message="is not supported by the engine emulated",
+        hint="remove it, or use vllm or llamacpp",
+        field="adapters",
     ),
     Rule(
         name="engine-has-source",

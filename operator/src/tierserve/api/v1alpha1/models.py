@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ SOURCE_PATTERN = r"^(hf|s3|gs|oci|pvc|file|pypi)://.+$"
 BYTES_PER_TOKEN = 4.0
 Size = Literal["large", "mid", "light"]
 Engine = Literal["vllm", "llamacpp", "emulated"]
+EngineArg = Annotated[str, Field(max_length=4096)]
 
 
 class Memory(Part):
@@ -44,6 +45,15 @@ class Output(Part):
     bytes: Quantity | None = Field(None, description="Mean size of a response; defaults to 4 bytes per token.")
 
 
+class Adapter(Part):
+    """A LoRA adapter of a model."""
+
+    name: ModelName = Field(description="Name, unique among models and adapters; clients send it as `model`.")
+    source: str = Field(
+        pattern=SOURCE_PATTERN, max_length=512, description="Location of the adapter, as in `models[].source`."
+    )
+
+
 class Model(Part):
     """One model variant, and the engine that runs it."""
 
@@ -61,6 +71,15 @@ class Model(Part):
         None,
         description="Secret whose keys are environment variables of the replicas: HF_TOKEN, AWS_ACCESS_KEY_ID, "
         "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, GOOGLE_SERVICE_ACCOUNT_KEY, OCI_USERNAME, OCI_PASSWORD.",
+    )
+    engine_args: dict[str, EngineArg] = Field(
+        {},
+        max_length=64,
+        description="Arguments of the engine by name, values as strings: of `vllm serve` (quantization: awq), of "
+        'llama.cpp (n_gpu_layers: "99"). The engine checks them before it loads the model.',
+    )
+    adapters: tuple[Adapter, ...] = Field(
+        (), max_length=16, description="LoRA adapters that every replica loads at its start."
     )
     memory: Memory = Field(Memory(), description="Memory of the weights and of a request.")
     flops_per_request: Amount | None = Field(None, description="Floating-point operations of one request, e.g. 13.1G.")

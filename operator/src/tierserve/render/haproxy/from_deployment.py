@@ -84,7 +84,7 @@ def _pool(placement: Placement, at: GatewayAddresses, *, adaptive_lifo: bool) ->
         # Initial limit; the agent sets it to running replicas x slots.
         max_in_flight=placement.min_replicas * placement.slots,
         slots=placement.slots,
-        models=(placement.model,),
+        models=(placement.model, *placement.adapters),
         service_s=placement.service_s,
         scale_to_zero=placement.min_replicas == 0 < placement.max_replicas,
         # If the service time alone exceeds the target, no request can meet it, and the order does not matter.

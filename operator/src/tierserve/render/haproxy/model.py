@@ -22,7 +22,7 @@ OFFERED_TABLE = "offered"
 DIRECT, QUEUED, REFUSED = "d", "q", "r"
 """Outcome of routing: direct (a slot was free), queued at the pool, refused (all queues full or all tiers down)."""
 
-COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
+COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 """Paths that replicas serve (POST); the gateway itself responds to every other path."""
 
 INTERNAL = "internal"

