@@ -89,4 +89,4 @@ def test_a_missing_token_is_named_in_the_status_with_a_hint(
             status = service.status().get("status") or {}
             return next((c["message"] for c in status.get("conditions", ()) if c["type"] == "Degraded"), "")
 
-        wait_until(lambda: "TokenRequired" in degraded() and "HF_TOKEN" in degraded(), "Degraded names the reason", 60)
+        wait_until(lambda: "TokenRequired" in degraded() and "HF_TOKEN" in degraded(), "Degraded names the reason", 150)
