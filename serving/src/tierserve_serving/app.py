@@ -7,14 +7,17 @@ import os
 import time
 from typing import Any
 
+import ray
 from pydantic import ValidationError
 from ray import serve
 
 from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines import check_arguments, make_engine
 from tierserve_serving.openai.app import Ingress
+from tierserve_serving.replica import download
 from tierserve_serving.replica.stats import Metrics, ReplicaStats
 from tierserve_serving.replica.worker import Worker
+from tierserve_serving.sources import report_to
 
 # Above slots and queue, so that the replica's own limit is reached first: its 503 is an OpenAI error and is counted.
 _HEADROOM = 64
@@ -36,6 +39,8 @@ class Replica:
     async def __init__(self, config: dict[str, Any], _settings: Any = None) -> None:  # type: ignore[misc]
         begin = time.perf_counter()
         self._config = PoolConfig.model_validate(config)
+        node = ray.get_runtime_context().get_node_id()
+        report_to(download.reporter(self._config.pool, node))
         self._engine = make_engine(self._config)
         await self._engine.load()
         stats = ReplicaStats(metrics=Metrics.of_ray(self._config.pool))

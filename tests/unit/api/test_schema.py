@@ -85,7 +85,8 @@ def test_the_presets_of_the_schema_are_those_of_the_table() -> None:
 
 
 def test_the_columns_are_those_users_know() -> None:
-    assert [name for name, *_ in COLUMNS] == ["Ready", "Tiers", "Replicas", "P95", "Target", "Connections", "Age"]
+    names = [name for name, *_ in COLUMNS]
+    assert names == ["Ready", "Tiers", "Replicas", "P95", "Target", "Connections", "Download", "Age"]
 
 
 def test_rules_have_unique_names_a_message_and_a_hint() -> None:

@@ -421,3 +421,17 @@ def test_figures_are_rounded_and_counters_left_to_the_metrics():
     pool = status(GAID, PLACEMENTS, with_pool(well(), gateway=gateway, decision=decision(rho=0.123456)))["pools"][0]
     assert pool["gateway"] == {"p95_s": 0.123, "in_flight": 2, "up": True}
     assert pool["decision"]["rho"] == 0.123
+
+
+def test_a_download_is_in_the_status_of_its_pool_and_in_progressing():
+    download = {"done_bytes": 3_123_456_789, "total_bytes": 15_000_000_000, "nodes": 2}
+    observed = with_pool(well(), running=0, app="DEPLOYING", decision=decision() | {"download": download})
+    document = status(GAID, PLACEMENTS, observed)
+    assert document["download"] == "3.1 of 15 GB on 2 nodes"
+    pool = next(p for p in document["pools"] if p["pool"] == PLACEMENTS[0].pool)
+    assert pool["download"] == {"doneBytes": 3_100_000_000, "totalBytes": 15_000_000_000, "nodes": 2}
+    assert "download" not in pool["decision"]
+    progressing = next(c for c in document["conditions"] if c["type"] == "Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("True", "Downloading")
+    assert "3.1 of 15 GB on 2 nodes" in progressing["message"]
+    assert status(GAID, PLACEMENTS, well())["download"] is None

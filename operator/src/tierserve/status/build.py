@@ -10,7 +10,7 @@ from tierserve.api.errors import Problem
 from tierserve.plan.placement import Placement
 from tierserve.state import Observed, PoolObserved
 from tierserve.status.conditions import Status, conditions, rejected_conditions, stamped
-from tierserve.status.pools import RESOURCES, observed_p95, pool_status, resource_usage
+from tierserve.status.pools import RESOURCES, download_text, observed_p95, pool_status, resource_usage
 from tierserve.status.text import bounded
 
 _KEPT_CONDITIONS = frozenset({"ScalingActive", "SLOMet"})
@@ -58,6 +58,7 @@ def status(
         "replicas": sum(p["running"] or 0 for p in pools),
         "tiers": f"{sum(1 for p in pools if p['ready'])}/{len(pools)}",
         "p95": _slowest(pools),
+        "download": download_text(pools),
         "connections": _connections(pools),
         **{name: _sum(pools, name) for name in RESOURCES},
         "conditions": [stamped(c, generation, observed.now, previous) for c in current_conditions],

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from tierserve.api import GenAIDeployment, hints
 from tierserve.api.errors import Problem
 from tierserve.state import Observed, PoolObserved
-from tierserve.status.pools import UNKNOWN_AFTER_S, is_down, is_unknown, observed_p95
+from tierserve.status.pools import UNKNOWN_AFTER_S, download_text, is_down, is_unknown, observed_p95
 from tierserve.status.profile import OFF, profiles_off
 from tierserve.status.text import cause
 
@@ -136,6 +136,10 @@ def _replicas(count: int | None, pool: Mapping[str, Any]) -> str:
 def _progressing(gaid: GenAIDeployment, pools: Sequence[Mapping[str, Any]], retiring: Sequence[str]) -> Condition:
     if gaid.spec.paused:
         return Condition("Progressing", "False", "Paused", "spec.paused is true; nothing is changed")
+    downloading = [p for p in pools if p["download"]]
+    if downloading:
+        names = ", ".join(p["pool"] for p in downloading)
+        return Condition("Progressing", "True", "Downloading", f"downloading {download_text(downloading)}: {names}")
     updating = [
         p for p in pools if p["updated"] != p["running"] and p["update"] not in _FAILED and p["app"] not in _FAILED
     ]

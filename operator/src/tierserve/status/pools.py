@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tierserve.api.v1alpha1.tiers import Tier
@@ -18,8 +18,9 @@ UNKNOWN_AFTER_S = 60.0
 """Age from which a pool is not Ready either: a restarted Serve controller takes up to half a minute, in which replicas
 continue to serve; after that their state is unknown."""
 _DEPLOYING = frozenset({"NOT_STARTED", "DEPLOYING", "DEPLOY_FAILED"})
+_DOWNLOAD_DIGITS = 3
 RESOURCES = ("watts", "costPerHour", "carbonGramsPerHour")
-_NOT_SHOWN = frozenset({"t", "gateways", "pool"})
+_NOT_SHOWN = frozenset({"t", "gateways", "pool", "download"})
 """Fields of a decision that the status omits: its time always changes, and each gateway's share is for its agent."""
 
 
@@ -55,6 +56,7 @@ def pool_status(
         "updated": _updated(observed, current=current),
         "ready": serving and (current or was_ready),
         "scaledToZero": is_scaled_to_zero(placement, observed),
+        "download": _download(decision),
         "decision": figures(decision, drop=_NOT_SHOWN) if decision else None,
         "gateway": figures(observed.gateway) if observed.gateway else None,
         "modelError": model_error(decision, observed.gateway or {}),
@@ -62,6 +64,33 @@ def pool_status(
         "targetSeconds": placement.target_s,
         "percentile": placement.percentile,
     }
+
+
+def _download(decision: Mapping[str, Any]) -> dict[str, int] | None:
+    """The download that the replicas of a pool report with its decision; rounded, as each change is a write."""
+    download = decision.get("download")
+    if not download:
+        return None
+    step = max(10 ** (len(str(download["total_bytes"])) - _DOWNLOAD_DIGITS), 1)
+    return {
+        "doneBytes": download["done_bytes"] // step * step,
+        "totalBytes": download["total_bytes"],
+        "nodes": download["nodes"],
+    }
+
+
+def download_text(pools: Sequence[Mapping[str, Any]]) -> str | None:
+    """All downloads of a service, e.g. `3.1 of 15 GB on 2 nodes`; None if there is none."""
+    downloads = [p["download"] for p in pools if p["download"]]
+    if not downloads:
+        return None
+    done, total, nodes = (sum(one[name] for one in downloads) for name in ("doneBytes", "totalBytes", "nodes"))
+    unit, name = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+    return f"{_two_digits(done / unit)} of {_two_digits(total / unit)} {name} on {nodes} node{'s' * (nodes > 1)}"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
 def _fresh_decision(observed: PoolObserved) -> Mapping[str, Any]:

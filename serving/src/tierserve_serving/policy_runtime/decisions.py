@@ -17,6 +17,7 @@ from typing import Any
 
 from tierserve.autoscale.decide import Decision, Settings
 from tierserve.autoscale.types import Calibrated
+from tierserve_serving.replica.download import DownloadReader
 
 logger = logging.getLogger("ray.serve")
 _RETRY_S = 10.0
@@ -57,6 +58,7 @@ class DecisionPublisher:
         self._made: dict[str, float] = {}
         self._closed: dict[str, float] = {}
         self._settings: dict[str, Settings] = {}
+        self._downloads = DownloadReader()
         self._server: ThreadingHTTPServer | None = None
         self._tried = -math.inf
 
@@ -96,7 +98,11 @@ class DecisionPublisher:
     def body(self) -> bytes:
         """Return the decisions as JSON, each with its age: readers on other machines have other clocks."""
         now, made = time.monotonic(), self._made
-        shown = {pool: one | {"age_s": now - made[pool]} for pool, one in self._decisions.items() if pool in made}
+        shown = {
+            pool: one | {"age_s": now - made[pool], "download": self._downloads.latest(pool)}
+            for pool, one in self._decisions.items()
+            if pool in made
+        }
         return json.dumps(shown).encode()
 
     def settings(self) -> bytes:

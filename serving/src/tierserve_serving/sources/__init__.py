@@ -26,12 +26,14 @@ __all__ = [
     "check_source",
     "model_folder",
     "model_path",
+    "report_to",
 ]
 
 SUPPORTED = (
     "hf://ORG/MODEL@REVISION/FILE, s3://BUCKET/PATH, gs://BUCKET/PATH, oci://REGISTRY/REPOSITORY:TAG, "
     "pvc://CLAIM/PATH, file:///PATH and pypi://WHEEL"
 )
+_reports: list[Report] = []
 DEFAULT_CACHE = "~/.cache/tierserve/models"
 _REMOTE: dict[str, tuple[Callable[[str], object], Callable[[str, Want], Snapshot]]] = {
     "hf": (hub.parse, hub.snapshot),
@@ -39,6 +41,11 @@ _REMOTE: dict[str, tuple[Callable[[str], object], Callable[[str, Want], Snapshot
     "gs": (object_store.check, object_store.snapshot),
     "oci": (oci.parse, oci.snapshot),
 }
+
+
+def report_to(report: Report) -> None:
+    """Set the callback for the progress of downloads of this process."""
+    _reports[:] = [report]
 
 
 def check_source(source: str) -> None:
@@ -50,33 +57,38 @@ def check_source(source: str) -> None:
         raise SourceError(f"must be a model source ({source!r})", "InvalidSource", f"supported are {SUPPORTED}")
 
 
-def model_path(source: str, *, report: Report | None = None) -> Path:
+def model_path(source: str) -> Path:
     """Return the GGUF file that `source` names, downloaded if need be. Raises `SourceError` if there is none."""
-    return _path(source, "gguf", report)
+    return _path(source, "gguf")
 
 
-def model_folder(source: str, *, report: Report | None = None) -> Path:
+def model_folder(source: str) -> Path:
     """Return the folder with config.json and weights that `source` names, downloaded if need be."""
-    return _path(source, "folder", report)
+    return _path(source, "folder")
 
 
-def adapter_folder(source: str, *, report: Report | None = None) -> Path:
+def adapter_folder(source: str) -> Path:
     """Return the folder with adapter_config.json and weights that `source` names, downloaded if need be."""
-    return _path(source, "adapter", report)
+    return _path(source, "adapter")
 
 
-def node_cache(report: Report | None = None) -> ModelCache:
+def node_cache() -> ModelCache:
     """The cache of this machine: TIERSERVE_MODEL_CACHE, and TIERSERVE_MODEL_CACHE_BYTES for its maximum size."""
     limit = os.environ.get("TIERSERVE_MODEL_CACHE_BYTES")
     root = Path(os.environ.get("TIERSERVE_MODEL_CACHE") or DEFAULT_CACHE).expanduser()
-    return ModelCache(root, int(limit) if limit else None, report or (lambda _: None))
+    return ModelCache(root, int(limit) if limit else None, _report)
 
 
-def _path(source: str, want: Want, report: Report | None) -> Path:
+def _report(progress: Progress) -> None:
+    for report in _reports:
+        report(progress)
+
+
+def _path(source: str, want: Want) -> Path:
     check_source(source)
     scheme = urlsplit(source).scheme
     if scheme not in _REMOTE:
         return local.path(source, want)
     snapshot = _REMOTE[scheme][1]
     offline = scheme == "hf" and os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    return node_cache(report).get(source, want, partial(snapshot, source, want), offline=offline)
+    return node_cache().get(source, want, partial(snapshot, source, want), offline=offline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -65,20 +66,24 @@ class Hub:
             self.downloads.append((name, first))
             cut = self.cut_after.pop(name, None)
         if self.hold is not None:
-            self.hold.wait(30)
+            self.hold.wait(300)
         send(handler, 206 if first else 200, {}, data[first:], cut)
+
+
+@functools.lru_cache(maxsize=64)
+def checksum_of(data: bytes, algorithm: str = "sha256") -> str:
+    return hashlib.new(algorithm, data).hexdigest()
 
 
 def listing_of(repository: str, content: dict[str, bytes]) -> dict[str, Any]:
     """The answer of the hub: large files are in LFS, which has their SHA-256."""
     siblings = []
     for name, data in content.items():
-        entry: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
+        entry: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": checksum_of(data, "sha1")}
         if name.endswith((".gguf", ".safetensors")):
-            checksum = hashlib.sha256(data).hexdigest()
-            entry["lfs"] = {"sha256": checksum, "size": len(data), "pointerSize": 134}
+            entry["lfs"] = {"sha256": checksum_of(data), "size": len(data), "pointerSize": 134}
         siblings.append(entry)
-    commit = hashlib.sha1(repr(sorted(content.items())).encode()).hexdigest()
+    commit = checksum_of(repr([(name, checksum_of(content[name])) for name in sorted(content)]).encode(), "sha1")
     return {"id": repository, "modelId": repository, "sha": commit, "siblings": siblings, "tags": [], "private": False}
 
 

@@ -164,7 +164,8 @@ def test_without_network_the_version_in_the_cache_is_used(hub: Hub, monkeypatch:
 
 def test_progress_is_reported_from_none_to_all(hub: Hub) -> None:
     seen: list[sources.Progress] = []
-    model_path("hf://org/one-GGUF", report=seen.append)
+    sources.report_to(seen.append)
+    model_path("hf://org/one-GGUF")
     assert (seen[0].done, seen[0].total) == (0, len(GGUF))
     assert (seen[-1].done, seen[-1].total) == (len(GGUF), len(GGUF))
     assert seen[0].source == "hf://org/one-GGUF"

@@ -23,6 +23,7 @@ COLUMNS = (
     ("P95", "string", ".status.p95", "Observed p95 response time."),
     ("Target", "string", ".spec.objective.responseTime.target", "Target response time."),
     ("Connections", "integer", ".status.connections", "Requests in flight or queued at the gateway."),
+    ("Download", "string", ".status.download", "Models that nodes download."),
     ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
 )
 

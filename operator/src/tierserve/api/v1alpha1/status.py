@@ -38,6 +38,14 @@ class MeasuredProfile(StatusPart):
     configured: bool | None = Field(None, description="Whether the model sets a profile; if not, an estimate was used.")
 
 
+class Download(StatusPart):
+    """Download of a model by the nodes of a pool."""
+
+    done_bytes: int = Field(description="Bytes received, of all nodes.")
+    total_bytes: int = Field(description="Bytes of the model, times the nodes that download it.")
+    nodes: int = Field(description="Nodes that download.")
+
+
 class PoolStatus(StatusPart):
     """Status of one pool: one tier at one site."""
 
@@ -62,6 +70,7 @@ class PoolStatus(StatusPart):
         None, description="Whether the current revision serves with at least minReplicas replicas."
     )
     scaled_to_zero: bool | None = Field(None, description="Whether the pool is scaled to zero because it has no load.")
+    download: Download | None = Field(None, description="Download of the model, while there is one.")
     watts: float | None = Field(None, description="Electrical power of the replicas at the current load.")
     cost_per_hour: float | None = Field(
         None, description="Cost of the replicas per hour, in the currency of the prices."
@@ -99,6 +108,9 @@ class Status(StatusPart):
     tiers: str | None = Field(None, max_length=16, description="Ready pools of all pools, e.g. 3/3.")
     replicas: int | None = Field(None, description="Running replicas of all pools.")
     p95: str | None = Field(None, max_length=32, description="Observed p95 response time of the slowest pool.")
+    download: str | None = Field(
+        None, max_length=64, description="Models that nodes download, e.g. 3.1 of 15 GB on 2 nodes."
+    )
     connections: int | None = Field(None, description="Requests in flight or queued at the gateway.")
     watts: float | None = Field(None, description="Electrical power of all replicas at the current load.")
     cost_per_hour: float | None = Field(
