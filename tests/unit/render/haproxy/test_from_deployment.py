@@ -40,6 +40,14 @@ def test_the_slack_of_a_pool_is_what_the_target_leaves_beside_service_and_networ
     assert 0.3 < cloud.slack_s < 0.5
 
 
+def test_the_adapters_of_a_pools_model_are_models_of_the_gateway():
+    gaid = load(EXAMPLE)
+    placements = [replace(p, adapters={"sql": "file:///adapters/sql"}) for p in place(gaid) if p.tier == "cloud"]
+    made = gateway_spec(gaid, placements, AT)
+    assert made.pools[0].models == (placements[0].model, "sql")
+    assert "sql" in made.models
+
+
 def test_queue_order_arrival_has_no_slack(spec):
     made, _ = spec(("routing:", "gateway: {queueOrder: arrival}\n  routing:"))
     assert {p.slack_s for p in made.pools} == {None}
