@@ -51,6 +51,9 @@ class Completions:
         finally:
             self.in_flight -= 1
 
+    async def models(self, _request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "light"}]})
+
     async def health(self, _request: web.Request) -> web.Response:
         return web.json_response({"slots": self.slots} if self.slots else {})
 
@@ -61,7 +64,7 @@ async def server() -> AsyncIterator[Completions]:
     app = web.Application()
     app.router.add_post("/v1/completions", completions.answer)
     app.router.add_get("/healthz", completions.health)
-    app.router.add_get("/v1/models", lambda _: web.json_response({"data": [{"id": "light"}]}))
+    app.router.add_get("/v1/models", completions.models)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -24,7 +24,8 @@ MODELS = {
     "block, name last": "    - engine: emulated\n      name: light",
     "with a profile": "    - name: light  # small\n      profile: {alpha: 1s}  # old\n      engine: emulated\n",
     "with a block": (
-        "    - name: light\n      profile:\n        alpha: 1s\n        beta: 3ms\n      # the engine\n      engine: emulated\n"
+        "    - name: light\n      profile:\n        alpha: 1s\n        beta: 3ms\n"
+        "      # the engine\n      engine: emulated\n"
     ),
     "flow with a profile": "    - {name: light, profile: {alpha: 1s}, engine: emulated}\n",
     "quoted": '    - {"name": "light", engine: emulated}\n',
