@@ -11,6 +11,8 @@ import pytest
 
 from tierserve.api.loading import load_text
 
+pytestmark = pytest.mark.timeout(700)  # step times are measured, so a busy machine takes as much longer
+
 PROFILE = {"alpha": 10e-3, "beta": 200e-6, "gamma": 10e-6}
 FILE = """apiVersion: serving.tierserve.io/v1alpha1
 kind: GenAIDeployment
@@ -37,7 +39,7 @@ def file(tmp_path) -> Path:
 
 def tierserve(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tierserve.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.mark.slow
@@ -60,12 +62,12 @@ def test_known_step_times_are_recovered_within_a_tenth(file, tmp_path):
 @pytest.mark.llm
 def test_the_profile_of_a_language_model_is_written_into_the_file_and_is_valid(file, tmp_path):
     done = tierserve(
-        "profile", file, "--model", "light", "--batch", 2, "--prompts", "16,64", "--output-tokens", 8,
-        "--long-output-tokens", 24, "--rounds", 2, "--write", "--out", tmp_path / "plot.png", "-o", "json",
+        "profile", file, "--model", "light", "--batch", 2, "--prompts", "8,32", "--output-tokens", 4,
+        "--long-output-tokens", 12, "--rounds", 2, "--write", "--out", tmp_path / "plot.png", "-o", "json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert [cell["inputTokens"] for cell in result["cells"]] == [16, 16, 64, 64, 64, 64]
+    assert [cell["inputTokens"] for cell in result["cells"]] == [8, 8, 32, 32, 32, 32]
     assert result["cacheBytesPerToken"] == 23_040
     assert tierserve("validate", file).returncode == 0
     written = load_text(file.read_text()).model("light").profile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -153,6 +154,13 @@ async def test_an_open_loop_counts_from_the_intended_arrival_and_keeps_to_the_sl
     assert run.mean_s > 0.05  # 20 ms each, at most 50 a second: they queue
     assert run.sizes == ((1.0, 16.0, 2.0),)
     assert run.failed == 0
+
+
+async def test_a_mean_of_few_responses_has_no_interval(server):
+    async with connect(Endpoint(server.url)) as replica:
+        run = await replica.open_loop(((1.0, 16.0, 2.0),), 10.0, 1.0, slots=4)
+    assert run.requests < 20
+    assert math.isnan(run.half_width_s)
 
 
 async def test_an_open_loop_counts_failures(server):

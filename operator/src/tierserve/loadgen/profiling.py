@@ -103,7 +103,7 @@ class OpenRun:
         requests, failed: complete responses, and those that failed.
         sizes: (share, input, output) of the complete ones.
         mean_s: mean time from the intended arrival to the last token.
-        half_width_s: half of the 95% interval of the mean, by batch means.
+        half_width_s: half of the 95% interval of the mean, by batch means; NaN with fewer than 20 responses.
     """
 
     rate: float
@@ -317,14 +317,13 @@ def _measured(n: int, replies: Sequence[_Reply]) -> Measured:
 
 def _open_run(rate: float, steady: Sequence[tuple[float, _Reply | None]]) -> OpenRun:
     good = [(intended, reply) for intended, reply in steady if reply is not None]
-    if len(good) < 2 * BATCHES_OF_MEANS:
-        raise LoadError(
-            f"the open loop has {len(good)} complete responses, too few for a mean",
-            "give a longer --verify-duration",
-        )
+    if not good:
+        raise LoadError("no response of the open loop is complete", "give a longer --verify-duration")
     responses = np.array([reply.end - intended for intended, reply in good])
-    means = [float(part.mean()) for part in np.array_split(responses, BATCHES_OF_MEANS)]
-    half_width_s = _T_QUANTILE * float(np.std(means, ddof=1)) / math.sqrt(BATCHES_OF_MEANS)
+    half_width_s = math.nan
+    if len(good) >= 2 * BATCHES_OF_MEANS:
+        means = [float(part.mean()) for part in np.array_split(responses, BATCHES_OF_MEANS)]
+        half_width_s = _T_QUANTILE * float(np.std(means, ddof=1)) / math.sqrt(BATCHES_OF_MEANS)
     counts = Counter((reply.input, reply.output) for _, reply in good)
     sizes = tuple((count / len(good), float(i), float(o)) for (i, o), count in counts.items())
     return OpenRun(rate, len(good), len(steady) - len(good), sizes, float(responses.mean()), half_width_s)

@@ -27,12 +27,12 @@ def draw(done: Profiled, path: Path) -> None:
             batches = [cell.batch for cell in cells]
             line = np.linspace(min(batches), max(batches), 100)
             fitted = np.array([done.fit.profile.service_time(n, cells[0].input, cells[0].output) for n in line])
-            left.plot(line, fitted, color=colour, lw=1.5, label=f"{i} + {o} tokens")
+            left.plot(line, fitted, color=colour, lw=1.5, label=f"prompt {i} + response {o} tokens")
             left.plot(batches, [cell.mean for cell in cells], "o", color=colour, ms=5)
             right.plot(line, line * cells[0].output / fitted, color=colour, lw=1.5)
             right.plot(batches, [cell.tokens_per_s for cell in cells], "o", color=colour, ms=5)
         left.set_ylabel("mean response (s)")
-        left.legend(frameon=False, title="prompt + response")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         right.set_ylabel("output tokens per second")
         for axes in (left, right):
             axes.set_xscale("log", base=2)

@@ -182,7 +182,11 @@ class _Measurement:
         checks = []
         for k, load in enumerate(LOADS):
             self.progress(k, len(LOADS), f"load {load:g} for {duration_s:.0f} s")
-            run = await replica.open_loop(sizes, load * capacity, duration_s, slots, self.given.seed)
+            try:
+                run = await replica.open_loop(sizes, load * capacity, duration_s, slots, self.given.seed)
+            except LoadError as error:  # the profile is measured, and is shown
+                Console(stderr=True).print(f"--verify: load {load:g}: {error.message}", style="yellow", highlight=False)
+                break
             # Of the sizes that came, so that the chance of the draw is not taken for an error of the prediction.
             predicted = batch_response(run.rate, 1, BatchWork(fit.profile, slots, run.sizes)).mean_response
             checks.append(Check(load, predicted, run))

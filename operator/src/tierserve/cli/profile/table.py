@@ -82,7 +82,7 @@ def _check_json(check: Check) -> dict[str, object]:
         "failed": run.failed,
         "predicted": check.predicted_s,
         "measured": run.mean_s,
-        "halfWidth": run.half_width_s,
+        "halfWidth": None if math.isnan(run.half_width_s) else run.half_width_s,
         "error": check.error,
     }
 
