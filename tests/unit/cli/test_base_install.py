@@ -17,7 +17,10 @@ WORKS = [
     ["tierserve", "plan", EXAMPLE, "--connections", "5"],
     ["tierserve", "status"],
     ["tierserve", "down"],
-    *(["tierserve", name, "--help"] for name in ("validate", "plan", "simulate", "up", "status", "down", "load")),
+    *(
+        ["tierserve", name, "--help"]
+        for name in ("validate", "plan", "simulate", "profile", "up", "status", "down", "load")
+    ),
     ["kubectl-tierserve", "--help"],
     ["kubectl-tierserve", "status", "--help"],
 ]
@@ -26,6 +29,7 @@ NEEDS = [
     ("serving", ["tierserve", "status", "one"]),
     ("serving", ["tierserve", "down", "one"]),
     ("serving", ["tierserve", "load", "http://127.0.0.1:1", "--connections", "1", "--duration", "1s"]),
+    ("serving", ["tierserve", "profile", EXAMPLE, "--model", "large"]),
     ("simulate", ["tierserve", "simulate", EXAMPLE, "--rate", "1", "--duration", "1s"]),
 ]
 QUICK = ["tierserve", "down"]

@@ -8,6 +8,7 @@ from tierserve.cli.errors import run
 from tierserve.cli.loadgen.command import load
 from tierserve.cli.local import down, status, up
 from tierserve.cli.plan.command import plan
+from tierserve.cli.profile.command import profile
 from tierserve.cli.simulate.command import simulate
 from tierserve.cli.validate import validate
 
@@ -19,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (validate, plan, simulate, up, status, down, load):
+for command in (validate, plan, simulate, profile, up, status, down, load):
     app.command()(command)
 
 

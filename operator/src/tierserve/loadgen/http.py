@@ -26,19 +26,26 @@ CLASS_HEADER = "X-TierServe-Class"
 # A token's event is found by this pattern instead of by parsing its JSON: ten times less CPU, and exact for OpenAI's
 # chunks. An empty string (the role event) is no token. Tokens of a reasoning model's thoughts are tokens.
 _TOKEN = re.compile(rb'"(?:content|text|reasoning_content|reasoning)"\s*:\s*"(?!")')
+_MAX_ERROR = 2000  # bytes of an error document that are kept
 _FILLER = "word"  # with its blank about one token in most vocabularies
 
 
 @dataclass(slots=True)
 class Answer:
-    """What came back; `first_token` in seconds of the caller's clock, NaN where it never came."""
+    """What came back; `first_token` in seconds of the caller's clock, NaN where it never came.
+
+    `tokens` are the completion tokens of the usage, or without one the content events of a stream; `prompt_tokens` are
+    0 without a usage. `error` is the document of a failure, in part.
+    """
 
     outcome: Outcome
     status: int = 0
     pool: str = ""
     first_token: float = float("nan")
     tokens: int = 0
+    prompt_tokens: int = 0
     text: str = ""
+    error: str = ""
 
 
 @dataclass(slots=True)
@@ -53,6 +60,7 @@ class _Stream:
     failed: bool = False
     rest: bytes = b""
     kept: list[bytes] = field(default_factory=list)
+    usage: tuple[int, int] = (0, 0)
 
     def feed(self, chunk: bytes) -> None:
         text = self.rest + chunk
@@ -77,6 +85,8 @@ class _Stream:
             self.done = self.done or _data(event) == b"[DONE]"
         if b"error" in event:
             self.failed = self.failed or _is_error(event)
+        if b'"prompt_tokens"' in event:
+            self.usage = _usage(_json(_data(event)))
         if self.keep:
             self.kept.append(event)
 
@@ -99,6 +109,14 @@ def _is_error(event: bytes) -> bool:
 
 def _is_error_document(document: dict[str, Any]) -> bool:
     return bool(document.get("error")) or document.get("object") == "error"
+
+
+def _usage(document: dict[str, Any]) -> tuple[int, int]:
+    """Return the prompt and completion tokens of a document, 0 where it has none."""
+    usage = document.get("usage")
+    numbers = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
+    prompt, completion = (int(number) if isinstance(number, int | float) else 0 for number in numbers)
+    return prompt, completion
 
 
 def _json(payload: bytes) -> dict[str, Any]:
@@ -141,13 +159,12 @@ async def _read_whole(response: aiohttp.ClientResponse, answer: Answer, keep_tex
     document = _json(payload)
     if response.status >= 400 or _is_error_document(document):
         answer.outcome = Outcome.HTTP_ERROR
+        answer.error = payload[:_MAX_ERROR].decode("utf-8", "replace")
         return
     if not document:
         raise ValueError("no JSON object")
     answer.outcome = Outcome.OK
-    usage = document.get("usage")
-    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    answer.tokens = int(tokens) if isinstance(tokens, int | float) else 0
+    answer.prompt_tokens, answer.tokens = _usage(document)
     if keep_text:
         answer.text = _text(payload)
 
@@ -159,7 +176,8 @@ async def _read_stream(response: aiohttp.ClientResponse, answer: Answer, keep_te
             stream.feed(chunk)
         stream.end()
     finally:
-        answer.first_token, answer.tokens = stream.first, stream.tokens
+        answer.first_token = stream.first
+        answer.prompt_tokens, answer.tokens = stream.usage[0], stream.usage[1] or stream.tokens
     if stream.failed:
         answer.outcome = Outcome.HTTP_ERROR
     else:
@@ -203,6 +221,11 @@ def chat_url(url: str) -> str:
     if base.endswith("/completions"):
         return base
     return f"{base}/chat/completions" if base.endswith("/v1") else f"{base}/v1/chat/completions"
+
+
+def completions_url(url: str) -> str:
+    """Address of text completions below a base address, with or without its /v1."""
+    return chat_url(url).replace("/chat/completions", "/completions")
 
 
 def request_headers(traffic: Traffic, common: tuple[tuple[str, str], ...]) -> CIMultiDict[str]:

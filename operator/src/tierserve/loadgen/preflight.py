@@ -15,17 +15,17 @@ SPARE_FILES = 128
 """Descriptors left for all else in the process."""
 
 
-async def check_target(plan: LoadPlan) -> bool:
-    """Return whether the target is this machine; refuse another unless the plan allows it.
+async def check_target(url: str, *, allow_remote: bool) -> bool:
+    """Return whether the target is this machine; refuse another unless it is allowed.
 
     Raises:
         LoadError: the address is no HTTP URL, is unknown, or is remote.
     """
-    parts = urlsplit(plan.url)
+    parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise LoadUsageError(f"url: must be an HTTP URL ({plan.url})", "for example http://127.0.0.1:8080")
-    loopback = await _is_loopback(parts.hostname, may_be_unknown=plan.allow_remote)
-    if loopback or plan.allow_remote:
+        raise LoadUsageError(f"url: must be an HTTP URL ({url})", "for example http://127.0.0.1:8080")
+    loopback = await _is_loopback(parts.hostname, may_be_unknown=allow_remote)
+    if loopback or allow_remote:
         return loopback
     raise LoadUsageError(
         f"url: {parts.hostname} is not this machine, and a load test can overload it",

@@ -95,7 +95,7 @@ async def run_load(
     Raises:
         LoadError: a target off this machine without leave, or too few open files allowed.
     """
-    loopback = await check_target(plan)
+    loopback = await check_target(plan.url, allow_remote=plan.allow_remote)
     room = allow_sockets(plan)
     async with client_session(loopback=loopback, cacert=plan.cacert, insecure=plan.insecure) as session:
         model = plan.model or await first_model(session, plan.url, headers=plan.headers)

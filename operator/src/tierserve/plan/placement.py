@@ -168,6 +168,12 @@ def _on_tier(gaid: GenAIDeployment, tier: Tier, index: int) -> list[Placement]:
     return pools
 
 
+def placement_on(gaid: GenAIDeployment, tier: Tier, model: Model) -> Placement:
+    """Return the pool of `model` on the first site of `tier`, even if the planner would run another model there."""
+    sized = _sized(gaid, tier, model, tokens_on(gaid, tier, model))
+    return placement_of(gaid, tier, tier.sites_or_default[0], model, sized)
+
+
 def classes_of(gaid: GenAIDeployment, tier: Tier) -> tuple[TrafficClass, ...]:
     """Return the classes that are routed to `tier`; those that may see it if none is, and all if none may."""
     routed = tuple(one for one in gaid.spec.traffic if any(to.name == tier.name for to in gaid.tiers_for(one)))
