@@ -75,7 +75,7 @@ async def _serve(config: PoolConfig, port: int, *, until_stdin_closes: bool) -> 
     with _listener(port) as listener:
         begin = time.perf_counter()
         engine = make_engine(config)
-        engine.load()
+        await engine.load()
         load_s = time.perf_counter() - begin
         try:
             server = uvicorn.Server(_settings(Worker(config, engine)))
