@@ -16,7 +16,7 @@ import pytest_asyncio
 from tierserve_serving.app import build
 from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines import EngineError, RequestError
-from tierserve_serving.engines.base import CHAT, COMPLETIONS, RESPONSES
+from tierserve_serving.engines.base import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from tierserve_serving.engines.vllm import VllmEngine
 from tierserve_serving.engines.vllm_args import ArgumentError, parse
 
@@ -176,6 +176,18 @@ async def test_what_vllm_cannot_do_is_an_error_of_the_request(engine, path, fiel
         await whole(engine, path, **fields)
     assert (caught.value.status, caught.value.param) == (400, param)
     engine.check_health()
+
+
+async def test_a_model_run_for_pooling_gives_embeddings_and_has_no_other_endpoint(model):
+    engine = VllmEngine(config(model, engine_args=ON_A_CPU | {"runner": "pooling", "convert": "embed"}))
+    await engine.load()
+    try:
+        assert engine.endpoints == {EMBEDDINGS}
+        answer, usage = await whole(engine, EMBEDDINGS, input=["the sky", "a river"])
+        assert [len(item["embedding"]) for item in answer["data"]] == [576, 576]
+        assert (usage.output_tokens, usage.input_tokens) == (0, answer["usage"]["prompt_tokens"])
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize(

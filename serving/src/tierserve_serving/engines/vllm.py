@@ -55,7 +55,8 @@ class _Account:
 
     def see(self, output: Any) -> None:
         """Count an output of the engine; with the outputs that OpenAI's API asks for, tokens come once."""
-        self.output_tokens += sum(len(choice.token_ids) for choice in getattr(output, "outputs", ()))
+        if isinstance(output.outputs, list):  # of an embedding it is the vector
+            self.output_tokens += sum(len(choice.token_ids) for choice in output.outputs)
         if output.finished:
             self.input_tokens += len(output.prompt_token_ids or ())
             self.cached = self.cached or bool(getattr(output, "num_cached_tokens", 0))
@@ -110,10 +111,10 @@ def counting_engine(arguments: Namespace, gauges: dict[str, float]) -> Any:
 
     class Engine(AsyncLLM):  # type: ignore[misc]
         def generate(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-            return _account.get().watch(super().generate(*args, **kwargs))
+            return _account.get(_Account()).watch(super().generate(*args, **kwargs))
 
         def encode(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-            return _account.get().watch(super().encode(*args, **kwargs))
+            return _account.get(_Account()).watch(super().encode(*args, **kwargs))
 
     class Gauges(StatLoggerBase):  # type: ignore[misc]
         def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:

@@ -1,0 +1,1 @@
+"""Engines behind the replica, compared with their own servers."""
