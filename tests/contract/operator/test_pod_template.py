@@ -17,7 +17,7 @@ from tierserve.render.kubernetes.settings import KubeSettings
 pytestmark = [pytest.mark.slow, pytest.mark.apiserver]
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "tests/unit/render/kubernetes/golden"
-DOCUMENTS = [GOLDEN / "llama-8b.yaml", GOLDEN / "llama-70b.yaml", ROOT / "examples/smollm2.yaml"]
+DOCUMENTS = [ROOT / "examples/llama-8b.yaml", GOLDEN / "llama-70b.yaml", ROOT / "examples/smollm2.yaml"]
 EDGE = "assistant-edge-default"
 
 

@@ -31,12 +31,13 @@ def bad(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_valid_and_warned_of_only_where_it_is_for_the_best_plan(example: Path) -> None:
+def test_an_example_is_valid_and_warned_of_only_where_one_runtime_or_command_reads_a_field(example: Path) -> None:
     result = run(example)
     assert result.exit_code == 0
     warnings = [line for line in result.output.splitlines() if line.startswith("warning: ")]
-    assert all("only `tierserve plan --best` reads it" in line for line in warnings)
-    assert bool(warnings) == (example.stem == "stores")
+    reasons = ("only `tierserve plan --best` reads it", "it has an effect on Kubernetes only")
+    assert all(any(reason in line for reason in reasons) for line in warnings)
+    assert bool(warnings) == (example.stem in ("stores", "llama-8b"))
 
 
 def test_an_error_has_field_value_and_hint(bad: Path) -> None:

@@ -17,13 +17,14 @@ from tierserve.render.kubernetes.settings import KubeSettings
 from tierserve_serving.sources import local
 
 GOLDEN = Path(__file__).parent / "golden"
-SMOLLM2 = Path(__file__).parents[4] / "examples" / "smollm2.yaml"
-INPUTS = {"llama-8b": GOLDEN / "llama-8b.yaml", "llama-70b": GOLDEN / "llama-70b.yaml", "smollm2": SMOLLM2}
+EXAMPLES = Path(__file__).parents[4] / "examples"
+SMOLLM2 = EXAMPLES / "smollm2.yaml"
+INPUTS = {"llama-8b": EXAMPLES / "llama-8b.yaml", "llama-70b": GOLDEN / "llama-70b.yaml", "smollm2": SMOLLM2}
 Node = dict[str, Any]
 
 
 def rendered(document: Node, pool: int = 0) -> Node:
-    """The RayService of a pool. Built from the models alone, since the CRD's rules do not admit engine vllm yet."""
+    """The RayService of a pool."""
     gaid = GenAIDeployment.model_validate(document)
     return ray_service(gaid, place(gaid)[pool], KubeSettings())
 
