@@ -102,9 +102,13 @@ def _head(rows: Rows, names: Sequence[str], part: Part) -> str:
     stationary = sum(row.stationary for row in _of(rows, CHEAPEST, names))
     ours, peers = len(_of(rows, OURS, names)), min((len(_of(rows, rule, names)) for rule in PEERS), default=0)
     fewer = f" Rules of others were run on {peers} of them." if peers < ours else ""
-    these = "this page is of those" if part == "develop" else "these loads were run once, after its last change"
+    these = "this page is of those" if part == "develop" else "these loads were run when it was done"
     left = f" (seeds to {JUDGE[-1]} are left to judge a later change by)" if JUDGE[0] <= seeds[-1] < JUDGE[-1] else ""
-    earlier = f" Seeds {JUDGE[0]} to {seeds[0] - 1} and the second halves of the traces judged the versions before it."
+    earlier = (
+        f" Seeds {JUDGE[0]} to {seeds[0] - 1} and the second halves of the traces judged the versions before it. "
+        "These loads were run twice: the last change (chance is left out of the margin) was made for the loads of "
+        "`make bench-autoscalers`, after the first run."
+    )
     known = earlier if seeds[0] > JUDGE[0] else ""
     hours = sum(row.cpu_s for row in rows.values()) / 3600.0
     made_by = "make bench-robust" if part == "judge" else "python -m bench.robust --try-page"

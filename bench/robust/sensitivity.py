@@ -94,6 +94,7 @@ CONSTANTS = (
     Constant("budget", "_DOWN", "caution in a calm block: slower than up", around=1.0),
     Constant("budget", "MOST", "largest caution"),
     Constant("budget", "_CALM", "share of the budget under which caution falls"),
+    Constant("budget", "_ERRORS", "standard errors of the responses counted that are left to chance"),
     Constant("budget", "MOST_MARGIN", "largest margin: service times twice the configured ones", around=1.0),
     Constant("stabilization", "HORIZONS", "window, in horizons: what a wrong removal costs, several times"),
     Constant("stabilization", "REGRET", "factor on the window after a removal that was regretted"),

@@ -12,6 +12,7 @@ and service times of the settings promise, the load gets a margin.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from tierserve.autoscale.types import GatewaySample
@@ -23,8 +24,9 @@ _PRIOR = 100.0
 _UP, _DOWN, MOST = 1.5, 0.95, 30.0
 """Factors on the caution in a block over the budget and in one with half of it left, and its maximum."""
 _CALM = 0.5
-MOST_MARGIN = 2.0
-"""Largest margin: a service time of twice the configured one."""
+_ERRORS, MOST_MARGIN = 2.0, 2.0
+"""Standard errors of the responses counted that are left to chance, and the largest margin: service times twice the
+configured ones."""
 
 
 class ErrorBudget(NamedTuple):
@@ -52,7 +54,8 @@ class ErrorBudget(NamedTuple):
     @property
     def margin(self) -> float:
         """Factor on the load that replicas are sized for."""
-        return min(max((self.busy + _PRIOR) / (self.served + _PRIOR), 1.0), MOST_MARGIN)
+        served = self.served + _PRIOR
+        return min(max((self.busy + _PRIOR) / (served + _ERRORS * math.sqrt(served)), 1.0), MOST_MARGIN)
 
     def used(self, may_miss: float) -> float:
         """Return the share of the error budget used up; above 1 the objective is missed."""
