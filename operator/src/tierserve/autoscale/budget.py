@@ -29,6 +29,22 @@ _ERRORS, MOST_MARGIN = 2.0, 2.0
 configured ones."""
 
 
+class Full(NamedTuple):
+    """A pool whose slots are all busy, for requests wait.
+
+    Attributes:
+        since: since when that is so, with the same replicas.
+        replicas: how many serve.
+        rate: responses per second that the settings promise of them.
+        service_s: service time of the settings, seconds.
+    """
+
+    since: float
+    replicas: int
+    rate: float
+    service_s: float
+
+
 class ErrorBudget(NamedTuple):
     """Late requests against those allowed. Start with `ErrorBudget()`.
 
@@ -40,6 +56,7 @@ class ErrorBudget(NamedTuple):
         busy, served: requests that busy slots should have served while others waited, and those that they served;
             discounted.
         last: time of the last report, None after a gap, and the responses counted then.
+        full: the pool while requests wait.
     """
 
     caution: float = 1.0
@@ -50,6 +67,7 @@ class ErrorBudget(NamedTuple):
     busy: float = 0.0
     served: float = 0.0
     last: tuple[float, float] | None = None
+    full: Full | None = None
 
     @property
     def margin(self) -> float:
@@ -63,7 +81,7 @@ class ErrorBudget(NamedTuple):
 
 
 def update_budget(
-    budget: ErrorBudget, gateway: GatewaySample | None, t: float, block_s: float, may_miss: float, *, full_rate: float
+    budget: ErrorBudget, gateway: GatewaySample | None, t: float, block_s: float, may_miss: float, *, full: Full | None
 ) -> ErrorBudget:
     """Return the budget after an observation; counts of late responses change it at the end of each block.
 
@@ -73,19 +91,22 @@ def update_budget(
         t: time of the observation, Unix seconds.
         block_s: length of a block, seconds.
         may_miss: share of late requests that the objective allows.
-        full_rate: responses per second that the settings promise of the running replicas if requests have waited for
-            a service time or longer, else 0.
+        full: the pool now if requests wait, else None.
     """
     if gateway is None:
-        return budget._replace(last=None)
+        return budget._replace(last=None, full=None)
     answered, late = gateway.answered - budget.counted[0], gateway.late - budget.counted[1]
     counted = (gateway.answered, gateway.late)
-    if budget.last is not None and full_rate > 0.0 and gateway.answered >= budget.last[1]:
+    if full is not None and budget.full is not None and budget.full.replicas == full.replicas:
+        full = full._replace(since=budget.full.since)
+    # Before a service time has passed the slots have just filled, and answer less than they will.
+    if full is not None and budget.last is not None and t - full.since > full.service_s:
         before, known = budget.last
-        budget = budget._replace(
-            busy=budget.busy + full_rate * (t - before), served=budget.served + gateway.answered - known
-        )
-    budget = budget._replace(last=(t, gateway.answered))
+        if 0.0 < known <= gateway.answered:  # a gateway of others may not count responses, and one may restart
+            budget = budget._replace(
+                busy=budget.busy + full.rate * (t - before), served=budget.served + gateway.answered - known
+            )
+    budget = budget._replace(last=(t, gateway.answered), full=full)
     if budget.since is None or answered < 0.0 or late < 0.0:  # the first, or the gateway has restarted
         return budget._replace(since=t, counted=counted)
     if t - budget.since < block_s:

@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from tierserve.autoscale.budget import ErrorBudget, update_budget
+from tierserve.autoscale.budget import ErrorBudget, Full, update_budget
 from tierserve.autoscale.calibration import CalibrationState, apply_calibration, report, update_calibration
 from tierserve.autoscale.demand import Inputs, Recommendation, max_wait_s, recommend, smooth
 from tierserve.autoscale.history import History, extend
@@ -193,16 +193,6 @@ def _backlog_since(h: History, obs: Observation, state: State, settings: Setting
     return state.backlog_since if state.backlog_since is not None else obs.t
 
 
-def _full_rate(load: Load, waiting_since: float | None, obs: Observation, settings: Settings) -> float:
-    """Return the responses per second of full replicas; 0 unless requests have waited for a service time.
-
-    (The first service time of a queue finishes what began before, in batches that were not full.)
-    """
-    if waiting_since is None or obs.t - waiting_since < load.service_s:
-        return 0.0
-    return obs.running * settings.slots / load.service_s
-
-
 def _service(load: Load, settings: Settings) -> Service:
     profile, i, o = settings.profile, settings.input_tokens, settings.output_tokens
     alone_s = profile.service_time(1.0, i, o) if profile and o > 0 else load.service_s
@@ -252,9 +242,8 @@ def decide(obs: Observation, state: State, settings: Settings) -> tuple[Decision
     rate, rates = _forecast(state, history, startup_s, horizon_s)
     may_miss, block = settings.objective.may_miss, block_s(horizon_s, settings)
     answers = history.gateway if history.exact else None  # while the gateway is silent, what is late is unknown
-    budget = update_budget(
-        state.budget, answers, obs.t, block, may_miss, full_rate=_full_rate(load, since, obs, settings)
-    )
+    waiting = Full(obs.t, obs.running, obs.running * settings.slots / load.service_s, load.service_s)
+    budget = update_budget(state.budget, answers, obs.t, block, may_miss, full=waiting if since is not None else None)
     age_s = obs.t - since if since is not None else 0.0
     view = Inputs(history, load, obs, settings, startup_s, rate, age_s, budget.margin)
     shadow = _replayed(state, view, horizon_s)
