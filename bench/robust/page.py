@@ -106,8 +106,8 @@ def _head(rows: Rows, names: Sequence[str], part: Part) -> str:
     left = f" (seeds to {JUDGE[-1]} are left to judge a later change by)" if JUDGE[0] <= seeds[-1] < JUDGE[-1] else ""
     earlier = (
         f" Seeds {JUDGE[0]} to {seeds[0] - 1} and the second halves of the traces judged the versions before it. "
-        "These loads were run twice: the last change (chance is left out of the margin) was made for the loads of "
-        "`make bench-autoscalers`, after the first run."
+        "These loads were run three times: two changes after the first run (chance, and slots that have just filled, "
+        "are left out of the margin) were made for the loads of `make bench-autoscalers` and for tests, not for these."
     )
     known = earlier if seeds[0] > JUDGE[0] else ""
     hours = sum(row.cpu_s for row in rows.values()) / 3600.0
