@@ -47,6 +47,7 @@ def test_kubectl_get_shows_readiness_and_response_time(apiserver: Any) -> None:
             "replicas": 17,
             "p95": "612ms",
             "connections": 1204,
+            "download": "3.1 of 15 GB on 2 nodes",
             "pools": [{"pool": "cloud-default", "tier": "cloud", "site": "default", "decision": {"lambda": 38.2}}],
         }
         code, reply = apiserver.replace_status(where, stored)
@@ -54,9 +55,9 @@ def test_kubectl_get_shows_readiness_and_response_time(apiserver: Any) -> None:
         assert reply["status"]["pools"][0]["decision"] == {"lambda": 38.2}
         _, table = apiserver.get(RESOURCES, Accept=TABLE)
         columns = [column["name"] for column in table["columnDefinitions"]]
-        assert columns == ["Name", "Ready", "Tiers", "Replicas", "P95", "Target", "Connections", "Age"]
+        assert columns == ["Name", "Ready", "Tiers", "Replicas", "P95", "Target", "Connections", "Download", "Age"]
         (row,) = table["rows"]
-        assert row["cells"][:-1] == ["smallest", "True", "3/3", 17, "612ms", "1500ms", 1204]
+        assert row["cells"][:-1] == ["smallest", "True", "3/3", 17, "612ms", "1500ms", 1204, "3.1 of 15 GB on 2 nodes"]
     finally:
         apiserver.delete(where)
 

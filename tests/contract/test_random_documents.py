@@ -36,6 +36,7 @@ WORDS = """
 a A large light cloud edge home chat site device apiKey true vllm cpu L4 cost none oidc hf://a/b hf:// a.b:c https://x
 0s 1s 900ms 1h5m 1.5us 3µs 7d 999999h999999h 1Gi 900Gi 1.5G 1e3 1E2 2k 13.1T 1e99 9e18 1e19 -1 +1 .5 1. 0 00
 10Gbit 5kbit 400W 1.2kW 3kg 1t 99999999999999999999999999999999 111111111111111111111111111111111
+/var/cache amd.com/gpu
 """
 TEXTS = WORDS.split()
 NUMBERS = [0, 1, 2, 8, -1, 95, 4096, 5000, 10**6, 10**9, 2**40, 2**53, 0.0, 0.5, 1.0, 1.5, 99.99, 1e3]

@@ -54,7 +54,7 @@ def test_get_gaid_answers_whether_it_is_well(kubectl, applied):
     code, out, _ = kubectl("get", "gaid", "-n", applied.name)
     assert code == 0
     header, row = out.splitlines()
-    assert header.split() == ["NAME", "READY", "TIERS", "REPLICAS", "P95", "TARGET", "CONNECTIONS", "AGE"]
+    assert header.split() == ["NAME", "READY", "TIERS", "REPLICAS", "P95", "TARGET", "CONNECTIONS", "DOWNLOAD", "AGE"]
     assert row.split()[:3] == ["assistant", "False", "0/3"]
     assert "1500ms" in row
 
