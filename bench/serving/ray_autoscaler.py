@@ -37,10 +37,11 @@ from typing import Any
 import httpx
 import psutil
 
-from tierserve.api import load
+from tierserve.api import GenAIDeployment, load
 from tierserve.loadgen import ClosedLoop, LoadPlan, LoadResult, Step, Traffic, load_trace, replay_step, run_load
 from tierserve.loadgen.runner import Progress
 from tierserve.plan.placement import place
+from tierserve.reconcile import InUse
 from tierserve.report.record import PoolPoint, RunRecord, from_load
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK, free_port
@@ -149,6 +150,7 @@ def _step(name: str, connections: int, length_s: float) -> Step:
 class Bench:
     """One local runtime; its Serve configuration is switched from policy to policy."""
 
+    gaid: GenAIDeployment
     runtime: LocalRuntime
     desired: LocalDesired
     quick: bool
@@ -172,10 +174,14 @@ class Bench:
         self._wait_answer(url)
         return url
 
+    def apply(self, desired: LocalDesired) -> None:
+        """Apply it once; nothing of before is kept."""
+        asyncio.run(self.runtime.apply(self.gaid, desired, InUse()))
+
     def _apply(self, desired: LocalDesired, until: Any) -> None:
         deadline = time.monotonic() + 180
         while True:
-            self.runtime.apply(desired)
+            self.apply(desired)
             with contextlib.suppress(httpx.HTTPError):
                 if until(self.runtime.rest.applications()):
                     return
@@ -247,7 +253,7 @@ def running(quick: bool, text: str = FILE) -> Iterator[Bench]:
     placements = place(gaid)
     runtime = LocalRuntime(paths, LocalState.new(file, free_port()), say=lambda words: print(f"           {words}"))
     try:
-        yield Bench(runtime, runtime.render(gaid, placements), quick)
+        yield Bench(gaid, runtime, runtime.render(gaid, placements), quick)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)

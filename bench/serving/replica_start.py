@@ -73,7 +73,7 @@ def raise_minimum(bench: Bench, replicas: int) -> None:
     serve = deepcopy(dict(bench.desired.serve))
     serve["applications"][0]["deployments"][0]["autoscaling_config"] = fixed(replicas).autoscaling
     serve["applications"][0]["args"]["max_queue"] = 1000  # as `Bench.deploy` has it, or all replicas would be replaced
-    bench.runtime.apply(replace(bench.desired, serve=serve))
+    bench.apply(replace(bench.desired, serve=serve))
 
 
 def busy_s() -> float:
