@@ -173,7 +173,8 @@ Written by `python -m bench.engines.features --write docs/engines.md`, which ask
 feature and looks for it in the response; llamacpp and vllm run SmolLM2-135M-Instruct. `yes`: the response shows it.
 `no effect`: 200, and the response does not show it. A number is the HTTP status of the error, with the field or the
 code that it names. What depends on the model (images, tool calls with llama.cpp, embeddings with vLLM) may be there
-with another model; vLLM ran with `tool-call-parser: hermes`, on a CPU. It has not been run on a GPU yet.
+with another model; vLLM is asked with `tool-call-parser: hermes`, on a CPU. It has not been run on a GPU yet.
+`not asked`: the engine has not run this script; what its tests show is in [decision 23](decisions/0023-vllm.md).
 
 | feature | emulated | llamacpp | vllm |
 |---|---|---|---|

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-_GGUF = b"GGUF"
-_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
 _CACHE_BYTES_GGUF = 2
 """llama.cpp keeps keys and values in 16 bits, whatever the weights have."""
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -24,9 +20,10 @@ def cache_bytes_per_token(source: str | None) -> int | None:
         path = _path(source)
         if path.is_dir():
             return of_config(json.loads((path / "config.json").read_text(encoding="utf-8")))
-        with path.open("rb") as stream:
-            return of_gguf(read_gguf(stream))
-    except (OSError, ValueError, KeyError, TypeError, ImportError, struct.error):
+        from tierserve_serving.engines import gguf
+
+        return of_gguf(gguf.metadata(path))
+    except (OSError, ValueError, KeyError, TypeError, ImportError):
         return None
 
 
@@ -58,28 +55,3 @@ def of_gguf(header: dict[str, Any]) -> int:
     key_value_heads = header.get(f"{name}.attention.head_count_kv", heads)
     total = sum(key_value_heads) if isinstance(key_value_heads, list) else layers * key_value_heads
     return int(total * (key + value) * _CACHE_BYTES_GGUF)
-
-
-def read_gguf(stream: BinaryIO) -> dict[str, Any]:
-    """Return the metadata of a GGUF file (versions 2 and 3), without the tensors."""
-    if stream.read(4) != _GGUF:
-        raise ValueError("is not a GGUF file")
-    _version, _tensors, pairs = _number(stream, "I"), _number(stream, "Q"), _number(stream, "Q")
-    return {_text(stream): _value(stream, _number(stream, "I")) for _ in range(pairs)}
-
-
-def _value(stream: BinaryIO, kind: int) -> Any:
-    if kind == _STRING:
-        return _text(stream)
-    if kind == _ARRAY:
-        item, length = _number(stream, "I"), _number(stream, "Q")
-        return [_value(stream, item) for _ in range(length)]
-    return _number(stream, _NUMBERS[kind])
-
-
-def _text(stream: BinaryIO) -> str:
-    return stream.read(_number(stream, "Q")).decode("utf-8", "replace")
-
-
-def _number(stream: BinaryIO, form: str) -> Any:
-    return struct.unpack("<" + form, stream.read(struct.calcsize("<" + form)))[0]
