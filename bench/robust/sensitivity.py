@@ -135,6 +135,7 @@ NOT_VARIED = (
     ("for pools without a gateway, or replicas that stop reporting, which these loads do not have", (
         "demand._SMOOTH_S", "history._FORGET_REPLICA_S", "history._HIDDEN_WINDOW_S", "history._HIDDEN_RATE_WINDOW_S",
     )),
+    ("for replicas that start within three seconds, which these loads do not have", ("stabilization.LEAST_S",)),
     ("resolution of the replay, against the time of a decision", ("replay._EXACT", "replay._STEP", "replay._LARGEST")),
     ("shown, not decided by", ("decide._BATCH_WINDOW_S",)),
     ("mathematics, sizes and indices", (

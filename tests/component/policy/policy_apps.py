@@ -61,7 +61,7 @@ class Reporting(_Slots):
 
 def scaled(deployment: Any, **policy: Any) -> Any:
     """Return an application of one to six replicas that the policy scales, with none of Ray's own delays."""
-    kwargs = {"response_target_s": 0.5, "service_s": SERVICE_S, "slots": SLOTS, "scale_down_window_s": 4.0}
+    kwargs = {"response_target_s": 0.5, "service_s": SERVICE_S, "slots": SLOTS, "stabilization_window_s": 4.0}
     return deployment.options(
         max_ongoing_requests=100,
         ray_actor_options={"num_cpus": 0.1},

@@ -59,7 +59,7 @@ def test_replicas_that_fall_silent_hold_the_target(deployed, apps, closed_loop, 
             pool="silent",
             decisions_address=decisions_address,
             stale_after_s=2.0,
-            scale_down_window_s=30.0,  # what is seen before the silence must not scale it down on a slow machine
+            stabilization_window_s=30.0,  # what is seen before the silence must not scale it down on a slow machine
         )
     )
     loop = closed_loop(url)
@@ -134,7 +134,7 @@ def test_what_was_learned_outlives_the_controller(deployed, apps, closed_loop, d
     prior = 50.0
     url = deployed.run(
         apps.scaled(
-            apps.Plain, pool="kept", decisions_address=decisions_address, startup_s=prior, scale_down_window_s=30.0
+            apps.Plain, pool="kept", decisions_address=decisions_address, startup_s=prior, stabilization_window_s=30.0
         )
     )
     controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")

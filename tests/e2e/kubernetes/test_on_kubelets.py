@@ -81,7 +81,8 @@ def test_load_adds_worker_pods_also_while_the_operator_is_killed_and_quiet_takes
         kill_operator(service)
         killed = time.monotonic()
         # Recovered: a change that is made after the kill is carried out.
-        patch = '{"op":"replace","path":"/spec/tiers/1/replicas/max","value":3}'
+        window = '{"op":"add","path":"/spec/tiers/1/replicas/stabilizationWindow","value":"60s"}'
+        patch = '{"op":"replace","path":"/spec/tiers/1/replicas/max","value":3},' + window
         service.kubectl(f"patch gaid assistant --type json -p '[{patch}]'")
         generation = service.get("gaid assistant")["metadata"]["generation"]
         service.until(

@@ -96,7 +96,7 @@ def test_a_learned_start_up_time_keeps_the_last_replica_longer_than_the_first_gu
 
 
 def test_an_idle_window_that_was_given_is_kept_to():
-    pool = Sleeper(replace(SETTINGS, idle_window_s=4.0, scale_down_window_s=1.0))
+    pool = Sleeper(replace(SETTINGS, idle_window_s=4.0, stabilization_window_s=1.0))
     pool.ask()
     assert pool.quiet(3.0).target == 1
     assert pool.quiet(1.5).target == 0

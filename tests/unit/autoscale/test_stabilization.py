@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from tierserve.autoscale.stabilization import HORIZONS, LONGEST_S, Stabilization, longest_s, stabilized, window_s
-from tierserve.autoscale.types import Observation, Settings
+import math
+from dataclasses import replace
+
+import pytest
+
+from tierserve.autoscale.decide import GatewaySample, Observation, Settings, State, decide
+from tierserve.autoscale.stabilization import (
+    HORIZONS,
+    LEAST_S,
+    LONGEST_S,
+    Stabilization,
+    block_s,
+    longest_s,
+    stabilized,
+    window_s,
+)
 
 SETTINGS = Settings(target_s=2.0, startup_s=20.0)
 BLOCK_S = 20.0
@@ -22,9 +36,33 @@ def test_the_largest_recommendation_of_the_window_is_kept():
     assert highest == 5
 
 
-def test_the_window_is_some_start_up_times_and_no_shorter_than_the_setting():
+def test_the_window_is_some_start_up_times_and_at_least_half_a_minute():
     assert window_s(20.0, SETTINGS, 1.0, Stabilization()) == HORIZONS * 20.0
-    assert window_s(1.0, SETTINGS, 1.0, Stabilization()) == SETTINGS.scale_down_window_s
+    assert window_s(1.0, SETTINGS, 1.0, Stabilization()) == LEAST_S
+
+
+@pytest.mark.parametrize("given", [0.0, 60.0, 3600.0])
+def test_a_window_that_is_given_is_kept_to_whatever_happens(given):
+    settings = replace(SETTINGS, stabilization_window_s=given)
+    assert window_s(20.0, settings, 5.0, Stabilization(factor=8.0)) == given
+    assert longest_s(20.0, settings) >= given
+    assert block_s(20.0, settings) <= max(given, 1.0)
+
+
+def test_a_surplus_is_removed_when_it_has_stood_for_the_window_that_is_given():
+    settings = replace(SETTINGS, stabilization_window_s=60.0)
+    state, target, lowered = State(), 4, math.nan
+    for k in range(200):
+        arrivals = min(k, 20) * 4.0  # four a second for twenty seconds, then none
+        busy = 4.0 if k <= 20 else 0.0
+        gateway = GatewaySample(float(k), arrivals, 0.0, busy, answered=arrivals, late=0.0, bypassed=0.0)
+        obs = Observation(float(k), 4, target, 1, 100, {}, gateway)
+        decision, state = decide(obs, state, settings)
+        if decision.replicas < target and math.isnan(lowered):
+            lowered = float(k)
+        target = decision.replicas
+    assert target == 1
+    assert 60.0 <= lowered <= 90.0
 
 
 def test_late_responses_lengthen_the_window():

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from tierserve.autoscale.demand import Inputs, Recommendation
 from tierserve.autoscale.history import History
+from tierserve.autoscale.stabilization import LEAST_S
 from tierserve.autoscale.types import Settings
 
 
@@ -39,11 +40,11 @@ class IdleState:
 def idle_window_s(settings: Settings, startup_s: float) -> float:
     """Return the idle time before scaling to zero, seconds: as long as a restart takes.
 
-    At least the scale-down window.
+    At least the shortest stabilization window.
     """
     if settings.idle_window_s is not None:
         return settings.idle_window_s
-    return max(settings.scale_down_window_s, startup_s)
+    return max(LEAST_S, startup_s)
 
 
 def watch(idle: IdleState | None, before: History, v: Inputs) -> IdleState:

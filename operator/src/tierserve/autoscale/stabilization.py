@@ -2,7 +2,7 @@
 
 The window is several horizons (start-up time, wait allowed and service time), for that is how long a wrong removal is
 felt. It is longer while responses are late (autoscale.budget), and after a removal that is regretted, one that is
-followed by a scale-up within the window; removals that stand shorten it again.
+followed by a scale-up within the window; removals that stand shorten it again. A window that is given is kept to.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from tierserve.autoscale.budget import MOST
 from tierserve.autoscale.types import Observation, Settings
 
-HORIZONS = 6.0
-"""Window, in horizons."""
+HORIZONS, LEAST_S = 6.0, 30.0
+"""Window, in horizons, and at least seconds: where replicas start at once, a rate still has to be counted."""
 REGRET, STANDS = 8.0, 0.5
 """Factors on the window for a removal that is regretted, and for one that stood for a window."""
 LONGEST_S = 3600.0
@@ -45,23 +45,26 @@ class Stabilization(NamedTuple):
         return self._replace(lowered=obs.t) if n < obs.target else self
 
 
-def _base_s(horizon_s: float, settings: Settings) -> float:
-    return max(settings.scale_down_window_s, HORIZONS * horizon_s)
+def _base_s(horizon_s: float) -> float:
+    return max(LEAST_S, HORIZONS * horizon_s)
 
 
 def block_s(horizon_s: float, settings: Settings) -> float:
     """Return the length of the blocks of replay and error budget, seconds."""
-    return max(_base_s(horizon_s, settings) / _BLOCKS, 1.0)
+    base, given = _base_s(horizon_s), settings.stabilization_window_s
+    return max(min(base, base if given is None else given) / _BLOCKS, 1.0)
 
 
 def longest_s(horizon_s: float, settings: Settings) -> float:
-    """Return the longest window that caution and regret can make, seconds."""
-    return max(_base_s(horizon_s, settings) * MOST, LONGEST_S)
+    """Return the longest window that is given or that caution and regret can make, seconds."""
+    return max(_base_s(horizon_s) * MOST, LONGEST_S, settings.stabilization_window_s or 0.0)
 
 
 def window_s(horizon_s: float, settings: Settings, caution: float, stabilization: Stabilization) -> float:
     """Return the stabilization window in force, seconds."""
-    base = _base_s(horizon_s, settings)
+    if settings.stabilization_window_s is not None:
+        return settings.stabilization_window_s
+    base = _base_s(horizon_s)
     return max(base * caution, min(base * stabilization.factor, max(base, LONGEST_S)))
 
 

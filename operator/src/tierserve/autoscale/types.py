@@ -22,7 +22,8 @@ class Settings:
         service_s: prior of the mean service time at a full batch, used until `prior_completions` requests finished.
         slots: requests that a replica can hold at once.
         startup_s: prior of the time from a raised target to a running replica.
-        scale_down_window_s: least stabilization window: what was needed within it is kept.
+        stabilization_window_s: what was needed within it is kept; None: by the start-up time and what happens
+            (autoscale/stabilization.py).
         idle_window_s: idle time before a pool with min_replicas 0 scales to zero; None: as long as a restart
             takes (autoscale/scale_to_zero.py).
         headroom: share by which the load may grow at once: slots are kept for it.
@@ -40,7 +41,7 @@ class Settings:
     service_s: float = 1.0
     slots: int = 1
     startup_s: float = 10.0
-    scale_down_window_s: float = 30.0
+    stabilization_window_s: float | None = None
     idle_window_s: float | None = None
     headroom: float = 0.0
     stale_after_s: float = 5.0
@@ -62,13 +63,15 @@ class Settings:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
-        for name in ("startup_s", "scale_down_window_s", "headroom", "sampling_jitter_s"):
+        for name in ("startup_s", "headroom", "sampling_jitter_s"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
         if not 0 < self.percentile < 100:
             raise ValueError(f"percentile must be between 0 and 100, got {self.percentile!r}")
-        if self.idle_window_s is not None and not self.idle_window_s >= 0:
-            raise ValueError(f"idle_window_s must be at least 0, got {self.idle_window_s!r}")
+        for name in ("stabilization_window_s", "idle_window_s"):
+            given = getattr(self, name)
+            if given is not None and not given >= 0:
+                raise ValueError(f"{name} must be at least 0, got {given!r}")
 
     @property
     def objective(self) -> Objective:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from tierserve.api.errors import Problem, ValidationFailed
+from tierserve.api.units import Duration
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
 from tierserve.api.v1alpha1.models import BYTES_PER_TOKEN, Model
 from tierserve.api.v1alpha1.tiers import Tier
@@ -35,6 +36,7 @@ class Placement:
         input_tokens, output_tokens: means over the classes that the tier serves, weighted by their shares.
         uplink_s, downlink_s: t_UL and t_DL, half the round trip and the bytes over the bandwidth.
         min_replicas, max_replicas: bounds at this site.
+        stabilization_window_s: of the autoscaler, None: its own.
         scale_to_zero_after_s: idle time before scaling to zero (min_replicas 0); None: as long as a start-up takes.
         headroom: share of the load that slots are kept for on top of it.
         max_wait_s: how long a request may wait and still have its first token in time; inf without such an objective.
@@ -76,6 +78,7 @@ class Placement:
     meets_target: bool = True
     context_tokens: int = 4096
     headroom: float = 0.0
+    stabilization_window_s: float | None = None
     scale_to_zero_after_s: float | None = None
     max_wait_s: float = math.inf
     sizes: Sizes = ()
@@ -243,9 +246,8 @@ def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, siz
         meets_target=slots.meets_target,
         context_tokens=model.context_tokens,
         headroom=tier.replicas.headroom,
-        scale_to_zero_after_s=tier.replicas.scale_to_zero_after.value
-        if tier.replicas.scale_to_zero_after is not None
-        else None,
+        stabilization_window_s=_seconds(tier.replicas.stabilization_window),
+        scale_to_zero_after_s=_seconds(tier.replicas.scale_to_zero_after),
         max_wait_s=_max_wait_s(gaid, sized, uplink_s + downlink_s),
         sizes=tokens.classes,
         spread_known=model.output.spread is not None,
@@ -254,6 +256,10 @@ def placement_of(gaid: GenAIDeployment, tier: Tier, site: str, model: Model, siz
         per_replica=tier.hardware.per_replica,
         bounds=slots.bounds,
     )
+
+
+def _seconds(given: Duration | None) -> float | None:
+    return None if given is None else given.value
 
 
 def _max_wait_s(gaid: GenAIDeployment, sized: Sized, network_s: float) -> float:

@@ -198,6 +198,7 @@ def _policy_kwargs(service: str, placement: Placement, target: ServeTarget) -> d
 
 def _policy_settings(placement: Placement, target: ServeTarget) -> dict[str, Any]:
     """Settings that the policy applies without a restart, within about a second; it keeps its learned state."""
+    window_s = placement.stabilization_window_s
     return {
         "response_target_s": placement.target_s,
         "percentile": placement.percentile,
@@ -209,6 +210,7 @@ def _policy_settings(placement: Placement, target: ServeTarget) -> dict[str, Any
         "startup_s": placement.startup_s,
         "headroom": placement.headroom,
         **({"max_wait_s": placement.max_wait_s} if math.isfinite(placement.max_wait_s) else {}),
+        **({"stabilization_window_s": window_s} if window_s is not None else {}),
         "idle_window_s": placement.scale_to_zero_after_s,
         "surge": target.surge,
     }

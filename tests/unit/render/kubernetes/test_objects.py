@@ -60,10 +60,17 @@ def test_a_tier_that_may_scale_to_zero_starts_without_a_worker_and_its_gateway_q
     replica, settings = json.loads(spec["serveConfigV2"])["applications"][0]["deployments"]
     assert replica["autoscaling_config"]["min_replicas"] == 0
     assert settings["user_config"]["idle_window_s"] == 300.0
+    assert "stabilization_window_s" not in settings["user_config"], "the autoscaler's own"
     files = next(one["data"] for (kind, name), one in found.items() if kind == "ConfigMap" and "gateway" in name)
     assert "server w unix@/run/tierserve/admin.sock.hold backup" in files["haproxy.cfg"]
     agent = json.loads(files["agent.json"])
     assert {p["name"] for p in agent["pools"] if p["scale_to_zero"]} == {"edge-default"}
+
+
+def test_a_stabilization_window_reaches_the_policy():
+    found = objects(edge={"replicas": {"min": 1, "max": 2, "stabilizationWindow": "90s"}})
+    serve = json.loads(found["RayService", "assistant-edge-default"]["spec"]["serveConfigV2"])
+    assert serve["applications"][0]["deployments"][1]["user_config"]["stabilization_window_s"] == 90.0
 
 
 def test_a_site_has_a_cluster_of_its_own_on_nodes_of_its_own():

@@ -101,6 +101,7 @@ def _without_bounds(spec: dict[str, Any]) -> list[dict[str, Any]]:
         ("tiers.0.startup", "40s", {POLICY}),
         ("tiers.0.replicas.headroom", 0.5, {POLICY}),
         ("tiers.0.replicas.scaleToZeroAfter", "5m", {POLICY}),
+        ("tiers.0.replicas.stabilizationWindow", "2m", {POLICY}),
         ("tiers.0.price", 3, set()),
         ("gateway.maxQueue", 7, set()),
         ("gateway.responseTimeout", "20m", {DRAIN, "old cluster"}),

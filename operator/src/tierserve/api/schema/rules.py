@@ -260,6 +260,14 @@ RULES: tuple[Rule, ...] = (
         detail="must be at least min, {self.min}",
     ),
     Rule(
+        name="stabilization-window-within-an-hour",
+        at="spec.tiers[].replicas",
+        must="!has(self.stabilizationWindow) || duration(self.stabilizationWindow) <= duration('1h')",
+        message="must be at most 1h, as in a HorizontalPodAutoscaler",
+        hint="set min to the number of replicas that are to stay",
+        field="stabilizationWindow",
+    ),
+    Rule(
         name="power-in-order",
         at="spec.tiers[].power",
         must=f"!has(self.idle) || !has(self.max) || {_unit('self.idle', 'W')} <= {_unit('self.max', 'W')}",

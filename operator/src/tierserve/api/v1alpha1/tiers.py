@@ -143,6 +143,12 @@ class Replicas(Part):
         description="Idle time after which the last replica of a tier with min 0 is removed; defaults to the start-up "
         "time, but at least 30s.",
     )
+    stabilization_window: Duration | None = Field(
+        None,
+        description="How long a surplus must have stood before replicas are removed, as stabilizationWindowSeconds of "
+        "a HorizontalPodAutoscaler; defaults to six times what a new replica takes to be felt (start-up time, wait "
+        "allowed and service time), at least 30s, and longer while responses are late.",
+    )
     headroom: float = Field(
         0.0,
         ge=0,
