@@ -90,6 +90,12 @@ def test_the_start_up_time_is_the_median_of_those_told(startups):
     assert decision.startup_s == np.median([s for s in startups if s is not None and s > 0.0])
 
 
+def test_a_report_shorter_than_the_prior_is_a_part_of_the_start_up_time():
+    """Replicas time themselves from their first line on: pod, image and process came before."""
+    decision, _ = decide(told(1.0, {"a": ReplicaSample(1.0, 0.0, startup_s=0.001)}), State(), SETTINGS)
+    assert decision.startup_s == SETTINGS.startup_s
+
+
 @pytest.mark.parametrize(("later_s", "learned"), [(0.0, ()), (7.0, (7.0,))])
 def test_a_start_is_learned_where_time_went_by(later_s, learned):
     """Whoever decides twice within one reading of the clock may find the replica there at once."""

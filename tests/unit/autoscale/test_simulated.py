@@ -10,7 +10,7 @@ import pytest
 
 from tierserve.autoscale.decide import Settings
 
-SETTINGS = Settings(target_s=1.5, service_s=1.0, slots=8)
+SETTINGS = Settings(target_s=1.5, service_s=1.0, slots=8, startup_s=3.0)
 STEPS = [1, 2, 4, 8, 16, 32, 64, 128]
 
 

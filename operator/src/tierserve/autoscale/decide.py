@@ -57,13 +57,16 @@ class State:
 
 
 def _startup(state: State, seen: ReplicaMetrics, settings: Settings) -> float:
-    """Return the start-up time, seconds: the longer of the replicas' own reports and the measured scale-ups."""
+    """Return the start-up time, seconds: of the measured scale-ups, before one the prior.
+
+    Replicas report at least a part of it: from the start of their process on, so that is the least it is.
+    """
     reported = seen.columns[STARTUP]
     reported = np.sort(reported[(reported > 0.0) & (reported < math.inf)])
-    known = [median(state.startups)] if state.startups else []
+    known = [median(state.startups) if state.startups else settings.startup_s]
     if reported.size:  # its median
         known.append(float(reported[(reported.size - 1) // 2] + reported[reported.size // 2]) / 2.0)
-    return max(known) if known else settings.startup_s
+    return max(known)
 
 
 def _bounded(n: int, obs: Observation, settings: Settings) -> int:
