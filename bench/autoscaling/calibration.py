@@ -19,6 +19,7 @@ from pathlib import Path
 from tierserve.autoscale.decide import Decision, GatewaySample, Observation, ReplicaSample, Settings, State, decide
 from tierserve.autoscale.types import StepCounts
 from tierserve.queueing.batching.profile import BatchProfile
+from tierserve_serving.engines.base import Usage
 from tierserve_serving.engines.batch import Batch, Job
 from tierserve_serving.replica.stats import ReplicaStats
 
@@ -44,7 +45,7 @@ class Replica:
     ready: float
     batch: Batch = field(default_factory=lambda: Batch(TRUE))
     stats: ReplicaStats = field(default_factory=ReplicaStats)
-    came: dict[int, float] = field(default_factory=dict)
+    came: dict[int, tuple[float, float]] = field(default_factory=dict)
     draining: bool = False
 
 
@@ -115,7 +116,9 @@ class Run:
                 continue
             job = progress.job
             asked, began = replica.came.pop(id(job))
-            replica.stats.completed(now - began, job.input_tokens, job.output_tokens, [job.timing()])
+            timing = job.timing()
+            usage = Usage(job.input_tokens, job.output_tokens, (timing,) if timing else ())
+            replica.stats.completed(now - began, usage)
             late = now - asked > TARGET_S
             self.answered += 1
             self.late += late

@@ -76,7 +76,8 @@ def servegen() -> Workload:
     days = days * 3.0 / days.mean()
 
     def rate(t: np.ndarray) -> np.ndarray:
-        return days[np.minimum((t / step_s).astype(int), days.size - 1)]
+        found: np.ndarray = days[np.minimum((t / step_s).astype(int), days.size - 1)]
+        return found
 
     return stream(rate, float(days.max()), days.size * step_s, Sizes(1500, 400, 1.0), seed=1, name="servegen")
 
@@ -102,7 +103,8 @@ def daily() -> Workload:
         day = np.minimum((t / DAY_S).astype(int), days - 1)
         hour = (t - day * DAY_S - late_s[day]) / 3600.0
         up = np.interp(hour, (7.0, 8.0, 18.0, 22.0), (0.1, 1.0, 1.0, 0.1))
-        return 6.0 * height[day] * up * wobble[(t / 600.0).astype(int)]
+        found: np.ndarray = 6.0 * height[day] * up * wobble[(t / 600.0).astype(int)]
+        return found
 
     most = 6.0 * float(height.max() * wobble.max())
     return stream(rate, most, days * DAY_S, Sizes(2000, 1000, 0.7), seed=1, name="daily")

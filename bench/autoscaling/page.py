@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -35,7 +36,7 @@ from bench.autoscaling.measure import (
 )
 
 ABLATIONS = tuple(one.name for one in PARTS)
-COLOURS = plt.get_cmap("tab20").colors
+COLOURS = matplotlib.color_sequences["tab20"]
 
 
 def write(runs: Sequence[Run], made_by: str, out: Path) -> Path:
@@ -259,7 +260,7 @@ def pareto(runs: Sequence[Run], name: str, names: Sequence[str], path: Path) -> 
         mine = sorted(by_rule(runs, rule), key=lambda r: r.hours)
         if not mine:
             continue
-        style = {"lw": 2.5, "zorder": 3} if rule in ("ours", "oracle") else {"lw": 1.0, "alpha": 0.8}
+        style: dict[str, Any] = {"lw": 2.5, "zorder": 3} if rule in ("ours", "oracle") else {"lw": 1.0, "alpha": 0.8}
         colour = "black" if rule == "ours" else "grey" if rule == "oracle" else COLOURS[k % len(COLOURS)]
         kind = ":" if rule == "oracle" else "-"
         axes.plot([r.hours for r in mine], [max(1 - r.share, 1e-5) for r in mine], kind, marker=".", color=colour,

@@ -134,7 +134,8 @@ def deploy_ours(config: PoolConfig) -> None:
     from tierserve_serving.app import Replica
 
     options = {"num_replicas": 1, "max_ongoing_requests": 200, "ray_actor_options": {"num_cpus": 0.1}}
-    serve.run(Replica.options(**options).bind(config.model_dump(mode="json")), name="ours", route_prefix="/ours")
+    deployment: Any = Replica
+    serve.run(deployment.options(**options).bind(config.model_dump(mode="json")), name="ours", route_prefix="/ours")
 
 
 def deploy_ray_llm(model: str) -> None:

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -19,6 +20,7 @@ from bench.growth.measure import QUICK, ROOT, Scale, load, measured, merged, nam
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from bench.growth.decision import Timing
 from bench.growth.measure import (
@@ -43,7 +45,7 @@ from bench.growth.measure import (
 )
 
 FLAT = 0.05
-COLOURS = plt.get_cmap("tab20").colors
+COLOURS = matplotlib.color_sequences["tab20"]
 
 
 def write(runs: Sequence[Run], timings: Sequence[Timing], machine: str, out: Path) -> Path:
@@ -179,9 +181,9 @@ def colour(rule: str) -> object:
     return own.get(rule, COLOURS[names().index(rule) % len(COLOURS)])
 
 
-def curves(runs: Sequence[Run], axes: plt.Axes) -> None:
+def curves(runs: Sequence[Run], axes: Axes) -> None:
     for run in runs:
-        style = {"lw": 2.5, "zorder": 3} if run.rule == "ours" else {"lw": 1.2, "alpha": 0.8}
+        style: dict[str, Any] = {"lw": 2.5, "zorder": 3} if run.rule == "ours" else {"lw": 1.2, "alpha": 0.8}
         x = [math.sqrt(b.low * b.high) for b in run.bins if math.isfinite(b.p95)]
         y = [b.p95 for b in run.bins if math.isfinite(b.p95)]
         kind = ":" if run.rule == "oracle" else "-"
@@ -190,7 +192,7 @@ def curves(runs: Sequence[Run], axes: plt.Axes) -> None:
     axes.grid(alpha=0.3)
 
 
-def bars(runs: Sequence[Run], axes: plt.Axes) -> None:
+def bars(runs: Sequence[Run], axes: Axes) -> None:
     oracle = next((r.hours for r in runs if r.rule == "oracle"), 1.0)
     axes.barh([title(r.rule) for r in runs], [r.hours / oracle for r in runs], color=[colour(r.rule) for r in runs])
     axes.axvline(1.0, color="grey", lw=0.8)

@@ -41,7 +41,7 @@ class Case:
     def rates(self, held_s: float = 0.0) -> Floats:
         """r(1), ..., r(n), where a request holds its slot `held_s` longer than its service."""
         batch = np.arange(1, self.slots + 1)
-        return batch / (np.array([self.service_s(n) for n in batch]) + held_s)
+        return batch / (np.array([self.service_s(float(n)) for n in batch]) + held_s)
 
     @property
     def capacity(self) -> float:
@@ -116,7 +116,8 @@ def _chain(rate: float, replicas: int, rates: Floats) -> Floats:
     mu = (replicas - more) * levels[low] + more * levels[np.minimum(low + 1, rates.size)]
     weight = np.exp(np.concatenate([[0.0], np.cumsum(np.log(rate / mu))]))
     weight[-1] /= 1.0 - rate / (replicas * rates[-1])
-    return weight / weight.sum()
+    chance: Floats = weight / weight.sum()
+    return chance
 
 
 def _erlang(case: Case, rate: float, n: int) -> Forecast:

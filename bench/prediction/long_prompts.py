@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,7 +145,9 @@ def summary(all_cells: Sequence[Cell]) -> str:
     return table(["tokens", "replicas", "even, p95", "planned, p95", "even, mean", "planned, mean"], rows)
 
 
-WHICH = (lambda c: c.even[1], lambda c: c.planned[1], lambda c: c.even[0], lambda c: c.planned[0])
+WHICH: tuple[Callable[[Cell], float], ...] = (
+    lambda c: c.even[1], lambda c: c.planned[1], lambda c: c.even[0], lambda c: c.planned[0],
+)  # fmt: skip
 
 
 def _errors(some: Sequence[float]) -> str:

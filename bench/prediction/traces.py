@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -83,11 +83,10 @@ def instants() -> Workload:
     return bursts(10.0, 40.0, low_s=5.0, high_s=3.0, length_s=3600.0, sizes=Sizes(500, 200, 0.7))
 
 
-FITTED = {"windows": True, "fitted": True}
 CASES = (
-    Case("azure x10", "Azure code 2023, each request as 10 within 5 s", lambda: azure(10), **FITTED),
-    Case("mooncake", "Mooncake conversation", lambda: mooncake(1), **FITTED, kind="even"),
-    Case("mooncake x3", "Mooncake, as 3", lambda: mooncake(3), **FITTED, kind="even"),
+    Case("azure x10", "Azure code 2023, each request as 10 within 5 s", lambda: azure(10), windows=True, fitted=True),
+    Case("mooncake", "Mooncake conversation", lambda: mooncake(1), windows=True, fitted=True, kind="even"),
+    Case("mooncake x3", "Mooncake, as 3", lambda: mooncake(3), windows=True, fitted=True, kind="even"),
     Case("azure x4", "Azure code, as 4", lambda: azure(4), 64),
     Case("azure x20", "Azure code, as 20", lambda: azure(20), 32, FASTER, windows=True),
     Case("mooncake x2", "Mooncake, as 2", lambda: mooncake(2), 16, windows=True, kind="even"),
@@ -125,10 +124,14 @@ class Window:
         return max(peakedness(self.counts(max(service_s, SECOND))), 0.3)
 
 
+class Distribution(Said, Protocol):
+    def survival(self, t: float) -> float: ...
+
+
 class Mixture:
     """Steady states one after another: (share of the requests, their response times)."""
 
-    def __init__(self, parts: list[tuple[float, Said]]) -> None:
+    def __init__(self, parts: list[tuple[float, Distribution]]) -> None:
         self.parts = parts
 
     @property
@@ -170,7 +173,7 @@ def _within_minutes(window: Window) -> float:
     return max(inside / float(table.mean()), 0.3)
 
 
-def _by(window: Window, **arrivals: object) -> Said:
+def _by(window: Window, **arrivals: Any) -> Said:
     return burst_response(window.rate, window.replicas, window.work, **arrivals)
 
 
@@ -295,5 +298,6 @@ def resampled_p95(case: Case, loads: tuple[float, ...]) -> list[tuple[str, int, 
         draws = [blocks[rng.integers(0, len(blocks), len(blocks))].ravel() for _ in range(RESAMPLES)]
         whole = replay_response(counts, SECOND, replicas, batch).quantile(Q)
         found = [replay_response(draw, SECOND, replicas, batch).quantile(Q) / whole for draw in draws]
-        rows.append((case.name, replicas, *(float(x) for x in np.quantile(found, (0.1, 0.9)))))
+        low, high = np.quantile(found, (0.1, 0.9))
+        rows.append((case.name, replicas, float(low), float(high)))
     return rows

@@ -14,7 +14,7 @@ import matplotlib
 from rich.progress import track
 
 from bench.prediction import traces as measured
-from bench.prediction.traces import LOADS, ROOT, cells_of, resampled_p95
+from bench.prediction.traces import LOADS, ROOT, cells_of, resampled_p95, steady
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -41,7 +41,13 @@ def write(cells: Sequence[Cell], calm: Sequence[Steady], resampled: Resampled, m
     """Write trace-prediction.md and its picture; return the page."""
     picture(cells, out / "trace-prediction.png")
     real = [cell for cell in cells if cell.case.kind != "synthetic"]
-    parts = [head(machine), summary(cells, real), steady(calm), limit(resampled) if resampled else "", every(cells)]
+    parts = [
+        head(machine),
+        summary(cells, real),
+        calm_table(calm),
+        limit(resampled) if resampled else "",
+        every(cells),
+    ]
     path = out / "trace-prediction.md"
     path.write_text("\n".join(part for part in parts if part))
     return path
@@ -122,7 +128,7 @@ def percent(value: float, sign: bool = True) -> str:
     return f"{value:+.0%}" if sign else f"{value:.0%}"
 
 
-def steady(calm: Sequence[Steady]) -> str:
+def calm_table(calm: Sequence[Steady]) -> str:
     lines = [
         "## Poisson arrivals with the tokens of the traces",
         "",

@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import mpmath as mp
@@ -107,16 +108,16 @@ def measure() -> list[dict[str, float | None]]:
             {
                 "servers": c,
                 "load": a,
-                "evaluation_us": median_us(lambda c=c, a=a: erlang_c(c, a)),
-                "log_evaluation_us": median_us(lambda c=c, a=a: log_erlang_c(c, a)),
-                "recursion_us": median_us(lambda c=c, a=a: recursion(c, a)),
+                "evaluation_us": median_us(partial(erlang_c, c, a)),
+                "log_evaluation_us": median_us(partial(log_erlang_c, c, a)),
+                "recursion_us": median_us(partial(recursion, c, a)),
                 "error_ln_c": error(log_erlang_c(c, a), c, a),
                 "recursion_error_ln_c": error(math.log(recursion(c, a)), c, a),
-                "staffing_us": median_us(lambda a=a: servers_for(a, max_p_wait=0.2)),
-                "staffing_response_us": median_us(lambda a=a: servers_for(a, max_response_quantile=3.5)),
-                "response_quantile_us": median_us(lambda c=c, a=a: response_quantile(c, a, 1.0, 0.95)),
-                "recursive_staffing_us": median_us(lambda a=a: recursive_staffing(a, 0.2)),
-                "pyworkforce_staffing_us": median_us(lambda a=a: peer_staffing(a, 0.2)) if with_peer else None,
+                "staffing_us": median_us(partial(servers_for, a, max_p_wait=0.2)),
+                "staffing_response_us": median_us(partial(servers_for, a, max_response_quantile=3.5)),
+                "response_quantile_us": median_us(partial(response_quantile, c, a, 1.0, 0.95)),
+                "recursive_staffing_us": median_us(partial(recursive_staffing, a, 0.2)),
+                "pyworkforce_staffing_us": median_us(partial(peer_staffing, a, 0.2)) if with_peer else None,
                 "staffing": least,
                 "pyworkforce_staffing": peer_staffing(a, 0.2) if with_peer else None,
             }

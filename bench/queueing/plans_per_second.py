@@ -153,7 +153,11 @@ def measure(count: int) -> list[dict[str, Any]]:
     rates = BatchWork(BatchProfile(0.01, 2e-5, 1e-7), 64, ((1.0, 1000.0, 200.0),)).rates
     for replicas in (1, 15, 32, 1000, 15_625):
         asked = [[(0.9 - 1e-4 * k) * replicas * float(rates[-1]) for k in range(count // 10)] for _ in range(ROUNDS)]
-        each_us = microseconds(lambda lams, r=replicas: [batch_queue(lam, r, rates) for lam in lams], asked)
+
+        def each(lams: Sequence[float], replicas: int = replicas) -> list[Any]:
+            return [batch_queue(lam, replicas, rates) for lam in lams]
+
+        each_us = microseconds(each, asked)
         rows.append(_row("batch_queue, one call", f"{replicas:,} replicas of 64", each_us))
     together([deployment(rng, ANY, 0.0) for _ in range(32)])
     for spread in (0.0, 0.7):

@@ -95,7 +95,8 @@ def run(
 ) -> Result:  # fmt: skip
     """One run: the slot model with `service` seconds each, or the token model."""
     ones = np.ones(times.size, dtype=np.int64)
-    work = Workload(times, *(tokens or (ones, ones)), float(times[-1]))
+    inputs, outputs = tokens or (ones, ones)
+    work = Workload(times, inputs, outputs, float(times[-1]))
     pool = Pool(profile, slots, 0.0, Objective(), 1.0, 1.0)
     setup = Setup("tokens" if service is None else "slots", router, replicas, seed=seed)
     return simulate(work, pool, Fixed(replicas), setup, service_s=service)
@@ -244,7 +245,8 @@ def two_rate_counts(lam: float, swing: float, hold_s: float, windows: int, rng: 
     rate = lam * (1.0 + swing * np.where(np.arange(edges.size) % 2, 1.0, -1.0))
     passed = np.concatenate([[0.0], np.cumsum(rate[:-1] * np.diff(edges))])
     expected = np.interp(np.arange(windows + 1.0), edges, passed)
-    return rng.poisson(np.diff(expected)).astype(float)
+    counts: Floats = rng.poisson(np.diff(expected)).astype(float)
+    return counts
 
 
 def levels(kind: str, slots: int) -> list[float]:

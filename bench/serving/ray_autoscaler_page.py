@@ -111,6 +111,7 @@ def _costs(axes: Any, records: dict[Policy, RunRecord]) -> None:
 def page(records: dict[Policy, RunRecord], tried: list[dict[str, Any]], image: str) -> str:
     """The Markdown page."""
     ours = next(record for policy, record in records.items() if policy.name == OURS.name)
+    requests = ours.beside["all"]["requests"] or 0.0
     names = [step.name for step in ours.steps]
     rows = "\n".join(row(policy, record, ours) for policy, record in records.items())
     steps = _table(records, lambda record, step: _cell(step.p95_s))
@@ -159,8 +160,8 @@ On the upper half of the load, half as long. The chosen setting has the fewest r
 
 New connections come at once and replicas seconds later. Until then c slots with a service time of S carry c T / S
 connections within T: where N become 2 N and c = N, half of the new ones are late once, in any order.
-That is at least {unavoidable()} of the {ours.beside["all"]["requests"]:.0f} requests here, a share of at most
-{1 - unavoidable() / ours.beside["all"]["requests"]:.2%} for a policy with a slot for each connection and none to spare.
+That is at least {unavoidable()} of the {requests:.0f} requests here, a share of at most
+{1 - unavoidable() / requests:.2%} for a policy with a slot for each connection and none to spare.
 (First in, first out is far worse: all are late until the last replica serves. The gateway serves those first that
 can still be in time.) To have none late takes c >= 2 N S / T slots before they come, {2 / TARGET_S:.2f} for each of N
 connections; a target of 6 for 8 slots keeps exactly that, Ray's default four for each. `replicas.headroom` keeps slots

@@ -18,6 +18,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import orjson
@@ -95,7 +96,8 @@ def run(args: argparse.Namespace, marker: str, port: int) -> None:
     arguments = validated(pool).model_dump(mode="json")
     for replicas in args.replicas:
         options = {"num_replicas": replicas, "max_ongoing_requests": 2000, "ray_actor_options": {"num_cpus": 0.1}}
-        serve.run(Replica.options(**options).bind(arguments), name="bench", route_prefix="/bench")
+        deployment: Any = Replica
+        serve.run(deployment.options(**options).bind(arguments), name="bench", route_prefix="/bench")
         time.sleep(4)  # until HAProxy has found the replicas healthy
         before = cpu(marker)
         result = asyncio.run(load(f"http://127.0.0.1:{port}/bench/v1/chat/completions", args))
