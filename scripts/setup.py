@@ -24,8 +24,8 @@ EXTRAS = {
 }
 APART = {"vllm": ("serving", "operator", "simulate", "dev", "vllm")}
 """Kinds with an environment of their own."""
-IMAGES = {"operator": ("operator",)}
-"""Kinds that only images use; the serving image uses runtime."""
+IMAGES = {"operator": ("operator",), "vllm-gpu": ("serving", "vllm-gpu")}
+"""Kinds that only images use; the serving image uses runtime or vllm-gpu."""
 DOWNLOAD = {"vllm": "3 GB"}
 """What the first installation of a kind downloads, where it is not about 400 MB."""
 MIN_PYTHON = (3, 11)
