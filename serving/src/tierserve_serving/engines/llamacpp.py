@@ -35,7 +35,7 @@ from tierserve_serving.engines.base import (
     Usage,
     unsupported,
 )
-from tierserve_serving.engines.llamacpp_args import add_files, check_memory, params_of
+from tierserve_serving.engines.llamacpp_args import add_files, check_context, check_memory, params_of
 
 _UNHEALTHY_AFTER = 3  # consecutive failures that are not errors of the request
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp reads this value as "choose a random seed"
@@ -147,6 +147,7 @@ class LlamaCppEngine:
         params = params_of(self._config)
         add_files(params, self._config)
         path = Path(params.model.path)
+        check_context(path, self._config)
         check_memory(path, self._config)
         threads = self._config.threads or cpus_of_this_process()
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tierserve_serving.engines import gguf
+from tierserve_serving.engines import gguf, model_sizes
 from tierserve_serving.sources import model_path
 
 if TYPE_CHECKING:
@@ -97,6 +97,15 @@ def add_files(params: Any, config: PoolConfig) -> None:
     ]
 
 
+def check_context(path: Path, config: PoolConfig) -> None:
+    """Raise `ValueError` if the context is longer than that of the model; another file is left to llama.cpp."""
+    try:
+        sizes = model_sizes.read(path, config.engine_args)
+    except (OSError, ValueError):
+        return
+    model_sizes.check_context(sizes, config.context_tokens, config.engine_args)
+
+
 def check_memory(path: Path, config: PoolConfig, available: int | None = None) -> None:
     """Raise `ValueError` if weights, key-value cache and buffers of a GGUF file do not fit the memory of this machine.
 
@@ -108,8 +117,8 @@ def check_memory(path: Path, config: PoolConfig, available: int | None = None) -
         raise ValueError(
             f"source: {path.name} needs {(weights + cache + buffers) / _GIB:.1f} GiB of memory (weights "
             f"{weights / _GIB:.1f}, key-value cache of {config.slots} x {config.context_tokens} tokens "
-            f"{cache / _GIB:.1f}, buffers {buffers / _GIB:.1f}); {free / _GIB:.1f} GiB are free; "
-            "hint: raise the memory of the pod, or lower contextTokens or maxConcurrency"
+            f"{cache / _GIB:.1f}, buffers {buffers / _GIB:.1f}); {free / _GIB:.1f} GiB are free "
+            "(ModelTooLarge); hint: raise the memory of the pod, or lower contextTokens or maxConcurrency"
         )
 
 

@@ -14,12 +14,14 @@ from argparse import Namespace
 from collections.abc import AsyncGenerator, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
 import orjson
 
 from tierserve_serving.config import PoolConfig
+from tierserve_serving.engines import model_sizes
 from tierserve_serving.engines.base import (
     CHAT,
     COMPLETIONS,
@@ -32,7 +34,7 @@ from tierserve_serving.engines.base import (
     Timing,
     Usage,
 )
-from tierserve_serving.engines.vllm_args import ArgumentError, parse
+from tierserve_serving.engines.vllm_args import ArgumentError, cache_memory, parse
 
 _ENDPOINTS_OF_TASKS = {"generate": (CHAT, COMPLETIONS, RESPONSES), "embed": (EMBEDDINGS,)}
 _ENVIRONMENT = {  # unless set by the user
@@ -136,6 +138,16 @@ def counting_engine(arguments: Namespace, gauges: dict[str, float]) -> Any:
     return Engine.from_vllm_config(configuration, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[Gauges])
 
 
+def _check_sizes(config: PoolConfig, arguments: Namespace) -> None:
+    """Raise `ValueError` if the context does not fit the model or the memory; vLLM's own check ends its core only."""
+    try:
+        sizes = model_sizes.read(Path(arguments.model), config.engine_args)
+    except (OSError, ValueError):
+        return  # vLLM says what is wrong with it
+    model_sizes.check_context(sizes, config.context_tokens, config.engine_args)
+    model_sizes.check_cache(sizes, config, cache_memory(arguments, sizes.weights or 0))
+
+
 class VllmEngine:
     """vLLM with at most `slots` requests in its batch."""
 
@@ -162,6 +174,7 @@ class VllmEngine:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         arguments = parse(self._config)
+        _check_sizes(self._config, arguments)
         # The limit of the pool, for requests without one and for those above it.
         arguments.override_generation_config = {
             **(arguments.override_generation_config or {}),

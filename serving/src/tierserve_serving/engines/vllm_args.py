@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +59,20 @@ def parse(config: PoolConfig, *, with_files: bool = True) -> Namespace:
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"engineArgs: vLLM: {error}") from error
     return arguments
+
+
+def cache_memory(arguments: Namespace, weights: int) -> float | None:
+    """Return the bytes that vLLM has for its key-value cache beside the weights; None if unknown.
+
+    An upper bound: activations take some of it. On accelerators it has not been run.
+    """
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cuda_alike():  # asked of the driver: this process must not open the device before vLLM's
+        total = float(current_platform.get_device_total_memory())
+        return float(arguments.tensor_parallel_size * total * arguments.gpu_memory_utilization) - weights
+    given = os.environ.get("VLLM_CPU_KVCACHE_SPACE")
+    return float(given) * 2**30 if current_platform.is_cpu() and given else None
 
 
 def _of_the_pool(config: PoolConfig) -> list[str]:

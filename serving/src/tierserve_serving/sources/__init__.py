@@ -24,6 +24,7 @@ __all__ = [
     "SourceError",
     "adapter_folder",
     "check_source",
+    "local_path",
     "model_folder",
     "model_path",
     "report_to",
@@ -70,6 +71,17 @@ def model_folder(source: str) -> Path:
 def adapter_folder(source: str) -> Path:
     """Return the folder with adapter_config.json and weights that `source` names, downloaded if need be."""
     return _path(source, "adapter")
+
+
+def local_path(source: str, want: Want) -> Path | None:
+    """Return the file or folder of a source if it is on this machine or in its cache; nothing is downloaded."""
+    try:
+        check_source(source)
+        if urlsplit(source).scheme in _REMOTE:
+            return node_cache().peek(source, want)
+        return local.path(source, want)
+    except SourceError:
+        return None
 
 
 def node_cache() -> ModelCache:

@@ -97,6 +97,15 @@ class ModelCache:
                     _Download(self, folder, source, want, found).run()
         return self._used(folder)
 
+    def peek(self, source: str, want: Want) -> Path | None:
+        """Return the file or folder of the last complete version of a source; it is neither locked nor marked as used.
+
+        For a reader who can do without it, such as a plan.
+        """
+        folder = self._last_version(source, want)
+        entry = _manifest(folder).get("entry") if folder else None
+        return folder / entry if folder and entry else folder
+
     def evict(self, needed: int, keep: Path) -> None:
         """Remove least recently used models that no process has loaded, until `needed` bytes more fit."""
         interrupted = [
@@ -134,14 +143,18 @@ class ModelCache:
         return [manifest.parent for manifest in self.root.glob(f"*/{MANIFEST}") if manifest.parent.suffix != ".partial"]
 
     def _cached(self, source: str, want: Want) -> Path | None:
-        """The last complete version of a source."""
+        """The last complete version of a source, marked as used."""
+        folder = self._last_version(source, want)
+        return self._used(folder) if folder else None
+
+    def _last_version(self, source: str, want: Want) -> Path | None:
         manifests = ((folder, _manifest(folder)) for folder in self._models())
         complete = [
             ((folder / MANIFEST).stat().st_mtime, folder)
             for folder, manifest in manifests
             if manifest.get("source") == source and manifest.get("want") == want and self._is_complete(folder)
         ]
-        return self._used(max(complete)[1]) if complete else None
+        return max(complete)[1] if complete else None
 
     def _raise_not_cached(self, source: str) -> Path:
         raise SourceError(

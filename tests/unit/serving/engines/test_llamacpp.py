@@ -288,9 +288,16 @@ async def test_a_model_larger_than_the_memory_is_named_with_what_it_needs():
     weights, cache, buffers = memory_needed(path, config())
     assert weights == path.stat().st_size
     assert cache == 30 * 2 * 512 * 3 * 2 * 64 * 2  # layers, slots, context, heads, keys and values, their size, bytes
-    with pytest.raises(ValueError, match=r"source: .* needs .* GiB .* hint: raise the memory of the pod"):
+    with pytest.raises(
+        ValueError, match=r"source: .* needs .* GiB .*ModelTooLarge.* hint: raise the memory of the pod"
+    ):
         check_memory(path, config(), available=weights + cache)
     check_memory(path, config(), available=weights + cache + buffers)
+
+
+async def test_a_context_that_the_model_was_not_made_for_is_named_before_it_is_loaded():
+    with pytest.raises(ValueError, match=r"contextTokens: must be at most 8192.*ContextTooLong.*hint"):
+        await LlamaCppEngine(config(context_tokens=8193)).load()
 
 
 async def test_a_file_that_is_no_model_is_named(tmp_path):

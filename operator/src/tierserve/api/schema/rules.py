@@ -247,7 +247,7 @@ RULES: tuple[Rule, ...] = (
         detail="must be less than contextTokens, {self.contextTokens}, which includes the prompt",
     ),
     *_above_zero("spec.models[].profile", "alpha"),
-    *_above_zero("spec.models[].memory", "weights", "perRequest", number=_AMOUNT),
+    *_above_zero("spec.models[].memory", "weights", "perToken", "perRequest", number=_AMOUNT),
     *_above_zero("spec.models[]", "flopsPerRequest", number=_AMOUNT),
     # tiers
     Rule(

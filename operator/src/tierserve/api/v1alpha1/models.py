@@ -17,10 +17,16 @@ EngineArg = Annotated[str, Field(max_length=4096)]
 
 
 class Memory(Part):
-    """Accelerator memory of the model."""
+    """Accelerator memory of the model; read from its files where they are on the machine of the command."""
 
     weights: Quantity | None = Field(None, description="Memory of the weights, per replica.")
-    per_request: Quantity | None = Field(None, description="Memory of one request in flight (its key-value cache).")
+    per_token: Quantity | None = Field(
+        None, description="Key-value cache of one token of context; 128Ki for an 8B model with 8 key-value heads."
+    )
+    per_request: Quantity | None = Field(
+        None,
+        description="Memory of one request in flight (its key-value cache); if omitted, `perToken` and its tokens.",
+    )
 
 
 class Profile(Part):

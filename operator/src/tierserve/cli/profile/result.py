@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tierserve.loadgen.profiling import Measured, OpenRun
 from tierserve.queueing.batching.fitting import Cell, Fit
 from tierserve.queueing.batching.profile import BatchProfile
+from tierserve_serving.engines.model_sizes import ModelSizes
 
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 _LEAST_S = 1e-13
@@ -53,7 +54,7 @@ class Profiled:
         refused: prompt lengths that the server refused, with its error.
         startup_s: seconds of each part of the start-up; None for a server that ran already.
         estimate: None without a file.
-        cache_bytes: key-value cache of a token; None if unknown.
+        sizes: of the model, by its files; None if they cannot be read here.
         checks: of --verify.
     """
 
@@ -67,7 +68,7 @@ class Profiled:
     refused: dict[int, str]
     startup_s: dict[str, float] | None = None
     estimate: Estimate | None = None
-    cache_bytes: int | None = None
+    sizes: ModelSizes | None = None
     checks: tuple[Check, ...] = ()
 
     @property

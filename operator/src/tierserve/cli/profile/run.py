@@ -17,7 +17,6 @@ from tierserve.cli.files import STDIN, check_writable, parsed
 from tierserve.cli.output import console, write
 from tierserve.cli.pictures import Picture
 from tierserve.cli.profile.engine import Chosen, choose, pool_config, started
-from tierserve.cli.profile.model_files import cache_bytes_per_token
 from tierserve.cli.profile.options import Options
 from tierserve.cli.profile.picture import draw
 from tierserve.cli.profile.result import Check, Estimate, Profiled
@@ -26,6 +25,7 @@ from tierserve.cli.profile.yaml_edit import with_profile
 from tierserve.loadgen.errors import LoadError
 from tierserve.loadgen.profiling import Endpoint, Grid, OnProgress, Replica, connect, doubling
 from tierserve.loadgen.units import header, seconds
+from tierserve.observe.model_files import model_sizes, with_model_sizes
 from tierserve.plan.hardware import Tokens, roofline
 from tierserve.queueing.batching.fitting import Fit, fit_profile, largest_useful_batch
 from tierserve.queueing.batching.response import BatchWork, batch_response
@@ -61,6 +61,7 @@ def _server(given: Options) -> None:
 def _file(given: Options) -> None:
     file = Path(given.target)
     text, gaid = parsed(file)
+    gaid = with_model_sizes(gaid)
     if given.write:
         if file == STDIN:
             raise UserError("--write: requires a file", "give the path of the file in place of -")
@@ -74,7 +75,7 @@ def _file(given: Options) -> None:
         target=str(file),
         startup_s=replica.startup_s,
         estimate=_estimate(chosen, done),
-        cache_bytes=cache_bytes_per_token(chosen.model.source),
+        sizes=model_sizes(chosen.model),
     )
     _finish(given, done, picture)
     if given.write:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tierserve.cli.profile.result import Check, Profiled, duration
 from tierserve.queueing.batching.fitting import NAMES
+from tierserve_serving.engines.model_sizes import ModelSizes
 
 POOR_FIT = 0.15
 """Largest error of a cell beyond which the table has a warning: twice what a busy machine commonly gives."""
@@ -45,7 +46,9 @@ def as_json(done: Profiled, plot: str | None) -> dict[str, object]:
         "largestBatch": done.largest.batch,
         "largestUsefulBatch": done.useful,
         "tokensPerSecond": done.largest.tokens_per_s,
-        "cacheBytesPerToken": done.cache_bytes,
+        "weightsBytes": done.sizes and done.sizes.weights,
+        "cacheBytesPerToken": done.sizes and done.sizes.cache_per_token,
+        "longestContext": done.sizes and done.sizes.context,
         "startup": done.startup_s,
         "estimate": estimate
         and {
@@ -141,10 +144,18 @@ def _lines(done: Profiled) -> Iterator[str]:
     if done.startup_s:
         parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in done.startup_s.items())
         yield f"start-up {sum(done.startup_s.values()):.2f} s: {parts}"
-    if done.cache_bytes:
-        yield f"key-value cache: {done.cache_bytes / 1024:.4g} KiB per token"
+    if done.sizes:
+        yield from _sizes(done.sizes)
     for tokens, message in done.refused.items():
         yield f"[yellow]prompts of {tokens} tokens are left out:[/yellow] {message}"
+
+
+def _sizes(sizes: ModelSizes) -> Iterator[str]:
+    if sizes.cache_per_token:
+        yield f"key-value cache: {sizes.cache_per_token / 1024:.4g} KiB per token"
+    if sizes.weights and sizes.cache_per_token:
+        yield f"for a cluster: memory: {{weights: {sizes.weights}, perToken: {sizes.cache_per_token}}}"
+    yield from (f"[yellow]{reason}[/yellow]" for reason in sizes.unknown)
 
 
 def _checks(done: Profiled) -> Table:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from tierserve.api import GenAIDeployment
+from tierserve.observe.model_files import context_problems
 from tierserve.plan.placement import Placement
 from tierserve.runtime.local.paths import LocalError, ServicePaths
 from tierserve.runtime.local.ports import LOOPBACK, holder, is_free, why_taken
@@ -65,6 +67,12 @@ def check_sources(placements: Iterable[Placement]) -> None:
                 (model_path if p.engine == "llamacpp" else model_folder)(p.source)
         except SourceError as error:
             raise PreflightError(f"spec.models[{p.model}].source: {error.message}", error.hint) from error
+
+
+def check_contexts(gaid: GenAIDeployment) -> None:
+    """Check that no context is longer than what its model was made for, as far as the model is on this machine."""
+    if problems := context_problems(gaid):
+        raise PreflightError(f"{problems[0].path}: {problems[0].message_with_value}", problems[0].hint)
 
 
 def check_haproxy(find: Callable[[], object] = binary.find_haproxy) -> None:

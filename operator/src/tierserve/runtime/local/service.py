@@ -15,6 +15,7 @@ import orjson
 
 from tierserve.api import load
 from tierserve.api.loading import load_text
+from tierserve.observe.model_files import with_model_sizes
 from tierserve.plan.placement import place
 from tierserve.runtime.local import preflight
 from tierserve.runtime.local.paths import ServicePaths
@@ -67,12 +68,13 @@ class LocalService:
             OSError: the file cannot be read.
             StartError: the service is not ready in time.
         """
-        gaid = load(file) if text is None else load_text(text)
+        gaid = with_model_sizes(load(file) if text is None else load_text(text))
         placements = place(gaid)
         service = cls.named(gaid.name)
         source = file.resolve() if text is None else service.paths.piped_file
         running = service.state()
         if running is None or not service.is_supervised():
+            preflight.check_contexts(gaid)
             preflight.check(service.paths, placements, port)
             service._launch(source, text, port)
         else:

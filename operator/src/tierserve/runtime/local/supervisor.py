@@ -19,6 +19,7 @@ import orjson
 import psutil
 
 from tierserve.api import GenAIDeployment, ValidationFailed, load
+from tierserve.observe.model_files import with_model_sizes
 from tierserve.plan.placement import place
 from tierserve.reconcile import reconcile
 from tierserve.runtime.local.paths import ServicePaths
@@ -49,7 +50,8 @@ class FollowedFile:
             version = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if version != self._seen:
                 self._seen = version
-                self._take(load(self.path))
+                # Read with the file only: figures that change after a download would replace replicas.
+                self._take(with_model_sizes(load(self.path)))
         except OSError as error:
             self._seen = None  # it may reappear with the same version
             self._set_problem(f"{self.path.name}: {error.strerror or error}; the last valid version stays in effect")
