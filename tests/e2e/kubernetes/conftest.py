@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -156,8 +157,15 @@ class Gateway:
 
 @pytest.fixture(scope="module")
 def gateway(service: Cluster) -> Iterator[Gateway]:
-    """Through kubectl port-forward, as a developer would."""
-    process = service.shell.start("kubectl port-forward service/assistant-gateway :80")
+    """That of the example."""
+    with forwarded(service, "assistant") as gateway:
+        yield gateway
+
+
+@contextmanager
+def forwarded(cluster: Cluster, name: str) -> Iterator[Gateway]:
+    """The gateway of a service through kubectl port-forward, as a developer would."""
+    process = cluster.shell.start(f"kubectl port-forward service/{name}-gateway :80")
     try:
         line = process.stdout.readline()
         port = re.search(r"127\.0\.0\.1:(\d+)", line)
@@ -214,6 +222,12 @@ class Users:
 
 
 MakeUsers = Callable[[int], Users]
+
+
+@pytest.fixture(scope="session")
+def forward(cluster: Cluster) -> Callable[[str], AbstractContextManager[Gateway]]:
+    """The gateway of any service, by its name."""
+    return lambda name: forwarded(cluster, name)
 
 
 @pytest.fixture

@@ -75,12 +75,24 @@ def test_a_pending_pod_is_named_with_the_labels_that_its_node_must_have() -> Non
     assert "tierserve.io/tier=edge" in problem
 
 
-@pytest.mark.parametrize("full", ["1 Insufficient cpu", "1 Insufficient nvidia.com/gpu", "1 Too many pods"])
+@pytest.mark.parametrize("full", ["1 Insufficient cpu", "1 Insufficient ephemeral-storage", "1 Too many pods"])
 def test_a_node_that_has_the_labels_and_no_room_is_not_said_to_lack_them(full: str) -> None:
     message = f"0/2 nodes are available: {full}, 1 node(s) didn't match Pod's node affinity/selector."
     pending = unscheduled("a") | {"spec": {"nodeSelector": {"tierserve.io/tier": "edge"}}}
     pending["status"]["conditions"][0]["message"] = message
     assert pod_problems(GAID, [pending], POOLS, NOW) == [f"edge-default: pod a cannot be scheduled: {message}"]
+
+
+@pytest.mark.parametrize("resource", ["nvidia.com/gpu", "nvidia.com/mig-1g.10gb", "google.com/tpu"])
+def test_an_accelerator_that_no_node_has_is_named_with_the_labels_of_the_nodes_and_the_field(resource: str) -> None:
+    message = (
+        f"0/5 nodes are available: 1 Insufficient cpu, 1 Insufficient {resource}, 4 node(s) had untolerated taint."
+    )
+    pending = unscheduled("a") | {"spec": {"nodeSelector": {"tierserve.io/tier": "edge"}}}
+    pending["status"]["conditions"][0]["message"] = message
+    (problem,) = pod_problems(GAID, [pending], POOLS, NOW)
+    assert f"no node with the labels tierserve.io/tier=edge has a free {resource}" in problem
+    assert "accelerator.resource" in problem
 
 
 def test_where_nodes_come_on_demand_a_pending_pod_is_a_problem_only_when_no_node_came() -> None:

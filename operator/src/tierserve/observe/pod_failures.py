@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,8 @@ NODE_STARTUP_S = 15 * 60.0
 (registration) give up a node that did not register."""
 _FULL = ("Insufficient ", "Too many pods")
 """Words of the scheduler for a node that has the labels and no room: it checks labels first."""
+_ACCELERATOR = re.compile(r"Insufficient ([a-z0-9.-]+/[A-Za-z0-9._-]+)")
+"""An extended resource has a domain in its name; cpu, memory and ephemeral-storage have none."""
 BAD_REASONS = frozenset({
     "CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull", "ErrImagePull",
     "ImagePullBackOff", "InvalidImageName", "RunContainerError", "OOMKilled",
@@ -69,11 +72,17 @@ def _error(pod: Mapping[str, Any], now: float, pending_limit_s: float) -> str | 
 
 
 def _node_hint(pod: Mapping[str, Any], reason: str) -> str:
-    """The labels of the pod's nodeSelector; the scheduler's message says only that no node matched."""
-    if any(words in reason for words in _FULL):
-        return ""
+    """The accelerator, or the labels of the pod's nodeSelector; the scheduler says only that no node matched."""
     labels = (pod.get("spec") or {}).get("nodeSelector") or {}
     text = ", ".join(f"{name}={value}" for name, value in labels.items())
+    if accelerator := _ACCELERATOR.search(reason):
+        where = f" with the labels {text}" if text else ""
+        return (
+            f" (hint: no node{where} has a free {accelerator[1]}: add one that has, install the device plugin of its "
+            "vendor there, or set accelerator.resource to what nodes have)"
+        )
+    if any(words in reason for words in _FULL):
+        return ""
     return f" (hint: no node has the labels {text}: label a node, or set placement.nodeSelector)" if text else ""
 
 
