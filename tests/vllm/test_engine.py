@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -214,8 +216,26 @@ async def test_arguments_reach_vllm(model):
 
 
 async def test_a_configuration_that_vllm_refuses_is_named(model):
+    extended = ON_A_CPU | {"hf_overrides": "{}"}  # so that the context is not refused before vLLM reads it
     with pytest.raises(ArgumentError, match="derived max_model_len"):
-        await VllmEngine(config(model, context_tokens=100_000)).load()
+        await VllmEngine(config(model, context_tokens=100_000, engine_args=extended)).load()
+
+
+async def test_a_context_longer_than_the_models_or_than_its_cache_is_named_before_vllm_starts(model):
+    with pytest.raises(ValueError, match=r"contextTokens: must be at most 8192.*ContextTooLong.*hint"):
+        await VllmEngine(config(model, context_tokens=8193)).load()
+    small = ON_A_CPU | {"kv_cache_memory_bytes": str(2**20)}
+    with pytest.raises(ValueError, match=r"contextTokens: 1024 tokens need .*KVCacheTooSmall.*hint"):
+        await VllmEngine(config(model, engine_args=small)).load()
+
+
+async def test_an_adapter_of_another_base_is_named_before_vllm_starts(model, adapter, tmp_path):
+    other = tmp_path / "base"
+    shutil.copytree(model, other, ignore=shutil.ignore_patterns("*.safetensors"))
+    document = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(document | {"hidden_size": 2 * document["hidden_size"]}))
+    with pytest.raises(ArgumentError, match=r"adapters\.pirate: .*AdapterMismatch.*hint"):
+        await VllmEngine(config(other, adapters={"pirate": f"file://{adapter}"})).load()
 
 
 async def test_an_engine_that_was_killed_fails_its_requests_and_is_unhealthy(engine):

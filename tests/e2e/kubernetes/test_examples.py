@@ -23,7 +23,7 @@ def examples(cluster: Any) -> Iterator[Any]:
     yield cluster
     cluster.kubectl("delete gaid llama-8b smollm2 --ignore-not-found --timeout 60s")
     cluster.until(
-        lambda: not cluster.items("pods", "tierserve.io/deployment in (llama-8b,smollm2)"), "nothing left", 120
+        lambda: not cluster.items("pods", "'tierserve.io/deployment in (llama-8b,smollm2)'"), "nothing left", 120
     )
 
 

@@ -35,7 +35,7 @@ from tierserve_serving.engines.base import (
     Usage,
     unsupported,
 )
-from tierserve_serving.engines.llamacpp_args import add_files, check_context, check_memory, params_of
+from tierserve_serving.engines.llamacpp_args import add_files, check_context, check_files, check_memory, params_of
 
 _UNHEALTHY_AFTER = 3  # consecutive failures that are not errors of the request
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp reads this value as "choose a random seed"
@@ -147,6 +147,10 @@ class LlamaCppEngine:
         params = params_of(self._config)
         add_files(params, self._config)
         path = Path(params.model.path)
+        adapters = {
+            name: Path(given.path) for name, given in zip(self._config.adapters, params.lora_adapters, strict=True)
+        }
+        check_files(path, adapters)
         check_context(path, self._config)
         check_memory(path, self._config)
         threads = self._config.threads or cpus_of_this_process()
@@ -157,7 +161,10 @@ class LlamaCppEngine:
         try:
             self._server = xllamacpp.Server(params)
         except RuntimeError as error:
-            raise ValueError(f"source: llama.cpp cannot load {path}: {error}; hint: it must be a GGUF file") from error
+            raise ValueError(
+                f"source: llama.cpp cannot load {path}: {error} (EngineRefused); hint: see the log of the replica; the "
+                "architecture of the model may be newer than this llama.cpp"
+            ) from error
         await self.connect(self._server.listening_address, key)
 
     async def connect(self, address: str, key: str = "") -> None:

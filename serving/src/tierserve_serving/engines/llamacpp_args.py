@@ -97,6 +97,54 @@ def add_files(params: Any, config: PoolConfig) -> None:
     ]
 
 
+def check_files(path: Path, adapters: Mapping[str, Path]) -> None:
+    """Raise `ValueError` if the model is corrupt or truncated, or an adapter is of another model.
+
+    llama.cpp says of all of these only that it cannot start.
+    """
+    model = _header(path, "source", "the file of the model")
+    for name, file in adapters.items():
+        field = f"adapters.{name}"
+        adapter = _header(file, field, "the file of the adapter")
+        if adapter.metadata.get("general.type") != "adapter":
+            raise ArgumentError(
+                f"{field}: {file.name} is not a LoRA adapter (AdapterMismatch); hint: convert one to GGUF"
+            )
+        kinds = [one.metadata.get("general.architecture") for one in (model, adapter)]
+        if kinds[0] != kinds[1]:
+            raise _other_base(field, f"it is of architecture {kinds[1]}, the model of {kinds[0]}")
+        for tensor, shape in adapter.shapes.items():
+            base, _, part = tensor.rpartition(".")
+            whole = model.shapes.get(base)  # None: in another part of the model
+            if whole and len(whole) == len(shape) == 2 and not _applies(part, shape, whole):
+                raise _other_base(field, f"{tensor} has {shape}, and {base} of the model {whole}")
+
+
+def _applies(part: str, shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether a tensor of an adapter multiplies with that of the model: A from its input, B to its output."""
+    return shape[0] == whole[0] if part == "lora_a" else shape[1] == whole[1]
+
+
+def _other_base(field: str, why: str) -> ArgumentError:
+    return ArgumentError(
+        f"{field}: the adapter is of another base model: {why} (AdapterMismatch); hint: use one that was trained on "
+        "this model"
+    )
+
+
+def _header(path: Path, field: str, what: str) -> gguf.Header:
+    hint = "hint: download or copy it again"
+    try:
+        header = gguf.header(path)
+    except (OSError, ValueError, MemoryError, OverflowError, ZeroDivisionError) as error:
+        raise ArgumentError(f"{field}: {what} cannot be read: {error} (Corrupt); {hint}") from error
+    if (size := path.stat().st_size) <= header.least_bytes:
+        raise ArgumentError(
+            f"{field}: {path.name} has {size} bytes, by its header more than {header.least_bytes} (Truncated); {hint}"
+        )
+    return header
+
+
 def check_context(path: Path, config: PoolConfig) -> None:
     """Raise `ValueError` if the context is longer than that of the model; another file is left to llama.cpp."""
     try:

@@ -34,7 +34,7 @@ from tierserve_serving.engines.base import (
     Timing,
     Usage,
 )
-from tierserve_serving.engines.vllm_args import ArgumentError, cache_memory, parse
+from tierserve_serving.engines.vllm_args import ArgumentError, cache_memory, check_adapters, parse
 
 _ENDPOINTS_OF_TASKS = {"generate": (CHAT, COMPLETIONS, RESPONSES), "embed": (EMBEDDINGS,)}
 _ENVIRONMENT = {  # unless set by the user
@@ -175,6 +175,7 @@ class VllmEngine:
             os.environ.setdefault(name, value)
         arguments = parse(self._config)
         _check_sizes(self._config, arguments)
+        check_adapters(arguments, self._config)
         # The limit of the pool, for requests without one and for those above it.
         arguments.override_generation_config = {
             **(arguments.override_generation_config or {}),

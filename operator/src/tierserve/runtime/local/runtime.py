@@ -93,6 +93,7 @@ class LocalRuntime:
             demand_urls={p.pool: f"{state.agent_url}/pools/{p.pool}" for p in placements},
             response_timeout_s=gaid.spec.gateway.response_timeout.value,
             emulate_network=self.emulate_network,
+            surge=True,  # this machine has room for both: a version that does not start never takes the old one away
             replica_threads=1,  # the timings of a replica must not depend on the number of replicas
         )
         decisions = {p.pool: f"http://{LOOPBACK}:{state.decisions_port}/decisions" for p in placements}
