@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from ray import serve
 
 from tierserve_serving.config import PoolConfig
-from tierserve_serving.engines import check_arguments, make_engine
+from tierserve_serving.engines import check_arguments, make_engine, warm_up
 from tierserve_serving.openai.app import Ingress
 from tierserve_serving.replica import download
 from tierserve_serving.replica.stats import Metrics, ReplicaStats
 from tierserve_serving.replica.worker import Worker
-from tierserve_serving.sources import report_to
+from tierserve_serving.sources import cache_is_of_the_pod, download_seconds, report_to
 
 # Above slots and queue, so that the replica's own limit is reached first: its 503 is an OpenAI error and is counted.
 _HEADROOM = 64
@@ -40,15 +40,19 @@ class Replica:
         begin = time.perf_counter()
         self._config = PoolConfig.model_validate(config)
         node = ray.get_runtime_context().get_node_id()
-        report_to(download.reporter(self._config.pool, node))
+        report_to(download.reporter(self._config.pool, node, shared=not cache_is_of_the_pod()))
         self._engine = make_engine(self._config)
         await self._engine.load()
+        loaded, download_s = time.perf_counter(), download_seconds()
+        await warm_up(self._engine, self._config)
         stats = ReplicaStats(metrics=Metrics.of_ray(self._config.pool))
         self._worker = Worker(self._config, self._engine, stats)
-        stats.startup_seconds = time.perf_counter() - begin
+        warmup_s, load_s = time.perf_counter() - loaded, loaded - begin - download_s
+        stats.started(download_s, load_s, warmup_s, every_replica_downloads=cache_is_of_the_pod())
         logging.getLogger("ray.serve").info(
-            "%s: engine %s ready after %.3f s", self._config.pool, self._config.engine, stats.startup_seconds
-        )
+            "%s: engine %s ready: download %.3f s, load %.3f s, warm-up %.3f s",
+            self._config.pool, self._config.engine, download_s, load_s, warmup_s,
+        )  # fmt: skip
 
     def __serve_build_asgi_app__(self) -> Ingress:
         """Return the ASGI application; called by Serve after the constructor."""

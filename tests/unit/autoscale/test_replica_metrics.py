@@ -107,6 +107,19 @@ def test_a_start_is_learned_where_time_went_by(later_s, learned):
     assert state.startups == learned
 
 
+def test_a_start_is_learned_without_the_time_of_a_download():
+    """The next replica on that node finds the model in its cache: 30 s of pod and load, not 130 s."""
+    waiting = ReplicaSample(9.0, 500.0, running=4.0, waiting=200.0)
+    decision, state = decide(Observation(9.0, 1, 1, 1, 100, {"a": waiting}), State(), SETTINGS)
+    n = decision.replicas
+    for t in range(10, 140):
+        running, downloading = (n if t == 139 else 1), 25 <= t < 125
+        sample = replace(waiting, t=float(t), arrivals=500.0 + t)
+        seen = Observation(float(t), running, n, 1, n, {"a": sample}, downloading=downloading)
+        decision, state = decide(seen, state, SETTINGS)
+    assert state.startups == (30.0,)
+
+
 def test_a_replica_that_joins_counts_from_its_start_and_one_that_left_no_more():
     assert arrivals([(20.0, "a"), (30.0, "a"), (31.0, "a")]) == 11.0
     assert arrivals([(20.0, "a"), (30.0, "a"), (31.0, "ab")]) == 11.0 + 31.0

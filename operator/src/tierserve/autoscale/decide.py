@@ -177,8 +177,13 @@ def _held(obs: Observation, state: State, settings: Settings) -> tuple[Decision,
 
 
 def _learn_startup(state: State, n: int, obs: Observation) -> tuple[tuple[float, int] | None, tuple[float, ...]]:
-    """Return the scale-up in progress and the start-up times measured."""
+    """Return the scale-up in progress and the start-up times measured: of a node that has the model in its cache.
+
+    The time of a download is left out, since the next replica on that node does not need it.
+    """
     raised, startups = state.raised, state.startups
+    if raised is not None and obs.downloading and state.last is not None:
+        raised = (raised[0] + max(obs.t - state.last.t, 0.0), raised[1])
     if raised is not None and obs.running >= raised[1]:
         if obs.t > raised[0]:  # at the same clock time nothing was measured
             startups = (*startups, obs.t - raised[0])[-LEARNED:]

@@ -171,6 +171,7 @@ class Observation:
         ongoing: requests in the pool as Ray counts them (running and queued), None if unknown.
         queued: requests that wait outside the replicas as Ray counts them, None if unknown.
         steps: step counters by replica name, of replicas that report them; a decision reads a few.
+        downloading: a replica downloads its model into a cache that later replicas share.
     """
 
     t: float
@@ -183,6 +184,7 @@ class Observation:
     ongoing: float | None = None
     queued: float | None = None
     steps: Mapping[str, StepCounts] = field(default_factory=dict)
+    downloading: bool = False
 
 
 SetBy = Literal[

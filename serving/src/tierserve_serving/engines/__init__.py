@@ -5,12 +5,22 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from tierserve_serving.engines.base import Engine, EngineError, Part, RequestError, Timing, Usage
+from tierserve_serving.engines.base import COMPLETIONS, Engine, EngineError, Part, RequestError, Timing, Usage
 
 if TYPE_CHECKING:
     from tierserve_serving.config import PoolConfig
 
-__all__ = ["Engine", "EngineError", "Part", "RequestError", "Timing", "Usage", "check_arguments", "make_engine"]
+__all__ = [
+    "Engine",
+    "EngineError",
+    "Part",
+    "RequestError",
+    "Timing",
+    "Usage",
+    "check_arguments",
+    "make_engine",
+    "warm_up",
+]
 
 
 def check_arguments(config: PoolConfig) -> None:
@@ -25,6 +35,19 @@ def check_arguments(config: PoolConfig) -> None:
         from tierserve_serving.engines.llamacpp_args import params_of
 
         params_of(config)
+
+
+async def warm_up(engine: Engine, config: PoolConfig) -> None:
+    """Have one token made, for what engines allocate and compile at their first request only.
+
+    Raises:
+        EngineError: the engine cannot make it, so that the replica is not ready.
+    """
+    if config.engine == "emulated" or COMPLETIONS not in engine.endpoints:
+        return
+    document = {"model": config.model, "prompt": "Hello", "max_tokens": 1}
+    async for _ in engine.respond(COMPLETIONS, document):
+        pass
 
 
 def make_engine(config: PoolConfig) -> Engine:

@@ -32,6 +32,7 @@ METRICS = (
     "startup_seconds",
 )
 """Names that a replica gives to the figures of `ReplicaSample`, in their order, all but the time."""
+STARTUP_PARTS = ("download", "load", "warmup")
 _STEPS = tuple(f"{name}_total" for name in StepCounts._fields)
 
 
@@ -147,8 +148,24 @@ def _ongoing(ctx: Any, raw: Raw, now: float, stale_after_s: float, receptions: R
     return float(sum(fresh)) * len(series) / len(fresh) + float(ctx.total_queued_requests or 0.0)
 
 
+def startup_parts(raw: Raw) -> dict[str, float]:
+    """Return the median seconds of each part of a replica's start-up, of the parts that replicas report."""
+    parts = {}
+    for name in STARTUP_PARTS:
+        values = [float(series[-1].value) for series in raw.get(f"{name}_seconds", {}).values() if series]
+        if values:
+            parts[f"{name}_s"] = float(np.median(values))
+    return parts
+
+
 def observation(
-    ctx: Any, gateway: GatewaySample | None, now: float, stale_after_s: float, reports: ReplicaReports | None = None
+    ctx: Any,
+    gateway: GatewaySample | None,
+    now: float,
+    stale_after_s: float,
+    reports: ReplicaReports | None = None,
+    *,
+    downloading: bool = False,
 ) -> Observation:
     """Return the observation of context and gateway at `now` (Unix seconds); `reports` is the pool's own."""
     raw = ctx.raw_metrics or {}
@@ -165,4 +182,5 @@ def observation(
         ongoing=None if replicas else _ongoing(ctx, raw, now, stale_after_s, reports.running),
         queued=float(ctx.total_queued_requests or 0.0) if replicas and gateway is None else None,
         steps=StepReports(raw, reports.names) if _STEPS[-1] in raw else {},
+        downloading=downloading,
     )

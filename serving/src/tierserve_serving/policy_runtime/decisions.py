@@ -76,6 +76,11 @@ class DecisionPublisher:
         kept = {name: shown for name, shown in self._decisions.items() if name in self._made}
         self._decisions = kept | {pool: self._as_closed(pool, decision)}
 
+    def is_downloading(self, pool: str) -> bool:
+        """Whether a replica of the pool downloads its model into a cache that later replicas share."""
+        download = self._downloads.latest(pool)
+        return download is not None and bool(download.get("shared"))
+
     def put_settings(self, pool: str, settings: Settings) -> None:
         """Publish the settings of a pool."""
         self._settings = self._settings | {pool: settings}

@@ -105,7 +105,10 @@ class PolicyRunner:
         memory = policy_memory.memory(pool)
         state = memory.restore(state, settings, now)
         gateway = self.demand.latest() if self.demand else None
-        obs = policy_context.observation(ctx, gateway, now, settings.stale_after_s, self.reports)
+        downloading = self.publisher is not None and self.publisher.is_downloading(pool)
+        obs = policy_context.observation(
+            ctx, gateway, now, settings.stale_after_s, self.reports, downloading=downloading
+        )
         decision, self.state = decide(obs, state, settings)
         self.decided = now
         with _lock:
@@ -113,7 +116,7 @@ class PolicyRunner:
         memory.save(self.state, settings, now)
         told = self.demand and gateway and now - gateway.t <= settings.stale_after_s
         requests = self.demand.requests if self.demand and told else {}
-        self._tell(pool, decision, last, requests)
+        self._tell(pool, decision, last, requests, _startup_parts(decision, ctx.raw_metrics or {}))
         if self.publisher:
             self.publisher.put_settings(pool, settings)
         self.last = decision
@@ -124,9 +127,26 @@ class PolicyRunner:
         low, high = int(ctx.capacity_adjusted_min_replicas), int(ctx.capacity_adjusted_max_replicas)
         return max(low, min(n, high))
 
-    def _tell(self, pool: str, decision: Decision, last: Decision | None, requests: Mapping[str, float]) -> None:
+    def _tell(
+        self,
+        pool: str,
+        decision: Decision,
+        last: Decision | None,
+        requests: Mapping[str, float],
+        startup: Mapping[str, float],
+    ) -> None:
         if self.publisher:
-            self.publisher.put(pool, policy_decisions.as_json(pool, decision) | {"gateways": dict(requests)})
+            shown = policy_decisions.as_json(pool, decision) | {"gateways": dict(requests)}
+            self.publisher.put(pool, shown | ({"startup": dict(startup)} if startup else {}))
         policy_decisions.set_gauges(pool, decision)
         if last is None or last.replicas != decision.replicas or last.stale != decision.stale:
             logger.info("tierserve: pool %s: %s", pool, decision.reason)
+
+
+def _startup_parts(decision: Decision, raw: policy_context.Raw) -> dict[str, float]:
+    """Return the parts of the start-up time in seconds; `pod_s` is what replicas do not measure: node, image, Ray."""
+    parts = policy_context.startup_parts(raw)
+    if not parts:
+        return {}
+    own = parts.get("load_s", 0.0) + parts.get("warmup_s", 0.0)
+    return {"pod_s": max(decision.startup_s - own, 0.0), **parts}

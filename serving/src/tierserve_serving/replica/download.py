@@ -65,7 +65,9 @@ def gcs() -> Store | None:
     return GcsStore(internal_kv) if internal_kv._internal_kv_initialized() else None
 
 
-def reporter(pool: str, node: str, store: Callable[[], Store | None] = gcs) -> Callable[[Progress], None]:
+def reporter(
+    pool: str, node: str, store: Callable[[], Store | None] = gcs, *, shared: bool = True
+) -> Callable[[Progress], None]:
     """Return the callback of the cache; it raises nothing, since a download must not fail by its report."""
     key = f"{pool}/{node}"
 
@@ -77,7 +79,8 @@ def reporter(pool: str, node: str, store: Callable[[], Store | None] = gcs) -> C
             if progress.done >= progress.total:
                 target.delete(key)
             else:
-                target.put(key, json.dumps({"done": progress.done, "total": progress.total}).encode())
+                value = {"done": progress.done, "total": progress.total, "shared": shared}
+                target.put(key, json.dumps(value).encode())
 
     return report
 
@@ -118,4 +121,5 @@ class DownloadReader:
             "done_bytes": sum(report["done"] for report in reports),
             "total_bytes": sum(report["total"] for report in reports),
             "nodes": len(reports),
+            "shared": all(report.get("shared", True) for report in reports),
         }

@@ -59,7 +59,9 @@ class ReplicaStats:
             their durations, and sum of their mean batch sizes.
         decode_steps_total, decode_seconds_total, decode_batch_total: number of steps after the prefill, sum of their
             durations, and sum of their batch sizes. All six stay 0 if the engine reports no times.
-        startup_seconds: from the first line of the constructor to ready.
+        download_seconds, load_seconds, warmup_seconds: parts of the start-up: wait for the model's files, loading them,
+            the first token.
+        startup_seconds: what a further replica on this node takes: without the download, unless each has its own.
     """
 
     arrivals_total: int = 0
@@ -80,7 +82,15 @@ class ReplicaStats:
     decode_seconds_total: float = 0.0
     decode_batch_total: float = 0.0
     startup_seconds: float = 0.0
+    download_seconds: float = 0.0
+    load_seconds: float = 0.0
+    warmup_seconds: float = 0.0
     metrics: Metrics = field(default_factory=Metrics)
+
+    def started(self, download_s: float, load_s: float, warmup_s: float, *, every_replica_downloads: bool) -> None:
+        """Record the parts of the start-up; `load_s` without the download."""
+        self.download_seconds, self.load_seconds, self.warmup_seconds = download_s, load_s, warmup_s
+        self.startup_seconds = load_s + warmup_s + (download_s if every_replica_downloads else 0.0)
 
     def arrived(self, gateway_wait_s: float) -> None:
         """Count a request and its wait at the gateway."""
@@ -139,4 +149,7 @@ class ReplicaStats:
         return counters | {"running": float(running), "waiting": float(waiting), "slots": float(slots)}
 
 
-_REPORTED = (*(name for name in ReplicaStats.__slots__ if name.endswith("_total")), "startup_seconds")
+_REPORTED = (
+    *(name for name in ReplicaStats.__slots__ if name.endswith("_total")),
+    "startup_seconds", "download_seconds", "load_seconds", "warmup_seconds",
+)  # fmt: skip

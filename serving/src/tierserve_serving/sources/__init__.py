@@ -7,6 +7,7 @@ on the machine. Both runtimes use this package, in the process of the replica.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,9 @@ __all__ = [
     "Progress",
     "SourceError",
     "adapter_folder",
+    "cache_is_of_the_pod",
     "check_source",
+    "download_seconds",
     "local_path",
     "model_folder",
     "model_path",
@@ -35,6 +38,8 @@ SUPPORTED = (
     "pvc://CLAIM/PATH, file:///PATH and pypi://WHEEL"
 )
 _reports: list[Report] = []
+_waited_s: list[float] = []
+"""Seconds of each look-up of a remote model, of this process: the download, or the wait for that of another replica."""
 DEFAULT_CACHE = "~/.cache/tierserve/models"
 _REMOTE: dict[str, tuple[Callable[[str], object], Callable[[str, Want], Snapshot]]] = {
     "hf": (hub.parse, hub.snapshot),
@@ -103,4 +108,18 @@ def _path(source: str, want: Want) -> Path:
         return local.path(source, want)
     snapshot = _REMOTE[scheme][1]
     offline = scheme == "hf" and os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    return node_cache().get(source, want, partial(snapshot, source, want), offline=offline)
+    begin = time.perf_counter()
+    try:
+        return node_cache().get(source, want, partial(snapshot, source, want), offline=offline)
+    finally:
+        _waited_s.append(time.perf_counter() - begin)
+
+
+def download_seconds() -> float:
+    """Return the seconds that this process has waited for downloads; with a warm cache, for the list of files."""
+    return sum(_waited_s)
+
+
+def cache_is_of_the_pod() -> bool:
+    """Whether the cache ends with its pod, so that every replica downloads the model (set by the operator)."""
+    return os.environ.get("TIERSERVE_MODEL_CACHE_OF_POD") == "1"

@@ -179,4 +179,6 @@ def test_a_downloaded_model_is_kept_in_the_volume_of_the_tier(cache: Node, volum
     assert container["envFrom"] == [{"secretRef": {"name": "hub"}}]
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
     assert variables["TIERSERVE_MODEL_CACHE"] == container["volumeMounts"][0]["mountPath"]
+    of_pod = not {"hostPath", "claimName"} & set(cache)
+    assert variables.get("TIERSERVE_MODEL_CACHE_OF_POD") == ("1" if of_pod else None)
     assert variables.get("TIERSERVE_MODEL_CACHE_BYTES") == ("21474836480" if "maxSize" in cache else None)

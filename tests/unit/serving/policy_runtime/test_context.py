@@ -10,7 +10,7 @@ import pytest
 
 from tierserve.autoscale.decide import ReplicaSample
 from tierserve.autoscale.types import StepCounts
-from tierserve_serving.policy_runtime.context import ReplicaReports, observation
+from tierserve_serving.policy_runtime.context import ReplicaReports, observation, startup_parts
 
 ALL = {
     "arrivals_total": 5.0,
@@ -49,6 +49,14 @@ def test_a_figure_that_one_replica_leaves_out_is_taken_from_no_other(metric):
     assert dict(samples) == dict(ReplicaReports().read(empty, 9.0))
     assert samples["b"] == ReplicaReports().read(pushed({"b": ALL}), 9.0)["b"]
     assert samples["a"] == samples["c"] == ReplicaReports().read(pushed({"a": less}), 9.0)["a"] != samples["b"]
+
+
+def test_the_parts_of_a_start_up_are_the_medians_of_those_reported():
+    parts = {"download_seconds": 100.0, "load_seconds": 20.0, "warmup_seconds": 1.0}
+    slow = {name: 3.0 * value for name, value in parts.items()}
+    raw = pushed({"a": ALL | parts, "b": ALL, "c": ALL | slow})
+    assert startup_parts(raw) == {"download_s": 200.0, "load_s": 40.0, "warmup_s": 2.0}
+    assert startup_parts(pushed({"a": ALL})) == {}
 
 
 def test_the_order_of_replicas_may_differ_from_metric_to_metric():

@@ -33,11 +33,19 @@ def test_the_bytes_of_all_nodes_are_added_and_end_with_the_download() -> None:
         report(Progress("hf://org/model", 100, 1000))
     a(Progress("hf://org/model", 400, 1000))
     reader = DownloadReader(lambda: store, every_s=0.0)
-    assert reader.latest("edge") == {"done_bytes": 500, "total_bytes": 2000, "nodes": 2}
+    assert reader.latest("edge") == {"done_bytes": 500, "total_bytes": 2000, "nodes": 2, "shared": True}
     a(Progress("hf://org/model", 1000, 1000))
-    assert reader.latest("edge") == {"done_bytes": 100, "total_bytes": 1000, "nodes": 1}
+    assert reader.latest("edge") == {"done_bytes": 100, "total_bytes": 1000, "nodes": 1, "shared": True}
     b(Progress("hf://org/model", 1000, 1000))
     assert reader.latest("edge") is None
+
+
+def test_a_download_into_the_cache_of_one_pod_is_not_shared() -> None:
+    store = Memory()
+    reporter("edge", "a", lambda: store, shared=False)(Progress("hf://org/model", 100, 1000))
+    latest = DownloadReader(lambda: store, every_s=0.0).latest("edge")
+    assert latest is not None
+    assert latest["shared"] is False
 
 
 def test_the_report_of_a_replica_that_ended_is_dropped_after_a_minute() -> None:
@@ -66,4 +74,6 @@ def test_the_published_decision_has_the_download_of_its_pool() -> None:
     publisher.put("edge", {"replicas": 1})
     reporter("edge", "a", lambda: store)(Progress("hf://org/model", 1, 2))
     decision = json.loads(publisher.body())["edge"]
-    assert decision["download"] == {"done_bytes": 1, "total_bytes": 2, "nodes": 1}
+    assert decision["download"] == {"done_bytes": 1, "total_bytes": 2, "nodes": 1, "shared": True}
+    assert publisher.is_downloading("edge")
+    assert not publisher.is_downloading("cloud")

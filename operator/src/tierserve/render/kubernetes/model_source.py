@@ -39,7 +39,12 @@ def source_fields(gaid: GenAIDeployment, placement: Placement) -> SourceFields:
         return SourceFields((volume,), {"volumeMounts": [mount]})
     cache = gaid.tier(placement.tier).model_cache
     limit = math.floor(cache.max_size.value) if cache.max_size else None
-    variables = {"TIERSERVE_MODEL_CACHE": CACHE} | ({"TIERSERVE_MODEL_CACHE_BYTES": str(limit)} if limit else {})
+    of_pod = not (cache.host_path or cache.claim_name)
+    variables = {
+        "TIERSERVE_MODEL_CACHE": CACHE,
+        **({"TIERSERVE_MODEL_CACHE_OF_POD": "1"} if of_pod else {}),  # a start-up then always downloads
+        **({"TIERSERVE_MODEL_CACHE_BYTES": str(limit)} if limit else {}),
+    }
     return SourceFields(
         volumes=({"name": "model-cache", **_volume(cache)},),
         container={
