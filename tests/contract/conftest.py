@@ -138,7 +138,8 @@ def _apiserver_command(binary: Path, folder: Path, port: int, etcd: int, token: 
             f"--cert-dir={folder / 'certs'}", f"--token-auth-file={tokens}", "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}", "--service-cluster-ip-range=10.96.0.0/16",
-            "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none"]  # fmt: skip
+            "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
+            "--feature-gates=ImageVolume=true"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")

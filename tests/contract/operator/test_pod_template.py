@@ -21,14 +21,22 @@ DOCUMENTS = [ROOT / "examples/llama-8b.yaml", GOLDEN / "llama-70b.yaml", ROOT / 
 EDGE = "assistant-edge-default"
 
 
+IN_AN_IMAGE = {"source": "oci://registry.example.com/models/smollm2:q4"}
+
+
 def rendered(file: Path, namespace: str) -> list[dict[str, Any]]:
-    document = yaml.safe_load(file.read_text())
+    if file.stem == "image-volume":
+        document = yaml.safe_load((ROOT / "examples/smollm2.yaml").read_text())
+        document["spec"]["models"][0] |= IN_AN_IMAGE
+        document["spec"]["tiers"][0]["modelCache"] = {"imageVolume": True}
+    else:
+        document = yaml.safe_load(file.read_text())
     document["metadata"] |= {"namespace": namespace, "uid": "0a1b"}
     gaid = GenAIDeployment.model_validate(document)
     return [ray_service(gaid, placement, KubeSettings()) for placement in place(gaid)]
 
 
-@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*DOCUMENTS, Path("image-volume")], ids=lambda file: file.stem)
 def test_the_api_server_takes_every_rendered_ray_service_and_pod(kuberay: None, space: Any, file: Path) -> None:
     path = f"/api/v1/namespaces/{space.name}/serviceaccounts"
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "models"}}

@@ -36,7 +36,7 @@ class Service:
         self.file, self.wait_until = file, wait_until
         self.write({})
         try:
-            self.running = LocalService.up(file, on_progress=print)
+            self.running = LocalService.up(file, on_progress=print, timeout_s=600)
         except StartError:  # its supervisor would try on
             LocalService.named("bad-models").down()
             raise
@@ -78,10 +78,13 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     files = {f"org/{name}": {"main": {f"{name}.gguf": GGUF}} for name in names}
 
     class Cut(dict[str, int]):
-        """Every download of this file ends at the same byte."""
+        """Every download of this file ends at the same byte: continued ones bring nothing."""
 
         def pop(self, name: str, *_: Any) -> int | None:  # type: ignore[override]
-            return 1000 if name == "cut.gguf" else None
+            if name != "cut.gguf":
+                return None
+            _, first = server.downloads[-1]
+            return 0 if first else 1000
 
     folder = tmp_path_factory.mktemp("hub")
     with serving(Hub(files, gated={"org/gated"}, corrupt={"corrupt.gguf"}, cut_after=Cut())) as server:

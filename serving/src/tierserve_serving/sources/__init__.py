@@ -108,6 +108,8 @@ def _path(source: str, want: Want) -> Path:
         return local.path(source, want)
     snapshot = _REMOTE[scheme][1]
     offline = scheme == "hf" and os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    if os.environ.get("TIERSERVE_MODEL_IMAGE") == source:
+        return local.in_image(source, want, oci.parse(source).file)
     begin = time.perf_counter()
     try:
         return node_cache().get(source, want, partial(snapshot, source, want), offline=offline)

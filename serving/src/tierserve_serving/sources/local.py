@@ -13,6 +13,15 @@ CLAIMS = Path("/mnt/tierserve/claims")
 """Where the operator mounts the volumes of `pvc://CLAIM/PATH`, each in a folder with the name of the claim."""
 
 
+IMAGE = Path("/mnt/tierserve/image")
+"""Where the operator mounts the image volume of the source that is in TIERSERVE_MODEL_IMAGE."""
+
+
+def in_image(source: str, want: Want, file: str | None) -> Path:
+    """Return the file or folder of a model in an image volume. Raises `SourceError` if it is not there."""
+    return _on_disk(IMAGE / file if file else IMAGE, want, source, "check what the image contains")
+
+
 def path(source: str, want: Want) -> Path:
     """Return the file or folder. Raises `SourceError` if there is none."""
     parts = urlsplit(source)

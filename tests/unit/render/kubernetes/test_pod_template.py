@@ -162,6 +162,31 @@ def test_a_claim_is_mounted_read_only_where_the_replica_looks_for_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "reference"),
+    [
+        ("oci://registry.example.com:5000/models/tiny:q4", "registry.example.com:5000/models/tiny:q4"),
+        ("oci://registry.example.com/tiny:q4/tiny.gguf", "registry.example.com/tiny:q4"),
+        (f"oci://registry.example.com/tiny@sha256:{'0' * 64}", f"registry.example.com/tiny@sha256:{'0' * 64}"),
+        ("oci://registry.example.com/tiny", None),  # whatever is latest: downloaded
+        ("hf://org/tiny/tiny.gguf", None),
+    ],
+)
+def test_an_image_with_a_model_is_mounted_as_a_volume_where_the_tier_says_so(
+    source: str, reference: str | None
+) -> None:
+    document = with_template({}, modelCache={"imageVolume": True})
+    document["spec"]["models"][0] |= {"source": source}
+    spec = pods(rendered(document))[1]["spec"]
+    container = spec["containers"][0]
+    if reference is None:
+        assert [volume["name"] for volume in spec["volumes"]] == ["model-cache"]
+        return
+    assert spec["volumes"] == [{"name": "model-image", "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}]
+    assert container["volumeMounts"] == [{"name": "model-image", "mountPath": str(local.IMAGE), "readOnly": True}]
+    assert {"name": "TIERSERVE_MODEL_IMAGE", "value": source} in container["env"]
+
+
+@pytest.mark.parametrize(
     ("cache", "volume"),
     [
         ({}, {"emptyDir": {}}),

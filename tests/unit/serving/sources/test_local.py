@@ -49,6 +49,17 @@ def test_a_folder_is_loaded_by_engines_that_load_folders_and_its_only_gguf_file_
         model_folder(f"file://{tmp_path}/a.gguf")
 
 
+def test_an_oci_source_that_is_mounted_as_an_image_volume_is_not_downloaded(tmp_path, monkeypatch):
+    source = "oci://registry.invalid/models/tiny:q4"
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(local, "IMAGE", tmp_path)
+    monkeypatch.setenv("TIERSERVE_MODEL_IMAGE", source)
+    assert model_path(source) == tmp_path / "tiny.gguf"
+    monkeypatch.setenv("TIERSERVE_MODEL_IMAGE", f"{source}/other.gguf")
+    with pytest.raises(SourceError, match="check what the image contains"):
+        model_path(f"{source}/other.gguf")
+
+
 def test_the_path_in_a_claim_is_that_in_the_mounted_volume(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "CLAIMS", tmp_path)
     file = tmp_path / "models" / "llama" / "q4.gguf"

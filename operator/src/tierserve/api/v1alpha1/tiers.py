@@ -65,6 +65,11 @@ class ModelCache(Part):
     claim_name: Subdomain | None = Field(
         None, description="PersistentVolumeClaim; shared by all replicas of the tier if it is ReadWriteMany."
     )
+    image_volume: bool = Field(
+        False,
+        description="Mount models of oci:// as image volumes, which the node pulls and keeps as images. Requires "
+        "Kubernetes 1.33 with the feature gate ImageVolume, and a container runtime that has them (containerd 2.1).",
+    )
     max_size: Quantity | None = Field(
         None, description="Size above which the least recently used models are removed; with an emptyDir its limit."
     )

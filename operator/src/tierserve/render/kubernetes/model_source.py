@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,12 @@ DOWNLOADED = ("hf", "s3", "gs", "oci")
 CACHE = "/var/cache/tierserve/models"
 CLAIMS = "/mnt/tierserve/claims"
 """Where a replica expects the volumes of `pvc://CLAIM/PATH` (tierserve_serving.sources.local)."""
+IMAGE = "/mnt/tierserve/image"
+"""Where a replica expects the image volume of the source in TIERSERVE_MODEL_IMAGE."""
+_IMAGE = re.compile(
+    r"oci://(?P<reference>[^/]+/[a-z0-9._/-]+?(?::[\w.-]{1,128}|@sha256:[0-9a-f]{64}))(?:/[^/:@]+\.gguf)?"
+)
+"""With a tag or digest (the kubelet would keep the first `latest` that it got), and perhaps a file in the volume."""
 Node = dict[str, Any]
 
 
@@ -38,6 +45,8 @@ def source_fields(gaid: GenAIDeployment, placement: Placement) -> SourceFields:
         mount = {"name": "model-source", "mountPath": f"{CLAIMS}/{source.netloc}", "readOnly": True}
         return SourceFields((volume,), {"volumeMounts": [mount]})
     cache = gaid.tier(placement.tier).model_cache
+    if cache.image_volume and (match := _IMAGE.fullmatch(placement.source or "")):
+        return _image_volume(placement.source or "", match["reference"])
     limit = math.floor(cache.max_size.value) if cache.max_size else None
     of_pod = not (cache.host_path or cache.claim_name)
     variables = {
@@ -53,6 +62,13 @@ def source_fields(gaid: GenAIDeployment, placement: Placement) -> SourceFields:
         },
         env=tuple({"name": name, "value": value} for name, value in variables.items()),
     )
+
+
+def _image_volume(source: str, reference: str) -> SourceFields:
+    """The kubelet pulls the image with the pod's imagePullSecrets; the variable names the source that is mounted."""
+    volume = {"name": "model-image", "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
+    mount = {"name": "model-image", "mountPath": IMAGE, "readOnly": True}
+    return SourceFields((volume,), {"volumeMounts": [mount]}, ({"name": "TIERSERVE_MODEL_IMAGE", "value": source},))
 
 
 def _volume(cache: ModelCache) -> Node:
