@@ -218,7 +218,7 @@ async def test_arguments_reach_vllm(model):
 async def test_a_configuration_that_vllm_refuses_is_named(model):
     extended = ON_A_CPU | {"hf_overrides": "{}"}  # so that the context is not refused before vLLM reads it
     with pytest.raises(ArgumentError, match="derived max_model_len"):
-        await VllmEngine(config(model, context_tokens=100_000, engine_args=extended)).load()
+        await VllmEngine(config(model, context_tokens=10_000, engine_args=extended)).load()
 
 
 async def test_a_context_longer_than_the_models_or_than_its_cache_is_named_before_vllm_starts(model):
