@@ -56,6 +56,18 @@ reserve) (got 160Gi)
     )
 
 
+def test_an_adapter_name_that_another_model_or_its_adapter_has_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    text = (ROOT / "examples/smollm2.yaml").read_text()
+    sql, mine = "{name: sql, source: file:///sql}", "{name: mine, source: file:///mine}"
+    first = f"{{name: a, engine: llamacpp, source: file:///a, adapters: [{sql}, {mine}]}}"
+    second = f"{{name: mine, engine: llamacpp, source: file:///b, adapters: [{sql}]}}"
+    file.write_text(text.replace("  models:\n", f"  models:\n    - {first}\n    - {second}\n"))
+    errors = [line for line in run(file).output.splitlines() if "spec.models" in line]
+    assert ["models[0].adapters" in errors[0], "models[1].adapters" in errors[1]] == [True, True]
+    assert [line.rpartition("(")[2] for line in errors] == ["sql, mine)", "sql)"]
+
+
 def test_json_has_the_same(bad: Path) -> None:
     result = run(bad, ROOT / "examples/smallest.yaml", "-o", "json")
     assert result.exit_code == 1

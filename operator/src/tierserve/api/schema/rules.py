@@ -83,6 +83,8 @@ _AMOUNTS = ("limits", "requests")
 _POSITIVE = "set it above zero"
 
 
+# Names of model x and, unless it is m itself, of its adapters.
+_NAMES = "[x.name] + (has(x.adapters) && x.name != m.name ? x.adapters.map(b, b.name) : [])"
 ARGUMENTS_OF_OTHER_FIELDS = (
     "model", "served_model_name", "max_model_len", "max_num_seqs", "tensor_parallel_size", "enable_lora",
     "lora_modules",
@@ -182,6 +184,15 @@ RULES: tuple[Rule, ...] = (
         field="spec.models[m].name",
         each=(("m", "self.spec.models"),),
     ),
+    Rule(
+        name="adapter-is-not-the-service",
+        at="",
+        must="!has(m.adapters) || m.adapters.all(a, a.name != self.metadata.name)",
+        message="must have names that differ from metadata.name, which clients use for any model",
+        hint="rename the adapter",
+        field="spec.models[m].adapters",
+        each=(("m", "self.spec.models"),),
+    ),
     # objective
     *_above_zero("spec.objective.responseTime", "target"),
     *_above_zero("spec.objective", "firstToken", "perToken"),
@@ -245,6 +256,18 @@ RULES: tuple[Rule, ...] = (
         hint="lower output.tokens, or raise contextTokens",
         field="output.tokens",
         detail="must be less than contextTokens, {self.contextTokens}, which includes the prompt",
+    ),
+    Rule(
+        name="adapters-have-names-of-their-own",
+        at="spec",
+        # A list of one binds the names: comparing each pair of adapters would exceed the CEL cost budget.
+        must=f"!has(m.adapters) || self.models.all(x, [{_NAMES}].all(names, !m.adapters.exists(a, a.name in names)))",
+        message="must have names that no model and no adapter of another model has, since clients send them as `model`",
+        hint="rename the adapter",
+        field="models[m].adapters",
+        each=(MODELS,),
+        detail="must have names that no model and no adapter of another model has, since clients send them as `model`"
+        f" ({{m.adapters.filter(a, self.models.exists(x, a.name in {_NAMES})).map(a, a.name).join(', ')}})",
     ),
     *_above_zero("spec.models[].profile", "alpha"),
     *_above_zero("spec.models[].memory", "weights", "perToken", "perRequest", number=_AMOUNT),
