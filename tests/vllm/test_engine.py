@@ -24,6 +24,7 @@ from tierserve_serving.engines.vllm_args import ArgumentError, parse
 
 pytestmark = [pytest.mark.llm, pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.asyncio(loop_scope="module")]
 ASK = [{"role": "user", "content": "What is the capital of France?"}]
+IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
 ON_A_CPU = {"dtype": "float32", "enforce_eager": "true", "kv_cache_memory_bytes": str(2**29)}
@@ -161,23 +162,40 @@ async def test_an_answer_has_at_most_the_pools_tokens(engine):
 @pytest.mark.parametrize(
     ("path", "fields", "param"),
     [
-        (CHAT, {"messages": 5}, None),
+        (CHAT, {"messages": 5}, "messages"),
+        (CHAT, {"messages": []}, "messages"),
+        (CHAT, {"messages": IMAGE}, "messages"),
+        (CHAT, {"messages": [{"role": "user", "content": "w " * 2000}]}, "messages"),
         (CHAT, {"top_k": "x"}, "top_k"),
-        (CHAT, {"n": 0}, None),
-        (CHAT, {"messages": [{"role": "user", "content": "w " * 2000}]}, "input_tokens"),
-        (
-            CHAT,
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
-            None,
-        ),
-        (COMPLETIONS, {"prompt": "a", "suffix": "b"}, None),
+        (CHAT, {"n": -1}, "n"),
+        (CHAT, {"temperature": -1}, "temperature"),
+        (CHAT, {"response_format": {"type": "yaml"}}, "response_format.type"),
+        (CHAT, {"response_format": {"type": "json_schema"}}, "response_format"),
+        (CHAT, {"logprobs": True, "top_logprobs": 500}, "top_logprobs"),
+        (CHAT, {"top_logprobs": 5}, "top_logprobs"),
+        (CHAT, {"tools": [WEATHER], "tool_choice": "sometimes"}, "tool_choice"),
+        (CHAT, {"tool_choice": "required"}, "tool_choice"),
+        (CHAT, {"stream_options": {"include_usage": True}}, "stream_options"),
+        (COMPLETIONS, {"prompt": "a", "suffix": "b"}, "suffix"),
+        (COMPLETIONS, {"prompt": "a", "logprobs": 500}, "logprobs"),
+        (COMPLETIONS, {"prompt": "w " * 2000}, "prompt"),
+        (RESPONSES, {"input": "w " * 2000}, "input"),
     ],
 )
-async def test_what_vllm_cannot_do_is_an_error_of_the_request(engine, path, fields, param):
+async def test_what_vllm_cannot_do_is_an_error_that_names_vllm_and_the_field(engine, path, fields, param):
     with pytest.raises(RequestError) as caught:
         await whole(engine, path, **fields)
     assert (caught.value.status, caught.value.param) == (400, param)
+    message = str(caught.value)
+    assert message.startswith("vLLM: ")
+    assert message.count("vLLM:") == 1
+    assert "'loc'" not in message  # pydantic's error as text of Python
     engine.check_health()
+
+
+async def test_the_cache_that_vllm_has_sized_is_known_in_requests_of_the_full_context(engine):
+    a_token = 2 * 30 * 3 * 64 * 4  # bytes: keys and values, layers, heads, size of a head, float32
+    assert engine.gauges()["kv_cache_full_contexts"] == pytest.approx(2**29 / (1024 * a_token), rel=0.1)
 
 
 async def test_a_model_run_for_pooling_gives_embeddings_and_has_no_other_endpoint(model):
@@ -242,7 +260,8 @@ async def test_an_engine_that_was_killed_fails_its_requests_and_is_unhealthy(eng
     """The last test of the module: it ends the engine."""
     asked = asyncio.create_task(parts(engine, ignore_eos=True, max_tokens=80, stream=True))
     await settled(lambda: engine.gauges()["engine_running"] == 1.0)
-    (core,) = (p for p in psutil.Process().children() if "EngineCore" in "".join(p.cmdline()))
+    children = (p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE)
+    (core,) = (p for p in children if "EngineCore" in "".join(p.cmdline()))
     core.send_signal(signal.SIGKILL)
     with pytest.raises(EngineError):
         await asked

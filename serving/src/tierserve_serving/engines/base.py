@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +17,10 @@ EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
 ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
 """Paths that an engine may have; the gateway routes them by model."""
+PROMPT_FIELDS = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input", RESPONSES: "input"}
+"""The field of a request that has its prompt."""
+_QUOTED = re.compile(r"[`'\"](\w+)[`'\"]")
+_WORD = re.compile(r"\w+")
 
 
 class RequestError(ValueError):
@@ -42,6 +47,22 @@ def unsupported(field: str, engine: str, detail: str = "") -> RequestError:
     what = f"'{field}' {detail}".rstrip()
     message = f"{what} is not supported by the engine {engine}; remove it"
     return RequestError(message, param=field, code="unsupported_parameter")
+
+
+def named_field(message: str, path: str, fields: Iterable[str]) -> str | None:
+    """Return the field of the request that an engine's message is about, None if it names none.
+
+    Args:
+        message: of the engine, for people: the field is in quotes, is the first word, or has a name like no other word.
+        path: of the endpoint.
+        fields: names of the fields of the request.
+    """
+    names = {*fields, PROMPT_FIELDS[path]} - {"model"}
+    quoted = [name for name in _QUOTED.findall(message) if name in names]
+    words = _WORD.findall(message)
+    # Names that are English words too, such as `input`, count at the start only.
+    named = [word for number, word in enumerate(words) if word in names and ("_" in word or number == 0)]
+    return next(iter(quoted + named), None)
 
 
 class EngineError(RuntimeError):

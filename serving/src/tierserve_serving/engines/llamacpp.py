@@ -26,6 +26,7 @@ from tierserve_serving.engines.base import (
     COMPLETIONS,
     EMBEDDINGS,
     ENDPOINTS,
+    PROMPT_FIELDS,
     RESPONSES,
     Concurrency,
     EngineError,
@@ -33,6 +34,7 @@ from tierserve_serving.engines.base import (
     RequestError,
     Timing,
     Usage,
+    named_field,
     unsupported,
 )
 from tierserve_serving.engines.llamacpp_args import add_files, check_context, check_files, check_memory, params_of
@@ -46,15 +48,24 @@ _LIMITS = {  # names of the limit of output tokens, the one that llama.cpp reads
 }
 _NO_EFFECT: tuple[object, ...] = (None, False, 0, "", "none", "auto", [], {})
 _IGNORED = {  # fields that would change the answer and that llama.cpp reads past
-    CHAT: ("audio", "prompt_logprobs", "function_call"),
-    COMPLETIONS: ("echo", "suffix", "best_of", "prompt_logprobs"),
+    CHAT: ("audio", "prompt_logprobs", "function_call", "structured_outputs"),
+    COMPLETIONS: ("echo", "suffix", "best_of", "prompt_logprobs", "structured_outputs"),
     EMBEDDINGS: ("dimensions",),
     RESPONSES: ("previous_response_id", "background", "conversation"),
 }
-_FIELD = re.compile(r"Field '(\w+)'")
 _WHOLE_NUMBER: TypeAdapter[int | None] = TypeAdapter(int | None)
 # What llama.cpp's server answers with status 500 though the request is at fault.
-_REQUEST_AT_FAULT = re.compile(r"(image|audio|video) input is not supported|Failed to parse messages|Jinja|template")
+_REQUEST_AT_FAULT = re.compile(
+    r"(image|audio|video) input is not supported|Failed to parse (messages|tools)|Jinja|template|too large to process"
+)
+# Fields of messages that do not name them.
+_FIELD_OF_MESSAGE = (
+    (re.compile(r"Failed to parse tools"), "tools"),
+    (re.compile(r"failed to parse grammar"), "grammar"),
+    (re.compile(r"JSON schema"), "response_format"),
+    (re.compile(r"return the embeddings in"), "encoding_format"),
+    (re.compile(r"messages|content\[\]|Jinja|template|(image|audio|video) input"), "messages"),
+)
 
 
 def cpus_of_this_process() -> int:
@@ -214,9 +225,19 @@ class LlamaCppEngine:
                 raise unsupported(name, "llamacpp")
         if document.get("modalities") not in (None, [], ["text"]):
             raise unsupported("modalities", "llamacpp", "other than text")
-        forced = document.get("tool_choice")
-        if forced not in _NO_EFFECT and document.get("tools") and not self._calls_tools:
-            raise unsupported("tool_choice", "llamacpp", "with a model whose chat template has no tools")
+        if not isinstance(document.get("response_format") or {}, dict):
+            raise RequestError("'response_format': must be an object", param="response_format")
+        tools = document.get("tools")
+        if isinstance(tools, list) and any(isinstance(t, dict) and t.get("type") != "function" for t in tools):
+            raise unsupported("tools", "llamacpp", "of a type other than function")
+        form = document.get("text")
+        if path == RESPONSES and isinstance(form, dict) and (form.get("format") or {}) not in ({}, {"type": "text"}):
+            raise unsupported("text.format", "llamacpp", "other than text")
+        if document.get("tool_choice") not in _NO_EFFECT:
+            if not tools:
+                raise RequestError("'tool_choice': requires 'tools'", param="tool_choice")
+            if not self._calls_tools:
+                raise unsupported("tool_choice", "llamacpp", "with a model whose chat template has no tools")
 
     def _request(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
         """Return the document with the pool's limit, and with what llama.cpp would read differently."""
@@ -256,7 +277,7 @@ class LlamaCppEngine:
         meter = _Meter()
         async with self._http.post(path, json=request) as answer:
             if answer.status != 200:
-                raise _error(answer.status, await answer.read())
+                raise _error(answer.status, await answer.read(), path, request)
             streamed = answer.content_type == "text/event-stream"
             if not streamed:
                 body = await answer.read()
@@ -284,7 +305,7 @@ def _token_limit(name: str, value: object) -> int | None:
     return None if limit is None or limit == -1 else max(limit, 1)
 
 
-def _error(status: int, body: bytes) -> Exception:
+def _error(status: int, body: bytes, path: str, request: Mapping[str, Any]) -> Exception:
     """Return the error of a response of llama.cpp's server."""
     try:
         error = orjson.loads(body)["error"]
@@ -293,8 +314,10 @@ def _error(status: int, body: bytes) -> Exception:
         error, message = {}, body[:200].decode("utf-8", "replace")
     if status >= 500 and status != 501 and not _REQUEST_AT_FAULT.search(message):
         return EngineError(message)
-    too_long = error.get("type") == "exceed_context_size_error"
-    named = _FIELD.search(message)
-    param = "messages" if status >= 500 or too_long else named and named[1]
-    code = "context_length_exceeded" if too_long else "invalid_value"
-    return RequestError(message, param=param, code=code)
+    if error.get("type") == "exceed_context_size_error" or "is too large to process" in message:
+        return RequestError(f"llama.cpp: {message}", param=PROMPT_FIELDS[path], code="context_length_exceeded")
+    named = next((field for pattern, field in _FIELD_OF_MESSAGE if pattern.search(message)), None)
+    # llama.cpp reads what all endpoints are asked as a prompt, and says so of `input` too.
+    if named is None and message.lower().startswith(('"prompt"', "prompt ")):
+        named = PROMPT_FIELDS[path]
+    return RequestError(f"llama.cpp: {message}", param=named or named_field(message, path, request))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import re
 import time
 from argparse import Namespace
 from collections.abc import AsyncGenerator, MutableMapping
@@ -26,6 +28,7 @@ from tierserve_serving.engines.base import (
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,
+    PROMPT_FIELDS,
     RESPONSES,
     Concurrency,
     EngineError,
@@ -33,10 +36,16 @@ from tierserve_serving.engines.base import (
     RequestError,
     Timing,
     Usage,
+    named_field,
 )
 from tierserve_serving.engines.vllm_args import ArgumentError, cache_memory, check_adapters, parse
 
+logger = logging.getLogger("ray.serve")
 _ENDPOINTS_OF_TASKS = {"generate": (CHAT, COMPLETIONS, RESPONSES), "embed": (EMBEDDINGS,)}
+_TOO_LONG = re.compile(r"maximum (context|model) length")
+# Messages about the prompt that do not name its field.
+_OF_THE_PROMPT = re.compile(r"multimodal model|conversation|chat template|is not iterable|for ValidatorIterator")
+_PYDANTIC = re.compile(r"""'msg': (['"])(.*?)\1, 'input'""")
 _ENVIRONMENT = {  # unless set by the user
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",  # sources are files of this machine
@@ -189,8 +198,21 @@ class VllmEngine:
         app = build_app(arguments, tasks, self._engine.model_config)
         app.state.server = SimpleNamespace(should_exit=False)  # vLLM sets it when its engine has died
         await init_app_state(self._engine, app.state, arguments, tasks)
+        self._check_cache(self._engine.vllm_config.cache_config)
         self._app = app
         self._endpoints = frozenset(path for task in tasks for path in _ENDPOINTS_OF_TASKS.get(task, ()))
+
+    def _check_cache(self, cache: Any) -> None:
+        """Warn if `slots` requests of `context_tokens` exceed vLLM's key-value cache, which it has sized by now.
+
+        No error: the planner sizes slots for the mean request, and vLLM preempts requests where longer ones meet.
+        """
+        fit = cache.kv_cache_max_concurrency
+        if fit is None:  # a model without such a cache
+            return
+        self._gauges["kv_cache_full_contexts"] = float(fit)
+        if fit < self._config.slots:
+            logger.warning("%s", cache_warning(self._config, fit, cache.kv_cache_size_tokens))
 
     def reconfigure(self, config: PoolConfig) -> None:
         """Do nothing: all `UserConfig` fields are for emulation."""
@@ -219,21 +241,21 @@ class VllmEngine:
         account = _Account()
         self._concurrency.change(1, time.monotonic())
         try:
-            async with contextlib.aclosing(self._call(path, orjson.dumps(document), account)) as parts:
+            async with contextlib.aclosing(self._call(path, document, account)) as parts:
                 async for part in parts:
                     yield part
         finally:
             self._concurrency.change(-1, time.monotonic())
 
-    async def _call(self, path: str, body: bytes, account: _Account) -> AsyncGenerator[Part, None]:
-        exchange = _Exchange(body)
+    async def _call(self, path: str, document: dict[str, Any], account: _Account) -> AsyncGenerator[Part, None]:
+        exchange = _Exchange(orjson.dumps(document))
         token = _account.set(account)  # the task inherits it
         task = asyncio.create_task(exchange.run(self._app, path))
         _account.reset(token)
         try:
             status = await exchange.head()
             if status != 200:
-                raise _error(status, b"".join([data async for data in exchange.body()]))
+                raise _error(status, b"".join([data async for data in exchange.body()]), path, document)
             if not exchange.streamed:
                 whole = b"".join([data async for data in exchange.body()])
                 yield Part(whole, False, account.fresh(), account.usage(self._concurrency))
@@ -249,6 +271,16 @@ class VllmEngine:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
+
+
+def cache_warning(config: PoolConfig, fit: float, tokens: int) -> str:
+    """Return the warning that the key-value cache holds only `fit` requests of the full context."""
+    return (
+        f"maxConcurrency: {config.slots} requests of contextTokens ({config.context_tokens}) exceed the key-value cache"
+        f" of {tokens} tokens, which holds {fit:.1f}; above that vLLM preempts requests and computes them again; "
+        "hint: lower maxConcurrency or contextTokens, or give more memory to the cache (engineArgs: "
+        "gpu_memory_utilization, kv_cache_memory_bytes)"
+    )
 
 
 class _Exchange:
@@ -302,15 +334,28 @@ class _Exchange:
         raise EngineError("vLLM's answer ended early")
 
 
-def _error(status: int, body: bytes) -> Exception:
+def _error(status: int, body: bytes, path: str, request: dict[str, Any]) -> Exception:
     """Return the error of a response of vLLM."""
     try:
         error = orjson.loads(body)["error"]
-        message, param = str(error["message"]), (error.get("param") or "").removeprefix("body.") or None
+        message, param = str(error["message"]), _param(error.get("param") or "")
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return EngineError(body[:200].decode("utf-8", "replace"))
     if status >= 500 and status != 501:
         return EngineError(message)
-    too_long = "maximum context length" in message or "maximum model length" in message
-    code = "context_length_exceeded" if too_long else "invalid_value"
-    return RequestError(message, param=param, code=code, status=400 if status == 501 else status)
+    if _TOO_LONG.search(message):
+        param, code = PROMPT_FIELDS[path], "context_length_exceeded"
+    else:
+        code = "invalid_value"
+        param = param or (PROMPT_FIELDS[path] if _OF_THE_PROMPT.search(message) else None)
+        param = param or named_field(message, path, request)
+    # Errors of the document come as Python's text of pydantic's errors, with the whole input: their messages suffice.
+    words = dict.fromkeys(quoted.removeprefix("Value error, ") for _, quoted in _PYDANTIC.findall(message))
+    message = "; ".join(words) or message
+    return RequestError(f"vLLM: {message}", param=param, code=code, status=400 if status == 501 else status)
+
+
+def _param(location: str) -> str | None:
+    """Return the path of a field from vLLM's, which has the names of pydantic's types of a union in it."""
+    parts = [part for part in location.split(".") if part and not part[0].isupper()]
+    return ".".join(parts[1:] if parts[:1] == ["body"] else parts) or None

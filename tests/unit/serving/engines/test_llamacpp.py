@@ -26,6 +26,7 @@ from tierserve_serving.sources import model_path
 pytestmark = [pytest.mark.llm, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 ASK = [{"role": "system", "content": "You are brief."}, {"role": "user", "content": "Why is the sky blue?"}]
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
+UNKNOWN_TYPE = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nonsense"}}}
 CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
 
 
@@ -232,29 +233,49 @@ async def test_a_prompt_longer_than_the_context_is_an_error_of_the_request(engin
 @pytest.mark.parametrize(
     ("path", "fields", "param"),
     [
-        (CHAT, {"messages": 5}, None),
+        (CHAT, {"messages": 5}, "messages"),
         (CHAT, {"messages": IMAGE}, "messages"),
-        (CHAT, {"response_format": {"type": "zzz"}}, None),
+        (CHAT, {"messages": [{"role": "user"}]}, "messages"),
+        (CHAT, {"messages": [{"role": "user", "content": "w " * 900}]}, "messages"),
+        (CHAT, {"response_format": {"type": "zzz"}}, "response_format"),
+        (CHAT, {"response_format": "json"}, "response_format"),
+        (CHAT, {"response_format": UNKNOWN_TYPE}, "response_format"),
+        (CHAT, {"n": -1}, "n"),
         (CHAT, {"top_k": "x"}, "top_k"),
-        (CHAT, {"grammar": "root ::= ("}, None),
+        (CHAT, {"top_logprobs": 5}, "top_logprobs"),
+        (CHAT, {"structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        (CHAT, {"grammar": "root ::= ("}, "grammar"),
+        (CHAT, {"tools": "x"}, "tools"),
+        (CHAT, {"tools": [{"type": "function"}]}, "tools"),
+        (CHAT, {"tool_choice": "required"}, "tool_choice"),
         (CHAT, {"max_tokens": -2}, "max_tokens"),
         (CHAT, {"max_tokens": []}, "max_tokens"),
         (CHAT, {"tools": [CLOCK], "tool_choice": "required"}, "tool_choice"),
         (CHAT, {"audio": {"voice": "alloy"}}, "audio"),
         (CHAT, {"modalities": ["audio"]}, "modalities"),
-        (COMPLETIONS, {"prompt": [1, 2**31 - 1]}, None),
+        (COMPLETIONS, {"prompt": [1, 2**31 - 1]}, "prompt"),
+        (COMPLETIONS, {"prompt": 5}, "prompt"),
+        (COMPLETIONS, {"prompt": "w " * 900}, "prompt"),
+        (COMPLETIONS, {}, "prompt"),
         (COMPLETIONS, {"prompt": "a", "echo": True}, "echo"),
         (COMPLETIONS, {"prompt": "a", "suffix": "b"}, "suffix"),
         (COMPLETIONS, {"prompt": "a", "best_of": 2}, "best_of"),
         (EMBEDDINGS, {"input": "a", "dimensions": 8}, "dimensions"),
+        (EMBEDDINGS, {"input": 5}, "input"),
+        (EMBEDDINGS, {"input": "w " * 900}, "input"),
+        (RESPONSES, {"input": 5}, "input"),
+        (RESPONSES, {"input": "a", "tool_choice": "sometimes"}, "tool_choice"),
+        (RESPONSES, {"input": "a", "text": {"format": UNKNOWN_TYPE}}, "text.format"),
+        (RESPONSES, {"input": "a", "tools": [{"type": "web_search_preview"}]}, "tools"),
     ],
 )
 async def test_what_llama_cpp_cannot_do_is_an_error_of_the_request(engine, path, fields, param):
     for _ in range(4):
         with pytest.raises(RequestError) as caught:
             await whole(engine, path, **fields)
-    assert caught.value.param == param
-    assert caught.value.status == 400
+    assert (caught.value.status, caught.value.param) == (400, param)
+    message = str(caught.value)
+    assert message.count("llama.cpp:") == 1 or f"'{param}'" in message
     engine.check_health()
 
 
