@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo test test-fast test-unit test-local test-contract test-k8s test-vllm check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo demo-vllm test test-fast test-unit test-local test-contract test-k8s test-vllm check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust cluster demo-k8s cluster-down lock setup clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -13,6 +13,12 @@ help:  ## list the commands
 demo:  ## three tiers on this machine: connections grow, p95 stays flat
 	@$(SETUP) runtime
 	@$(BIN)/python -m tierserve.cli.demo
+
+demo-vllm:  ## the same with real models on this machine's CPUs: cloud on vLLM, device on llama.cpp (the first time downloads 3 GB)
+	@$(PYTHON) scripts/setup.py --venv .venv-vllm vllm
+	@.venv-vllm/bin/python scripts/hf_model.py examples/real-models.yaml out/demo-vllm/real-models.yaml
+	@.venv-vllm/bin/python -m tierserve.cli.demo --file out/demo-vllm/real-models.yaml --out out/demo-vllm \
+		--steps 1,2,4,8 --step-seconds 40 --settle-seconds 240 --trace-seconds 0
 
 test:  ## set everything up and run all checks and tests (37 minutes on 2 cores; the first time also builds Go programs)
 	@$(SETUP) dev --browser
@@ -44,7 +50,7 @@ test-k8s:  ## a service on real kubelets, from apply to delete (run nothing else
 test-vllm:  ## real vLLM on this machine's CPUs, in an environment of its own (.venv-vllm; the first time downloads 3 GB)
 	@$(PYTHON) scripts/setup.py --venv .venv-vllm vllm
 	@.venv-vllm/bin/python scripts/hf_model.py
-	@.venv-vllm/bin/python -m pytest tests/vllm
+	@.venv-vllm/bin/python -m pytest tests/vllm -n 2 --dist loadfile
 
 check:  ## ruff, mypy, import-linter, generated files, and no private vocabulary
 	@$(SETUP) dev

