@@ -18,7 +18,7 @@ demo-vllm:  ## the same with real models on this machine's CPUs: cloud on vLLM, 
 	@$(PYTHON) scripts/setup.py --venv .venv-vllm vllm
 	@.venv-vllm/bin/python scripts/hf_model.py examples/real-models.yaml out/demo-vllm/real-models.yaml
 	@.venv-vllm/bin/python -m tierserve.cli.demo --file out/demo-vllm/real-models.yaml --out out/demo-vllm \
-		--steps 1,2,4,8 --step-seconds 40 --settle-seconds 240 --trace-seconds 0
+		--steps 1,2,4,8 --step-seconds 40 --trace-seconds 0
 
 test:  ## set everything up and run all checks and tests (37 minutes on 2 cores; the first time also builds Go programs)
 	@$(SETUP) dev --browser

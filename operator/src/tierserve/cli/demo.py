@@ -57,7 +57,7 @@ QUESTIONS = (
 THINK_S = 2.0
 # A step is judged once as many replicas serve as the policies want: a replica takes about 1.5 s of a core to start, and
 # twice the connections need half of all replicas anew.
-WARMUP_S, SETTLED_FOR_S = 4.0, 2.0
+WARMUP_S, SETTLE_S, SETTLED_FOR_S = 4.0, 45.0, 2.0
 # vLLM imports for minutes where other programs use the cores.
 START_TIMEOUT_S = 900.0
 TRACE = "azure-code"
@@ -78,9 +78,6 @@ def demo(
     step_seconds: Annotated[
         float, typer.Option(min=1.0, callback=finite, help="Steady part of each step; a warm-up comes before it")
     ] = 8.0,
-    settle_seconds: Annotated[
-        float, typer.Option(min=0.0, callback=finite, help="How long a step waits for the replicas it takes")
-    ] = 45.0,
     trace_seconds: Annotated[
         float, typer.Option(min=0.0, callback=finite, help="Length of the trace's piece; 0 leaves it out")
     ] = 25.0,
@@ -96,7 +93,7 @@ def demo(
     try:
         _start(service, file)
         run = _Run(service, float(service.status()["objective"]["target_s"]))
-        result = asyncio.run(run.load(run.plan(counts(steps), step_seconds, settle_seconds, trace_seconds)))
+        result = asyncio.run(run.load(run.plan(counts(steps), step_seconds, trace_seconds)))
         signal.signal(signal.SIGTERM, _interrupt)  # the event loop took it
         record = run.record(result, file)
         page, picture = write_report(record, out)
@@ -197,13 +194,13 @@ class _Run:
 
     # ---- the load ----
 
-    def plan(self, connections: tuple[int, ...], step_s: float, settle_s: float, trace_s: float) -> LoadPlan:
+    def plan(self, connections: tuple[int, ...], step_s: float, trace_s: float) -> LoadPlan:
         """Steps of growing connections, then the trace; the device's user beside all of them."""
         me = Traffic(PERSONAL, ClosedLoop(1, THINK_S), PERSONAL, QUESTIONS, keep_text=True)
         me = replace(me, max_tokens=self._tokens("output", device=True))
         # Without a limit the answers of a real model are longer than those that the service was planned for.
         chat = Traffic(CHAT, ClosedLoop(0), CHAT, QUESTIONS, max_tokens=self._tokens("output"))
-        steps = [_step(n, step_s, settle_s, (replace(chat, loop=ClosedLoop(n)), me)) for n in connections]
+        steps = [_step(n, step_s, (replace(chat, loop=ClosedLoop(n)), me)) for n in connections]
         if trace_s > 0:
             piece = load_trace(TRACE).piece(TRACE_START_S, trace_s * TRACE_SCALE).compressed(TRACE_SCALE)
             fitting = piece.capped(max_input=self._tokens("input"), max_output=self._tokens("output"))
@@ -318,8 +315,8 @@ class _Run:
         return tuple((question, " ".join(text.split())) for question, text in list(self.texts.items())[:3])
 
 
-def _step(connections: int, steady_s: float, settle_s: float, traffic: tuple[Traffic, ...]) -> Step:
-    return Step(f"{connections}", WARMUP_S + steady_s, traffic, WARMUP_S, settle_s)
+def _step(connections: int, steady_s: float, traffic: tuple[Traffic, ...]) -> Step:
+    return Step(f"{connections}", WARMUP_S + steady_s, traffic, WARMUP_S, SETTLE_S)
 
 
 def pool_point(pool: dict[str, Any], at: float, target_s: float) -> PoolPoint | None:
