@@ -91,7 +91,7 @@ FEATURES: tuple[tuple[str, tuple[str, dict[str, Any]], Shows], ...] = (
     ("`stream`", chat(stream=True), lambda a: len(a.events) > 3),
     ("`stream_options.include_usage`", chat(stream=True, stream_options={"include_usage": True}),
      lambda a: a.events[-1]["usage"]["completion_tokens"] > 0),
-    ("`n`", chat(n=2), lambda a: len(a.body["choices"]) == 2),
+    ("`n`", chat(n=2, temperature=0.8), lambda a: len(a.body["choices"]) == 2),
     ("`stop`", text(stop=["\n", " "], prompt="A river is"), lambda a: " " not in a.body["choices"][0]["text"]),
     ("`logprobs` of a chat", chat(logprobs=True, top_logprobs=2),
      lambda a: len(a.body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]) == 2),
@@ -174,7 +174,6 @@ feature and looks for it in the response; llamacpp and vllm run SmolLM2-135M-Ins
 `no effect`: 200, and the response does not show it. A number is the HTTP status of the error, with the field or the
 code that it names. What depends on the model (images, tool calls with llama.cpp, embeddings with vLLM) may be there
 with another model; vLLM is asked with `tool-call-parser: hermes`, on a CPU. It has not been run on a GPU yet.
-`not asked`: the engine has not run this script; what its tests show is in [decision 23](decisions/0023-vllm.md).
 
 | feature | emulated | llamacpp | vllm |
 |---|---|---|---|
