@@ -349,6 +349,8 @@ def _error(status: int, body: bytes, path: str, request: dict[str, Any]) -> Exce
         code = "invalid_value"
         param = param or (PROMPT_FIELDS[path] if _OF_THE_PROMPT.search(message) else None)
         param = param or named_field(message, path, request)
+        if param == "logprobs" and path == CHAT and request.get("top_logprobs"):
+            param = "top_logprobs"  # vLLM's own parameter has the name that the field has in completions
     # Errors of the document come as Python's text of pydantic's errors, with the whole input: their messages suffice.
     words = dict.fromkeys(quoted.removeprefix("Value error, ") for _, quoted in _PYDANTIC.findall(message))
     message = "; ".join(words) or message

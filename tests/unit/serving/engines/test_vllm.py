@@ -52,6 +52,7 @@ async def refusal(path: str, document: dict, message: str, param: str | None = N
             "Needs 'role'",
         ),
         (CHAT, {"n": -1}, "n must be at least 1, got -1.", None, "n", None),
+        (CHAT, {"logprobs": True, "top_logprobs": 99}, "Requested too many", "logprobs", "top_logprobs", None),
         (CHAT, {"messages": []}, "m is not a multimodal model", None, "messages", None),
         (COMPLETIONS, {}, "This model's maximum context length is 9 tokens", "input_tokens", "prompt", None),
         (RESPONSES, {"input": "a"}, "Something else.", None, None, None),
