@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 
-.PHONY: help demo demo-vllm test test-fast test-unit test-local test-contract test-k8s test-vllm check crds bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo demo-vllm test test-fast test-unit test-local test-contract test-k8s test-vllm rules-test check crds metrics-page bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust cluster demo-k8s cluster-down lock setup clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ test-k8s:  ## a service on real kubelets, from apply to delete (run nothing else
 	@$(BIN)/python scripts/prebuild.py --wait
 	@$(BIN)/python -m pytest tests/e2e/kubernetes
 
+rules-test:  ## alerts: silent before, firing after, silent again, with Prometheus' promtool
+	@$(SETUP) dev
+	@$(BIN)/python -m pytest tests/unit/render/kubernetes/test_alerts.py tests/chart/test_chart.py
+
 test-vllm:  ## real vLLM on this machine's CPUs, in an environment of its own (.venv-vllm; the first time downloads 3 GB)
 	@$(PYTHON) scripts/setup.py --venv .venv-vllm vllm
 	@.venv-vllm/bin/python scripts/hf_model.py
@@ -55,11 +59,12 @@ test-vllm:  ## real vLLM on this machine's CPUs, in an environment of its own (.
 check:  ## ruff, mypy, import-linter, generated files, and no private vocabulary
 	@$(SETUP) dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py scripts/prebuild.py scripts/check_words.py
+	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py scripts/prebuild.py scripts/check_words.py scripts/metrics_page.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tierserve.api.schema --check crds/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema --check charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema.reference --check docs/reference.md
+	@$(BIN)/python scripts/metrics_page.py --check docs/metrics.md
 	@$(BIN)/python scripts/check_words.py
 
 crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
@@ -67,6 +72,10 @@ crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
 	@$(BIN)/python -m tierserve.api.schema --write crds/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema --write charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema.reference --write docs/reference.md
+
+metrics-page:  ## write docs/metrics.md from what the processes export
+	@$(SETUP) dev
+	@$(BIN)/python scripts/metrics_page.py --write docs/metrics.md
 
 bench:  ## speed of the queueing formulas compared with other libraries, and deployments planned per second
 	@$(SETUP) bench

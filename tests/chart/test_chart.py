@@ -27,6 +27,8 @@ FORMS = {
         "crds.enabled=false", "imagePullSecrets[0].name=one", "imagePullSecrets[1].name=two", "image.tag=1.2.3",
         "serviceAccount.annotations.a=b", "serviceAccount.name=robot", "commonLabels.cost-centre=ml",
         "metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.labels.release=prometheus", "metrics.port=9100",
+        "metrics.prometheusRule.enabled=true", "metrics.prometheusRule.labels.release=prometheus",
+        "monitoring.alertLabels.team=ml",
         "nodeSelector.pool=system", "tolerations[0].key=system", "tolerations[0].operator=Exists",
         f"{TERM}.key=gpu",
         f"{TERM}.operator=DoesNotExist",
@@ -58,10 +60,22 @@ def test_rendered_objects_equal_the_golden_files(rendered, form):
     assert text == golden.read_text()
 
 
+def test_the_alerts_of_the_chart_have_the_labels_given_and_a_runbook_that_exists(rendered):
+    (rule,) = [one for one in rendered(*FORMS["everything"]) if one["kind"] == "PrometheusRule"]
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    alerts = [one for group in rule["spec"]["groups"] for one in group["rules"]]
+    assert len(alerts) > 5
+    for one in alerts:
+        assert one["labels"]["team"] == "ml"
+        assert one["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{one['alert']}.md")
+        assert (CHART.parents[1] / "docs" / "runbooks" / f"{one['alert']}.md").exists()
+
+
 @pytest.mark.parametrize(
     ("value", "field"),
     [
         ("logFormat=xml", "/logFormat"),
+        ("monitoring.runbookUrl=runbooks", "/monitoring/runbookUrl"),
         ("serving.gatewayReplicas=0", "/serving/gatewayReplicas"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("watchNamespaces=yes", "/watchNamespaces"),

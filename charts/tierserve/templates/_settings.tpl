@@ -22,6 +22,8 @@ TIERSERVE_WORKER_CPU: {{ $serving.worker.cpu | quote }}
 TIERSERVE_WORKER_CPU_LIMIT: {{ $serving.worker.cpuLimit | quote }}
 TIERSERVE_WORKER_MEMORY: {{ $serving.worker.memory | quote }}
 TIERSERVE_MONITORING_LABELS: {{ .Values.monitoring.labels | toJson | quote }}
+TIERSERVE_ALERT_LABELS: {{ .Values.monitoring.alertLabels | toJson | quote }}
+TIERSERVE_RUNBOOK_URL: {{ .Values.monitoring.runbookUrl | quote }}
 TIERSERVE_SCRAPE_FROM: {{ .Values.monitoring.scrapeFrom | toJson | quote }}
 TIERSERVE_GCS_REDIS_ADDRESS: {{ $serving.gcsRedis.address | quote }}
 TIERSERVE_GCS_REDIS_SECRET: {{ $serving.gcsRedis.secretName | quote }}

@@ -25,7 +25,7 @@ from tierserve_serving.policy_runtime import demand as policy_demand
 from tierserve_serving.policy_runtime import handover as policy_handover
 from tierserve_serving.policy_runtime import settings as policy_settings
 from tierserve_serving.policy_runtime.context import ReplicaReports, observation
-from tierserve_serving.policy_runtime.decisions import _GAUGES, DecisionPublisher, _calibration, as_json, publisher
+from tierserve_serving.policy_runtime.decisions import GAUGES, DecisionPublisher, _calibration, as_json, publisher
 from tierserve_serving.policy_runtime.demand import DemandPoller
 
 DEPLOYMENT = DeploymentID(name="replica", app_name="edge")
@@ -105,7 +105,7 @@ def test_the_measured_profile_is_shown_as_json_and_as_metrics():
     shown = json.loads(json.dumps(as_json("a", replace(decided(), calibration=seen)), allow_nan=False))
     assert shown["calibration"]["profile_error"] == -0.3
     assert as_json("a", decided())["calibration"] is None
-    assert set(_calibration(seen)) <= set(_GAUGES)
+    assert set(_calibration(seen)) <= set(GAUGES)
     assert _calibration(seen)["calibration_drift"] == 1.0
     assert _calibration(None) == {}
 

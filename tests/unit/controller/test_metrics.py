@@ -26,6 +26,13 @@ def test_unknown_values_are_nan_and_removed_pools_have_no_series():
     assert math.isnan(shown(metrics, "tierserve_deployment_condition", condition="SLOMet"))
     metrics.update("chat", "assistant", {"pools": pools[:1]})
     assert shown(metrics, "tierserve_pool_replicas", pool="cloud") is None
+    metrics.update(
+        "chat", "assistant", {"pools": [pools[0] | {"download": {"doneBytes": 3, "totalBytes": 15, "nodes": 2}}]}
+    )
+    assert shown(metrics, "tierserve_pool_download_done_bytes", pool="edge") == 3
+    assert shown(metrics, "tierserve_pool_download_total_bytes", pool="edge") == 15
+    metrics.update("chat", "assistant", {"pools": pools[:1]})
+    assert shown(metrics, "tierserve_pool_download_total_bytes", pool="edge") is None
     metrics.forget("chat", "assistant")
     assert shown(metrics, "tierserve_pool_replicas", pool="edge") is None
     assert shown(metrics, "tierserve_deployment_condition", condition="Ready") is None

@@ -32,6 +32,13 @@ class Metrics:
         pool = (*resource, "pool")
         self.replicas = Gauge("tierserve_pool_replicas", "Running replicas of a pool.", pool, **own)
         self.desired = Gauge("tierserve_pool_replicas_desired", "Desired replicas of a pool.", pool, **own)
+        self.downloaded = Gauge(
+            "tierserve_pool_download_done_bytes", "Bytes of the models that nodes of a pool have downloaded so far.",
+            pool, **own,
+        )  # fmt: skip
+        self.download = Gauge(
+            "tierserve_pool_download_total_bytes", "Bytes of the downloads in progress at nodes of a pool.", pool, **own
+        )
         self._pools: dict[tuple[str, str], set[str]] = {}
 
     def update(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
@@ -46,7 +53,15 @@ class Metrics:
         for pool, entry in pools.items():
             self.replicas.labels(namespace, name, pool).set(_number(entry.get("running")))
             self.desired.labels(namespace, name, pool).set(_number(entry.get("desired")))
+            self._show_download((namespace, name, pool), entry.get("download"))
         self._pools[namespace, name] = set(pools)
+
+    def _show_download(self, labels: tuple[str, str, str], download: Mapping[str, Any] | None) -> None:
+        for gauge, field in ((self.downloaded, "doneBytes"), (self.download, "totalBytes")):
+            if download:
+                gauge.labels(*labels).set(download[field])
+            else:  # nothing is downloaded, which is not a download of nothing
+                gauge.remove(*labels)
 
     def forget(self, namespace: str, name: str) -> None:
         """Remove the series of a deleted GenAIDeployment."""
@@ -55,7 +70,7 @@ class Metrics:
         self.condition.remove_by_labels({"namespace": namespace, "name": name})
 
     def _drop(self, namespace: str, name: str, pool: str) -> None:
-        for gauge in (self.replicas, self.desired):
+        for gauge in (self.replicas, self.desired, self.downloaded, self.download):
             gauge.remove(namespace, name, pool)
 
 

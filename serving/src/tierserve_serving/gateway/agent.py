@@ -130,8 +130,10 @@ class Agent:
         else:
             self.polled, self.poll_error = time.time(), ""
         for pool in self.config.pools:
-            total, age = self.offered.totals[pool.name], self.decisions.age_s(pool.name)
-            self.metrics.update(pool, self.states.get(pool.name), total, age)
+            name = pool.name
+            self.metrics.update(pool, self.states.get(name))
+            self.metrics.count(pool, self.offered.totals[name], self.answers.answered[name], self.answers.late[name])
+            self.metrics.decided(pool, self.decisions.latest.get(name, {}), self.decisions.age_s(name))
 
     async def _apply(self, answer: str) -> None:
         process = admin.parse_process(answer)

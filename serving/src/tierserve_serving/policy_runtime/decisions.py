@@ -26,7 +26,7 @@ _CLOSED_S = 10.0
 _publishers: dict[str, DecisionPublisher] = {}
 _gauges: dict[str, Any] = {}
 _lock = threading.Lock()
-_GAUGES = {
+GAUGES = {
     "arrival_rate": "Arrivals per second",
     "offered_load_erlangs": "Offered load in erlangs",
     "utilisation_ratio": "Carried load over servers, at most 1",
@@ -215,5 +215,5 @@ def _gauge(name: str) -> Any:
     from ray.util.metrics import Gauge
 
     if name not in _gauges:
-        _gauges[name] = Gauge(f"tierserve_policy_{name}", description=_GAUGES[name], tag_keys=("pool",))
+        _gauges[name] = Gauge(f"tierserve_policy_{name}", description=GAUGES[name], tag_keys=("pool",))
     return _gauges[name]

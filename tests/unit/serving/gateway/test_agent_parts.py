@@ -262,9 +262,40 @@ def test_figures_of_a_pool_that_haproxy_does_not_report_are_missing_and_not_as_b
     metrics, pool = GatewayMetrics(), AgentPool(name="edge-a", tier="edge", slots=2)
     metrics.configure([pool])
     labels = {"pool": "edge-a", "tier": "edge"}
-    metrics.update(pool, PoolState(3, 1, 4, up=True, drained=False, total=9), 0.0, None)
+    metrics.update(pool, PoolState(3, 1, 4, up=True, drained=False, total=9))
     assert metrics.registry.get_sample_value("tierserve_gateway_in_flight", labels) == 3
-    metrics.update(pool, None, 0.0, None)
+    metrics.update(pool, None)
     for name in ("in_flight", "queued", "max_in_flight"):
         assert metrics.registry.get_sample_value(f"tierserve_gateway_{name}", labels) is None, name
     assert metrics.registry.get_sample_value("tierserve_gateway_up", labels) == 0
+
+
+def test_a_decision_is_exported_and_a_figure_that_it_lacks_has_no_series():
+    metrics, pool = GatewayMetrics(), AgentPool(name="edge-a", tier="edge", slots=2)
+    metrics.configure([pool])
+    labels = {"pool": "edge-a", "tier": "edge"}
+
+    def value(name: str) -> float | None:
+        return metrics.registry.get_sample_value(f"tierserve_policy_{name}", labels)
+
+    decision = {"arrival_rate": 3.5, "predicted_p95_s": 1.2, "replicas": 4, "stale": False, "set_by": "max_replicas"}
+    metrics.decided(pool, decision, 0.5)
+    assert value("arrival_rate") == 3.5
+    assert value("replicas_desired") == 4.0
+    assert value("at_maximum") == 1.0
+    assert value("offered_load_erlangs") is None, "missing data is not zero"
+    metrics.decided(pool, decision | {"predicted_p95_s": None, "set_by": "erlang_c"}, 0.5)
+    assert value("predicted_response_seconds") is None, "nor the last value"
+    assert value("at_maximum") == 0.0
+
+
+def test_counts_of_late_responses_are_exported_as_counters():
+    metrics, pool = GatewayMetrics(), AgentPool(name="edge-a", tier="edge", slots=2)
+    metrics.configure([pool])
+    labels = {"pool": "edge-a", "tier": "edge"}
+    for offered, responses, late in ((10.0, 8.0, 1.0), (20.0, 18.0, 3.0)):
+        metrics.count(pool, offered, responses, late)
+    assert metrics.registry.get_sample_value("tierserve_gateway_responses_total", labels) == 18.0
+    assert metrics.registry.get_sample_value("tierserve_gateway_late_responses_total", labels) == 3.0
+    metrics.configure([])
+    assert metrics.registry.get_sample_value("tierserve_gateway_responses_total", labels) is None

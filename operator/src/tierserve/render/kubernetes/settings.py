@@ -21,6 +21,7 @@ PROMETHEUS: Sequence[Mapping[str, Any]] = (
     {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}},
 )
 """Pods of Prometheus as its operator and its charts label them, in all namespaces."""
+RUNBOOKS = "https://github.com/tierserve/tierserve/blob/main/docs/runbooks"
 POD_SECURITY: Mapping[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 CONTAINER_SECURITY: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
@@ -53,6 +54,8 @@ class KubeSettings:
         gcs_redis_secret: name of a Secret, in the namespace of the resource, with that Redis's `password`.
         ip_family: IPv4 or IPv6, that of pods' first addresses; the default is that of the API server's address.
         monitoring_labels: labels of ServiceMonitors and PrometheusRules, by which a Prometheus selects them.
+        alert_labels: labels of every alert, by which Alertmanager routes it.
+        runbook_url: folder of the runbooks, without a slash at the end.
         scrape_from: NetworkPolicy peers that may read metrics; empty for none.
     """
 
@@ -76,6 +79,8 @@ class KubeSettings:
     gcs_redis_secret: str = ""
     ip_family: str = "IPv4"
     monitoring_labels: Mapping[str, str] = field(default_factory=dict)
+    alert_labels: Mapping[str, str] = field(default_factory=dict)
+    runbook_url: str = RUNBOOKS
     scrape_from: Sequence[Mapping[str, Any]] = PROMETHEUS
 
     def __post_init__(self) -> None:
