@@ -115,26 +115,46 @@ def helm() -> Path:
 
 
 def promtool() -> Path:
-    """Prometheus' own tool: the one on PATH, else extracted from Debian's package, which is not installed.
+    """Prometheus' own tool: the one on PATH, else out of Debian's package; SystemExit with a hint if that fails."""
+    return _of_debian("prometheus", "promtool")
 
-    SystemExit with the hint when it cannot be had.
-    """
-    found = shutil.which("promtool")
-    kept = cache_dir() / "promtool"
-    if found or kept.exists():
+
+def prometheus() -> Path:
+    """Prometheus: the one on PATH, else out of Debian's package; SystemExit with a hint if that fails."""
+    return _of_debian("prometheus", "prometheus")
+
+
+ALERTMANAGER_FILES = Path("/usr/share/prometheus/alertmanager")
+"""Where Debian's Alertmanager reads its templates; no option changes that."""
+
+
+def alertmanager() -> Path:
+    """Alertmanager: the one on PATH, else out of Debian's package; SystemExit with a hint if that fails."""
+    return _of_debian("prometheus-alertmanager", "prometheus-alertmanager", ALERTMANAGER_FILES)
+
+
+def _of_debian(package: str, program: str, files: Path | None = None) -> Path:
+    """A program on PATH, else extracted from Debian's package, which is not installed but for `files`."""
+    found, kept = shutil.which(program), cache_dir() / program
+    if found or (kept.exists() and (files is None or files.exists())):
         return Path(found or kept)
     if not shutil.which("apt-get"):
-        sys.exit("promtool: not on PATH\n    install Prometheus with the packages of your distribution")
-    with locked(cache_dir(), "promtool"), tempfile.TemporaryDirectory() as folder:
-        if kept.exists():
+        sys.exit(f"{program}: not on PATH\n    install {package} with the packages of your distribution")
+    with locked(cache_dir(), program), tempfile.TemporaryDirectory() as folder:
+        if kept.exists() and (files is None or files.exists()):
             return kept
-        for command in (["apt-get", "update", "-q"], ["apt-get", "download", "-q", "prometheus"]):
+        for command in (["apt-get", "update", "-q"], ["apt-get", "download", "-q", package]):
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        package = next(Path(folder).glob("prometheus_*.deb"), None)
-        if package is None:
-            sys.exit(f"promtool: apt-get download prometheus: {done.stderr}\n    hint: check Debian's mirror")
-        subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
-        shutil.move(Path(folder, "usr", "bin", "promtool"), kept)
+        archive = next(Path(folder).glob(f"{package}_*.deb"), None)
+        if archive is None:
+            sys.exit(f"{program}: apt-get download {package}: {done.stderr}\n    hint: check Debian's mirror")
+        subprocess.run(["dpkg-deb", "-x", archive, folder], check=True)
+        if files is not None and not files.exists():
+            try:
+                shutil.copytree(Path(folder, *files.parts[1:]), files)
+            except OSError as error:
+                sys.exit(f"{program}: {error}\n    hint: as root, apt-get install {package}")
+        shutil.move(Path(folder, "usr", "bin", program), kept)
     return kept
 
 

@@ -85,7 +85,7 @@ def _burns(gaid: GenAIDeployment) -> list[Alert]:
                 severity,
                 after,
                 f"{gaid.name}: {{{{ $value | humanizePercentage }}}} of the responses of the last {long} are late, "
-                f"the objective allows {budget:.4g}",
+                f"the objective allows {100.0 * budget:.4g}%",
                 windows=f"{long}, {short}",
             )
         )
