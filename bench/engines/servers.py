@@ -51,7 +51,9 @@ def vllm_serve(model: str) -> Iterator[str]:
     port = free_port()
     options = [f"--{name.replace('_', '-')}={value}" for name, value in VLLM.items() if value != "true"]
     command = [
-        *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model.removeprefix("file://"), "--enforce-eager"),
+        # The server of `vllm serve`; its command line asks for a package named vllm, which that for CPUs is not.
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"),
+        f"--model={model.removeprefix('file://')}",
         *(f"--served-model-name={NAME}", f"--max-model-len={CONTEXT}", f"--max-num-seqs={SLOTS}"),
         *("--host=127.0.0.1", f"--port={port}", "--disable-uvicorn-access-log", *options),
     ]
