@@ -59,12 +59,13 @@ test-vllm:  ## real vLLM on this machine's CPUs, in an environment of its own (.
 check:  ## ruff, mypy, import-linter, generated files, and no private vocabulary
 	@$(SETUP) dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py scripts/prebuild.py scripts/check_words.py scripts/metrics_page.py
+	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py scripts/prebuild.py scripts/check_words.py scripts/metrics_page.py scripts/dashboards.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tierserve.api.schema --check crds/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema --check charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema.reference --check docs/reference.md
 	@$(BIN)/python scripts/metrics_page.py --check docs/metrics.md
+	@$(BIN)/python scripts/dashboards.py --check charts/tierserve/files/dashboards
 	@$(BIN)/python scripts/check_words.py
 
 crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
@@ -73,9 +74,10 @@ crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
 	@$(BIN)/python -m tierserve.api.schema --write charts/tierserve/files/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema.reference --write docs/reference.md
 
-metrics-page:  ## write docs/metrics.md from what the processes export
+metrics-page:  ## write docs/metrics.md from what the processes export, and the Grafana dashboards of the chart
 	@$(SETUP) dev
 	@$(BIN)/python scripts/metrics_page.py --write docs/metrics.md
+	@$(BIN)/python scripts/dashboards.py --write charts/tierserve/files/dashboards
 
 bench:  ## speed of the queueing formulas compared with other libraries, and deployments planned per second
 	@$(SETUP) bench

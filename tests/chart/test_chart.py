@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import fields
@@ -58,6 +59,17 @@ def test_rendered_objects_equal_the_golden_files(rendered, form):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(text)
     assert text == golden.read_text()
+
+
+def test_dashboards_are_config_maps_that_grafanas_sidecar_finds(rendered):
+    found = rendered("crds.enabled=false", "metrics.dashboards.enabled=true", "metrics.dashboards.labels.team=ml")
+    maps = [one for one in found if one["kind"] == "ConfigMap" and "-dashboard-" in one["metadata"]["name"]]
+    assert len(maps) == 3
+    for one in maps:
+        labels = one["metadata"]["labels"]
+        assert (labels["grafana_dashboard"], labels["team"]) == ("1", "ml")
+        (text,) = one["data"].values()
+        assert json.loads(text)["panels"]
 
 
 def test_the_alerts_of_the_chart_have_the_labels_given_and_a_runbook_that_exists(rendered):

@@ -52,6 +52,8 @@ spec:
   gateway: {queueOrder: arrival}  # newest first would have most responses of so small a pool in time
 """
 CONNECTIONS = 12  # six for each slot: all but a few responses are late
+WITHOUT_SAMPLES = ("gateway_aborted_total", "gateway_retries_total")
+"""Counters that have no series before the first such event."""
 SHORTER = (("1h", "20s"), ("5m", "10s"), ("6h", "40s"), ("30m", "20s"))
 """Windows of the alerts, in seconds where users have minutes and hours; `for` likewise."""
 
@@ -96,6 +98,16 @@ def program(name: str) -> Path:
     spec.loader.exec_module(module)
     found: Path = getattr(module, name)()
     return found
+
+
+def dashboard_queries(name: str) -> list[str]:
+    """The queries of a dashboard of the chart, for this service."""
+    text = (ROOT / "charts" / "tierserve" / "files" / "dashboards" / f"{name}.json").read_text()
+    values = {"$namespace": NAMESPACE, "$service": agents_name("paged"), "$__rate_interval": "20s"}
+    queries = [target["expr"] for panel in json.loads(text)["panels"] for target in panel["targets"]]
+    for variable, value in values.items():
+        queries = [query.replace(variable, value) for query in queries]
+    return queries
 
 
 def shorter(rule: dict[str, Any]) -> dict[str, Any]:
@@ -212,5 +224,7 @@ def test_late_responses_page_whoever_is_on_call_and_the_page_is_resolved_when_th
         assert page["labels"]["deployment"] == "paged"
         assert page["annotations"]["runbook_url"].endswith(f"/{name}.md")
         assert series("tierserve_policy_at_maximum == 1"), "why: the pool has its maximum of replicas"
+        for query in dashboard_queries("service") + dashboard_queries("queueing"):
+            assert series(query) or any(name in query for name in WITHOUT_SAMPLES), query
         print(f"page: {page['annotations']['summary']}")
         wait_until(lambda: pages.alerts(name, "resolved"), "the end of the alert")

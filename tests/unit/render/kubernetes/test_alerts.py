@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -227,3 +228,22 @@ def test_alerts_use_only_metrics_that_are_exported() -> None:
     used = {name for one in [*of_service(), *ALERTS] for name in re.findall(r"\btierserve_\w+", one["expr"])}
     assert len(used) > 10
     assert used <= catalogue
+
+
+def test_dashboards_ask_for_what_is_exported_and_prometheus_reads_their_queries(tmp_path: Path, promtool: Path) -> None:
+    catalogue = set(re.findall(r"`(tierserve_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
+    catalogue |= {f"{name}_bucket" for name in catalogue}
+    found = sorted((ROOT / "charts" / "tierserve" / "files" / "dashboards").glob("*.json"))
+    assert len(found) == 3
+    queries = [
+        target["expr"]
+        for path in found
+        for panel in json.loads(path.read_text())["panels"]
+        for target in panel["targets"]
+    ]
+    for query in queries:
+        assert set(re.findall(r"\btierserve_\w+", query)) <= catalogue, query
+    exprs = [query.replace("$__rate_interval", "5m").replace("$", "") for query in queries]
+    records = [{"record": f"query:{number}", "expr": expr} for number, expr in enumerate(exprs)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": records}]}))
+    run(promtool, "check", "rules", "rules.yaml", folder=tmp_path)
