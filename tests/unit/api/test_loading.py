@@ -316,3 +316,11 @@ def test_what_is_not_text_is_refused_with_its_line_and_a_large_file_unread(tmp_p
     assert caught.value.problems[0].line == 2
     with pytest.raises(ValidationFailed, match="larger than 3 MiB"):
         load(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("field", ["dnsConfig", "affinity", "securityContext"])
+def test_an_optional_object_that_is_set_though_empty_is_given_back(field: str) -> None:
+    document = to_document(load(SMALLEST))
+    document["spec"]["tiers"][0]["podTemplate"] = {"spec": {field: {}}}
+    gaid = parse(document)
+    assert parse(to_document(gaid)) == gaid

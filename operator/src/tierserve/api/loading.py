@@ -146,8 +146,8 @@ def _fields_of(part: BaseModel) -> dict[str, Any]:
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         plain = _plain(value)
-        # An optional object that is set, though empty, is kept; an empty list, or an object by default, is not.
-        if plain is not None and (plain not in ({}, []) or (isinstance(value, BaseModel) and field.default is None)):
+        # What is optional and set, though empty, is kept; an empty list, or an object by default, is not.
+        if plain is not None and (plain not in ({}, []) or field.default is None):
             fields[field.alias or name] = plain
     return fields | (part.model_extra or {})
 
