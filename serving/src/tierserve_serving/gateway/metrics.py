@@ -16,7 +16,7 @@ BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0
 QUEUE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DECISION = {
-    "arrival_rate": ("arrival_rate", "Arrivals per second in the pool's last scaling decision (lambda)."),
+    "arrival_rate": ("lambda", "Arrivals per second in the pool's last scaling decision (lambda)."),
     "service_seconds": ("service_s", "Mean service time in the last scaling decision (1/mu)."),
     "servers": ("servers", "Slots of the desired replicas (c)."),
     "offered_load_erlangs": ("offered_load", "Offered load in erlangs (lambda / mu)."),

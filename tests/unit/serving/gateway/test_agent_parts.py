@@ -11,14 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tierserve.autoscale.decide import Observation, ReplicaSample, Settings, State, decide
 from tierserve_serving.gateway import haproxy as binary
 from tierserve_serving.gateway.access_log import RequestRecord, parse_line
 from tierserve_serving.gateway.admin import PoolState, parse_stat, parse_table
 from tierserve_serving.gateway.agent import Agent
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool, load_config
 from tierserve_serving.gateway.limits import Decisions, commands
-from tierserve_serving.gateway.metrics import GatewayMetrics
+from tierserve_serving.gateway.metrics import DECISION, GatewayMetrics
 from tierserve_serving.gateway.percentiles import KEPT, Window
+from tierserve_serving.policy_runtime.decisions import as_json
 
 RAW = {
     "t": "1", "class": "chat", "model": "*", "pool": "edge-a", "outcome": "d", "code": 200, "TR": 0, "Tw": 250, "Tc": 0,
@@ -278,7 +280,7 @@ def test_a_decision_is_exported_and_a_figure_that_it_lacks_has_no_series():
     def value(name: str) -> float | None:
         return metrics.registry.get_sample_value(f"tierserve_policy_{name}", labels)
 
-    decision = {"arrival_rate": 3.5, "predicted_p95_s": 1.2, "replicas": 4, "stale": False, "set_by": "max_replicas"}
+    decision = {"lambda": 3.5, "predicted_p95_s": 1.2, "replicas": 4, "stale": False, "set_by": "max_replicas"}
     metrics.decided(pool, decision, 0.5)
     assert value("arrival_rate") == 3.5
     assert value("replicas_desired") == 4.0
@@ -299,3 +301,9 @@ def test_counts_of_late_responses_are_exported_as_counters():
     assert metrics.registry.get_sample_value("tierserve_gateway_late_responses_total", labels) == 3.0
     metrics.configure([])
     assert metrics.registry.get_sample_value("tierserve_gateway_responses_total", labels) is None
+
+
+def test_the_gauges_of_a_decision_are_figures_that_the_policy_publishes():
+    obs = Observation(1.0, 1, 1, 1, 4, {"a": ReplicaSample(1.0, 0.0)})
+    decision, _ = decide(obs, State(), Settings(target_s=1.0))
+    assert {field for field, _ in DECISION.values()} <= as_json("edge-a", decision).keys()
