@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import socket
 import sys
 import time
@@ -134,9 +135,13 @@ def _report(started: Started) -> None:
         started.load_s,
         started.first_request_s,
     )
-    sys.stdout.write(orjson.dumps(asdict(started)).decode() + "\n")
-    sys.stdout.flush()
+    _output.write(orjson.dumps(asdict(started)).decode() + "\n")
+    _output.flush()
 
 
+_output = sys.stdout
 if __name__ == "__main__":
+    # vLLM logs to standard output, of which the process that started this one reads a single line.
+    _output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     sys.exit(main())
