@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -89,17 +88,6 @@ def pages() -> Iterator[Pages]:
         server.shutdown()
 
 
-def program(name: str) -> Path:
-    spec = importlib.util.spec_from_file_location("kube_binaries", ROOT / "scripts" / "kube_binaries.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kube_binaries"] = module
-    spec.loader.exec_module(module)
-    found: Path = getattr(module, name)()
-    return found
-
-
 def dashboard_queries(name: str) -> list[str]:
     """The queries of a dashboard of the chart, for this service."""
     text = (ROOT / "charts" / "tierserve" / "files" / "dashboards" / f"{name}.json").read_text()
@@ -133,7 +121,7 @@ def running(*command: str | Path, log: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def monitored(folder: Path, service: LocalService, pages: Pages) -> Iterator[str]:
+def monitored(folder: Path, service: LocalService, pages: Pages, binaries: ModuleType) -> Iterator[str]:
     """Prometheus with the rules of the service, and Alertmanager; yields Prometheus' address."""
     ours, theirs, gossip = free_ports(3)
     gaid = parse(yaml.safe_load(FILE))
@@ -165,12 +153,12 @@ def monitored(folder: Path, service: LocalService, pages: Pages) -> Iterator[str
     )  # fmt: skip
     with (
         running(
-            program("alertmanager"), f"--config.file={folder / 'alertmanager.yaml'}",
+            binaries.alertmanager(), f"--config.file={folder / 'alertmanager.yaml'}",
             f"--storage.path={folder / 'silences'}", f"--web.listen-address=127.0.0.1:{theirs}",
             f"--cluster.listen-address=127.0.0.1:{gossip}", log=folder / "alertmanager.log",
         ),
         running(
-            program("prometheus"), f"--config.file={folder / 'prometheus.yaml'}",
+            binaries.prometheus(), f"--config.file={folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{ours}",
             log=folder / "prometheus.log",
         ),
@@ -201,12 +189,12 @@ def load(url: str) -> Iterator[None]:
 
 
 def test_late_responses_page_whoever_is_on_call_and_the_page_is_resolved_when_they_end(
-    state_folder: Path, tmp_path: Path, pages: Pages, wait_until: Callable[..., None]
+    state_folder: Path, tmp_path: Path, pages: Pages, binaries: ModuleType, wait_until: Callable[..., None]
 ) -> None:
     name = "TierServeErrorBudgetBurn"
     file = tmp_path / "paged.yaml"
     file.write_text(FILE)
-    with LocalService.up(file) as service, monitored(tmp_path, service, pages) as prometheus:
+    with LocalService.up(file) as service, monitored(tmp_path, service, pages, binaries) as prometheus:
 
         def series(query: str) -> list[Any]:
             reply = httpx.get(f"{prometheus}/api/v1/query", params={"query": query}).json()

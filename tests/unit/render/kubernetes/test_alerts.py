@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -41,15 +40,9 @@ ALERTS = [
 
 
 @pytest.fixture(scope="module")
-def promtool() -> Path:
-    """Path of promtool, downloaded by scripts/kube_binaries.py if it is missing."""
-    spec = importlib.util.spec_from_file_location("kube_binaries", ROOT / "scripts" / "kube_binaries.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kube_binaries"] = module
-    spec.loader.exec_module(module)
-    found: Path = module.promtool()
+def promtool(binaries: ModuleType) -> Path:
+    """Path of promtool, downloaded if it is missing."""
+    found: Path = binaries.promtool()
     return found
 
 
