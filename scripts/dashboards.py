@@ -1,4 +1,4 @@
-"""Grafana dashboards of the chart: fleet, one service, queueing.
+"""Grafana dashboards of the chart: fleet, one service, queueing; cost, energy and carbon.
 
     python scripts/dashboards.py --write charts/tierserve/files/dashboards
     python scripts/dashboards.py --check charts/tierserve/files/dashboards   # ends with 1 when stale; in `make check`
@@ -116,6 +116,36 @@ QUEUEING = (
 )  # fmt: skip
 
 
+def used(name: str, by: str = "namespace, name") -> str:
+    """Return what pools use, by service or pool."""
+    return f"sum by ({by}) (tierserve_pool_{name})"
+
+
+def per_request(name: str) -> str:
+    """Return a counter of the operator over the requests that the gateways finished, by service."""
+    requests = "rate(tierserve_gateway_requests_total[$__rate_interval])"
+    done = f'label_replace({requests}, "name", "$1", "service", "(.*)-gateway-agents")'
+    return (
+        f"sum by (namespace, name) (rate(tierserve_pool_{name}[$__rate_interval])) / sum by (namespace, name) ({done})"
+    )
+
+
+WHOSE = "{{namespace}}/{{name}}"
+FOOTPRINT = (
+    Panel("Cost per hour", ((used("cost_per_hour"), WHOSE),), about="In the currency of the prices."),
+    Panel("Power", ((used("power_watts"), WHOSE),), "watt"),
+    Panel("Power that idle replicas would take too", ((used("idle_power_watts"), WHOSE),), "watt"),
+    Panel("Emissions of the electricity", ((used("carbon_grams_per_hour"), WHOSE),), about="gCO2e per hour."),
+    Panel("Emissions of the manufacture", ((used("embodied_carbon_grams_per_hour"), WHOSE),), about="gCO2e per hour."),
+    Panel("Carbon intensity", ((used("carbon_intensity_grams_per_kwh", "namespace, name, pool, source"),
+                                "{{namespace}}/{{name}} {{pool}} ({{source}})"),), about="gCO2e per kWh."),
+    Panel("Energy per request", ((per_request("energy_joules_total"), WHOSE),), "joule"),
+    Panel("Emissions per request", ((per_request("carbon_grams_total"), WHOSE),), about="gCO2e."),
+    Panel("Saving that is recommended", (("tierserve_deployment_recommended_saving_ratio", WHOSE),), "percentunit",
+          "By objective.optimize; see status.recommendation."),
+)  # fmt: skip
+
+
 def dashboard(name: str, title: str, panels: tuple[Panel, ...], *, of_service: bool) -> dict[str, Any]:
     """Return the JSON model of a dashboard."""
     variables: list[dict[str, Any]] = [{"name": "datasource", "type": "datasource", "query": "prometheus"}]
@@ -159,6 +189,7 @@ def files() -> dict[str, str]:
         "fleet": dashboard("fleet", "Fleet", FLEET, of_service=False),
         "service": dashboard("service", "Service", SERVICE, of_service=True),
         "queueing": dashboard("queueing", "Queueing", QUEUEING, of_service=True),
+        "footprint": dashboard("footprint", "Cost, energy, carbon", FOOTPRINT, of_service=False),
     }
     return {f"{name}.json": json.dumps(one, indent=1) + "\n" for name, one in found.items()}
 

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tierserve.controller.metrics import Metrics
+from tierserve.status.pools import RESOURCES
 from tierserve_serving.gateway.access_log import RequestRecord
 from tierserve_serving.gateway.admin import PoolState
 from tierserve_serving.gateway.agent_config import AgentPool
@@ -28,10 +29,22 @@ LABELS = {
     "pool, tier": "pools of a service: tiers times sites; pool `-` is what the gateway answered itself",
     "class": "classes of `spec.traffic`, and `-`",
     "code": "HTTP status codes, some twenty in practice",
-    "condition": "the seven conditions of a GenAIDeployment",
+    "condition": "the nine conditions of a GenAIDeployment",
     "result": "`success`, `error`",
+    "source": "`constant`, `series`, the names of providers, and `NAME, last value` while one fails; one for each pool",
 }
-UNITS = ("seconds", "bytes", "erlangs", "ratio", "probability")
+UNITS = (
+    "seconds",
+    "bytes",
+    "erlangs",
+    "ratio",
+    "probability",
+    "watts",
+    "joules",
+    "grams",
+    "grams_per_hour",
+    "grams_per_kwh",
+)
 REPLICA = {
     "ray_tierserve_replica_service_seconds": "Time in a slot of the engine.",
     "ray_tierserve_replica_first_token_seconds": "Time to first token since arrival.",
@@ -46,8 +59,10 @@ def operator() -> CollectorRegistry:
     metrics.reconciles.labels("success").inc()
     metrics.duration.observe(0.1)
     download = {"doneBytes": 1, "totalBytes": 2}
-    pools = [{"pool": "cloud-default", "running": 1, "desired": 1, "download": download}]
-    metrics.update("chat", "assistant", {"conditions": [{"type": "Ready", "status": "True"}], "pools": pools})
+    usage = dict.fromkeys((*RESOURCES, "carbonIntensity"), 1.0) | {"carbonIntensitySource": "constant"}
+    pools = [{"pool": "cloud-default", "running": 1, "desired": 1, "download": download, **usage}]
+    status = {"conditions": [{"type": "Ready", "status": "True"}], "pools": pools, "recommendation": {"saving": 0.1}}
+    metrics.update("chat", "assistant", status, 0.0)
     return metrics.registry
 
 

@@ -60,7 +60,7 @@ def service(sites: int = 20, optimize: str = "cost") -> GenAIDeployment:
         {"name": "diary", "share": 0.0001, "privacy": "device", "input": 64, "output": 64},
     ]
     spec = {
-        "objective": {"responseTime": {"target": "4s"}, "optimize": optimize},
+        "objective": {"responseTime": {"target": "4s"}, "optimize": {"by": optimize}},
         "models": [
             model("large", "16Gi", "12ms", "50us", 0.8),
             model("mid", "7Gi", "9ms", "40us", 0.6),

@@ -5,14 +5,17 @@ Level-based: it depends on the resource and the observed state only.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, TypeVar
 
 from tierserve.api import GenAIDeployment
+from tierserve.observe.carbon import intensities
+from tierserve.plan.optimizer import in_effect, step
 from tierserve.plan.placement import Placement, place
 from tierserve.state import Observed, PoolObserved
-from tierserve.status.build import status
+from tierserve.status.build import status, with_optimization
 from tierserve.status.conditions import Status
 
 Desired = TypeVar("Desired")
@@ -55,14 +58,19 @@ async def reconcile(gaid: GenAIDeployment, runtime: Runtime[Desired], previous: 
     Raises:
         PlacementError: no model fits a tier; nothing was changed.
     """
-    observed = await runtime.observe(gaid)
+    spec, gaid = gaid, in_effect(gaid, previous)  # with what `objective.optimize` has applied
+    observed, carbon = await asyncio.gather(runtime.observe(gaid), intensities(gaid))
+    observed = replace(observed, carbon=carbon)
     placements = place(gaid)
     desired = runtime.render(gaid, placements)
     if not gaid.spec.paused:
         failures = await runtime.apply(gaid, desired, in_use(placements, observed))
         observed = replace(observed, problems=(*dict.fromkeys((*failures, *observed.problems)),))
     revisions = runtime.revisions(desired)
-    return status(gaid, placements, observed, previous, revisions=revisions, cluster=runtime.on_cluster)
+    new = status(gaid, placements, observed, previous, revisions=revisions, cluster=runtime.on_cluster)
+    # A search takes a part of a second of CPU: beside the loop that serves all resources.
+    optimization = await asyncio.to_thread(step, spec, new, previous, observed.now)
+    return with_optimization(spec, new, optimization, observed.now, previous)
 
 
 def in_use(placements: Sequence[Placement], observed: Observed) -> InUse:

@@ -8,6 +8,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Intensity:
+    """Carbon intensity of a tier in gCO2e/kWh, and where it is from: constant, series or the name of a provider."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class PoolObserved:
     """Observed state of one pool; None is unknown, which is not zero.
 
@@ -52,6 +60,7 @@ class Observed:
         components: whether each component (gateway, agent, Ray head, nodes) is running.
         problems: errors, one sentence each.
         routed: pools to which a gateway routes requests; None until all gateways report it.
+        carbon: carbon intensity by the name of the tier; one that is left out has that of the resource.
     """
 
     now: float
@@ -60,3 +69,4 @@ class Observed:
     components: Mapping[str, bool] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     routed: frozenset[str] | None = None
+    carbon: Mapping[str, Intensity] = field(default_factory=dict)

@@ -42,7 +42,7 @@ def service(prices: tuple[float, float], share: float, optimize: str, caps: dict
         {"name": "open", "share": share, "input": 128},
         {"name": "near", "share": 1 - share, "input": 64, "privacy": "site"},
     ]
-    objective: dict[str, Any] = {"responseTime": {"target": "1500ms"}, "optimize": optimize}
+    objective: dict[str, Any] = {"responseTime": {"target": "1500ms"}, "optimize": {"by": optimize}}
     spec = {
         "objective": {**objective, "caps": caps} if caps else objective,
         "models": [model, {**model, "name": "n", "profile": {"alpha": "15ms", "beta": "90us", "gamma": "0s"}}],

@@ -31,7 +31,7 @@ AT_LENGTH = f"""{HEAD}\
   objective:
     responseTime: {{percentile: 95, target: 800ms}}
     firstToken: 200ms
-    optimize: cost              # cost | energy | carbon | latency
+    optimize: {{by: cost}}      # cost | energy | carbon | latency
     caps: {{costPerHour: 40, carbonPerHour: 3kg}}
   models:
     - name: large

@@ -85,11 +85,11 @@ def test_a_field_that_is_not_acted_on_is_a_warning(tmp_path: Path) -> None:
     file.write_text(
         (ROOT / "examples/smallest.yaml")
         .read_text()
-        .replace("target: 1500ms}", "target: 1500ms}\n    optimize: energy")
+        .replace("target: 1500ms}", "target: 1500ms}\n    optimize: {by: energy}")
     )
     result = run(file)
     assert result.exit_code == 0
-    assert f"warning: {file}:9: spec.objective.optimize: " in result.output
+    assert f"warning: {file}:9: spec.objective.optimize.by: " in result.output
     assert result.output.endswith("valid, 1 warning\n")
 
 

@@ -11,6 +11,7 @@ import pytest
 from tierserve.api import Problem, load
 from tierserve.api.schema.crd import schema
 from tierserve.api.v1alpha1.models import Profile
+from tierserve.api.v1alpha1.objective import Optimize
 from tierserve.plan.placement import place
 from tierserve.state import Observed, PoolObserved
 from tierserve.status.build import rejected, status, without_nulls
@@ -203,11 +204,11 @@ def test_a_measured_time_reads_back_as_it_was(seconds):
 def test_accepted_lists_the_fields_that_nothing_acts_on():
     (accepted,) = (c for c in status(GAID, PLACEMENTS, well(), cluster=True)["conditions"] if c["type"] == "Accepted")
     assert (accepted["status"], accepted["reason"]) == ("True", "Accepted")
-    changed = GAID.spec.objective.model_copy(update={"optimize": "energy"})
+    changed = GAID.spec.objective.model_copy(update={"optimize": Optimize(by="energy")})
     gaid = GAID.model_copy(update={"spec": GAID.spec.model_copy(update={"objective": changed})})
     (accepted,) = (c for c in status(gaid, PLACEMENTS, well())["conditions"] if c["type"] == "Accepted")
     assert (accepted["status"], accepted["reason"]) == ("True", "AcceptedWithHints")
-    assert "spec.objective.optimize" in accepted["message"]
+    assert "spec.objective.optimize.by" in accepted["message"]
 
 
 def test_what_is_not_known_is_left_out_where_null_is_no_value():

@@ -64,9 +64,13 @@ def unused_fields(gaid: GenAIDeployment, *, cluster: bool = False) -> list[Probl
         gaid: the resource.
         cluster: it runs on Kubernetes, where more fields are in effect.
     """
-    whole = to_document(gaid)
+    whole, optimized = to_document(gaid), gaid.spec.objective.optimize.mode != "off"
     hits = [
-        (unused, *hit) for unused in UNUSED if not (cluster and unused.local) and (hit := _first_set(unused, whole))
+        (unused, *hit)
+        for unused in UNUSED
+        if not (cluster and unused.local)
+        and not (optimized and unused.optimized)
+        and (hit := _first_set(unused, whole))
     ]
     named = {path for _, path, _ in hits}
     return [

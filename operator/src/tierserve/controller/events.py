@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-_POSTED = ("Ready", "Degraded", "SLOMet")
+_POSTED = ("Ready", "Degraded", "SLOMet", "CapsMet", "Optimized")
 
 
 def transitions(
@@ -16,7 +16,7 @@ def transitions(
     """Events for conditions that changed their status or reason; for a first status, Warnings only.
 
     Returns:
-        core/v1 Events, one per changed condition among Ready, Degraded and SLOMet.
+        core/v1 Events, one per changed condition among those posted.
     """
     old = {c["type"]: c for c in (before or {}).get("conditions", ())}
     events = []

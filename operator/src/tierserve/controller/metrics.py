@@ -7,6 +7,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from tierserve.controller.usage_metrics import UsageMetrics
+
 
 class Metrics:
     """The operator's metrics in a registry of their own."""
@@ -39,10 +41,15 @@ class Metrics:
         self.download = Gauge(
             "tierserve_pool_download_total_bytes", "Bytes of the downloads in progress at nodes of a pool.", pool, **own
         )
+        self.saving = Gauge(
+            "tierserve_deployment_recommended_saving_ratio", "Saving of the recommendation of objective.optimize.",
+            resource, **own,
+        )  # fmt: skip
+        self.usage = UsageMetrics(self.registry)
         self._pools: dict[tuple[str, str], set[str]] = {}
 
-    def update(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
-        """Set the gauges of a GenAIDeployment from its status; unknown values are NaN."""
+    def update(self, namespace: str, name: str, status: Mapping[str, Any], now: float) -> None:
+        """Set the gauges of a GenAIDeployment from its status at a monotonic time; unknown values are NaN."""
         values = {"True": 1.0, "False": 0.0}
         for condition in status.get("conditions", ()):
             gauge = self.condition.labels(namespace, name, condition["type"])
@@ -54,7 +61,12 @@ class Metrics:
             self.replicas.labels(namespace, name, pool).set(_number(entry.get("running")))
             self.desired.labels(namespace, name, pool).set(_number(entry.get("desired")))
             self._show_download((namespace, name, pool), entry.get("download"))
+            self.usage.update((namespace, name, pool), entry, now)
         self._pools[namespace, name] = set(pools)
+        if status.get("recommendation"):
+            self.saving.labels(namespace, name).set(status["recommendation"]["saving"])
+        else:
+            self.saving.remove(namespace, name)
 
     def _show_download(self, labels: tuple[str, str, str], download: Mapping[str, Any] | None) -> None:
         for gauge, field in ((self.downloaded, "doneBytes"), (self.download, "totalBytes")):
@@ -68,10 +80,12 @@ class Metrics:
         for pool in self._pools.pop((namespace, name), set()):
             self._drop(namespace, name, pool)
         self.condition.remove_by_labels({"namespace": namespace, "name": name})
+        self.saving.remove(namespace, name)
 
     def _drop(self, namespace: str, name: str, pool: str) -> None:
         for gauge in (self.replicas, self.desired, self.downloaded, self.download):
             gauge.remove(namespace, name, pool)
+        self.usage.drop((namespace, name, pool))
 
 
 def _number(value: Any) -> float:

@@ -88,7 +88,7 @@ class Reconciler:
             status: Status = without_nulls(await reconcile(self._gaid(key, resource), self.runtime, previous))
         except ValidationFailed as error:
             status = without_nulls(rejected(resource, error.problems, self.clock(), previous))
-        self.metrics.update(*key, status)
+        self.metrics.update(*key, status, self.monotonic())
         if not self._is_due(last, previous, status, began):
             return status
         try:

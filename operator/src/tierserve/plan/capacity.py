@@ -236,7 +236,14 @@ def _pool_plan(gaid: GenAIDeployment, placement: Placement, rate: float, found: 
         meets=there and (rate == 0.0 or found.late <= may_miss(placement)),
         binds=_binds(full, found.needed, wanted, replicas),
         for_long_prompts=_for_long_prompts(placement, rate, replicas),
-        energy=energy_of(gaid.tier(placement.tier), replicas, min(1.0, utilisation), rate),
+        energy=energy_of(
+            gaid.tier(placement.tier),
+            replicas,
+            utilisation=min(1.0, utilisation),
+            rate=rate,
+            slots=placement.slots,
+            output_tokens=placement.output_tokens,
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from tierserve.api.errors import Problem
 from tierserve.plan.placement import Placement
 from tierserve.state import Observed, PoolObserved
 from tierserve.status.conditions import Status, conditions, rejected_conditions, stamped
+from tierserve.status.optimization import caps_conditions, optimize_conditions
 from tierserve.status.pools import RESOURCES, download_text, observed_p95, pool_status, resource_usage
 from tierserve.status.text import bounded
 
@@ -47,7 +48,7 @@ def status(
         pool = observed.pools.get(p.pool, PoolObserved())
         current = revisions is None or pool.revision == revisions.get(p.pool)
         entry = pool_status(p, pool, current=current, was_ready=was_ready)
-        pools.append(entry | resource_usage(gaid.tier(p.tier), pool))
+        pools.append(entry | resource_usage(p, gaid.tier(p.tier), pool, observed.carbon.get(p.tier)))
     desired = {p.pool for p in placements}
     retiring = sorted(name for name, pool in observed.pools.items() if pool.serves and name not in desired)
     current_conditions = conditions(gaid, observed, pools, retiring, cluster=cluster)
@@ -66,6 +67,25 @@ def status(
         "components": dict(observed.components),
     }
     fitted: Status = bounded(document)
+    return fitted
+
+
+def with_optimization(
+    gaid: GenAIDeployment, status: Status, optimization: Mapping[str, Any], now: float, previous: Status | None
+) -> Status:
+    """The status with what `objective.optimize` found, and its conditions.
+
+    Args:
+        gaid: the resource as its spec has it.
+        status: its status.
+        optimization: as `plan.optimizer.step` gives it, empty if the mode is `off`.
+        now: Unix seconds.
+        previous: the previous status.
+    """
+    added = [*caps_conditions(gaid, status), *optimize_conditions(gaid, optimization, now)]
+    generation = gaid.metadata.generation or 0
+    conditions = [*status["conditions"], *(stamped(c, generation, now, previous) for c in added)]
+    fitted: Status = bounded({**status, **optimization, "conditions": conditions})
     return fitted
 
 

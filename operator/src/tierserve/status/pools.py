@@ -8,7 +8,7 @@ from typing import Any
 from tierserve.api.v1alpha1.tiers import Tier
 from tierserve.plan.energy import energy_of
 from tierserve.plan.placement import Placement
-from tierserve.state import Observed, PoolObserved
+from tierserve.state import Intensity, Observed, PoolObserved
 from tierserve.status.profile import profile_status
 from tierserve.status.text import figures
 
@@ -19,7 +19,9 @@ UNKNOWN_AFTER_S = 60.0
 continue to serve; after that their state is unknown."""
 _DEPLOYING = frozenset({"NOT_STARTED", "DEPLOYING", "DEPLOY_FAILED"})
 _DOWNLOAD_DIGITS = 3
-RESOURCES = ("watts", "costPerHour", "carbonGramsPerHour")
+RESOURCES = ("watts", "idleWatts", "costPerHour", "carbonGramsPerHour", "embodiedGramsPerHour")
+"""Of a pool, and summed over all pools."""
+_PER_REQUEST = ("joulesPerRequest", "joulesPerToken", "carbonGramsPerRequest", "costPerRequest")
 _NOT_SHOWN = frozenset({"t", "gateways", "pool", "download"})
 """Fields of a decision that the status omits: its time always changes, and each gateway's share is for its agent."""
 
@@ -153,15 +155,40 @@ def lacks_replicas(state: Observed) -> bool:
     )
 
 
-def resource_usage(tier: Tier, observed: PoolObserved) -> dict[str, float | None]:
-    """Resource usage of the running replicas: watts at this load, cost and grams of CO2e per hour; None if unknown."""
-    decision = _fresh_decision(observed)
+def resource_usage(
+    placement: Placement, tier: Tier, observed: PoolObserved, intensity: Intensity | None = None
+) -> dict[str, Any]:
+    """Power, cost and emissions of the running replicas at this load, per hour and per request; None if unknown.
+
+    Args:
+        placement: the pool.
+        tier: its tier.
+        observed: its observed state.
+        intensity: carbon intensity now; None: that of the tier.
+    """
+    decision, carbon = _fresh_decision(observed), intensity or Intensity(tier.carbon_g_per_kwh, "constant")
+    source = {"carbonIntensity": round(carbon.value, 2), "carbonIntensitySource": carbon.source}
     rho = decision.get("rho")
     if observed.running is None or rho is None:
-        return dict.fromkeys(RESOURCES)
-    energy = energy_of(tier, observed.running, min(1.0, float(rho)), float(decision.get("lambda", 0.0)))
-    values = (energy.watts, energy.cost_per_hour, energy.carbon_g_per_hour)
-    return {name: round(value, 2) for name, value in zip(RESOURCES, values, strict=True)}
+        return dict.fromkeys((*RESOURCES, *_PER_REQUEST)) | source
+    energy = energy_of(
+        tier,
+        observed.running,
+        utilisation=min(1.0, float(rho)),
+        rate=float(decision.get("lambda", 0.0)),
+        slots=placement.slots,
+        output_tokens=placement.output_tokens,
+        g_per_kwh=carbon.value,
+    )
+    hourly = (
+        energy.watts, energy.idle_watts, energy.cost_per_hour, energy.carbon_g_per_hour, energy.embodied_g_per_hour
+    )  # fmt: skip
+    each = (energy.joules_per_request, energy.joules_per_token, energy.carbon_g_per_request, energy.cost_per_request)
+    return {
+        **{name: None if value is None else round(value, 2) for name, value in zip(RESOURCES, hourly, strict=True)},
+        **{n: None if value is None else float(f"{value:.4g}") for n, value in zip(_PER_REQUEST, each, strict=True)},
+        **source,
+    }
 
 
 def observed_p95(pool: Mapping[str, Any]) -> float | None:

@@ -75,7 +75,8 @@ def cheapest(gaid: GenAIDeployment, rate: float) -> float | None:
 def _choices(group: Group) -> list[tuple[float, float]]:
     nothing = [(0.0, 0.0)] if group.idle else []
     counts = range(max(1, group.tier.min_replicas), group.tier.max_replicas + 1)
-    return nothing + [(_takes(option, r), energy_of(group.tier, r, 0.0, 0.0).cost_per_hour)
+    idle = {"utilisation": 0.0, "rate": 0.0, "slots": 1, "output_tokens": 1.0}
+    return nothing + [(_takes(option, r), energy_of(group.tier, r, **idle).cost_per_hour)
                       for option in group.options for r in counts]  # fmt: skip
 
 

@@ -148,8 +148,8 @@ def test_caps_are_kept_where_without_them_more_would_be_spent(made, a_tier, caps
         a_tier("dirty", most=8, price=1.0, carbonIntensity=800),
     ]
     kind = "energy" if field == "cost_per_hour" else "cost"
-    free = find(made(tiers, objective={"optimize": kind}), 33.0)
-    held = find(made(tiers, objective={"optimize": kind, "caps": caps}), 33.0)
+    free = find(made(tiers, objective={"optimize": {"by": kind}}), 33.0)
+    held = find(made(tiers, objective={"optimize": {"by": kind}, "caps": caps}), 33.0)
     assert free is not None
     assert held is not None
     assert getattr(free, field) > cap
@@ -167,7 +167,7 @@ def test_each_objective_picks_the_tier_that_is_best_at_it(made, a_tier, optimize
         a_tier("green", price=2.0, network={"rtt": "200ms"}, carbonIntensity=5),
         a_tier("near", price=2.0, network={"rtt": "1ms"}, carbonIntensity=900),
     ]
-    found = find(made(tiers, objective={"optimize": optimize}), 8.0)
+    found = find(made(tiers, objective={"optimize": {"by": optimize}}), 8.0)
     assert found is not None
     assert set(found.shares("chat")) == {f"{winner}-default"}
     assert found.objective == optimize

@@ -56,7 +56,7 @@ def test_the_figures_of_the_order_are_those_of_the_plan(priced):
     [("energy", "watts"), ("carbon", "carbon_g_per_hour"), ("latency", "mean_response_s")],
 )
 def test_the_order_is_valued_by_what_is_minimised(priced, optimize, field):
-    order = in_order(priced(1, optimize=optimize), Demand(rate=20.0))
+    order = in_order(priced(1, optimize={"by": optimize}), Demand(rate=20.0))
     assert order.value == getattr(order, field) > 0.0
 
 

@@ -106,7 +106,7 @@ def anything(made: Any, a_model: Any, a_tier: Any, kind: str, draw: random.Rando
     for one in tiers:
         one["replicas"]["min"] = min(one["replicas"]["min"], one["replicas"]["max"])
     order = {"overflow": draw.sample(["edge", "near", "cloud"], 3)}
-    return made(tiers, models, traffic, {"optimize": kind, **caps}, routing=order)
+    return made(tiers, models, traffic, {"optimize": {"by": kind}, **caps}, routing=order)
 
 
 def test_an_option_is_left_out_at_first_only_where_another_takes_more_of_all_its_classes(made, a_model, a_tier):

@@ -76,7 +76,7 @@ def test_objective_value_totals_and_bounds_are_said_in_words(run: Run) -> None:
     ],
 )
 def test_what_is_minimised_is_named_in_its_own_unit(run: Run, optimize: str, words: str) -> None:
-    assert re.search(words, run("--rate", "100", optimize=optimize).output)
+    assert re.search(words, run("--rate", "100", optimize={"by": optimize}).output)
 
 
 def test_the_order_of_the_file_stands_beside_it_with_the_steps_towards_it(run: Run) -> None:

@@ -155,6 +155,17 @@ CASES = (
     Case("TierServeNotReady", {all_of("deployment_condition", 'condition="Ready"'): "1x10 0x30 1x20"}, (9, 38, 50)),
     Case("TierServeDegraded", {all_of("deployment_condition", 'condition="Degraded"'): "0x10 1x30 0x20"}, (9, 38, 50)),
     Case(
+        "TierServeCapExceeded", {all_of("deployment_condition", 'condition="CapsMet"'): "1x10 0x30 1x20"}, (9, 38, 50)
+    ),
+    Case(
+        "TierServeCarbonSourceDown",
+        {
+            all_of("pool_carbon_intensity_grams_per_kwh", 'pool="cloud",source="uk"'): "200x10 _x80 150x20",
+            all_of("pool_carbon_intensity_grams_per_kwh", 'pool="cloud",source="uk, last value"'): "_x10 200x79 _x20",
+        },
+        (9, 85, 100),
+    ),
+    Case(
         "TierServePodsPending",
         {
             all_of("pool_replicas", 'pool="cloud"'): "2x60 5x40",
@@ -199,7 +210,7 @@ def test_every_alert_has_a_case() -> None:
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda one: f"{one['alert']}-{one['labels']['severity']}")
 def test_every_alert_names_its_severity_what_to_do_and_a_runbook_that_exists(alert: dict[str, Any]) -> None:
-    assert alert["labels"]["severity"] in {"critical", "warning"}
+    assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert {"summary", "description"} <= alert["annotations"].keys()
     page = (ROOT / "docs" / "runbooks" / f"{alert['alert']}.md").read_text()
     for heading in ("## Meaning", "## First three commands", "## Usual causes"):
@@ -227,7 +238,7 @@ def test_dashboards_ask_for_what_is_exported_and_prometheus_reads_their_queries(
     catalogue = set(re.findall(r"`(tierserve_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
     catalogue |= {f"{name}_bucket" for name in catalogue}
     found = sorted((ROOT / "charts" / "tierserve" / "files" / "dashboards").glob("*.json"))
-    assert len(found) == 3
+    assert len(found) == 4
     queries = [
         target["expr"]
         for path in found

@@ -46,6 +46,11 @@ FORMER = {
     "spec.tiers[].replicas.idle": "renamed: use scaleToZeroAfter",
     "spec.tiers[].replicas.standby": "removed: replicas for bursts are kept by what arrivals needed",
     "spec.gateway.queueOrder: deadline": "renamed: use adaptiveLIFO",
+    "spec.objective.optimize.mode: False": 'YAML reads off without quotes as false: write "off", or leave it out',
+    **{
+        f"spec.objective.optimize: {by}": f"write optimize: {{by: {by}}}"
+        for by in ("cost", "energy", "carbon", "latency")
+    },
 } | dict.fromkeys(
     (
         "spec.cache",
@@ -90,7 +95,7 @@ def check(value: Any, schema: Schema, path: str = "") -> Iterator[Problem]:
     elif "type" in schema and not TYPES[schema["type"]](value):
         word = WORDS.get(schema["type"], f"a {schema['type']}")
         example = _example(schema) if schema["type"] == "string" and "pattern" in schema else word
-        yield _wrong(path, value, f"must be {example}", f"use {example}")
+        yield _wrong(path, value, f"must be {example}", _former(f"{path}: {value}") or f"use {example}")
         return
     yield from _check_scalar(value, schema, path)
     if isinstance(value, Mapping):

@@ -20,26 +20,29 @@ SEE_PLAN = "run tierserve plan FILE --best to see its effect, and the changes of
 class Unused:
     """A field without effect at `path`; it counts as set if its value is not the default.
 
-    If `local`, the operator implements the field and the local runtime does not.
+    If `local`, the operator implements the field and the local runtime does not. If `optimized`, it is in effect once
+    `objective.optimize.mode` is not `off`.
     """
 
     path: str
     why: str = "it is not implemented in this version"
     hint: str = "remove it; it has no effect"
     local: bool = False
+    optimized: bool = False
 
 
 UNUSED: tuple[Unused, ...] = (
     Unused(
-        "spec.objective.optimize",
-        f"{ONLY_PLANNED}: each tier runs its first model that meets the objective, in the order of overflow",
-        SEE_PLAN,
+        "spec.objective.optimize.by",
+        f"{ONLY_PLANNED} while mode is off",
+        "set mode to recommend or apply, or run tierserve plan FILE --best",
+        optimized=True,
     ),
-    Unused("spec.objective.caps", f"{ONLY_PLANNED}: the running service may exceed it", SEE_PLAN),
     Unused(
         "spec.models[].quality",
         f"{ONLY_PLANNED}, to choose between equal plans: each tier runs its first model that meets the objective",
         SEE_PLAN,
+        optimized=True,
     ),
     Unused("spec.tiers[].placement", NO_NODES, local=True),
     Unused("spec.tiers[].sites[].placement", NO_NODES, local=True),

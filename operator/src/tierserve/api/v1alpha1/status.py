@@ -72,10 +72,26 @@ class PoolStatus(StatusPart):
     scaled_to_zero: bool | None = Field(None, description="Whether the pool is scaled to zero because it has no load.")
     download: Download | None = Field(None, description="Download of the model, while there is one.")
     watts: float | None = Field(None, description="Electrical power of the replicas at the current load.")
+    idle_watts: float | None = Field(
+        None, description="Part of it that the replicas would take without a request; shared by all requests."
+    )
     cost_per_hour: float | None = Field(
         None, description="Cost of the replicas per hour, in the currency of the prices."
     )
     carbon_grams_per_hour: float | None = Field(None, description="Grams of CO2-equivalent per hour of that power.")
+    embodied_grams_per_hour: float | None = Field(
+        None, description="Grams of CO2-equivalent per hour of the manufacture of the accelerators (tiers[].embodied)."
+    )
+    joules_per_request: float | None = Field(None, description="Energy per request, idle power included.")
+    joules_per_token: float | None = Field(None, description="Energy per output token, idle power included.")
+    carbon_grams_per_request: float | None = Field(None, description="Grams of CO2-equivalent per request.")
+    cost_per_request: float | None = Field(None, description="Cost per request, in the currency of the prices.")
+    carbon_intensity: float | None = Field(None, description="Carbon intensity of the electricity now, in gCO2e/kWh.")
+    carbon_intensity_source: str | None = Field(
+        None,
+        max_length=80,
+        description="Where it is from: constant, series, or a provider; `NAME, last value` while the provider fails.",
+    )
     target_seconds: float | None = Field(
         None, description="Target less network time: what is left for queueing and inference."
     )
@@ -99,6 +115,38 @@ class PoolStatus(StatusPart):
     )
 
 
+class Choice(StatusPart):
+    """Order of the tiers, and the model of each."""
+
+    overflow: tuple[Name, ...] = Field((), max_length=16, description="Tiers in the order in which they are filled.")
+    models: dict[str, str] = Field({}, description="Model by tier.")
+
+
+class Recommendation(Choice):
+    """The best choice found for the observed load."""
+
+    by: str = Field(max_length=16, description="What is minimised.")
+    time: str = Field(max_length=64, description="When it was found, RFC 3339.")
+    rate: float = Field(description="Observed requests per second for which it was found.")
+    present: float = Field(description="What is in effect: cost per hour, watts, gCO2e per hour or mean seconds.")
+    expected: float = Field(description="The same after the change.")
+    saving: float = Field(description="Saving as a share: 0.2 is 20% less.")
+    confidence: Literal["High", "Low"] = Field(description="High if all profiles are measured and predictions hold.")
+    message: str = Field("", max_length=1024, description="The change in words.")
+
+
+class Optimization(StatusPart):
+    """What `objective.optimize` has done and remembers."""
+
+    observed_time: str | None = Field(None, max_length=64, description="Time up to which the load is averaged.")
+    rate: float | None = Field(None, description="Requests per second, averaged over about one interval.")
+    solved_time: str | None = Field(None, max_length=64, description="Time of the last search.")
+    applied: Choice | None = Field(None, description="Choice in effect instead of that of the spec.")
+    pending: Choice | None = Field(None, description="Better choice that the next search must confirm.")
+    change_times: tuple[str, ...] = Field((), max_length=16, description="Changes of the last hour.")
+    held_until: str | None = Field(None, max_length=64, description="No change before, as the objective was missed.")
+
+
 class Status(StatusPart):
     """Observed state of the service."""
 
@@ -117,6 +165,12 @@ class Status(StatusPart):
         None, description="Cost of all replicas per hour, in the currency of the prices."
     )
     carbon_grams_per_hour: float | None = Field(None, description="Grams of CO2-equivalent per hour of that power.")
+    idle_watts: float | None = Field(None, description="Part of it that idle replicas would take too.")
+    embodied_grams_per_hour: float | None = Field(
+        None, description="Grams of CO2-equivalent per hour of the manufacture of all accelerators."
+    )
+    recommendation: Recommendation | None = Field(None, description="What `objective.optimize` recommends.")
+    optimization: Optimization | None = Field(None, description="State of `objective.optimize`.")
     endpoint: str | None = Field(None, max_length=512, description="URL of the gateway.")
     pools: tuple[PoolStatus, ...] = Field((), max_length=1024, description="Pools: one per tier and site.")
     components: dict[str, bool] | None = Field(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from tierserve.api.carbon_series import carbon_series
 from tierserve.api.presets import ACCELERATORS, RESERVE, TIERS, TierPreset
-from tierserve.api.units import Amount, BitRate, Duration, Power, Quantity
-from tierserve.api.v1alpha1.base import Label, ModelName, Name, Part, Subdomain
+from tierserve.api.units import Amount, BitRate, Duration, Mass, Power, Quantity
+from tierserve.api.v1alpha1.base import NAME_PATTERN, Label, ModelName, Name, Part, Subdomain
 from tierserve.api.v1alpha1.pod_template import PodTemplate
 
 Kind = Literal["cloud", "edge", "device"]
@@ -117,6 +118,8 @@ class Hardware:
     price: float
     per_replica: int
     resource: str | None
+    half_batch: float | None = None
+    steepness: float = 1.0
 
 
 class Network(Part):
@@ -167,6 +170,53 @@ class TierPower(Part):
 
     idle: Power | None = Field(None, description="Power when idle.")
     max: Power | None = Field(None, description="Power when busy.")
+    half_batch: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="Concurrent requests of a replica at which the power is half way from idle to max, of a measured "
+        "curve that is logistic in the logarithm of the batch; if omitted, the power rises with the utilisation.",
+    )
+    steepness: float | None = Field(
+        None, gt=0, le=100, description="Steepness of that curve per doubling of the batch; defaults to 1."
+    )
+
+
+class Embodied(Part):
+    """Emissions of the manufacture of one accelerator, spread evenly over its lifetime."""
+
+    carbon: Mass = Field(description="CO2-equivalent emissions of the manufacture.")
+    lifetime: Duration = Field(Duration("35040h"), description="Time in use; defaults to four years.")
+
+    @property
+    def grams_per_hour(self) -> float:
+        """Grams of CO2e for each hour of the lifetime."""
+        return self.carbon.value / (self.lifetime.value / 3600.0)
+
+
+class CarbonSource(Part):
+    """Where the carbon intensity of a tier is read, as it changes over the day."""
+
+    provider: Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)] | None = Field(
+        None,
+        description="Provider of live data: electricity-maps, uk, or an entry point of tierserve.carbon_sources.",
+    )
+    zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=40)] | None = Field(
+        None, description="Zone of the provider, e.g. DE or US-CAL-CISO."
+    )
+    series: str | None = Field(
+        None,
+        max_length=65536,
+        description="Time series as CSV lines `time,gCO2e/kWh`, where the time is RFC 3339, or HH:MM in UTC for a day "
+        "that repeats. Each value holds until the next one.",
+    )
+
+    @field_validator("series")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None:
+            carbon_series(value)
+        return value
 
 
 class Tier(Part):
@@ -191,7 +241,22 @@ class Tier(Part):
     price: float | None = Field(None, ge=0, description="Price of one accelerator per hour.")
     power: TierPower = Field(TierPower(), description="Electrical power of one accelerator.")
     carbon_intensity: float | None = Field(
-        None, ge=0, le=5000, description="Carbon intensity of the electricity, in gCO2e per kWh."
+        None,
+        ge=0,
+        le=5000,
+        description="Carbon intensity of the electricity, in gCO2e per kWh; defaults to the world mean of 2024, 473. "
+        "Holds where carbonSource gives none.",
+    )
+    carbon_source: CarbonSource | None = Field(None, description="Source of a carbon intensity that changes.")
+    pue: float = Field(
+        1.0,
+        ge=1,
+        le=5,
+        description="Power usage effectiveness: power of the data centre over that of the accelerators. Multiplies "
+        "power, energy and carbon.",
+    )
+    embodied: Embodied | None = Field(
+        None, description="Emissions of the manufacture of one accelerator; shown apart from those of the electricity."
     )
     models: tuple[ModelName, ...] = Field(
         (), max_length=16, description="Models allowed on the tier, in order of preference; defaults to all."
@@ -244,8 +309,12 @@ class Tier(Part):
 
     @property
     def carbon_g_per_kwh(self) -> float:
-        """Carbon intensity; defaults to the world mean."""
-        return self.carbon_intensity if self.carbon_intensity is not None else WORLD_CARBON_INTENSITY
+        """Carbon intensity where no time is given: the field, else the mean of the series, else the world mean."""
+        if self.carbon_intensity is not None:
+            return self.carbon_intensity
+        if self.carbon_source is not None and self.carbon_source.series is not None:
+            return carbon_series(self.carbon_source.series).mean
+        return WORLD_CARBON_INTENSITY
 
     def startup_s(self, engine: str, weights_bytes: float = 0.0) -> float:
         """Initial estimate of the start-up time of a replica that runs `engine`, in seconds."""
@@ -270,4 +339,6 @@ class Tier(Part):
             price=self.price if self.price is not None else base.price,
             per_replica=given.per_replica,
             resource=given.resource or base.resource,
+            half_batch=self.power.half_batch,
+            steepness=self.power.steepness or 1.0,
         )

@@ -153,9 +153,13 @@ def _pool(gaid: GenAIDeployment, one: PoolPlan, per_connection: float) -> Json:
         "meetsTarget": one.meets,
         "binds": one.binds,
         "watts": energy.watts,
+        "idleWatts": energy.idle_watts,
         "costPerHour": energy.cost_per_hour,
         "carbonGramsPerHour": energy.carbon_g_per_hour,
+        "embodiedGramsPerHour": energy.embodied_g_per_hour,
         "joulesPerRequest": energy.joules_per_request,
+        "joulesPerToken": energy.joules_per_token,
+        "carbonGramsPerRequest": energy.carbon_g_per_request,
         "costPerRequest": energy.cost_per_request,
         "criteria": [
             {"name": c.name, "connections": finite(c.connections), "message": c.message}
@@ -175,7 +179,7 @@ def _asked(gaid: GenAIDeployment, demand: Demand, rate: float) -> Json:
         "objective": {
             "percentile": target.percentile,
             "targetSeconds": target.target.value,
-            "optimize": objective.optimize,
+            "optimize": objective.optimize.by,
         },
     }
 

@@ -236,6 +236,10 @@ def _totals(gaid: GenAIDeployment, plan: Plan) -> Iterator[str]:
     served = plan.rate - plan.unserved_rate
     joules = f", {watts / served:,.3g} J a request" if served > 0 else ""
     yield f"All tiers: {watts / 1e3:,.3g} kW{joules}, {cost:,.2f} per hour, {grams / 1e3:,.3g} kg CO2e per hour"
+    known = [one.energy.embodied_g_per_hour for one in plan.pools if one.energy.embodied_g_per_hour is not None]
+    if known:
+        of = "" if len(known) == len(plan.pools) else f" of {len(known)} of {len(plan.pools)} pools"
+        yield f"Manufacture of the accelerators{of}: {sum(known) / 1e3:,.3g} kg CO2e per hour"
     caps = gaid.spec.objective.caps
     if caps is None:
         return

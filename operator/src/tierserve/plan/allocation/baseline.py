@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
 from tierserve.plan.allocation.program import caps_of
 from tierserve.plan.allocation.types import CAP_NAMES, Allocation
 from tierserve.plan.capacity import Demand, Limits, make_plan
-from tierserve.plan.placement import PlacementError, place
+from tierserve.plan.placement import Placement, PlacementError, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class InOrder:
     """What filling the tiers in the order of the file comes to.
 
     Attributes:
-        value: of what `spec.objective.optimize` names, in the units of `Allocation.value`.
+        value: of what `spec.objective.optimize.by` names, in the units of `Allocation.value`.
         cost_per_hour, watts, carbon_g_per_hour: of all pools.
         mean_response_s, quality: means over the requests that are served.
         rate, unserved_rate: all requests per second, and those that no tier takes.
@@ -49,13 +49,19 @@ class InOrder:
         return self.unserved_rate <= 0.0 and not self.late and not self.over
 
 
-def in_order(gaid: GenAIDeployment, demand: Demand) -> InOrder:
+def in_order(gaid: GenAIDeployment, demand: Demand, placements: Sequence[Placement] | None = None) -> InOrder:
     """Return what the order of the file comes to for `demand`.
+
+    Args:
+        gaid: the service.
+        demand: connections or a rate.
+        placements: as `place(gaid)` gives them, or with other profiles.
 
     Raises:
         PlacementError: a tier can run none of its models.
     """
-    plan = make_plan(gaid, demand, place(gaid), Limits({}, math.inf))  # where it ends is not asked for, and dear
+    endless = Limits({}, math.inf)  # where the tiers end is not asked for, and dear
+    plan = make_plan(gaid, demand, placements or place(gaid), endless)
     used = {
         "cost": sum(one.energy.cost_per_hour for one in plan.pools),
         "energy": sum(one.energy.watts for one in plan.pools),
@@ -66,7 +72,7 @@ def in_order(gaid: GenAIDeployment, demand: Demand) -> InOrder:
     quality = {one.name: one.quality or 0.0 for one in gaid.spec.models}
     latency = sum(one.rate * one.mean_response_s for one in busy) / served
     return InOrder(
-        value={**used, "latency": latency}[gaid.spec.objective.optimize],
+        value={**used, "latency": latency}[gaid.spec.objective.optimize.by],
         cost_per_hour=used["cost"],
         watts=used["energy"],
         carbon_g_per_hour=used["carbon"],

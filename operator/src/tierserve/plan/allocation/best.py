@@ -1,6 +1,6 @@
 """Which variant runs on which tier and site, with how many replicas and which share of the traffic, at least cost.
 
-`best_allocation` minimises what `spec.objective.optimize` names (money, watts, grams of CO2e or mean response time)
+`best_allocation` minimises what `spec.objective.optimize.by` names (money, watts, grams of CO2e or mean response time)
 over all plans that keep the response-time target for every class, never send a class where it may not be seen, fit
 memory, downlink, and the bounds of replicas, and stay under the caps. Where there is none, `Infeasible` names the
 smallest change of the file that makes one possible (`relaxation`).

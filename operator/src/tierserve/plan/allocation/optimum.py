@@ -95,7 +95,8 @@ def _next(
 def _allocation(
     gaid: GenAIDeployment, groups: Sequence[Group], rate: float, solution: Solution, overflow: Overflow
 ) -> Allocation:
-    shrink, free = gaid.spec.objective.optimize != "latency", {g: list(group.sites) for g, group in enumerate(groups)}
+    shrink = gaid.spec.objective.optimize.by != "latency"
+    free = {g: list(group.sites) for g, group in enumerate(groups)}
     pools: list[PoolShare] = []
     for chosen in solution.chosen:
         z = overflow.peakedness.get(chosen.group, 1.0)
@@ -107,7 +108,7 @@ def _allocation(
 
 def summed(gaid: GenAIDeployment, rate: float, pools: Sequence[PoolShare], gap: float) -> Allocation:
     """Return the allocation that `pools` make up, with its totals; the rates of the pools sum to `rate`."""
-    kind = gaid.spec.objective.optimize
+    kind = gaid.spec.objective.optimize.by
     used = {
         "cost": sum(one.energy.cost_per_hour for one in pools),
         "energy": sum(one.energy.watts for one in pools),
@@ -169,7 +170,14 @@ def pool_share(
         mean_response_s=network + response.mean_response,
         late=response.wait_survival(option.budget_s),
         binds=_binds(option, replicas, work, z),
-        energy=energy_of(tier, replicas, utilisation, total),
+        energy=energy_of(
+            tier,
+            replicas,
+            utilisation=utilisation,
+            rate=total,
+            slots=placement.slots,
+            output_tokens=placement.output_tokens,
+        ),
         option=option,
     )
 

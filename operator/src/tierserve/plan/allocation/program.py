@@ -262,6 +262,8 @@ def _measure(groups: Sequence[Group], blocks: Sequence[Columns], unit: float, na
         each, more = hardware.price, 0.0
         if name != "cost":
             grams = tier.carbon_g_per_kwh / 1e3 if name == "carbon" else 1.0
+            grams *= tier.pue
+            # Linear in the utilisation: a measured curve (power.halfBatch) is concave there, and counted afterwards.
             each, more = hardware.idle_w * grams, (hardware.max_w - hardware.idle_w) * grams
         for at, count in _replicas(block).items():
             out[at] = count * each * hardware.per_replica
@@ -304,7 +306,7 @@ def _main(
     measures: Mapping[str, Array],
     model: _Model,
 ) -> Array:
-    kind = gaid.spec.objective.optimize
+    kind = gaid.spec.objective.optimize.by
     size = len(model.upper)
     if kind == "latency":
         goal = _latency(model, blocks, unit, size)

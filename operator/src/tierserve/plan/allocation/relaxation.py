@@ -130,7 +130,9 @@ def _least_cap(
     gaid: GenAIDeployment, rate: float, one: Soft, works: Callable[[GenAIDeployment], bool], *, bursty: bool
 ) -> float | None:
     """The smallest cap: the least that can be had of what it bounds, the cap being taken away."""
-    objective = gaid.spec.objective.model_copy(update={"optimize": one.measure})
+    objective = gaid.spec.objective.model_copy(
+        update={"optimize": gaid.spec.objective.optimize.model_copy(update={"by": one.measure})}
+    )
     free = one.put(gaid.model_copy(update={"spec": gaid.spec.model_copy(update={"objective": objective})}), math.inf)
     found = find(free, rate, bursty=bursty)
     if found is None:

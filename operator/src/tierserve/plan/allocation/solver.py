@@ -87,7 +87,7 @@ def solve(
     found = _from(made, before) if before is not None and _asks_more(before.made, made) else None
     if found is not None:
         return found
-    outdone = _outdone(made) if gaid.spec.objective.optimize != "latency" else []
+    outdone = _outdone(made) if gaid.spec.objective.optimize.by != "latency" else []
     return _in_steps(made, outdone) if outdone else _best(made)
 
 
