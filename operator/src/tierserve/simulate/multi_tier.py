@@ -13,9 +13,10 @@ from tierserve.simulate.engine import router as _router
 from tierserve.simulate.engine.cache import Lru, lru
 from tierserve.simulate.results import TiersResult
 from tierserve.simulate.run import GRACE_S, Result, result_of
-from tierserve.simulate.types import Floats, Ints, Policy, Pool, Workload
+from tierserve.simulate.types import Floats, Ints, Policy, Pool, Snapshot, Workload
 
 _ALL_MAY_WAIT = 2**62
+Seen = Callable[[], Sequence[Snapshot]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ def simulate_tiers(
     gateway: Gateway | None = None,
     *,
     progress: Callable[[float], None] | None = None,
+    reorder: Callable[[float, Seen], Mapping[str, tuple[str, ...]] | None] | None = None,
 ) -> TiersResult:
     """Simulate sites behind one gateway under `traffic`, each scaled by its policy, and return the results.
 
@@ -125,6 +127,8 @@ def simulate_tiers(
         sites: all pools, in any order; a class without any pool is an error.
         gateway: bounds and cache.
         progress: called with the simulated second after each decision.
+        reorder: called before each round of decisions with the simulated second and a function that returns the metrics
+            of all pools; the order of tiers that it returns for each class holds from then on.
 
     Raises:
         ValueError: names that are given twice or do not exist; shapes that do not fit.
@@ -138,6 +142,8 @@ def simulate_tiers(
         if t > work.length_s and not (fleet.unfinished and t <= work.length_s + GRACE_S):
             break
         fleet.run_to(t)
+        if reorder and (classes := reorder(t, lambda: [pool.snapshot() for pool in pools])):
+            fleet.reorder(classes)
         for p, (site, pool) in enumerate(zip(sites, pools, strict=True)):
             if ticks[p] * site.policy.interval_s <= t:
                 pool.scale(site.policy.decide(pool.snapshot()))
@@ -197,6 +203,13 @@ class Fleet:
             changed = [pool.change(moment) for pool in self.pools]
             if not any(changed) and moment >= t:
                 return
+
+    def reorder(self, classes: Mapping[str, tuple[str, ...]]) -> None:
+        """Fill the tiers of each class in another order from now on; the tiers of a class stay the same."""
+        names = list(dict.fromkeys(site.tier for site in self.sites))
+        for row, name in zip(self.router.order, self.traffic.classes, strict=True):
+            known = [names.index(tier) for tier in classes[name] if tier in names]
+            row[: len(known)] = known
 
     def result(self, found: Sequence[Result]) -> TiersResult:
         """Return the results of all requests from those of the pools."""

@@ -19,7 +19,9 @@ from tierserve.cli.simulate import inputs
 from tierserve.cli.simulate.options import Options
 from tierserve.plan.placement import Placement
 from tierserve.render.haproxy.from_deployment import gateway_classes
+from tierserve.simulate.footprint import Footprint, footprint
 from tierserve.simulate.policies.base import Rule
+from tierserve.simulate.slow_loop import SlowLoop
 from tierserve.simulate.types import Floats, Ints, Objective
 from tierserve.simulate.workload import among, zipf
 
@@ -41,6 +43,7 @@ class Part:
         within: share of them within the target; None if there are none.
         passed_on: requests that overflowed from the tier to another or were refused; of all: at least once.
         prefix_hits: requests whose prefix was in the pool's cache.
+        gpu_hours, kwh, carbon_g, cost: what the tier's pools took, with the prices and intensities of the file.
         replicas_max: maximum of the desired replicas, summed over sites.
     """
 
@@ -52,6 +55,9 @@ class Part:
     ttft_p95_s: float
     itl_p95_s: float
     gpu_hours: float
+    kwh: float
+    carbon_g: float
+    cost: float
     replicas_max: int
     passed_on: int
     prefix_hits: int
@@ -59,7 +65,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class TiersOutcome:
-    """One rule's run in all tiers."""
+    """One rule's run in all tiers; changes: seconds at which objective.optimize changed the order of the tiers."""
 
     policy: str
     knob: str
@@ -67,6 +73,7 @@ class TiersOutcome:
     total: Part
     parts: tuple[Part, ...]
     aborted: int
+    changes: tuple[tuple[float, tuple[str, ...]], ...] = ()
 
 
 def execute_tiers(gaid: GenAIDeployment, placements: Sequence[Placement], options: Options, picture: Picture) -> None:
@@ -77,11 +84,17 @@ def execute_tiers(gaid: GenAIDeployment, placements: Sequence[Placement], option
     gateway = _gateway(gaid, options)
     chosen = [inputs.chosen(text) for text in options.policies]
     goal = _goal(gaid, options)
-    found = {
-        inputs.label(rule, value): _run(traffic, _sites(gaid, placements, options, rule, value), gateway, rule, options)
-        for rule, value in chosen
-    }
-    outcomes = [_outcome(rule, value, found[inputs.label(rule, value)], goal) for rule, value in chosen]
+    found, outcomes = {}, []
+    for rule, value in chosen:
+        loop = SlowLoop(gaid, placements) if gaid.spec.objective.optimize.mode == "apply" else None
+        run = _run(traffic, _sites(gaid, placements, options, rule, value), gateway, rule, options, loop=loop)
+        found[inputs.label(rule, value)] = run
+        used = {
+            one.pool: footprint(pool, gaid.tier(one.tier), one.slots)
+            for one, pool in zip(placements, run.pools, strict=True)
+        }
+        changes = tuple(loop.changes) if loop else ()
+        outcomes.append(_outcome(rule, value, run, goal, used=used, changes=changes))
     picture.draw(lambda path: draw_tiers(found, traffic.work.length_s, path))
     _show(outcomes, options, traffic, picture.written)
     picture.report()
@@ -220,27 +233,57 @@ def _answer_cache(text: str, tiers: Sequence[str]) -> tuple[str, float, float]:
     return tier, seconds, held
 
 
-def _run(traffic: Traffic, sites: Sequence[Site], gateway: Gateway, rule: Rule, options: Options) -> TiersResult:
+def _run(
+    traffic: Traffic,
+    sites: Sequence[Site],
+    gateway: Gateway,
+    rule: Rule,
+    options: Options,
+    *,
+    loop: SlowLoop | None,
+) -> TiersResult:
     from tierserve.simulate.multi_tier import simulate_tiers
 
     work = traffic.work
     with Progress(transient=True, disable=options.output == "json") as bar:
         task = bar.add_task(f"{rule.title}: {work.length_s / 3600:.2g} h of {work.name}", total=work.length_s)
-        return simulate_tiers(traffic, sites, gateway, progress=lambda t: bar.update(task, completed=t))
+        return simulate_tiers(
+            traffic,
+            sites,
+            gateway,
+            progress=lambda t: bar.update(task, completed=t),
+            reorder=None if loop is None else lambda t, seen: _classes(loop(t, seen)),
+        )
 
 
-def _outcome(rule: Rule, value: float, found: TiersResult, goal: Objective) -> TiersOutcome:
+def _classes(changed: GenAIDeployment | None) -> Mapping[str, tuple[str, ...]] | None:
+    return None if changed is None else {one.name: one.tiers for one in gateway_classes(changed)}
+
+
+def _outcome(
+    rule: Rule,
+    value: float,
+    found: TiersResult,
+    goal: Objective,
+    *,
+    used: Mapping[str, Footprint],
+    changes: tuple[tuple[float, tuple[str, ...]], ...],
+) -> TiersOutcome:
     tiers = list(dict.fromkeys(found.tiers))
     passed = {name: found.passed_by(name) for name in tiers}
-    parts = [_part(name, found, goal, _in_tier(found, name), int(passed[name].sum()), name) for name in tiers]
+    parts = [
+        _part(name, found, goal, _in_tier(found, name), name, used=used, passed_on=int(passed[name].sum()))
+        for name in tiers
+    ]
     if found.cached.any():
-        parts.append(_part("cache", found, goal, found.cached))
+        parts.append(_part("cache", found, goal, found.cached, used=used))
     if found.refused.any():
-        parts.append(_part("refused", found, goal, found.refused))
+        parts.append(_part("refused", found, goal, found.refused, used=used))
     everyone = np.ones(found.pool.size, dtype=np.bool_)
     once = int(np.logical_or.reduce(list(passed.values())).sum())
-    total = _part("all", found, goal, everyone, once, *tiers)
-    return TiersOutcome(rule.name, rule.knob, value, total, tuple(parts), sum(one.aborted for one in found.pools))
+    total = _part("all", found, goal, everyone, *tiers, used=used, passed_on=once)
+    aborted = sum(one.aborted for one in found.pools)
+    return TiersOutcome(rule.name, rule.knob, value, total, tuple(parts), aborted, changes)
 
 
 def _in_tier(found: TiersResult, name: str) -> Mask:
@@ -249,8 +292,17 @@ def _in_tier(found: TiersResult, name: str) -> Mask:
     return mine
 
 
-def _part(name: str, found: TiersResult, goal: Objective, mine: Mask, passed_on: int = 0, *tiers: str) -> Part:
+def _part(
+    name: str,
+    found: TiersResult,
+    goal: Objective,
+    mine: Mask,
+    *tiers: str,
+    used: Mapping[str, Footprint],
+    passed_on: int = 0,
+) -> Part:
     pools = [pool for pool, tier in zip(found.pools, found.tiers, strict=True) if tier in tiers]
+    took = [used[site] for site, tier in zip(found.sites, found.tiers, strict=True) if tier in tiers]
     count = int(mine.sum())
     return Part(
         name=name,
@@ -261,6 +313,9 @@ def _part(name: str, found: TiersResult, goal: Objective, mine: Mask, passed_on:
         ttft_p95_s=inputs.p95(found.ttft_s[mine]),
         itl_p95_s=inputs.p95(found.itl_s[mine]),
         gpu_hours=sum(pool.gpu_hours() for pool in pools),
+        kwh=sum(one.kwh for one in took),
+        carbon_g=sum(one.carbon_g for one in took),
+        cost=sum(one.cost for one in took),
         replicas_max=sum(int(pool.target.max()) for pool in pools),
         passed_on=passed_on,
         prefix_hits=int(found.prefix_hit[mine].sum()),
@@ -283,15 +338,31 @@ def _show(outcomes: Sequence[TiersOutcome], options: Options, traffic: Traffic, 
         for part in (*one.parts, one.total):
             table.add_row(f"{one.policy}={one.value:g}" if part is one.parts[0] else "", *_cells(part))
     out.print(table)
+    for one in outcomes:
+        whole = one.total
+        out.print(
+            f"{one.policy}={one.value:g}: {whole.kwh:,.3g} kWh, {whole.carbon_g / 1e3:,.3g} kg CO2e, "
+            f"cost {whole.cost:,.2f}{_turns(one)}",
+            markup=False,
+        )
     if picture:
         out.print(f"picture: {picture}")
+
+
+def _turns(one: TiersOutcome) -> str:
+    """What objective.optimize changed, in words."""
+    if not one.changes:
+        return ""
+    return "; order of tiers changed: " + ", ".join(
+        f"{int(t // 3600)}:{int(t % 3600 // 60):02d} {' > '.join(order)}" for t, order in one.changes
+    )
 
 
 def _document(one: TiersOutcome) -> Mapping[str, object]:
     """The figures of all at the same names as those of a single pool, and each part's beside them."""
     total: dict[str, object] = {"policy": one.policy, "knob": one.knob, "value": one.value, "aborted": one.aborted}
     total |= {name: getattr(one.total, name) for name in Part.__slots__ if name not in ("name", "share")}
-    return {**total, "parts": one.parts}
+    return {**total, "parts": one.parts, "changes": [{"seconds": t, "overflow": order} for t, order in one.changes]}
 
 
 def _cells(part: Part) -> Sequence[str]:

@@ -1,0 +1,1 @@
+"""What `objective.optimize` saves in a day of changing carbon intensities."""
