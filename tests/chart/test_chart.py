@@ -64,7 +64,7 @@ def test_rendered_objects_equal_the_golden_files(rendered, form):
 def test_dashboards_are_config_maps_that_grafanas_sidecar_finds(rendered):
     found = rendered("crds.enabled=false", "metrics.dashboards.enabled=true", "metrics.dashboards.labels.team=ml")
     maps = [one for one in found if one["kind"] == "ConfigMap" and "-dashboard-" in one["metadata"]["name"]]
-    assert len(maps) == 3
+    assert len(maps) == 4
     for one in maps:
         labels = one["metadata"]["labels"]
         assert (labels["grafana_dashboard"], labels["team"]) == ("1", "ml")
