@@ -42,8 +42,9 @@ def rate(name: str, by: str, more: str = "") -> str:
     return f"sum by ({by}) (rate(tierserve_{name}{inside}[$__rate_interval]))"
 
 
-def quantile(q: float, name: str, by: str = "pool") -> str:
-    return f"histogram_quantile({q:g}, {rate(f'{name}_bucket', f'{by}, le')})"
+def quantile(q: float, name: str) -> str:
+    """Return a quantile of a pool, from the buckets that a recording rule of the service has added up."""
+    return f"histogram_quantile({q:g}, tierserve:{name}_bucket:rate5m{OF})"
 
 
 def of_reconciles(q: float) -> str:
@@ -79,14 +80,14 @@ FLEET = (
 )  # fmt: skip
 SERVICE = (
     Panel("Requests by code", ((rate("gateway_requests_total", "code"), "{{code}}"),), "reqps"),
-    Panel("Response time", (*((quantile(q, "gateway_request_duration_seconds"), f"{{{{pool}}}} p{100 * q:g}")
+    Panel("Response time", (*((quantile(q, "request_duration_seconds"), f"{{{{pool}}}} p{100 * q:g}")
                               for q in (0.5, 0.95, 0.99)),
                             (gauge("policy_target_response_seconds"), "{{pool}} target")), "s"),
     Panel("Late responses", ((f"{rate(LATE, 'pool')} / {rate(RESPONSES, 'pool')}", "{{pool}}"),), "percentunit",
           "Share that missed the target; the objective allows 1 - percentile."),
-    Panel("Time to the first byte", tuple((quantile(q, "gateway_first_byte_seconds"), f"{{{{pool}}}} p{100 * q:g}")
+    Panel("Time to the first byte", tuple((quantile(q, "first_byte_seconds"), f"{{{{pool}}}} p{100 * q:g}")
                                           for q in (0.5, 0.95)), "s"),
-    Panel("Time in the queue", tuple((quantile(q, "gateway_queue_seconds"), f"{{{{pool}}}} p{100 * q:g}")
+    Panel("Time in the queue", tuple((quantile(q, "queue_seconds"), f"{{{{pool}}}} p{100 * q:g}")
                                      for q in (0.5, 0.95)), "s"),
     Panel("Requests at the pool", tuple((f"sum by (pool) (tierserve_gateway_{name}{OF})", f"{{{{pool}}}} {words}")
                                         for name, words in (("in_flight", "in flight"), ("queued", "queued"),
@@ -106,7 +107,7 @@ QUEUEING = (
                           (gauge("policy_offered_load_ratio"), "{{pool}} offered")), "percentunit"),
     Panel("Probability of a wait", ((gauge("policy_wait_probability"), "{{pool}}"),), "percentunit"),
     Panel("Predicted and observed", ((gauge("policy_predicted_response_seconds"), "{{pool}} predicted"),
-                                     (quantile(0.95, "gateway_request_duration_seconds"), "{{pool}} observed p95"),
+                                     (quantile(0.95, "request_duration_seconds"), "{{pool}} observed p95"),
                                      (gauge("policy_target_response_seconds"), "{{pool}} target")), "s",
           "The prediction is at the percentile of the objective."),
     Panel("Replicas desired", ((gauge("policy_replicas_desired"), "{{pool}}"),)),

@@ -34,7 +34,7 @@ class Metrics:
         )
         self._requests = Counter(
             "tierserve_operator_api_requests",
-            "Requests to the API server, without Kopf's own; code <error> is that of a request without an answer.",
+            "Requests to the API server, without Kopf's own; a request without an answer has the code `<error>`.",
             ("verb", "resource", "code"), **own,
         )  # fmt: skip
         self._request_duration = Histogram(
