@@ -115,9 +115,10 @@ def page() -> str:
     labels = "\n".join(f"| {name} | {text} |" for name, text in LABELS.items())
     return f"""# Metrics
 
-Made by `make metrics-page` from what the processes export; `make check` fails when it is stale. [Runbooks](runbooks/)
-explain the alerts: those of a service are in the PrometheusRule that the operator makes, with the recording rules
-(`tierserve:...`) that the dashboards use; those of the operator are in `charts/tierserve/files/alerts.yaml`.
+Made by `make metrics-page` from what the processes export; `make check` fails when it is stale.
+[Runbooks](runbooks/README.md) explain the alerts: those of a service are in the PrometheusRule that the operator makes,
+with the recording rules (`tierserve:...`) that the dashboards use; those of the operator are in
+`charts/tierserve/files/alerts.yaml`.
 
 ## Operator
 
