@@ -77,6 +77,13 @@ FLEET = (
     Panel("Reconcile duration", tuple((of_reconciles(q), f"p{100 * q:g}") for q in (0.5, 0.95)), "s"),
     Panel("Since the last successful reconcile",
           (("time() - max(tierserve_reconcile_last_success_timestamp_seconds)", "age"),), "s"),
+    Panel("Work queue", (("max(tierserve_operator_queue_depth)", "waiting"),),
+          about="Resources that are due and wait for a worker."),
+    Panel("Reconcile errors", (("sum by (reason) (rate(tierserve_reconcile_errors_total[$__rate_interval]))",
+                                "{{reason}}"),), "ops"),
+    Panel("Requests to the API server",
+          (("sum by (verb, code) (rate(tierserve_operator_api_requests_total[$__rate_interval]))",
+            "{{verb}} {{code}}"),), "reqps"),
 )  # fmt: skip
 SERVICE = (
     Panel("Requests by code", ((rate("gateway_requests_total", "code"), "{{code}}"),), "reqps"),
