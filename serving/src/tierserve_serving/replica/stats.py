@@ -96,7 +96,7 @@ class ReplicaStats:
             self.metrics.observe(names.PROMPT_TOKENS, float(usage.input_tokens))
             self.metrics.observe(names.OUTPUT_TOKENS, float(usage.output_tokens))
 
-    def _timed(self, timing: Timing, tags: Mapping[str, str]) -> None:
+    def _timed(self, timing: Timing, tags: Mapping[str, str] = _UNKNOWN) -> None:
         """Add the engine's own times; invalid ones (after a clock jump, or NaN) would corrupt the sums permanently."""
         seconds, batch = timing.prefill_s, timing.prefill_batch
         if seconds is not None and 0.0 < seconds < math.inf and 1.0 <= batch < math.inf:
