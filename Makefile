@@ -4,8 +4,9 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
+DOCS := $(PYTHON) scripts/setup.py --venv .venv-docs docs
 
-.PHONY: help demo demo-vllm test test-fast test-unit test-local test-contract test-k8s test-vllm rules-test check crds metrics-page bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo demo-vllm test test-fast test-unit test-local test-contract test-k8s test-vllm rules-test check docs docs-serve crds metrics-page bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust cluster demo-k8s cluster-down lock setup clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,7 +60,7 @@ test-vllm:  ## real vLLM on this machine's CPUs, in an environment of its own (.
 check:  ## ruff, mypy, import-linter, generated files, and no private vocabulary
 	@$(SETUP) dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py scripts/prebuild.py scripts/check_words.py scripts/metrics_page.py scripts/dashboards.py
+	@$(BIN)/mypy && MYPYPATH=scripts $(BIN)/mypy scripts/cluster.py scripts/setup.py scripts/prebuild.py scripts/check_words.py scripts/metrics_page.py scripts/dashboards.py scripts/docs_site.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tierserve.api.schema --check crds/genaideployments.yaml
 	@$(BIN)/python -m tierserve.api.schema --check charts/tierserve/files/genaideployments.yaml
@@ -67,6 +68,16 @@ check:  ## ruff, mypy, import-linter, generated files, and no private vocabulary
 	@$(BIN)/python scripts/metrics_page.py --check docs/metrics.md
 	@$(BIN)/python scripts/dashboards.py --check charts/tierserve/files/dashboards
 	@$(BIN)/python scripts/check_words.py
+	@$(MAKE) --no-print-directory docs
+
+docs:  ## build the site made of docs/ into out/site
+	@$(DOCS)
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "out/site/index.html"
+
+docs-serve:  ## show the site at http://127.0.0.1:8000, rebuilt at each change
+	@$(DOCS)
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs serve --strict
 
 crds:  ## write crds/genaideployments.yaml and docs/reference.md from the models
 	@$(SETUP) dev
@@ -139,4 +150,4 @@ setup:  ## create the virtual environment only
 	@$(SETUP) dev
 
 clean:  ## remove what was made here (the caches in your home stay)
-	rm -rf $(VENV) .venv-vllm .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis out
+	rm -rf $(VENV) .venv-vllm .venv-docs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis out

@@ -42,8 +42,9 @@ def rate(name: str, by: str, more: str = "") -> str:
     return f"sum by ({by}) (rate(tierserve_{name}{inside}[$__rate_interval]))"
 
 
-def quantile(q: float, name: str, by: str = "pool") -> str:
-    return f"histogram_quantile({q:g}, {rate(f'{name}_bucket', f'{by}, le')})"
+def quantile(q: float, name: str) -> str:
+    """Return a quantile of a pool, from the buckets that a recording rule of the service has added up."""
+    return f"histogram_quantile({q:g}, tierserve:{name}_bucket:rate5m{OF})"
 
 
 def of_reconciles(q: float) -> str:
@@ -76,17 +77,24 @@ FLEET = (
     Panel("Reconcile duration", tuple((of_reconciles(q), f"p{100 * q:g}") for q in (0.5, 0.95)), "s"),
     Panel("Since the last successful reconcile",
           (("time() - max(tierserve_reconcile_last_success_timestamp_seconds)", "age"),), "s"),
+    Panel("Work queue", (("max(tierserve_operator_queue_depth)", "waiting"),),
+          about="Resources that are due and wait for a worker."),
+    Panel("Reconcile errors", (("sum by (reason) (rate(tierserve_reconcile_errors_total[$__rate_interval]))",
+                                "{{reason}}"),), "ops"),
+    Panel("Requests to the API server",
+          (("sum by (verb, code) (rate(tierserve_operator_api_requests_total[$__rate_interval]))",
+            "{{verb}} {{code}}"),), "reqps"),
 )  # fmt: skip
 SERVICE = (
     Panel("Requests by code", ((rate("gateway_requests_total", "code"), "{{code}}"),), "reqps"),
-    Panel("Response time", (*((quantile(q, "gateway_request_duration_seconds"), f"{{{{pool}}}} p{100 * q:g}")
+    Panel("Response time", (*((quantile(q, "request_duration_seconds"), f"{{{{pool}}}} p{100 * q:g}")
                               for q in (0.5, 0.95, 0.99)),
                             (gauge("policy_target_response_seconds"), "{{pool}} target")), "s"),
     Panel("Late responses", ((f"{rate(LATE, 'pool')} / {rate(RESPONSES, 'pool')}", "{{pool}}"),), "percentunit",
           "Share that missed the target; the objective allows 1 - percentile."),
-    Panel("Time to the first byte", tuple((quantile(q, "gateway_first_byte_seconds"), f"{{{{pool}}}} p{100 * q:g}")
+    Panel("Time to the first byte", tuple((quantile(q, "first_byte_seconds"), f"{{{{pool}}}} p{100 * q:g}")
                                           for q in (0.5, 0.95)), "s"),
-    Panel("Time in the queue", tuple((quantile(q, "gateway_queue_seconds"), f"{{{{pool}}}} p{100 * q:g}")
+    Panel("Time in the queue", tuple((quantile(q, "queue_seconds"), f"{{{{pool}}}} p{100 * q:g}")
                                      for q in (0.5, 0.95)), "s"),
     Panel("Requests at the pool", tuple((f"sum by (pool) (tierserve_gateway_{name}{OF})", f"{{{{pool}}}} {words}")
                                         for name, words in (("in_flight", "in flight"), ("queued", "queued"),
@@ -106,7 +114,7 @@ QUEUEING = (
                           (gauge("policy_offered_load_ratio"), "{{pool}} offered")), "percentunit"),
     Panel("Probability of a wait", ((gauge("policy_wait_probability"), "{{pool}}"),), "percentunit"),
     Panel("Predicted and observed", ((gauge("policy_predicted_response_seconds"), "{{pool}} predicted"),
-                                     (quantile(0.95, "gateway_request_duration_seconds"), "{{pool}} observed p95"),
+                                     (quantile(0.95, "request_duration_seconds"), "{{pool}} observed p95"),
                                      (gauge("policy_target_response_seconds"), "{{pool}} target")), "s",
           "The prediction is at the percentile of the objective."),
     Panel("Replicas desired", ((gauge("policy_replicas_desired"), "{{pool}}"),)),

@@ -1,6 +1,6 @@
 """Create the virtual environment from the lock files, with Python's standard library only.
 
-Used by the Makefile: `python3 scripts/setup.py runtime|dev|bench|vllm|lock`. Does nothing when the environment is
+Used by the Makefile: `python3 scripts/setup.py runtime|dev|bench|vllm|docs|lock`. Does nothing when the environment is
 already what the lock says. Downloads are kept by uv in its cache in your home.
 """
 
@@ -22,11 +22,11 @@ EXTRAS = {
     "dev": ("serving", "operator", "simulate", "dev"),
     "bench": ("serving", "operator", "simulate", "dev", "bench"),
 }
-APART = {"vllm": ("serving", "operator", "simulate", "dev", "vllm")}
+APART = {"vllm": ("serving", "operator", "simulate", "dev", "vllm"), "docs": ("docs",)}
 """Kinds with an environment of their own."""
 IMAGES = {"operator": ("operator",), "vllm-gpu": ("serving", "vllm-gpu")}
 """Kinds that only images use; the serving image uses runtime or vllm-gpu."""
-DOWNLOAD = {"vllm": "3 GB"}
+DOWNLOAD = {"vllm": "3 GB", "docs": "60 MB"}
 """What the first installation of a kind downloads, where it is not about 400 MB."""
 MIN_PYTHON = (3, 11)
 

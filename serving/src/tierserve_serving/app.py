@@ -15,7 +15,8 @@ from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines import check_arguments, make_engine, warm_up
 from tierserve_serving.openai.app import Ingress
 from tierserve_serving.replica import download
-from tierserve_serving.replica.stats import Metrics, ReplicaStats
+from tierserve_serving.replica.metrics import RayMetrics
+from tierserve_serving.replica.stats import ReplicaStats
 from tierserve_serving.replica.worker import Worker
 from tierserve_serving.sources import cache_is_of_the_pod, download_seconds, report_to
 
@@ -45,7 +46,7 @@ class Replica:
         await self._engine.load()
         loaded, download_s = time.perf_counter(), download_seconds()
         await warm_up(self._engine, self._config)
-        stats = ReplicaStats(metrics=Metrics.of_ray(self._config.pool))
+        stats = ReplicaStats(metrics=RayMetrics(self._config.pool))
         self._worker = Worker(self._config, self._engine, stats)
         warmup_s, load_s = time.perf_counter() - loaded, loaded - begin - download_s
         stats.started(download_s, load_s, warmup_s, every_replica_downloads=cache_is_of_the_pod())

@@ -58,6 +58,37 @@ async def test_a_stream_arrives_token_for_token(rig):
     assert sorted(delays)[tokens // 2] < each_s
 
 
+async def test_streams_and_their_first_tokens_are_measured_under_opentelemetrys_names(rig, poll):
+    await rig.start((rig.pool("edge-a", 1),))
+    agent = await rig.start_agent()
+
+    async def answer(request, body):
+        if not body.get("stream"):
+            return web.json_response({})
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await stream.prepare(request)
+        await stream.write(b"data: one\n\n")
+        await asyncio.sleep(0.3)
+        return stream
+
+    rig.upstream.answer = answer
+    for stream in (True, False):
+        reply = await rig.post(data=json.dumps({"model": "assistant", "stream": stream}))
+        assert reply.status == 200
+    labels = {
+        "pool": "edge-a", "tier": "edge", "gen_ai_operation_name": "chat", "gen_ai_provider_name": "tierserve",
+        "gen_ai_request_model": "assistant",
+    }  # fmt: skip
+
+    def value(name, **more):
+        return agent.metrics.registry.get_sample_value(f"gen_ai_server_{name}", labels | more) or 0.0
+
+    await poll(lambda: value("request_duration_seconds_count", error_type="") == 2)
+    assert value("time_to_first_token_seconds_count") == 1
+    stream_s = value("request_duration_seconds_sum", error_type="")
+    assert value("time_to_first_token_seconds_sum") + 0.25 < stream_s, "the rest of the stream is no part of it"
+
+
 async def test_a_stream_longer_than_every_timeout_is_not_cut(rig):
     await rig.start((rig.pool("edge-a", 1),), queue_timeout_s=0.3, response_timeout_s=0.3, client_timeout_s=0.3)
 

@@ -85,14 +85,18 @@ async def test_a_forged_log_line_creates_no_series(rig, poll):
     await rig.start((rig.pool("edge-a", 1),))
     agent = await rig.start_agent()
     host, port = rig.spec.log_address.split(":")
-    raw = {"pool": "x", "class": "y", "code": 12345, "Ta": 1, "Tw": 0, "Tr": 0, "bytes": 1, "end": "--", "retries": 0}
+    raw = {"TR": 0, "Tw": 0, "Tc": 0, "Tr": 0, "Ta": 1, "bytes": 1, "end": "--", "retries": 0, "id": "i"}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for n in range(20):
-            line = {**raw, "pool": f"p{n}", "class": f"c{n}", "code": 10_000 + n, "id": "i"}
+            names = {"pool": f"p{n}", "class": f"c{n}", "model": f"m{n}", "path": f"/{n}"}
+            line = {**raw, **names, "code": 10_000 + n, "streamed": "-"}
             sock.sendto(json.dumps(line).encode(), (host, int(port)))
     await poll(lambda: agent.receiver.received == 20)
     text = agent.metrics.text().decode()
     assert 'tierserve_gateway_requests_total{class="-",code="0",pool="-",tier="-"} 20.0' in text
+    names = 'gen_ai_operation_name="unknown",gen_ai_provider_name="tierserve",gen_ai_request_model="-"'
+    of_all = f'{{error_type="",{names},pool="-",tier="-"}} 20.0'
+    assert f"gen_ai_server_request_duration_seconds_count{of_all}" in text
 
 
 async def test_malformed_log_lines_are_counted_and_never_fatal(rig, poll):

@@ -159,3 +159,18 @@ async def test_no_more_passes_than_workers_run_at_once(passes):
     await asyncio.sleep(1.0)
     task.cancel()
     assert len(passes.count) == 6
+
+
+async def test_the_depth_counts_keys_that_are_due_and_wait_for_a_worker(passes):
+    passes.takes_s = 10.0
+    queue = make_queue(passes, workers=1)
+    queue.add(A)
+    queue.add(B)
+    queue.add(("ns", "later"), after_s=100.0)
+    assert queue.depth() == 0
+    task = asyncio.create_task(queue.run())
+    await asyncio.sleep(5.0)
+    assert (sum(passes.now.values()), queue.depth()) == (1, 1)
+    await asyncio.sleep(20.0)
+    assert queue.depth() == 0, "both wait for their resync"
+    task.cancel()

@@ -45,9 +45,11 @@ class Operator:
         self.metrics = Metrics()
         self.client = ApiClient()
         self.agents = AgentReader()
-        runtime = KubeRuntime(Cluster(self.client), settings.kube, self.cached_children, self.agents)
-        reconciler = Reconciler(self.read, runtime.cluster, runtime, self.metrics, resync_s=settings.resync_period)
+        self.cluster = Cluster(self.client, on_request=self.metrics.requested)
+        runtime = KubeRuntime(self.cluster, settings.kube, self.cached_children, self.agents)
+        reconciler = Reconciler(self.read, self.cluster, runtime, self.metrics, resync_s=settings.resync_period)
         self.queue = WorkQueue(reconciler)
+        self.metrics.watch_queue(self.queue.depth)
         self._identities: dict[Key, list[Any]] = {}
         self.task = asyncio.create_task(self.queue.run())
 
@@ -97,7 +99,7 @@ async def start(*, memo: Any, settings: kopf.OperatorSettings, **indexes: Any) -
     memo.operator = operator = Operator(own, indexes["services"], (indexes["ray_services"], indexes["gateways"]))
     # Kopf lists namespaces and watches CRDs. Without cluster-wide RBAC (`watchNamespaces` of the chart) it would retry
     # that for 54 s before it watches its namespaces.
-    settings.scanning.disabled = not await _may_watch_crds(Cluster(operator.client))
+    settings.scanning.disabled = not await _may_watch_crds(operator.cluster)
     if own.metrics_port:
         address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 (scraped from other pods)
         start_http_server(own.metrics_port, address, registry=operator.metrics.registry)

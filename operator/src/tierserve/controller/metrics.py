@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tierserve.controller.usage_metrics import UsageMetrics
+from tierserve.runtime.kubernetes.client import ClusterError, ClusterUnreachableError, Request
+
+_REASONS = {
+    400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 422: "Invalid",
+    429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout",
+}  # fmt: skip
+"""Reasons of the API server's errors, by the names of Kubernetes' `metav1.StatusReason`."""
 
 
 class Metrics:
@@ -20,6 +27,22 @@ class Metrics:
         self.reconciles = Counter(
             "tierserve_reconcile", "Reconciles of a GenAIDeployment, by result.", ("result",), **own
         )
+        self.errors = Counter(
+            "tierserve_reconcile_errors", "Failed reconciles, by the reason of the error.", ("reason",), **own
+        )
+        self.queue_depth = Gauge(
+            "tierserve_operator_queue_depth", "GenAIDeployments that are due and wait for a worker.", **own
+        )
+        self._requests = Counter(
+            "tierserve_operator_api_requests",
+            "Requests to the API server, without Kopf's own; a request without an answer has the code `<error>`.",
+            ("verb", "resource", "code"), **own,
+        )  # fmt: skip
+        self._request_duration = Histogram(
+            "tierserve_operator_api_request_duration_seconds",
+            "Time until the API server has answered, or failed to within the timeout.", ("verb", "resource"),
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0), **own,
+        )  # fmt: skip
         self.duration = Histogram(
             "tierserve_reconcile_duration_seconds", "Duration of a reconcile in seconds.",
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0), **own,
@@ -47,6 +70,21 @@ class Metrics:
         )  # fmt: skip
         self.usage = UsageMetrics(self.registry)
         self._pools: dict[tuple[str, str], set[str]] = {}
+
+    def watch_queue(self, depth: Callable[[], int]) -> None:
+        """Read the depth of the work queue at each scrape, from another thread than the queue's."""
+        self.queue_depth.set_function(depth)
+
+    def failed(self, error: Exception) -> None:
+        """Count a failed reconcile."""
+        self.reconciles.labels("error").inc()
+        self.errors.labels(reason_of(error)).inc()
+
+    def requested(self, request: Request) -> None:
+        """Count a request to the API server."""
+        code = str(request.code) if request.code else "<error>"  # as client-go's rest_client_requests_total
+        self._requests.labels(request.verb, request.resource, code).inc()
+        self._request_duration.labels(request.verb, request.resource).observe(request.duration_s)
 
     def update(self, namespace: str, name: str, status: Mapping[str, Any], now: float) -> None:
         """Set the gauges of a GenAIDeployment from its status at a monotonic time; unknown values are NaN."""
@@ -86,6 +124,15 @@ class Metrics:
         for gauge in (self.replicas, self.desired, self.downloaded, self.download):
             gauge.remove(namespace, name, pool)
         self.usage.drop((namespace, name, pool))
+
+
+def reason_of(error: Exception) -> str:
+    """Reason of a failed reconcile; `Unexpected` if neither the API server nor the connection to it is at fault."""
+    if isinstance(error, ClusterUnreachableError):
+        return "Unreachable"
+    if isinstance(error, ClusterError):
+        return _REASONS.get(error.code, "Other")
+    return "Unexpected"
 
 
 def _number(value: Any) -> float:

@@ -68,7 +68,7 @@ class Reconciler:
         try:
             status = await self._reconcile(key, resource)
         except Exception as error:
-            self.metrics.reconciles.labels("error").inc()
+            self.metrics.failed(error)
             expected = isinstance(error, ClusterError)
             message = "reconcile of %s/%s failed: %s"
             log.error(message, *key, error or type(error).__name__, exc_info=None if expected else error)

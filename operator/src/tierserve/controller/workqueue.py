@@ -58,6 +58,12 @@ class WorkQueue:
         """Number of keys in the queue or being reconciled."""
         return len(self._due.keys() | self._running)
 
+    def depth(self) -> int:
+        """Number of keys that are due and wait for a worker; of any thread."""
+        now = self.clock()
+        # One copy, which no other thread can interrupt: the loop's thread changes the dictionary meanwhile.
+        return sum(at <= now for at in list(self._due.values()))
+
     @property
     def idle_s(self) -> float:
         """Seconds for which a completed reconcile has been overdue; 0 while there is nothing to reconcile.

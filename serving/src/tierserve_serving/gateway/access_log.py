@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class RequestRecord:
         duration_s: from the first byte of the request to the last byte of the response (HAProxy's Ta).
         queue_s: time in the queue (Tw). first_byte_s: from the connection to the first byte of the response (Tr);
             both None if the request did not reach that phase.
+        first_token_s: of a successful stream, from the first byte of the request to the first byte of the response.
+        model: name in the request, ``*`` is the service's. path: one of the API's, ``-`` for any other.
         code: HTTP status. end: HAProxy's two-letter termination state, ``--`` is a normal end.
     """
 
@@ -29,6 +32,9 @@ class RequestRecord:
     end: str
     retries: int
     request_id: str
+    model: str
+    path: str
+    first_token_s: float | None = None
 
     @property
     def aborted(self) -> bool:
@@ -51,6 +57,9 @@ def parse_line(line: bytes) -> RequestRecord:
             end=str(raw["end"]),
             retries=int(str(raw["retries"]).lstrip("+")),
             request_id=str(raw["id"]),
+            model=_name(raw["model"]),
+            path=_name(raw["path"]),
+            first_token_s=_first_token_s(raw),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a gateway log line: {error!r}") from error
@@ -68,6 +77,13 @@ def _status(value: object) -> int:
 def _seconds(value: object) -> float | None:
     ms = int(str(value))
     return None if ms < 0 else ms / 1000
+
+
+def _first_token_s(raw: Mapping[str, Any]) -> float | None:
+    if raw["streamed"] != "1" or _status(raw["code"]) >= 400:
+        return None
+    phases = [int(str(raw[name])) for name in ("TR", "Tw", "Tc", "Tr")]
+    return None if min(phases) < 0 else sum(phases) / 1000
 
 
 class LogReceiver(asyncio.DatagramProtocol):

@@ -28,6 +28,7 @@ from tierserve.autoscale.types import GatewaySample
 from tierserve_serving.gateway import admin
 from tierserve_serving.gateway.access_log import LogReceiver, RequestRecord
 from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool, load_config
+from tierserve_serving.gateway.certificate import Certificate
 from tierserve_serving.gateway.demand import AnswerCounter, OfferedCounter
 from tierserve_serving.gateway.hold import HeldSlots
 from tierserve_serving.gateway.limits import Decisions, commands
@@ -73,9 +74,11 @@ class Agent:
         """Applies the pools and classes of the configuration, and drops the state of removed ones."""
         self._tiers = {p.name: p.tier for p in self.config.pools}
         self._classes = {c.name for c in self.config.classes}
+        self._models = {m: m for p in self.config.pools for m in p.models} | {"*": self.config.service}
         self._windows = {name: window for name, window in self._windows.items() if name in {*self._tiers, "-"}}
         self.offered.configure(self.config)
         self.answers.configure(self.config)
+        self._certificate = Certificate(Path(self.config.certificate)) if self.config.certificate else None
         self.metrics.configure(self.config.pools)
         self.reader.configure(self.config)
 
@@ -158,11 +161,14 @@ class Agent:
         return commands(_backend(pool), desired, self.states[pool.name], self.decisions.start_s(pool))
 
     def _take(self, record: RequestRecord) -> None:
-        # The log port is not authenticated: unknown pools and classes must not create new series.
+        # The log port is not authenticated: unknown pools, classes and models must not create new series.
         tier = self._tiers.get(record.pool, "-")
-        if tier == "-" or record.cls not in self._classes:
-            pool = record.pool if tier != "-" else "-"
-            record = dataclasses.replace(record, pool=pool, cls=record.cls if record.cls in self._classes else "-")
+        record = dataclasses.replace(
+            record,
+            pool=record.pool if tier != "-" else "-",
+            cls=record.cls if record.cls in self._classes else "-",
+            model=self._models.get(record.model, "-"),
+        )
         self.metrics.record(record, tier)
         self.answers.add(record)
         window = self._windows.get(record.pool)
@@ -178,7 +184,8 @@ class Agent:
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self.receiver, sock=sock)
         return transport
 
-    async def _serve(self) -> web.AppRunner:
+    def application(self) -> web.Application:
+        """The agent's HTTP endpoints."""
         app = web.Application()
         app.add_routes(
             [
@@ -188,7 +195,10 @@ class Agent:
                 web.get("/healthz", self._get_health),
             ]
         )
-        runner = web.AppRunner(app, access_log=None)
+        return app
+
+    async def _serve(self) -> web.AppRunner:
+        runner = web.AppRunner(self.application(), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, self.config.listen or None, self.config.port).start()
         self.port = runner.addresses[0][1]
@@ -254,6 +264,8 @@ class Agent:
     async def _get_metrics(self, request: web.Request) -> web.Response:
         del request
         self.metrics.malformed(self.receiver.malformed)
+        certificate = self._certificate
+        self.metrics.certificate(await asyncio.to_thread(certificate.not_after) if certificate else None)
         return web.Response(body=self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _get_health(self, request: web.Request) -> web.Response:

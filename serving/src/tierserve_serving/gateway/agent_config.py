@@ -39,6 +39,7 @@ class AgentConfig(_Model):
     port: int = Field(ge=0, le=65535)
     admin_socket: str
     log_address: str | None = Field(None, description="host:port (UDP) or absolute path (Unix datagram)")
+    certificate: str | None = Field(None, description="PEM file of the gateway's certificate; None without TLS")
     pools: tuple[AgentPool, ...]
     classes: tuple[AgentClass, ...]
     gateways: int = Field(1, ge=1, description="gateways in front of the same pools: each admits its share")

@@ -11,6 +11,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from tierserve_serving.gateway.access_log import RequestRecord
 from tierserve_serving.gateway.admin import PoolState
 from tierserve_serving.gateway.agent_config import AgentPool
+from tierserve_serving.semconv import (
+    ATTRIBUTES,
+    ERROR,
+    REQUEST_DURATION,
+    TIME_TO_FIRST_TOKEN,
+    SemanticHistogram,
+    attributes,
+)
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0)
 QUEUE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -62,6 +70,12 @@ class GatewayMetrics:
         self._malformed = Counter(
             "tierserve_gateway_malformed_log_lines", "Log lines that could not be parsed.", registry=self.registry
         )
+        self._not_after = Gauge(
+            "tierserve_gateway_certificate_not_after_timestamp_seconds",
+            "Unix time at which the gateway's certificate, or one of its issuers in the same file, expires.",
+            registry=None,  # a gauge without labels always has a value: registered while there is a certificate
+        )
+        self._has_certificate = False
         self._offered = Counter(
             "tierserve_gateway_offered",
             "Requests offered to the pool, including those that overflowed to another tier because it was full.",
@@ -93,12 +107,15 @@ class GatewayMetrics:
             registry=self.registry,
             buckets=BUCKETS,
         )
+        self._semantic_duration = self._semantic(REQUEST_DURATION, ERROR)
+        self._semantic_first_token = self._semantic(TIME_TO_FIRST_TOKEN)
         self._policy = {name: self._gauge(name, text, "policy") for name, (_, text) in DECISION.items()}
         self._at_maximum = self._gauge(
             "at_maximum", "1 if the pool has its maximum of replicas and requires more.", "policy"
         )
         self._by_pool = (
             self._responses, self._late, self._first_byte, *self._policy.values(), self._at_maximum,
+            self._semantic_duration, self._semantic_first_token,
             self._duration, self._queue, self._requests, self._retries, self._aborted, self._offered, self._in_flight,
             self._queued, self._limit, self._slots, self._up, self._decision_age,
         )  # fmt: skip
@@ -108,6 +125,10 @@ class GatewayMetrics:
 
     def _gauge(self, name: str, text: str, of: str = "gateway") -> Gauge:
         return Gauge(f"tierserve_{of}_{name}", text, ("pool", "tier"), registry=self.registry)
+
+    def _semantic(self, of: SemanticHistogram, *more: str) -> Histogram:
+        labels = ("pool", "tier", *ATTRIBUTES, *more)
+        return Histogram(of.name, of.text, labels, registry=self.registry, buckets=of.buckets)
 
     def configure(self, pools: Iterable[AgentPool]) -> None:
         """Removes all series of removed pools, for which alerts would fire otherwise."""
@@ -130,10 +151,20 @@ class GatewayMetrics:
             self._duration.labels(*labels).observe(record.duration_s)
             if record.first_byte_s is not None:
                 self._first_byte.labels(*labels[:3]).observe(record.first_byte_s)
+            self._record_semantic(record, tier)
         if record.queue_s is not None:
             self._queue.labels(*labels[:3]).observe(record.queue_s)
         if record.retries:
             self._retries.labels(record.pool, tier).inc(record.retries)
+
+    def _record_semantic(self, record: RequestRecord, tier: str) -> None:
+        if record.path == "-":  # health checks and the like are no operation of generative AI
+            return
+        labels = {"pool": record.pool, "tier": tier, **attributes(record.path, record.model)}
+        error = str(record.code) if record.code >= 400 else ""
+        self._semantic_duration.labels(**labels, **{ERROR: error}).observe(record.duration_s)
+        if record.first_token_s is not None:
+            self._semantic_first_token.labels(**labels).observe(record.first_token_s)
 
     def update(self, pool: AgentPool, state: PoolState | None) -> None:
         """Sets the gauges of one pool; with `state` None (HAProxy does not respond) the pool is not up."""
@@ -173,6 +204,14 @@ class GatewayMetrics:
         """Sets the total count of log lines that could not be parsed."""
         self._malformed.inc(total - self._malformed_seen)
         self._malformed_seen = total
+
+    def certificate(self, not_after: float | None) -> None:
+        """Sets the expiry of the certificate; without one, or if it cannot be read, there is no series."""
+        self._not_after.set(not_after or 0.0)
+        if self._has_certificate != (not_after is not None):
+            self._has_certificate = not self._has_certificate
+            change = self.registry.register if self._has_certificate else self.registry.unregister
+            change(self._not_after)
 
     def text(self) -> bytes:
         """Exposition in Prometheus' text format."""

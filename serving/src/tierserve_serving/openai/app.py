@@ -203,7 +203,9 @@ class Exchange:
         if path not in engine.endpoints:
             raise errors.no_endpoint(path, self._worker.config.engine, engine.endpoints)
         try:
-            answer = self._worker.serve(engine.respond(path, document), self._gateway_wait())
+            answer = self._worker.serve(
+                engine.respond(path, document), self._gateway_wait(), path, str(document["model"])
+            )
             async with contextlib.aclosing(answer) as parts:
                 async for part in parts:
                     await self._pass_on(part)

@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tierserve_serving.engines.base import Timing, Usage
+from tierserve_serving.replica import metrics as names
+from tierserve_serving.replica.metrics import Metrics
+from tierserve_serving.semconv import attributes
 
-_TIME_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
-
-
-class Histogram(Protocol):
-    """The part of `ray.serve.metrics.Histogram` that is used."""
-
-    def observe(self, value: float) -> None:
-        """Record one value."""
-
-
-@dataclass(slots=True)
-class Metrics:
-    """Histograms of the replica; None without Ray."""
-
-    service_s: Histogram | None = None
-    first_token_s: Histogram | None = None
-    output_tokens: Histogram | None = None
-
-    @classmethod
-    def of_ray(cls, pool: str) -> Metrics:
-        """Return histograms that Ray's agent exports, labelled with pool, deployment and replica."""
-        from ray.serve import metrics
-
-        def histogram(name: str, description: str, boundaries: list[float]) -> Any:
-            metric = metrics.Histogram(name, description=description, boundaries=boundaries, tag_keys=("pool",))
-            metric.set_default_tags({"pool": pool})
-            return metric
-
-        return cls(
-            histogram("tierserve_replica_service_seconds", "Time in a slot of the engine.", _TIME_BUCKETS_S),
-            histogram("tierserve_replica_first_token_seconds", "Time to first token since arrival.", _TIME_BUCKETS_S),
-            histogram("tierserve_replica_output_tokens", "Output tokens per request.", [4.0**k for k in range(1, 9)]),
-        )
+_UNKNOWN = attributes("", "-")
 
 
 @dataclass(slots=True)
@@ -85,7 +56,7 @@ class ReplicaStats:
     download_seconds: float = 0.0
     load_seconds: float = 0.0
     warmup_seconds: float = 0.0
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: Metrics | None = None
 
     def started(self, download_s: float, load_s: float, warmup_s: float, *, every_replica_downloads: bool) -> None:
         """Record the parts of the start-up; `load_s` without the download."""
@@ -111,21 +82,21 @@ class ReplicaStats:
         """Count a request that failed in the engine."""
         self.errors_total += 1
 
-    def completed(self, service_s: float, usage: Usage) -> None:
-        """Count a completed answer, all its choices together."""
+    def completed(self, service_s: float, usage: Usage, tags: Mapping[str, str] = _UNKNOWN) -> None:
+        """Count a completed answer, all its choices together; `tags` are those of `semconv.attributes`."""
         self.completions_total += 1
         self.service_seconds_total += service_s
         self.service_seconds_sq_total += service_s * service_s
         self.input_tokens_total += usage.input_tokens
         self.output_tokens_total += usage.output_tokens
         for timing in usage.timings:
-            self._timed(timing)
-        if self.metrics.service_s is not None:
-            self.metrics.service_s.observe(service_s)
-        if self.metrics.output_tokens is not None:
-            self.metrics.output_tokens.observe(float(usage.output_tokens))
+            self._timed(timing, tags)
+        if self.metrics is not None:
+            self.metrics.observe(names.SERVICE, service_s)
+            self.metrics.observe(names.PROMPT_TOKENS, float(usage.input_tokens))
+            self.metrics.observe(names.OUTPUT_TOKENS, float(usage.output_tokens))
 
-    def _timed(self, timing: Timing) -> None:
+    def _timed(self, timing: Timing, tags: Mapping[str, str] = _UNKNOWN) -> None:
         """Add the engine's own times; invalid ones (after a clock jump, or NaN) would corrupt the sums permanently."""
         seconds, batch = timing.prefill_s, timing.prefill_batch
         if seconds is not None and 0.0 < seconds < math.inf and 1.0 <= batch < math.inf:
@@ -137,11 +108,14 @@ class ReplicaStats:
             self.decode_steps_total += timing.steps
             self.decode_seconds_total += seconds
             self.decode_batch_total += batch * timing.steps
+            if self.metrics is not None:
+                self.metrics.observe(names.TIME_PER_TOKEN, seconds / timing.steps, tags)
+                self.metrics.observe(names.BATCH, batch)
 
     def first_token(self, since_arrival_s: float) -> None:
         """Record the time to the first token."""
-        if self.metrics.first_token_s is not None:
-            self.metrics.first_token_s.observe(since_arrival_s)
+        if self.metrics is not None:
+            self.metrics.observe(names.FIRST_TOKEN, since_arrival_s)
 
     def report(self, *, running: int, waiting: int, slots: int) -> dict[str, float]:
         """Return counters and gauges under the names the autoscaling policy reads."""

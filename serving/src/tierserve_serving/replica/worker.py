@@ -11,6 +11,7 @@ from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines import Engine, EngineError, Part, RequestError
 from tierserve_serving.replica.slots import QueueFullError, Slots
 from tierserve_serving.replica.stats import ReplicaStats
+from tierserve_serving.semconv import attributes
 
 
 def _now() -> float:
@@ -35,7 +36,10 @@ class Worker:
     def report(self) -> dict[str, float]:
         """Return counters and gauges for the autoscaling policy."""
         counters = self.stats.report(running=self.slots.running, waiting=self.slots.waiting, slots=self.slots.slots)
-        return counters | self.engine.gauges()
+        report = counters | self.engine.gauges()
+        if self.stats.metrics is not None:
+            self.stats.metrics.show(report)
+        return report
 
     def retry_after_s(self) -> int:
         """Return the expected wait of a new request in seconds, 1 to 60, for Retry-After."""
@@ -43,21 +47,26 @@ class Worker:
         service_s = self.stats.service_seconds_total / done if done else 1.0
         return max(1, min(60, math.ceil(service_s * (self.slots.waiting + 1) / self.slots.slots)))
 
-    def serve(self, answer: AsyncGenerator[Part, None], gateway_wait_s: float = 0.0) -> AsyncGenerator[Part, None]:
+    def serve(
+        self, answer: AsyncGenerator[Part, None], gateway_wait_s: float = 0.0, path: str = "", model: str = "-"
+    ) -> AsyncGenerator[Part, None]:
         """Yield an answer of the engine (`Engine.respond`), in a slot and delayed by the emulated network.
 
+        Path and model of the request are labels of its metrics.
         Raises `QueueFullError` if the queue is full, `EngineError` if the engine fails. Close or cancel to stop it.
         """
-        parts = self._counted(answer, gateway_wait_s)
+        parts = self._counted(answer, gateway_wait_s, attributes(path, model))
         return delayed(parts, self.config.downlink_s) if self.config.downlink_s > 0.0 else parts
 
-    async def _counted(self, answer: AsyncGenerator[Part, None], gateway_wait_s: float) -> AsyncGenerator[Part, None]:
+    async def _counted(
+        self, answer: AsyncGenerator[Part, None], gateway_wait_s: float, tags: dict[str, str]
+    ) -> AsyncGenerator[Part, None]:
         begin = _now()
         self.stats.arrived(gateway_wait_s)
         complete = False
         try:
             await self._enter()
-            async with aclosing(self._run(answer, begin)) as parts:
+            async with aclosing(self._run(answer, begin, tags)) as parts:
                 async for part in parts:
                     complete = part.usage is not None
                     yield part
@@ -83,7 +92,9 @@ class Worker:
         await self.slots.acquire()
         self.stats.replica_wait_seconds_total += _now() - begin
 
-    async def _run(self, answer: AsyncGenerator[Part, None], begin: float) -> AsyncGenerator[Part, None]:
+    async def _run(
+        self, answer: AsyncGenerator[Part, None], begin: float, tags: dict[str, str]
+    ) -> AsyncGenerator[Part, None]:
         """Yield from the engine. The slot is released before the last part is sent, since the client may be slow."""
         start = _now()
         first, last = True, None
@@ -100,7 +111,7 @@ class Worker:
         finally:
             self.slots.release()
         if last is not None and last.usage is not None:
-            self.stats.completed(_now() - start, last.usage)
+            self.stats.completed(_now() - start, last.usage, tags)
             yield last
 
 

@@ -115,6 +115,15 @@ CASES = (
         (19, 39, 55),
     ),
     Case("TierServeNoMetrics", {of("gateway_up"): "1x10 _x30 1x20"}, (9, 38, 50)),
+    *(
+        Case(
+            "TierServeCertificateExpiry",
+            {of("gateway_certificate_not_after_timestamp_seconds", 'pod="a"'): f"{days * 86400 + 1800}x179 9999999x60"},
+            (29, 60 + minutes, 190),
+            severity,
+        )
+        for days, minutes, severity in ((21, 35, "warning"), (3, 0, "critical"))
+    ),
     Case("TierServePoolSaturated", {of("policy_at_maximum"): "0x10 1x20 0x20"}, (9, 28, 40)),
     Case("TierServeScalingHeld", {of("gateway_decision_age_seconds"): "1x10 60+60x20 1x20"}, (9, 28, 40)),
     Case("TierServeScalingHeld", {of("policy_stale"): "0x10 1x20 0x20"}, (9, 28, 40)),
@@ -245,7 +254,9 @@ def test_dashboards_ask_for_what_is_exported_and_prometheus_reads_their_queries(
         for panel in json.loads(path.read_text())["panels"]
         for target in panel["targets"]
     ]
+    recorded = {one["record"] for one in of_service() if "record" in one}
     for query in queries:
+        assert set(re.findall(r"\btierserve:\w+(?::\w+)?", query)) <= recorded, query
         assert set(re.findall(r"\btierserve_\w+", query)) <= catalogue, query
     exprs = [query.replace("$__rate_interval", "5m").replace("$", "") for query in queries]
     records = [{"record": f"query:{number}", "expr": expr} for number, expr in enumerate(exprs)]

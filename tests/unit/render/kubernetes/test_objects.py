@@ -209,7 +209,19 @@ def test_with_a_secret_the_gateway_serves_tls_and_its_probes_use_it():
         probe = found["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
         assert (probe["httpGet"].get("scheme", "HTTP"), probe["httpGet"]["port"]) == (scheme, port)
     volumes = secret["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]["volumes"]
-    assert [v["secret"]["secretName"] for v in volumes if "secret" in v] == ["cert"]
+    assert {v["secret"]["secretName"] for v in volumes if "secret" in v} == {"cert"}
+
+
+def test_the_agent_reads_the_certificate_without_its_key():
+    plain, secret = with_gateway({}), with_gateway({"tls": {"secretName": "cert"}})
+    for found, path in ((plain, None), (secret, "/etc/tierserve-certificate/tls.crt")):
+        assert json.loads(found["ConfigMap", "assistant-gateway"]["data"]["agent.json"])["certificate"] == path
+    pod = secret["Deployment", "assistant-gateway"]["spec"]["template"]["spec"]
+    agent = next(c for c in pod["containers"] if c["name"] == "agent")
+    mounted = {m["mountPath"]: m["name"] for m in agent["volumeMounts"]}
+    volume = next(v for v in pod["volumes"] if v["name"] == mounted["/etc/tierserve-certificate"])
+    assert [item["key"] for item in volume["secret"]["items"]] == ["tls.crt"]
+    assert "tls" not in mounted.values()
 
 
 def test_while_tls_is_being_enabled_pods_without_a_certificate_serve_port_80():

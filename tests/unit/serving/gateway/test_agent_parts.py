@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,21 +17,25 @@ from tierserve_serving.gateway import haproxy as binary
 from tierserve_serving.gateway.access_log import RequestRecord, parse_line
 from tierserve_serving.gateway.admin import PoolState, parse_stat, parse_table
 from tierserve_serving.gateway.agent import Agent
-from tierserve_serving.gateway.agent_config import AgentConfig, AgentPool, load_config
+from tierserve_serving.gateway.agent_config import AgentClass, AgentConfig, AgentPool, load_config
 from tierserve_serving.gateway.limits import Decisions, commands
 from tierserve_serving.gateway.metrics import DECISION, GatewayMetrics
 from tierserve_serving.gateway.percentiles import KEPT, Window
 from tierserve_serving.policy_runtime.decisions import as_json
 
 RAW = {
-    "t": "1", "class": "chat", "model": "*", "pool": "edge-a", "outcome": "d", "code": 200, "TR": 0, "Tw": 250, "Tc": 0,
+    "t": "1", "class": "chat", "model": "*", "pool": "edge-a", "outcome": "d", "code": 200, "TR": 5, "Tw": 250, "Tc": 1,
+    "path": "/v1/chat/completions", "streamed": "1",
     "Tr": 900, "Ta": 1500, "bytes": 77, "end": "--", "retries": "+1", "id": "abc",
 }  # fmt: skip
 RECORD = parse_line(json.dumps(RAW).encode())
 
 
 def test_a_log_line_is_read_in_seconds():
-    assert RequestRecord("edge-a", "chat", 200, 1.5, 0.25, 0.9, 77, "--", 1, "abc") == RECORD
+    assert (
+        RequestRecord("edge-a", "chat", 200, 1.5, 0.25, 0.9, 77, "--", 1, "abc", "*", "/v1/chat/completions", 1.156)
+        == RECORD
+    )
     assert not RECORD.aborted
 
 
@@ -289,6 +294,43 @@ def test_a_decision_is_exported_and_a_figure_that_it_lacks_has_no_series():
     metrics.decided(pool, decision | {"predicted_p95_s": None, "set_by": "erlang_c"}, 0.5)
     assert value("predicted_response_seconds") is None, "nor the last value"
     assert value("at_maximum") == 0.0
+
+
+def test_requests_have_opentelemetrys_names_and_attributes_beside_ours():
+    metrics, pool = GatewayMetrics(), AgentPool(name="edge-a", tier="edge", slots=2)
+    metrics.configure([pool])
+    stream = dataclasses.replace(RECORD, model="light")
+    metrics.record(stream, "edge")
+    metrics.record(dataclasses.replace(stream, code=503, first_token_s=None), "edge")
+    metrics.record(dataclasses.replace(stream, path="-"), "edge")
+    labels = {
+        "pool": "edge-a", "tier": "edge", "gen_ai_operation_name": "chat", "gen_ai_provider_name": "tierserve",
+        "gen_ai_request_model": "light",
+    }  # fmt: skip
+    value = metrics.registry.get_sample_value
+    assert value("gen_ai_server_time_to_first_token_seconds_sum", labels) == 1.156
+    assert value("gen_ai_server_time_to_first_token_seconds_count", labels) == 1
+    assert value("gen_ai_server_request_duration_seconds_count", {**labels, "error_type": ""}) == 1
+    assert value("gen_ai_server_request_duration_seconds_count", {**labels, "error_type": "503"}) == 1
+    metrics.configure([])
+    assert value("gen_ai_server_time_to_first_token_seconds_count", labels) is None
+
+
+@pytest.mark.parametrize("changed", [{"streamed": "-"}, {"code": 503}, {"Tr": -1}])
+def test_only_a_successful_stream_has_a_first_token(changed):
+    assert parse_line(json.dumps({**RAW, **changed}).encode()).first_token_s is None
+
+
+def test_models_of_the_log_that_the_service_does_not_have_make_no_series(tmp_path):
+    pools = (AgentPool(name="edge-a", tier="edge", models=("light",)),)
+    classes = (AgentClass(name="chat", tiers=("edge",)),)
+    agent = Agent(
+        AgentConfig(service="assistant", port=0, admin_socket=str(tmp_path / "s"), pools=pools, classes=classes)
+    )
+    for model in ("*", "light", "x" * 30):
+        agent._take(dataclasses.replace(RECORD, model=model))
+    text = agent.metrics.text().decode()
+    assert set(re.findall(r'gen_ai_request_model="([^"]*)"', text)) == {"assistant", "light", "-"}
 
 
 def test_counts_of_late_responses_are_exported_as_counters():

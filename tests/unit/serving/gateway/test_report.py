@@ -23,7 +23,7 @@ SAMPLE = GatewaySample(t=5.0, arrivals=7.5, queued=3.0, in_flight=4.0, answered=
 
 
 def record(duration_s: float = 0.5, code: int = 200, pool: str = "edge", end: str = "--") -> RequestRecord:
-    return RequestRecord(pool, "chat", code, duration_s, 0.0, 0.1, 1, end, 0, "id")
+    return RequestRecord(pool, "chat", code, duration_s, 0.0, 0.1, 1, end, 0, "id", "*", "/v1/completions")
 
 
 def test_a_report_is_the_same_before_and_after_it_was_sent():

@@ -9,6 +9,8 @@ from tierserve_serving.config import PoolConfig
 from tierserve_serving.engines import EngineError, Part, Usage
 from tierserve_serving.engines.base import COMPLETIONS
 from tierserve_serving.engines.emulated import EmulatedEngine
+from tierserve_serving.replica.metrics import GAUGES
+from tierserve_serving.replica.stats import ReplicaStats
 from tierserve_serving.replica.worker import Worker
 
 
@@ -37,6 +39,43 @@ async def test_waiting_is_counted_apart_from_service(config):
     assert report["replica_wait_seconds_total"] == pytest.approx(0.15)  # 0 + 50 + 100
     assert report["input_tokens_total"] == 9
     assert report["output_tokens_total"] == 72
+
+
+class Recorded:
+    """Metrics as lists of values."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[str, float, dict[str, str]]] = []
+        self.shown: dict[str, float] = {}
+
+    def observe(self, histogram, value, tags=None):
+        assert set(tags or {}) == set(histogram.labels), "Ray refuses other tags than a metric has"
+        self.values.append((histogram.name, value, dict(tags or {})))
+
+    def show(self, report):
+        self.shown = {GAUGES[field][0]: value for field, value in report.items() if field in GAUGES}
+
+
+async def test_the_time_per_output_token_is_that_of_the_steps_after_the_first(config):
+    metrics = Recorded()
+    worker = Worker(config, EmulatedEngine.of(config), ReplicaStats(metrics=metrics))
+    engine_answer = worker.engine.respond(COMPLETIONS, {"model": "m", "prompt": "a b c", "max_tokens": 24})
+    async with aclosing(worker.serve(engine_answer, 0.0, COMPLETIONS, "m")) as parts:
+        (part,) = [part async for part in parts]
+    values = {name: (value, tags) for name, value, tags in metrics.values}
+    timing = part.usage.timings[0]
+    each_s, tags = values["gen_ai_server_time_per_output_token_seconds"]
+    assert each_s == pytest.approx(timing.decode_s / 24)
+    assert tags == {
+        "gen_ai_operation_name": "text_completion",
+        "gen_ai_provider_name": "tierserve",
+        "gen_ai_request_model": "m",
+    }
+    assert values["tierserve_replica_prompt_tokens"][0] == 3.0
+    assert values["tierserve_replica_output_tokens"][0] == 24.0
+    assert values["tierserve_replica_batch_size"][0] == 1.0
+    worker.report()
+    assert metrics.shown == {"tierserve_replica_running": 0.0, "tierserve_replica_waiting": 0.0}, "no cache to report"
 
 
 async def test_the_emulated_network_is_part_of_the_response_and_not_of_the_service(config):

@@ -17,6 +17,7 @@ def agent_config(
     listen: str,
     port: int,
     gateways: int = 1,
+    certificate: str | None = None,
 ) -> dict[str, Any]:
     """Content of the agent's configuration file.
 
@@ -26,6 +27,7 @@ def agent_config(
         decisions_urls: URL at which the policy of each pool publishes its decisions.
         listen, port: address of the agent's HTTP endpoints.
         gateways: number of gateways that share the slots of the pools.
+        certificate: path of the gateway's certificate, None without TLS.
     """
     targets = {p.pool: p.target_s + p.network_s for p in placements}
     return {
@@ -35,6 +37,7 @@ def agent_config(
         "log_address": spec.log_address,
         "admin_socket": spec.admin_socket,
         "gateways": gateways,
+        "certificate": certificate,
         "max_body_bytes": spec.max_body_bytes,
         "classes": [{"name": c.name, "tiers": c.tiers} for c in spec.classes],
         "pools": [

@@ -188,7 +188,8 @@ def _use() -> list[str]:
 # the response, Ta from the first byte of the request to the last of the response; -1 if a phase was not reached.
 LOG_FORMAT = (
     '{"t":"%[var(txn.us)]","class":"%[var(txn.class)]","model":"%[var(txn.m)]","pool":"%[var(txn.pool)]",'
-    '"outcome":"%[var(txn.outcome)]","code":%ST,"TR":%TR,"Tw":%Tw,"Tc":%Tc,"Tr":%Tr,"Ta":%Ta,"bytes":%B,"end":"%ts",'
+    '"path":"%[var(txn.path)]","streamed":"%[var(txn.streamed)]","outcome":"%[var(txn.outcome)]",'
+    '"code":%ST,"TR":%TR,"Tw":%Tw,"Tc":%Tc,"Tr":%Tr,"Ta":%Ta,"bytes":%B,"end":"%ts",'
     '"retries":"%rc","id":"%[var(txn.rid)]"}'
 )
 

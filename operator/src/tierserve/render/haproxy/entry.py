@@ -32,6 +32,7 @@ def entry_rules(spec: GatewaySpec) -> list[list[str]]:
     """Groups of http-request rules; a request that passes them is a completion and has its class and headers set."""
     return [
         _acls(),
+        _logged(),
         _identity(),
         _wait_for_body(),
         _cors(spec),
@@ -50,6 +51,14 @@ def _acls() -> list[str]:
         f"acl completion path {' '.join(COMPLETION_PATHS)}",
         "acl own path /health /healthz /readyz /version /v1/models",
         "acl own path_beg /v1/models/",
+    ]
+
+
+def _logged() -> list[str]:
+    """Variables for the log: when its line is written HAProxy no longer has the path and the headers."""
+    return [
+        "http-request set-var(txn.path) path if completion",  # other paths may hold anything
+        "http-response set-var(txn.streamed) int(1) if { res.hdr(Content-Type) -m beg text/event-stream }",
     ]
 
 

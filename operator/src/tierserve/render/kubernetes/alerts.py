@@ -22,6 +22,10 @@ PREDICTION_OFF = 1.5
 quantiles are off by up to a third."""
 DECISION_AGE_S, DECREASES_PER_HOUR, ERROR_SHARE = 120, 6, 0.05
 """Limits of the alerts for held scaling, for flapping, and for responses that are errors."""
+EXPIRY = ((21, "1h", "warning"), (3, "10m", "critical"))
+"""Days before the gateway's certificate expires, as cert-manager's mixin has them, how long, and the severity."""
+BUCKETS = ("request_duration_seconds", "first_byte_seconds", "queue_seconds")
+"""Histograms whose buckets are recorded as rates per pool: dashboards ask for several quantiles of each."""
 LATE = "tierserve:late_responses:ratio_rate"
 
 
@@ -38,7 +42,7 @@ class Alert:
 
 
 def rules(gaid: GenAIDeployment, settings: KubeSettings) -> list[dict[str, Any]]:
-    """Return recording rules of the response time and of the share of late responses, and the alerts."""
+    """Return recording rules of response times and of the share of late responses, and the alerts."""
     return [*_records(gaid), *(_rule(gaid, settings, alert) for alert in _alerts(gaid))]
 
 
@@ -54,12 +58,19 @@ def _percentile(gaid: GenAIDeployment) -> str:
 def _records(gaid: GenAIDeployment) -> list[dict[str, Any]]:
     of = _of(gaid)
     quantile = gaid.spec.objective.response_time.percentile / 100
-    buckets = f"rate(tierserve_gateway_request_duration_seconds_bucket{of}[5m])"
     windows = sorted({window for _, long, short, _, _ in BURN for window in (long, short)})
+    by = "sum by (namespace, service, pool, le)"
     return [
+        *(
+            {
+                "record": f"tierserve:{name}_bucket:rate5m",
+                "expr": f"{by} (rate(tierserve_gateway_{name}_bucket{of}[5m]))",
+            }
+            for name in BUCKETS
+        ),
         {
             "record": f"tierserve:request_duration_seconds:{_percentile(gaid)}",
-            "expr": f"histogram_quantile({quantile:g}, sum by (namespace, service, pool, le) ({buckets}))",
+            "expr": f"histogram_quantile({quantile:g}, tierserve:request_duration_seconds_bucket:rate5m{of})",
         },
         *(
             {
@@ -92,6 +103,15 @@ def _burns(gaid: GenAIDeployment) -> list[Alert]:
     return found
 
 
+def _expiries(gaid: GenAIDeployment) -> list[Alert]:
+    not_after = f"min by (namespace, service) (tierserve_gateway_certificate_not_after_timestamp_seconds{_of(gaid)})"
+    summary = f"{gaid.name}: the gateway's certificate expires in {{{{ $value | humanizeDuration }}}}"
+    return [
+        Alert("TierServeCertificateExpiry", f"{not_after} - time() < {days} * 86400", severity, after, summary)
+        for days, after, severity in EXPIRY
+    ]
+
+
 def _alerts(gaid: GenAIDeployment) -> list[Alert]:
     of, name = _of(gaid), gaid.name
     pool = "pool {{ $labels.pool }}"
@@ -104,6 +124,7 @@ def _alerts(gaid: GenAIDeployment) -> list[Alert]:
 
     return [
         *_burns(gaid),
+        *_expiries(gaid),
         Alert(
             "TierServePoolDown", f"{of_pools('gateway_up')} == 0", "critical", "2m",
             f"{name}: {pool} is down at every gateway",

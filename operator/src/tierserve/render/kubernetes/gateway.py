@@ -39,6 +39,8 @@ from tierserve.render.kubernetes.settings import (
 
 CONFIG, RUN, TLS = "/etc/tierserve", "/run/tierserve", "/etc/tierserve-tls"
 CERTIFICATE = f"{TLS}/tls.pem"
+CERTIFICATE_ONLY = "/etc/tierserve-certificate"
+"""Folder of the certificate in the agent's container, which does not get the key."""
 PLAIN = "haproxy.cfg"
 LINGER_S = 5
 
@@ -128,6 +130,7 @@ def _config(gaid: GenAIDeployment, placements: Sequence[Placement], settings: Ku
     agent = agent_config(
         spec, placements, decisions,
         listen="", port=AGENT_PORT, gateways=settings.gateway_replicas,
+        certificate=f"{CERTIFICATE_ONLY}/tls.crt" if _secret(gaid) else None,
     )  # fmt: skip
     files = {PLAIN: render_haproxy(spec), "agent.json": json.dumps(agent, sort_keys=True, indent=1)}
     if _secret(gaid):
@@ -164,7 +167,7 @@ def _pod(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
         "shareProcessNamespace": True,
         "securityContext": dict(POD_SECURITY),
         "topologySpreadConstraints": [spread],
-        "containers": [_haproxy(gaid, settings), _agent(settings)],
+        "containers": [_haproxy(gaid, settings), _agent(gaid, settings)],
         "volumes": [
             {"name": "config", "configMap": {"name": gateway_name(gaid.name)}},
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
@@ -182,7 +185,10 @@ def _certificate_volume(gaid: GenAIDeployment) -> list[dict[str, Any]]:
         return []
     # HAProxy loads the key of tls.pem from tls.pem.key.
     items = [{"key": "tls.crt", "path": "tls.pem"}, {"key": "tls.key", "path": "tls.pem.key"}]
-    return [{"name": "tls", "secret": {"secretName": secret, "items": items}}]
+    return [
+        {"name": "tls", "secret": {"secretName": secret, "items": items}},
+        {"name": "certificate", "secret": {"secretName": secret, "items": [{"key": "tls.crt", "path": "tls.crt"}]}},
+    ]
 
 
 def _haproxy(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
@@ -216,10 +222,14 @@ def _haproxy(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
     }
 
 
-def _agent(settings: KubeSettings) -> dict[str, Any]:
+def _agent(gaid: GenAIDeployment, settings: KubeSettings) -> dict[str, Any]:
     command = ["python", "-m", "tierserve_serving.gateway.agent", "--config", f"{CONFIG}/agent.json", "--watch"]
+    container = _container("agent", settings, command)
+    if _secret(gaid):
+        mount = {"name": "certificate", "mountPath": CERTIFICATE_ONLY, "readOnly": True}
+        container["volumeMounts"].append(mount)
     return {
-        **_container("agent", settings, command),
+        **container,
         "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
         # It buffers and parses bodies whose model HAProxy cannot read, at most 128 MiB in total.
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -31,6 +33,8 @@ _PLURALS = {
     "Service": "services",
     "ServiceMonitor": "servicemonitors",
 }
+_VERBS = {"PATCH": "patch", "POST": "create", "DELETE": "delete"}
+_PATH = re.compile(r"/apis?/(?:[^/]+/)?v[^/]+/(?:namespaces/[^/]+/)?([^/]+)(?:/([^/]+)(/[^/]+)?)?")
 NOT_FOUND, CONFLICT, FORBIDDEN = 404, 409, 403
 
 
@@ -49,15 +53,33 @@ class ClusterUnreachableError(ClusterError, ConnectionError):
         super().__init__(0, message)
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request that was made.
+
+    Attributes:
+        verb: as in RBAC: get, list, create, patch, delete.
+        resource: plural, with the subresource where there is one: `genaideployments/status`.
+        code: HTTP status, 0 without an answer.
+    """
+
+    verb: str
+    resource: str
+    code: int
+    duration_s: float
+
+
 @dataclass(slots=True)
 class Cluster:
     """Requests with the credentials of the operator.
 
     Attributes:
+        on_request: called after each request, also a failed one.
         time: Date of the last response, Unix seconds: creation times of objects are of the API server's clock, too.
     """
 
     client: ApiClient
+    on_request: Callable[[Request], None] | None = None
     time: float | None = None
 
     async def apply(self, desired: Object) -> Object:
@@ -139,6 +161,7 @@ class Cluster:
         content_type: str = "application/json",
     ) -> Object:
         headers = {"Accept": "application/json", "Content-Type": content_type}
+        began, code = time.perf_counter(), 0
         try:
             request = await self.client.param_serialize(
                 method, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
@@ -146,8 +169,12 @@ class Cluster:
             reply = await self.client.call_api(*request, _request_timeout=TIMEOUT_S)
             text = await reply.read()
             self._note_time(reply.headers.get("Date", ""))
+            code = reply.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ClusterUnreachableError(f"the API server does not answer: {error or type(error).__name__}") from error
+        finally:
+            if self.on_request is not None:
+                self.on_request(Request(*verb_and_resource(method, path), code, time.perf_counter() - began))
         if reply.status >= 400:
             raise ClusterError(reply.status, _message(text) or f"{method} {path}: HTTP {reply.status}")
         answer: Object = json.loads(text)
@@ -163,6 +190,14 @@ def collection(api_version: str, kind: str, namespace: str | None) -> str:
     root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
     where = f"/namespaces/{namespace}" if namespace else ""
     return f"{root}{where}/{_PLURALS[kind]}"
+
+
+def verb_and_resource(method: str, path: str) -> tuple[str, str]:
+    """RBAC's verb and resource of a request to one of the paths of this module."""
+    match = _PATH.fullmatch(path)
+    assert match is not None, path
+    plural, name, subresource = match.groups()
+    return _VERBS.get(method) or ("get" if name else "list"), f"{plural}{subresource or ''}"
 
 
 def path_of(obj: Mapping[str, Any]) -> str:
