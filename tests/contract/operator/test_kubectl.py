@@ -85,6 +85,14 @@ def test_the_plugin_plans_for_the_service_as_it_is_in_the_cluster(kubectl, appli
     assert json.loads(out)["connections"] == 50
 
 
+def test_the_plugin_explains_each_pool_or_says_that_no_decision_is_known(kubectl, applied):
+    code, out, err = kubectl("tierserve", "explain", "assistant", "-n", applied.name, "-o", "json")
+    assert code == 0, err
+    (service,) = json.loads(out)
+    assert {pool["pool"] for pool in service["pools"]} == {"cloud-default", "edge-default", "device-default"}
+    assert all("no current decision" in pool["message"] for pool in service["pools"])
+
+
 def test_the_plugin_lists_events(kubectl, applied, eventually):
     eventually(
         lambda: "ComponentsNotReady" in kubectl("tierserve", "events", "assistant", "-n", applied.name)[1], "the event"

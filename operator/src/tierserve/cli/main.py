@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tierserve.cli.errors import run
+from tierserve.cli.explain import explain
 from tierserve.cli.loadgen.command import load
 from tierserve.cli.local import down, status, up
 from tierserve.cli.plan.command import plan
@@ -20,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (validate, plan, simulate, profile, up, status, down, load):
+for command in (validate, plan, simulate, profile, up, status, explain, down, load):
     app.command()(command)
 
 
