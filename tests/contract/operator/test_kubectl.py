@@ -93,6 +93,31 @@ def test_the_plugin_explains_each_pool_or_says_that_no_decision_is_known(kubectl
     assert all("no current decision" in pool["message"] for pool in service["pools"])
 
 
+def test_the_doctor_names_what_the_cluster_lacks_and_ends_with_1(kubectl, applied):
+    """The operator of these tests is a process beside the API server, which has no nodes."""
+    code, out, err = kubectl("tierserve", "doctor", "-n", applied.name, "-o", "json")
+    assert code == 1, err
+    states = {check["name"]: check["state"] for check in json.loads(out)["checks"]}
+    for name in (
+        "API server",
+        "CRD GenAIDeployment",
+        "CRD rayservices.ray.io",
+        "CRD rayclusters.ray.io",
+        "permissions",
+    ):
+        assert states[name] == "ok", (name, out)
+    assert states["operator"] == "missing"
+    assert states["KubeRay"] == "warning"
+    for tier in ("cloud", "edge", "device"):
+        assert states[f"{applied.name}/assistant {tier}"] == "missing"
+
+
+def test_the_doctor_ends_with_1_where_no_api_server_answers(kubectl):
+    code, out, _ = kubectl("tierserve", "doctor", "--context", "nowhere", "-o", "json")
+    assert code == 1
+    assert [(check["name"], check["state"]) for check in json.loads(out)["checks"]] == [("API server", "missing")]
+
+
 def test_the_plugin_lists_events(kubectl, applied, eventually):
     eventually(
         lambda: "ComponentsNotReady" in kubectl("tierserve", "events", "assistant", "-n", applied.name)[1], "the event"

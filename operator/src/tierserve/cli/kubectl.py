@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tierserve.cli.cluster import AllNamespaces, Context, Name, Namespace, document, flags, kubectl, manifest, services
+from tierserve.cli.doctor.command import doctor_of_cluster
 from tierserve.cli.errors import run
 from tierserve.cli.explain import explain_in_cluster
 from tierserve.cli.output import TableOrData, emit
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 
 app.command("explain")(explain_in_cluster)
+app.command("doctor")(doctor_of_cluster)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from tierserve.cli.doctor.command import doctor
 from tierserve.cli.errors import run
 from tierserve.cli.explain import explain
 from tierserve.cli.loadgen.command import load
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (validate, plan, simulate, profile, up, status, explain, down, load):
+for command in (validate, plan, simulate, profile, up, status, explain, doctor, down, load):
     app.command()(command)
 
 
