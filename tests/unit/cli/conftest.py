@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
+import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,3 +75,38 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ru
         return made
 
     return make
+
+
+@pytest.fixture
+def terminal() -> Callable[..., tuple[int, str]]:
+    """Runs `tierserve` on a terminal of 80 by 24; returns exit status and all that it wrote.
+
+    `steps` are pairs: what must be on the screen since the last input, and the input that is then written.
+    """
+
+    def run(arguments: list[str], steps: list[tuple[str, str]], *, limit_s: float = 60.0) -> tuple[int, str]:
+        main, other = pty.openpty()
+        termios.tcsetwinsize(other, (24, 80))
+        command = [sys.executable, "-m", "tierserve.cli.main", *arguments]
+        environment = {**os.environ, "TERM": "xterm"}
+        process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment)
+        os.close(other)
+        written, seen, left, end = "", 0, list(steps), time.monotonic() + limit_s
+        try:
+            while time.monotonic() < end:
+                ready, _, _ = select.select([main], [], [], 0.2)
+                try:
+                    written += os.read(main, 65536).decode(errors="replace") if ready else ""
+                except OSError:  # Linux: the program has ended
+                    break
+                if left and left[0][0] in written[seen:]:
+                    seen = len(written)
+                    os.write(main, left.pop(0)[1].encode())
+            assert not left, f"not on the screen within {limit_s:g} s: {left[0][0]!r}; {written[seen:]}"
+            return process.wait(max(1.0, end - time.monotonic())), written
+        finally:
+            process.kill()
+            process.wait()
+            os.close(main)
+
+    return run

@@ -7,6 +7,7 @@ import typer
 from tierserve.cli.doctor.command import doctor
 from tierserve.cli.errors import run
 from tierserve.cli.explain import explain
+from tierserve.cli.init.command import init
 from tierserve.cli.loadgen.command import load
 from tierserve.cli.local import down, status, up
 from tierserve.cli.plan.command import plan
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (validate, plan, simulate, profile, up, status, explain, doctor, down, load):
+for command in (init, validate, plan, simulate, profile, up, status, explain, doctor, down, load):
     app.command()(command)
 
 
