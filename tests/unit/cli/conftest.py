@@ -21,10 +21,11 @@ from tierserve.api import load
 from tierserve.plan.placement import place
 from tierserve.runtime.local.paths import ServicePaths
 from tierserve.runtime.local.ray_cluster import RayPorts
-from tierserve.runtime.local.state import LocalState
+from tierserve.runtime.local.state import LocalState, write_atomic
 from tierserve.state import Observed, PoolObserved
 from tierserve.status.build import status
 
+Step = tuple[str, str | Callable[[], str]]
 EXAMPLE = Path(__file__).parents[3] / "examples" / "assistant.yaml"
 DECISION = {
     "lambda": 20.0, "mu": 1.0, "service_s": 1.0, "service_sd_s": 0.05, "offered_load": 21.0, "rate_error": 1.0,
@@ -57,7 +58,7 @@ class Running:
             "name": self.name, "file": str(EXAMPLE), "fileProblem": "", "time": now, "status": body,
             "objective": {"percentile": objective.percentile, "target_s": objective.target.value},
         }  # fmt: skip
-        self.paths.status.write_bytes(orjson.dumps(document))
+        write_atomic(self.paths.status, orjson.dumps(document))
 
 
 @pytest.fixture
@@ -81,10 +82,13 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ru
 def terminal() -> Callable[..., tuple[int, str]]:
     """Runs `tierserve` on a terminal of 80 by 24; returns exit status and all that it wrote.
 
-    `steps` are pairs: what must be on the screen since the last input, and the input that is then written.
+    `steps` are pairs: what must be on the screen since the last input, and the input that is then written, or a
+    function that returns it.
     """
 
-    def run(arguments: list[str], steps: list[tuple[str, str]], *, limit_s: float = 60.0) -> tuple[int, str]:
+    def run(
+        arguments: list[str], steps: list[tuple[str, str | Callable[[], str]]], *, limit_s: float = 60.0
+    ) -> tuple[int, str]:
         main, other = pty.openpty()
         termios.tcsetwinsize(other, (24, 80))
         command = [sys.executable, "-m", "tierserve.cli.main", *arguments]
@@ -101,7 +105,8 @@ def terminal() -> Callable[..., tuple[int, str]]:
                     break
                 if left and left[0][0] in written[seen:]:
                     seen = len(written)
-                    os.write(main, left.pop(0)[1].encode())
+                    step = left.pop(0)[1]
+                    os.write(main, (step if isinstance(step, str) else step()).encode())
             assert not left, f"not on the screen within {limit_s:g} s: {left[0][0]!r}; {written[seen:]}"
             return process.wait(max(1.0, end - time.monotonic())), written
         finally:

@@ -75,7 +75,8 @@ def _optional(answers: Answers) -> Iterator[str]:
     yield "  # Classes of requests. privacy: device keeps a class on devices, site on a device or an edge site."
     yield "  # traffic:"
     yield "  #   - {name: chat, share: 1, privacy: public, input: 128}"
-    others = [tier.name for tier in answers.tiers if tier.kind != "device"]
+    # The nearest first: what an edge site has no slot for goes to the cloud.
+    others = [tier.name for kind in ("edge", "cloud") for tier in answers.tiers if tier.kind == kind]
     if len(answers.tiers) > 1 and others:
         yield "  # Requests go to the first tier of this list that has a free slot."
         yield f"  # routing: {{overflow: [{', '.join(others)}]}}"
