@@ -87,11 +87,12 @@ def _show(found: Iterable[tuple[Mapping[str, Any], Mapping[str, Placement]]], ti
     if output != "text":
         emit(services, output)
         return
-    blocks = [block for service in services for block in _blocks(service)]
-    typer.echo("\n\n".join(blocks) if blocks else "no service is running; start one with tierserve up FILE")
+    texts = [text for service in services for text in blocks(service, text_width())]
+    typer.echo("\n\n".join(texts) if texts else "no service is running; start one with tierserve up FILE")
 
 
-def _blocks(service: Mapping[str, Any]) -> list[str]:
+def blocks(service: Mapping[str, Any], width: int) -> list[str]:
+    """Return the explanations of a service (`explained`) as text of this width, one for each pool."""
     from tierserve.status.explanation import from_dict
     from tierserve.status.explanation_text import label_of, lines
 
@@ -100,6 +101,6 @@ def _blocks(service: Mapping[str, Any]) -> list[str]:
     return [
         f"{service['name']} / {label_of(pool['pool'])}: {pool['message']}"
         if "message" in pool
-        else "\n".join(lines(service["name"], from_dict(pool), width=text_width()))
+        else "\n".join(lines(service["name"], from_dict(pool), width=width))
         for pool in service["pools"]
     ]

@@ -18,6 +18,7 @@ from tierserve.cli.doctor.command import doctor_of_cluster
 from tierserve.cli.errors import run
 from tierserve.cli.explain import explain_in_cluster
 from tierserve.cli.output import TableOrData, emit
+from tierserve.cli.report import report_of_cluster
 from tierserve.cli.top.command import top_of_cluster
 from tierserve.cli.view import service_view
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 
 app.command("explain")(explain_in_cluster)
 app.command("top")(top_of_cluster)
+app.command("report")(report_of_cluster)
 app.command("doctor")(doctor_of_cluster)
 
 

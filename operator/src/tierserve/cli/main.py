@@ -12,6 +12,7 @@ from tierserve.cli.loadgen.command import load
 from tierserve.cli.local import down, status, up
 from tierserve.cli.plan.command import plan
 from tierserve.cli.profile.command import profile
+from tierserve.cli.report import report
 from tierserve.cli.simulate.command import simulate
 from tierserve.cli.top.command import top
 from tierserve.cli.validate import validate
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (init, validate, plan, simulate, profile, up, status, top, explain, doctor, down, load):
+for command in (init, validate, plan, simulate, profile, up, status, top, explain, report, doctor, down, load):
     app.command()(command)
 
 
