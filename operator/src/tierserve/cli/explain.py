@@ -10,6 +10,7 @@ import typer
 from tierserve.cli.cluster import Context, Namespace
 from tierserve.cli.errors import UserError
 from tierserve.cli.output import TextOrData, emit, text_width
+from tierserve.cli.services import ServiceName
 
 if TYPE_CHECKING:
     from tierserve.plan.placement import Placement
@@ -18,7 +19,7 @@ Tier = Annotated[str | None, typer.Option(help="Only pools of this tier \\[all]"
 
 
 def explain(
-    name: Annotated[str | None, typer.Argument(help="Name of a service \\[all of this user]")] = None,
+    name: ServiceName = None,
     tier: Tier = None,
     output: TextOrData = "text",
 ) -> None:

@@ -15,7 +15,7 @@ from tierserve.api import ValidationFailed, hints
 from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.files import STDIN, Service, finite, parsed
 from tierserve.cli.output import TableOrData, emit
-from tierserve.cli.services import documents, names
+from tierserve.cli.services import OnlyService, ServiceName, documents, names
 from tierserve.cli.view import service_view
 
 console = Console()
@@ -73,7 +73,7 @@ def up(
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="Name of a service \\[all of this user]")] = None,
+    name: ServiceName = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every second until Ctrl-C")] = False,
     output: TableOrData = "table",
 ) -> None:
@@ -93,7 +93,7 @@ def status(
 
 
 def down(
-    name: Annotated[str | None, typer.Argument(help="Name of a service \\[the only one that runs]")] = None,
+    name: OnlyService = None,
 ) -> None:
     """Stop a service and all of its processes.
 

@@ -17,6 +17,7 @@ from tierserve.cli.errors import UserError
 from tierserve.cli.explain import blocks, explained
 from tierserve.cli.files import check_writable, finite
 from tierserve.cli.output import TextOrData, emit
+from tierserve.cli.services import OnlyService
 
 if TYPE_CHECKING:
     from tierserve.plan.placement import Placement
@@ -33,7 +34,7 @@ Read = Callable[[], tuple[dict[str, Any], Mapping[str, "Placement"]]]
 
 
 def report(
-    name: Annotated[str | None, typer.Argument(help="Name of a service \\[the only one that runs]")] = None,
+    name: OnlyService = None,
     seconds: Duration = 60.0,
     interval: Annotated[float, typer.Option(min=0.2, max=3600, callback=finite, help="Seconds between samples")] = 1.0,
     out: Out = None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from tierserve.api import GenAIDeployment, ValidationFailed
 from tierserve.api.loading import load_text
@@ -12,6 +14,22 @@ from tierserve.cli.errors import UserError
 
 if TYPE_CHECKING:
     from tierserve.plan.placement import Placement
+
+
+def _complete(incomplete: str) -> list[str]:
+    """Return the names of known services that begin so, for the completion of the shell."""
+    try:
+        return [name for name in names(None) if name.startswith(incomplete)]
+    except (UserError, ImportError):  # nothing to complete; the command itself reports why
+        return []
+
+
+ServiceName = Annotated[
+    str | None, typer.Argument(help="Name of a service \\[all of this user]", autocompletion=_complete)
+]
+OnlyService = Annotated[
+    str | None, typer.Argument(help="Name of a service \\[the only one that runs]", autocompletion=_complete)
+]
 
 
 def names(name: str | None) -> list[str]:

@@ -108,7 +108,7 @@ def _erlang_c(found: Explanation) -> Iterator[tuple[str, str]]:
     extra = f" with {found.headroom:.0%} headroom" if found.headroom else ""
     extra += f", times {found.margin:.2f} by the responses of full slots" if found.margin > 1.005 else ""
     late = f"{100.0 - found.percentile:.3g}%"
-    objective = f"at most {late} may wait more than {seconds(found.wait_allowed_s)}"
+    objective = f"at most {late} may be late, wait more than {seconds(found.wait_allowed_s)}"
     yield "load", f"{found.load:.3g} erlangs{extra}; {objective} (target {seconds(found.target_s)})"
     for one in found.alternatives:
         yield _replicas(one.replicas), _alternative(one, found)
@@ -120,16 +120,15 @@ def _erlang_c(found: Explanation) -> Iterator[tuple[str, str]]:
 def _alternative(one: Alternative, found: Explanation) -> str:
     if one.p95_s is None:
         return f"{one.servers} slots cannot carry {found.load:.3g} erlangs"
-    text = (
-        f"P(wait) {one.p_wait:.2g}, {_share(one.late)} wait too long, "
-        f"p{found.percentile:g} {seconds(one.p95_s)}: {'meets it' if one.meets else 'misses'}"
-    )
+    text = f"P(wait) {one.p_wait:.2g}, {_share(one.late)} late, p{found.percentile:g} {seconds(one.p95_s)}: "
     over_s = one.p95_s - found.target_s
-    return text + (f" the target by {seconds(over_s)}" if over_s > 0.0 and not one.meets else "")
+    if one.meets:
+        return text + "meets it"
+    return text + ("misses by " + seconds(over_s) if over_s > 0.0 else "misses, too many are late")
 
 
 def _share(value: float) -> str:
-    return f"{value:.1%}" if value >= 0.001 else "under 0.1%"
+    return f"{value:.1%}" if value >= 0.001 else "<0.1%"
 
 
 def _observed(found: Explanation) -> str | None:
@@ -139,7 +138,7 @@ def _observed(found: Explanation) -> str | None:
     if found.predicted_p95_s is not None:
         parts.append(f"predicted p{found.percentile:g} {seconds(found.predicted_p95_s)}")
     if found.model_error is not None:
-        parts.append(f"the model is off by {found.model_error:+.0%}")
+        parts.append(f"the model is off by {round(100.0 * found.model_error):+d}%")
     return ", ".join(parts) or None
 
 

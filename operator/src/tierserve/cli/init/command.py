@@ -41,8 +41,8 @@ def init(
     tier: Annotated[
         list[str] | None,
         typer.Option(
-            help="A tier: KIND[,engine=E][,source=S][,preset=P][,min=N][,max=N][,name=T][,model=M], KIND cloud, edge "
-            "or device; repeat it \\[cloud and device]"
+            help="A tier: cloud, edge or device, and with commas KEY=VALUE of engine, source, preset, min, max, name, "
+            "model; repeatable \\[cloud and device]"
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: defaults for what no flag sets")] = False,

@@ -43,7 +43,7 @@ def plan(
     ] = False,
     trace: Annotated[
         str | None,
-        typer.Option(help="Arrivals of a trace: azure-code, mooncake-conversation or a file (docs/load.md)"),
+        typer.Option(help="Arrivals of azure-code, of another trace or of a file (docs/load.md)"),
     ] = None,
     copies: Annotated[
         int | None, typer.Option(min=1, max=MOST_COPIES, help="Trace: copies of each request, spread over 5 s \\[1]")

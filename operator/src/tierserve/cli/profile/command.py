@@ -54,7 +54,7 @@ def profile(
     output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Output format")] = "table",
     timeout: Annotated[str, typer.Option(help="Timeout of a request")] = "10m",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of prompts and arrivals")] = 1,
-    allow_remote: Annotated[bool, typer.Option(help="Allow a server on another machine")] = False,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a server on another machine")] = False,
     api_key: Annotated[
         str | None, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="API key, sent as a bearer token")
     ] = None,
@@ -64,7 +64,7 @@ def profile(
     cacert: Annotated[
         Path | None, typer.Option(help="CA certificates in PEM \\[those of the system, or SSL_CERT_FILE]")
     ] = None,
-    insecure: Annotated[bool, typer.Option(help="Skip verification of the server certificate")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Skip verification of the server certificate")] = False,
 ) -> None:
     """Measure the step times of a replica (alpha, beta, gamma) and print them as `models[].profile`.
 
