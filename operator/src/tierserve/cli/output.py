@@ -55,8 +55,3 @@ def emit(document: Any, form: str) -> None:
         sys.stdout.write(data.decode() + "\n")
     else:
         sys.stdout.write(yaml.safe_dump(orjson.loads(data), sort_keys=False, allow_unicode=True))
-
-
-def write(document: dict[str, object]) -> None:
-    """Print a document as JSON."""
-    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")

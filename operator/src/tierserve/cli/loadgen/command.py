@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tierserve.cli.files import check_writable, finite
 from tierserve.cli.loadgen.options import Options
+from tierserve.cli.output import TableOrData
 
 MAX_TOKENS = 1_000_000_000
 """Of one prompt or response: beyond any context window, and safe in arithmetic with 64 bits."""
@@ -64,7 +65,7 @@ def load(
     ] = 15_000,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of arrivals and think times")] = 1,
     samples: Annotated[Path | None, typer.Option(help="Write every request to this CSV file")] = None,
-    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Output format")] = "table",
+    output: TableOrData = "table",
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a service on another machine")] = False,
     api_key: Annotated[
         str | None, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="API key, sent as a bearer token")
