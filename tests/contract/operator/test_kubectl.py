@@ -24,6 +24,9 @@ def kubectl(request: pytest.FixtureRequest, operator: Any, kuberay: None, script
     plugin = folder / "kubectl-tierserve"
     plugin.write_text(f'#!/bin/sh\nexec {sys.executable} -m tierserve.cli.kubectl "$@"\n')
     plugin.chmod(0o755)
+    completion = folder / "kubectl_complete-tierserve"
+    completion.write_text(f'#!/bin/sh\nexec {sys.executable} -m tierserve.cli.kubectl_complete "$@"\n')
+    completion.chmod(0o755)
     (folder / "kubectl").symlink_to(binary)
     path = f"{folder}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "KUBECONFIG": str(operator.kubeconfig), "COLUMNS": "200"}
@@ -116,6 +119,13 @@ def test_the_doctor_ends_with_1_where_no_api_server_answers(kubectl):
     code, out, _ = kubectl("tierserve", "doctor", "--context", "nowhere", "-o", "json")
     assert code == 1
     assert [(check["name"], check["state"]) for check in json.loads(out)["checks"]] == [("API server", "missing")]
+
+
+def test_kubectl_completes_commands_of_the_plugin_and_names_of_its_namespace(kubectl, applied):
+    code, out, err = kubectl("__complete", "tierserve", "exp")
+    assert (code, out.split()) == (0, ["explain", ":4"]), err
+    code, out, err = kubectl("__complete", "tierserve", "explain", "--namespace", applied.name, "assi")
+    assert (code, out.split()) == (0, ["assistant", ":4"]), err
 
 
 def test_the_plugin_lists_events(kubectl, applied, eventually):

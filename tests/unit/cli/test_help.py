@@ -99,3 +99,9 @@ def test_the_shell_completes_commands_options_and_names_of_services(
     assert "--tier" in completions(state, "tierserve explain --t")
     assert completions(state, "tierserve explain ass") == ["assistant"]
     assert completions(state, "tierserve explain other") == []
+
+
+def test_kubectl_is_given_the_candidates_and_the_directive_of_cobra() -> None:
+    command = [sys.executable, "-m", "tierserve.cli.kubectl_complete", "do"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["doctor", ":4"]

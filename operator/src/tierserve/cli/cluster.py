@@ -22,7 +22,22 @@ if TYPE_CHECKING:
 
 RESOURCE = f"{PLURAL}.{GROUP}"
 INSTALL = "install the CRD: kubectl apply -f crds/genaideployments.yaml"
-Name = Annotated[str | None, typer.Argument(help="Name of a GenAIDeployment \\[all of the namespace]")]
+
+
+def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of GenAIDeployments that begin so, for the completion of the shell."""
+    where = flags(ctx.params.get("namespace"), ctx.params.get("context"))
+    try:
+        listed = run_kubectl("get", RESOURCE, "-o", "name", "--request-timeout=5s", *where).stdout.split()
+    except UserError:  # nothing to complete; the command itself reports why
+        return []
+    return [name for one in listed if (name := one.rpartition("/")[2]).startswith(incomplete)]
+
+
+Name = Annotated[
+    str | None, typer.Argument(help="Name of a GenAIDeployment \\[all of the namespace]", autocompletion=_complete)
+]
+OneName = Annotated[str, typer.Argument(help="Name of a GenAIDeployment", autocompletion=_complete)]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace \\[of the context]")]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig \\[the current context]")]
 AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces")]

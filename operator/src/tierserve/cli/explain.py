@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tierserve.cli.cluster import Context, Namespace
+from tierserve.cli.cluster import Context, Namespace, OneName
 from tierserve.cli.errors import UserError
 from tierserve.cli.output import TextOrData, emit, text_width
 from tierserve.cli.services import ServiceName
@@ -41,7 +41,7 @@ def explain(
 
 
 def explain_in_cluster(
-    name: Annotated[str, typer.Argument(help="Name of a GenAIDeployment")],
+    name: OneName,
     tier: Tier = None,
     namespace: Namespace = None,
     context: Context = None,

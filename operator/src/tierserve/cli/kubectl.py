@@ -13,7 +13,18 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from tierserve.cli.cluster import AllNamespaces, Context, Name, Namespace, document, flags, kubectl, manifest, services
+from tierserve.cli.cluster import (
+    AllNamespaces,
+    Context,
+    Name,
+    Namespace,
+    OneName,
+    document,
+    flags,
+    kubectl,
+    manifest,
+    services,
+)
 from tierserve.cli.doctor.command import doctor_of_cluster
 from tierserve.cli.errors import run
 from tierserve.cli.explain import explain_in_cluster
@@ -66,7 +77,7 @@ def status(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def plan(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Name of a GenAIDeployment")],
+    name: OneName,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
@@ -85,7 +96,7 @@ def plan(
 
 @app.command()
 def events(
-    name: Annotated[str, typer.Argument(help="Name of a GenAIDeployment")],
+    name: OneName,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from tierserve.cli.cluster import Context, Namespace
+from tierserve.cli.cluster import Context, Namespace, OneName
 from tierserve.cli.errors import UserError
 from tierserve.cli.explain import blocks, explained
 from tierserve.cli.files import check_writable, finite
@@ -64,7 +64,7 @@ def report(
 
 
 def report_of_cluster(
-    name: Annotated[str, typer.Argument(help="Name of a GenAIDeployment")],
+    name: OneName,
     namespace: Namespace = None,
     context: Context = None,
     *,
