@@ -129,6 +129,29 @@ def test_without_the_prometheus_operator_services_run_and_without_kuberay_they_d
     assert cluster.installed("rayservices.ray.io", None, "install it").state == "missing"
 
 
+@pytest.mark.parametrize(
+    ("values", "flags"),
+    [
+        ("default", [("--all-namespaces",)]),
+        ("namespaces", [("--namespace", "red"), ("--namespace", "blue")]),
+    ],
+)
+def test_rights_are_checked_where_the_operator_watches(values: str, flags: list[tuple[str, ...]]) -> None:
+    rendered = (EXAMPLES.parent / "tests" / "chart" / "golden" / f"{values}.yaml").read_text()
+    (deployment,) = [one for one in yaml.safe_load_all(rendered) if one and one["kind"] == "Deployment"]
+    assert cluster.watched(deployment) == flags
+
+
+def test_what_the_operator_may_not_do_is_missing_and_what_this_user_may_not_do_is_a_warning() -> None:
+    allowed: dict[tuple[str, str], bool | None] = dict.fromkeys(cluster.OPERATOR_NEEDS, True)
+    user, (first, *_) = "system:serviceaccount:system:operator", cluster.OPERATOR_NEEDS
+    assert cluster.operator_permissions(user, allowed, "red").state == "ok"
+    assert cluster.operator_permissions(user, allowed | {first: None}, "red").state == "warning"
+    denied = cluster.operator_permissions(user, allowed | {first: False}, "red")
+    assert (denied.state, first[1] in denied.message, "red" in denied.message) == ("missing", True, True)
+    assert [cluster.user_permission(may).state for may in (True, False, None)] == ["ok", "warning", "warning"]
+
+
 def test_least_version_and_rights_are_those_of_the_chart() -> None:
     chart = EXAMPLES.parent / "charts" / "tierserve"
     least = yaml.safe_load((chart / "Chart.yaml").read_text())["kubeVersion"]

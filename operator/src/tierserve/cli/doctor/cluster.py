@@ -90,14 +90,13 @@ class _Reader:
 
     def permissions(self, operators: Objects) -> Iterator[Check]:
         """Check the rights of this user, and those of each operator as its service account."""
-        verdict = self._may("create", kube.RESOURCE)
-        yield _permission("permissions", [("create", kube.RESOURCE)] if verdict is False else [], verdict is None)
+        yield user_permission(self._may("create", kube.RESOURCE))
         for one in operators:
             account = one["spec"]["template"]["spec"].get("serviceAccountName", "default")
             user = f"system:serviceaccount:{one['metadata']['namespace']}:{account}"
-            verdicts = {need: self._may(*need, "--as", user, "--all-namespaces") for need in OPERATOR_NEEDS}
-            denied = [need for need, allowed in verdicts.items() if allowed is False]
-            yield _permission(f"rights of {account}", denied, None in verdicts.values())
+            for where in watched(one):
+                verdicts = {need: self._may(*need, "--as", user, *where) for need in OPERATOR_NEEDS}
+                yield operator_permissions(user, verdicts, where[-1])
 
     def _may(self, verb: str, resource: str, *flags: str) -> bool | None:
         """Return whether it is allowed; None where that cannot be asked (impersonation may be forbidden)."""
@@ -108,18 +107,44 @@ class _Reader:
         return {"yes": True, "no": False}.get(answer[0].split(" ")[0])
 
 
+def watched(operator: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the flags of kubectl for each namespace that a Deployment of the operator watches, or for all."""
+    containers = operator["spec"]["template"]["spec"]["containers"]
+    words = [str(word) for container in containers for word in container.get("args") or ()]
+    named = [word.partition("=")[2] for word in words if word.startswith("--namespace=")]
+    return [("--namespace", name) for name in named] or [("--all-namespaces",)]
+
+
 def _first_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
 
 
-def _permission(name: str, denied: Sequence[tuple[str, str]], is_unknown: bool) -> Check:
+def user_permission(allowed: bool | None) -> Check:
+    """Check whether this user may create services; without that right the other commands still work."""
+    if allowed:
+        return ok("permissions", f"create {kube.RESOURCE}: allowed")
+    verdict = "cannot be checked" if allowed is None else "not allowed"
+    hint = "to apply services ask for the ClusterRole edit, to which the chart adds GenAIDeployments"
+    return warning("permissions", f"create {kube.RESOURCE}: {verdict}", hint)
+
+
+def operator_permissions(user: str, verdicts: Mapping[tuple[str, str], bool | None], where: str) -> Check:
+    """Check the rights of an operator.
+
+    Args:
+        user: its service account, as the API server names it.
+        verdicts: whether each of `OPERATOR_NEEDS` is allowed; None: that cannot be asked.
+        where: namespace, or --all-namespaces.
+    """
+    name = f"rights of {user.rpartition(':')[2]}"
+    denied = ", ".join(f"{verb} {resource}" for (verb, resource), allowed in verdicts.items() if allowed is False)
     if denied:
-        verbs = ", ".join(f"{verb} {resource}" for verb, resource in denied)
-        return missing(name, f"not allowed: {verbs}", "grant a role with these rights (charts/tierserve, rbac)")
-    if is_unknown:
-        hint = f"ask for the right to impersonate, or compare: kubectl auth can-i --list --as {name}"
-        return warning(name, "cannot be checked", hint)
-    return ok(name, "allowed")
+        hint = f"install the roles of the chart (rbac.create), or grant these rights to {user}"
+        return missing(name, f"not allowed ({where}): {denied}", hint)
+    if None in verdicts.values():
+        hint = f"ask for the right to impersonate: kubectl auth can-i --list --as {user}"
+        return warning(name, f"cannot be checked ({where})", hint)
+    return ok(name, f"all that a service needs ({where})")
 
 
 def api_server(version: Mapping[str, Any]) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -180,8 +181,6 @@ def folders() -> Iterator[Check]:
 
 
 def _writable(name: str, folder: Path, hint: str) -> Check:
-    import os
-
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return missing(name, f"{existing} is not writable for user {os.getuid()}", hint)
