@@ -119,3 +119,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_time_is_spent(run
     error = run("--for", "86400", "--out", "/dev/null/report").exception
     assert isinstance(error, UserError)
     assert "--out" in error.message
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_service_of_which_nothing_is_known_yet_has_a_page_too(running: Callable[..., Any]) -> None:
+    record = replace(observed(running(), [3.0]), pools={}, targets={}, texts=[], conditions=[])
+    assert "assistant" in html(record)

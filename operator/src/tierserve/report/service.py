@@ -123,10 +123,12 @@ def _lines(
 
 
 def _finish(axes: Axes, record: ServiceRecord) -> None:
+    axes.margins(y=0.3)  # room for the legend
     axes.set_ylim(bottom=0)
     axes.set_xlim(0, max(record.seconds, 1.0))
     axes.set_xlabel("seconds")
-    axes.legend(loc="upper left", ncols=max(len(record.pools), 1))
+    if record.pools:
+        axes.legend(loc="upper left", ncols=len(record.pools))
 
 
 def _conditions(record: ServiceRecord) -> str:
