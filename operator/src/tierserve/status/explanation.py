@@ -255,7 +255,8 @@ def _scale_down(decision: Mapping[str, Any], placement: Placement, sizing: _Sizi
         settings = Settings(float(decision["target_s"]), idle_window_s=placement.scale_to_zero_after_s)
         return ScaleDown(0, 0.0, idle_window_s(settings, float(decision["startup_s"])))
     if decision.get("set_by") == "stabilization":
-        return ScaleDown(max(min(sizing.required, fewer), placement.min_replicas), None, float(window_s))
+        # The last replica is removed only after the idle time, whatever the load requires.
+        return ScaleDown(max(min(sizing.required, fewer), placement.min_replicas, 1), None, float(window_s))
     if decision.get("set_by") != "erlang_c":
         return ScaleDown(fewer, None, float(window_s))
     # The load is (rate + error) x service x (1 + headroom) x margin: the same the other way round.
