@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.apiserver]
 
@@ -94,6 +95,21 @@ def test_the_plugin_explains_each_pool_or_says_that_no_decision_is_known(kubectl
     (service,) = json.loads(out)
     assert {pool["pool"] for pool in service["pools"]} == {"cloud-default", "edge-default", "device-default"}
     assert all("no current decision" in pool["message"] for pool in service["pools"])
+
+
+def test_top_has_a_row_for_each_pool_and_names_the_namespace_where_there_are_several(kubectl, applied):
+    for flags, name in ((("-n", applied.name), "assistant"), (("-A",), f"{applied.name}/assistant")):
+        code, out, err = kubectl("tierserve", "top", *flags, "--once", "-o", "json")
+        assert code == 0, err
+        assert {row["pool"] for row in json.loads(out) if row["service"] == name} == {"cloud", "edge", "device"}
+
+
+def test_a_report_of_a_resource_has_its_conditions(kubectl, applied, tmp_path):
+    words = ("--for", "0", "--out", str(tmp_path), "-o", "yaml")
+    code, out, err = kubectl("tierserve", "report", "assistant", "-n", applied.name, *words)
+    assert code == 0, err
+    data = json.loads(Path(yaml.safe_load(out)["data"]).read_text())
+    assert {"Ready", "ScalingActive"} <= {condition["type"] for condition in data["conditions"]}
 
 
 def test_the_doctor_names_what_the_cluster_lacks_and_ends_with_1(kubectl, applied):

@@ -77,11 +77,14 @@ def top_of_cluster(
 
     def documents() -> list[dict[str, Any]]:
         found = cluster.services(None, where)
-        # Names are unique in a namespace only.
-        space = {id(one): f"{one['metadata']['namespace']}/" if all_namespaces else "" for one in found}
-        return [cluster.document(one) | {"name": space[id(one)] + one["metadata"]["name"]} for one in found]
+        return [cluster.document(one) | {"name": _full_name(one["metadata"], all_namespaces)} for one in found]
 
     _show(documents, once=once, sort=sort, interval=interval, output=output)
+
+
+def _full_name(metadata: Mapping[str, Any], all_namespaces: bool) -> str:
+    """Return the name of a resource, with its namespace where there are several: names are unique within one."""
+    return f"{metadata['namespace']}/{metadata['name']}" if all_namespaces else str(metadata["name"])
 
 
 def _show(documents: Documents, *, once: bool, sort: Order, interval: float, output: str) -> None:
