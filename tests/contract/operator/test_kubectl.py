@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.apiserver]
 
@@ -24,6 +25,9 @@ def kubectl(request: pytest.FixtureRequest, operator: Any, kuberay: None, script
     plugin = folder / "kubectl-tierserve"
     plugin.write_text(f'#!/bin/sh\nexec {sys.executable} -m tierserve.cli.kubectl "$@"\n')
     plugin.chmod(0o755)
+    completion = folder / "kubectl_complete-tierserve"
+    completion.write_text(f'#!/bin/sh\nexec {sys.executable} -m tierserve.cli.kubectl_complete "$@"\n')
+    completion.chmod(0o755)
     (folder / "kubectl").symlink_to(binary)
     path = f"{folder}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "KUBECONFIG": str(operator.kubeconfig), "COLUMNS": "200"}
@@ -83,6 +87,61 @@ def test_the_plugin_plans_for_the_service_as_it_is_in_the_cluster(kubectl, appli
     code, out, err = kubectl("tierserve", "plan", "assistant", "-n", applied.name, "--connections", "50", "-o", "json")
     assert code == 0, err
     assert json.loads(out)["connections"] == 50
+
+
+def test_the_plugin_explains_each_pool_or_says_that_no_decision_is_known(kubectl, applied):
+    code, out, err = kubectl("tierserve", "explain", "assistant", "-n", applied.name, "-o", "json")
+    assert code == 0, err
+    (service,) = json.loads(out)
+    assert {pool["pool"] for pool in service["pools"]} == {"cloud-default", "edge-default", "device-default"}
+    assert all("no current decision" in pool["message"] for pool in service["pools"])
+
+
+def test_top_has_a_row_for_each_pool_and_names_the_namespace_where_there_are_several(kubectl, applied):
+    for flags, name in ((("-n", applied.name), "assistant"), (("-A",), f"{applied.name}/assistant")):
+        code, out, err = kubectl("tierserve", "top", *flags, "--once", "-o", "json")
+        assert code == 0, err
+        assert {row["pool"] for row in json.loads(out) if row["service"] == name} == {"cloud", "edge", "device"}
+
+
+def test_a_report_of_a_resource_has_its_conditions(kubectl, applied, tmp_path):
+    words = ("--for", "0", "--out", str(tmp_path), "-o", "yaml")
+    code, out, err = kubectl("tierserve", "report", "assistant", "-n", applied.name, *words)
+    assert code == 0, err
+    data = json.loads(Path(yaml.safe_load(out)["data"]).read_text())
+    assert {"Ready", "ScalingActive"} <= {condition["type"] for condition in data["conditions"]}
+
+
+def test_the_doctor_names_what_the_cluster_lacks_and_ends_with_1(kubectl, applied):
+    """The operator of these tests is a process beside the API server, which has no nodes."""
+    code, out, err = kubectl("tierserve", "doctor", "-n", applied.name, "-o", "json")
+    assert code == 1, err
+    states = {check["name"]: check["state"] for check in json.loads(out)["checks"]}
+    for name in (
+        "API server",
+        "CRD GenAIDeployment",
+        "CRD rayservices.ray.io",
+        "CRD rayclusters.ray.io",
+        "permissions",
+    ):
+        assert states[name] == "ok", (name, out)
+    assert states["operator"] == "missing"
+    assert states["KubeRay"] == "warning"
+    for tier in ("cloud", "edge", "device"):
+        assert states[f"{applied.name}/assistant {tier}"] == "missing"
+
+
+def test_the_doctor_ends_with_1_where_no_api_server_answers(kubectl):
+    code, out, _ = kubectl("tierserve", "doctor", "--context", "nowhere", "-o", "json")
+    assert code == 1
+    assert [(check["name"], check["state"]) for check in json.loads(out)["checks"]] == [("API server", "missing")]
+
+
+def test_kubectl_completes_commands_of_the_plugin_and_names_of_its_namespace(kubectl, applied):
+    code, out, err = kubectl("__complete", "tierserve", "exp")
+    assert (code, out.split()) == (0, ["explain", ":4"]), err
+    code, out, err = kubectl("__complete", "tierserve", "explain", "--namespace", applied.name, "assi")
+    assert (code, out.split()) == (0, ["assistant", ":4"]), err
 
 
 def test_the_plugin_lists_events(kubectl, applied, eventually):

@@ -6,19 +6,23 @@ The tests share one running service and are written to be run in any order; each
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import openai
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from tierserve.cli.main import app
 from tierserve.loadgen import ClosedLoop, LoadPlan, LoadResult, Traffic, connection_steps, run_load
 from tierserve.runtime.local.paths import known_services
 from tierserve.runtime.local.processes import marked
@@ -87,6 +91,30 @@ def test_status_answers_is_it_well(client: openai.OpenAI, service: LocalService,
     assert {p["pool"] for p in document["status"]["pools"]} == {"edge-default", "cloud-default", "device-default"}
     for pool in document["status"]["pools"]:
         assert {"lambda", "rho", "p_wait", "predicted_p95_s", "reason"} <= set(pool["decision"])
+
+
+def command(*words: str) -> Any:
+    result = CliRunner().invoke(app, [*words, "-o", "json"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return json.loads(result.stdout)
+
+
+def test_the_command_line_explains_shows_reports_and_checks_the_running_service(
+    client: openai.OpenAI, service: LocalService, wait_until: Callable[..., None], tmp_path: Path
+):
+    ask(client)
+    pools = {"edge-default", "cloud-default", "device-default"}
+    wait_until(lambda: all(p["decision"] for p in service.status()["status"]["pools"]), "a decision of every policy")
+    (explained,) = command("explain", "e2e")
+    assert {pool["pool"]: pool["slots"] for pool in explained["pools"]} == dict.fromkeys(pools, 4) | {
+        "device-default": 1
+    }
+    assert all(pool["required"] is not None and pool["reason"] for pool in explained["pools"])
+    assert {f"{row['pool']}-default" for row in command("top") if row["service"] == "e2e"} == pools
+    data = json.loads(Path(command("report", "e2e", "--for", "3", "--out", str(tmp_path))["data"]).read_text())
+    assert {pool: len(points) >= 2 for pool, points in data["pools"].items()} == dict.fromkeys(pools, True)
+    checks = {check["name"]: check["state"] for check in command("doctor")["checks"]}
+    assert checks["service e2e"] == "ok"
 
 
 def load(service: LocalService, connections: int, seconds: float) -> LoadResult:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
@@ -133,3 +134,11 @@ def test_a_sweep_shows_its_figures_though_its_picture_cannot_be_written(monkeypa
     result = run("plan", "-", "--sweep", "1..100", "-o", "json", stdin=TEXT)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["picture"] is None
+
+
+@pytest.mark.parametrize("arguments", [["validate"], ["plan", "-n", "2"]], ids=lambda a: a[0])
+def test_yaml_has_the_same_values_as_json(arguments: list[str]) -> None:
+    command, *options = arguments
+    forms = {form: run(command, "-", *options, "-o", form, stdin=TEXT) for form in ("json", "yaml")}
+    assert {one.exit_code for one in forms.values()} == {0}
+    assert yaml.safe_load(forms["yaml"].stdout) == json.loads(forms["json"].stdout)

@@ -6,12 +6,12 @@ import math
 import pytest
 from rich.console import Console
 
-from tierserve.cli.demo import pool_point
 from tierserve.loadgen import ClosedLoop, Outcome, Step, Traffic
 from tierserve.loadgen.runner import Progress
 from tierserve.loadgen.samples import Row
 from tierserve.report import PoolPoint
 from tierserve.report.live import LiveView, mixed_prediction, step_line
+from tierserve.report.record import pool_point
 
 POOLS = {
     "edge-default": [PoolPoint(100.0 + t, 2, 2, 6.0, 0.7, 1.2) for t in range(5)],

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from tierserve.autoscale.history import History, Span
 from tierserve.autoscale.load import Load
 from tierserve.autoscale.rate import Rate
+from tierserve.autoscale.sizing import load_to_carry, wait_allowed_s, wait_objective
 from tierserve.autoscale.types import Observation, SetBy, Settings
-from tierserve.queueing.sizing import Demand, Objective, reachable, replicas_for, response_quantile
+from tierserve.queueing.sizing import Demand, reachable, replicas_for, response_quantile
 
 _LEVEL_WINDOW_S, _LEVEL_SERVICES, _LEVEL_VARIANCE = 5.0, 5.0, 0.2  # variance to mean
 _SMOOTH_S = 1.5  # replicas are sampled one by one, each about once a second
 _NO_TRAFFIC = "no traffic"
-_WAITS = 0.1  # of a service time: the least wait that counts as late, where the target leaves less
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Recommendation:
 
 def max_wait_s(load: Load, settings: Settings) -> float:
     """Return how long a request may wait and still meet the objective, seconds; a tenth of a service time at least."""
-    return max(min(settings.target_s - load.service_s, settings.max_wait_s), _WAITS * load.service_s)
+    return wait_allowed_s(load.service_s, settings.target_s, settings.max_wait_s)
 
 
 def smooth(h: History) -> float:
@@ -125,8 +125,8 @@ def recommend(v: Inputs, replayed: tuple[int, float], may_wait: float) -> Recomm
             n, "connections", f"one slot for each of {connections:.0f} connections" if n else _NO_TRAFFIC
         )
     most = max(v.hold(smooth(v.history)), 1)  # one slot for each request in the system
-    grown = v.demand.at(v.demand.load * (1.0 + v.settings.headroom) * v.margin)
-    n = replicas_for(grown, Objective(math.inf, v.settings.percentile, v.max_wait_s), v.settings.slots)
+    to_carry = load_to_carry(v.demand, v.settings.headroom, v.margin)
+    n = replicas_for(to_carry, wait_objective(v.settings.percentile, v.max_wait_s), v.settings.slots)
     if v.load.closed or v.is_level():  # a connection uses at most one slot
         n = min(n, most)
     n_replay, fewer_late = replayed

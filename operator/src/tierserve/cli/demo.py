@@ -39,6 +39,7 @@ from tierserve.loadgen import (
 from tierserve.loadgen.units import counts
 from tierserve.report import PoolPoint, RunRecord, from_load, headline, write_report
 from tierserve.report.live import LiveView
+from tierserve.report.record import pool_point
 from tierserve.runtime.local.resources import available_memory, cpus
 from tierserve.runtime.local.service import LocalService, StartError
 
@@ -317,22 +318,6 @@ class _Run:
 
 def _step(connections: int, steady_s: float, traffic: tuple[Traffic, ...]) -> Step:
     return Step(f"{connections}", WARMUP_S + steady_s, traffic, WARMUP_S, SETTLE_S)
-
-
-def pool_point(pool: dict[str, Any], at: float, target_s: float) -> PoolPoint | None:
-    """A pool of the status document as a point with unix time; None while nothing is known of its replicas.
-
-    What the objective leaves a pool is `targetSeconds`; the difference is the network, which the policy does not see
-    and clients do.
-    """
-    if pool.get("running") is None:
-        return None
-    decision, gateway = pool.get("decision") or {}, pool.get("gateway") or {}
-    predicted, network_s = decision.get("predicted_p95_s"), max(0.0, target_s - float(pool["targetSeconds"]))
-    return PoolPoint(
-        at, int(pool["running"]), pool.get("desired"), decision.get("lambda"), decision.get("rho"),
-        None if predicted is None else float(predicted) + network_s, gateway.get("p95_s"),
-    )  # fmt: skip
 
 
 def machine() -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-import orjson
 import typer
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +14,8 @@ from rich.text import Text
 from tierserve.api import ValidationFailed, hints
 from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.files import STDIN, Service, finite, parsed
+from tierserve.cli.output import TableOrData, emit
+from tierserve.cli.services import OnlyService, ServiceName, documents, names
 from tierserve.cli.view import service_view
 
 console = Console()
@@ -72,16 +73,16 @@ def up(
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="Name of a service \\[all of this user]")] = None,
+    name: ServiceName = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every second until Ctrl-C")] = False,
-    output: Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="Output format")] = "table",
+    output: TableOrData = "table",
 ) -> None:
     """Show tiers, replicas, arrival rate (lambda), utilisation (rho), predicted and observed p95 of local services.
 
     Examples: tierserve status; tierserve status assistant --watch; tierserve status -o json
     """
-    if output == "json":
-        print(orjson.dumps(_documents(name), option=orjson.OPT_INDENT_2).decode())
+    if output != "table":
+        emit(documents(name), output)
     elif watch:
         with Live(_view(name), console=console, refresh_per_second=2) as live:
             while True:
@@ -92,62 +93,30 @@ def status(
 
 
 def down(
-    name: Annotated[str | None, typer.Argument(help="Name of a service \\[the only one that runs]")] = None,
+    name: OnlyService = None,
 ) -> None:
     """Stop a service and all of its processes.
 
     Example: tierserve down assistant
     """
-    names = _names(name)
-    if not names:
+    found = names(name)
+    if not found:
         console.print("no service is running")
         return
-    if len(names) > 1:
-        raise UserError(f"NAME: is required, several services are running ({', '.join(names)})", "tierserve down NAME")
+    if len(found) > 1:
+        raise UserError(f"NAME: is required, several services are running ({', '.join(found)})", "tierserve down NAME")
     from tierserve.runtime.local.service import LocalService
 
     began = time.monotonic()
     try:
-        LocalService.named(names[0]).down()
+        LocalService.named(found[0]).down()
     except TimeoutError as error:
-        raise UserError(f"{names[0]}: {error}", "try again, or kill these process IDs", code=1) from error
-    console.print(f"{names[0]} stopped after {time.monotonic() - began:.0f} s; no process is left")
-
-
-def _names(name: str | None) -> list[str]:
-    """The service of this name, or every one that is known; UserError when there can be none of this name."""
-    from tierserve.runtime.local.paths import LocalError, ServicePaths, known_services
-
-    try:
-        if name is None:
-            return known_services()
-        ServicePaths.of(name)
-    except LocalError as error:
-        raise UserError(error.message, error.hint, code=1) from error
-    return [name]
-
-
-def _documents(name: str | None) -> list[dict[str, Any]]:
-    names = _names(name)
-    if not names:
-        return []
-    from tierserve.runtime.local.service import LocalService
-
-    documents = [LocalService.named(n).status() for n in names]
-    if name is not None and not documents[0]:
-        raise UserError(f"NAME: no such service is running ({name})", "start one with tierserve up FILE", code=1)
-    return [_with_target(d) for d in documents if d]
-
-
-def _with_target(document: dict[str, Any]) -> dict[str, Any]:
-    objective = document.get("objective")
-    if not objective:
-        return document
-    return {**document, "target": f"p{objective['percentile']:g} {objective['target_s'] * 1e3:.0f} ms"}
+        raise UserError(f"{found[0]}: {error}", "try again, or kill these process IDs", code=1) from error
+    console.print(f"{found[0]} stopped after {time.monotonic() - began:.0f} s; no process is left")
 
 
 def _view(name: str | None) -> Group | Text:
-    documents = _documents(name)
-    if not documents:
+    found = documents(name)
+    if not found:
         return Text("no service is running; start one with tierserve up FILE")
-    return Group(*(part for document in documents for part in service_view(document)))
+    return Group(*(part for document in found for part in service_view(document)))

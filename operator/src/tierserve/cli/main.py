@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import typer
 
+from tierserve.cli.doctor.command import doctor
 from tierserve.cli.errors import run
+from tierserve.cli.explain import explain
+from tierserve.cli.init.command import init
 from tierserve.cli.loadgen.command import load
 from tierserve.cli.local import down, status, up
 from tierserve.cli.plan.command import plan
 from tierserve.cli.profile.command import profile
+from tierserve.cli.report import report
 from tierserve.cli.simulate.command import simulate
+from tierserve.cli.top.command import top
 from tierserve.cli.validate import validate
 
 app = typer.Typer(
@@ -20,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (validate, plan, simulate, profile, up, status, down, load):
+for command in (init, validate, plan, simulate, profile, up, status, top, explain, report, doctor, down, load):
     app.command()(command)
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -16,6 +16,7 @@ from tierserve.api.loading import Examined, examine
 from tierserve.api.v1alpha1.deployment import GenAIDeployment
 from tierserve.api.warnings import hints
 from tierserve.cli.files import read_text
+from tierserve.cli.output import TextOrData, emit
 from tierserve.observe.model_files import context_problems, with_model_sizes
 from tierserve.plan.placement import place
 
@@ -34,7 +35,7 @@ def validate(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Files with GenAIDeployments; - reads standard input")
     ],
-    output: Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="Output format")] = "text",
+    output: TextOrData = "text",
 ) -> None:
     """Check files as the API server does, and whether the planner can place the models; exit code 1 on errors.
 
@@ -43,7 +44,10 @@ def validate(
     Example: tierserve validate examples/assistant.yaml
     """
     verdicts = [verdict for file in files for verdict in judge(file)]
-    sys.stdout.write(_as_json(verdicts) if output == "json" else _as_text(verdicts))
+    if output == "text":
+        sys.stdout.write(_as_text(verdicts))
+    else:
+        emit([_as_data(verdict) for verdict in verdicts], output)
     if any(verdict.errors for verdict in verdicts):
         raise typer.Exit(1)
 
@@ -86,6 +90,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _as_json(verdicts: Sequence[Verdict]) -> str:
-    whole = [{"valid": not verdict.errors, **asdict(verdict)} for verdict in verdicts]
-    return orjson.dumps(whole, option=orjson.OPT_INDENT_2, default=str).decode() + "\n"
+def _as_data(verdict: Verdict) -> dict[str, Any]:
+    values = {"valid": not verdict.errors, **asdict(verdict)}
+    # A value that is wrong may be of any type; those that JSON does not have are shown as text.
+    data: dict[str, Any] = orjson.loads(orjson.dumps(values, default=str))
+    return data

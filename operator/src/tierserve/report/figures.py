@@ -61,7 +61,7 @@ def response_over_connections(axes: Axes, record: RunRecord) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.set_ylim(0, 1.25 * max([record.target_s, *p95]))
-    axes.yaxis.set_major_formatter(_milliseconds())
+    axes.yaxis.set_major_formatter(milliseconds())
     axes.set_xlabel("concurrent connections (log scale)")
     axes.set_ylabel("response time, ms")
     axes.legend(loc="lower right", ncols=3)
@@ -94,7 +94,7 @@ def responses_over_time(axes: Axes, record: RunRecord) -> None:
     axes.scatter(samples[:, 0], samples[:, 1], s=5, color=MAIN, alpha=0.30, lw=0, rasterized=True)
     _target(axes, record)
     axes.set_yscale("log")  # a few that waited for replicas to start must not flatten all others
-    axes.yaxis.set_major_formatter(_milliseconds())
+    axes.yaxis.set_major_formatter(milliseconds())
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("response time, ms (log scale)")
     _time_axis(axes, record)
@@ -127,7 +127,7 @@ def prediction_against_observation(axes: Axes, record: RunRecord) -> None:
     _target(axes, record)
     axes.margins(y=0.35)
     axes.set_ylim(0, None)
-    axes.yaxis.set_major_formatter(_milliseconds())
+    axes.yaxis.set_major_formatter(milliseconds())
     axes.set_ylabel("response time, ms")
     _step_axis(axes, record)
     axes.legend(loc="best", ncols=len(shown) + 1)
@@ -206,9 +206,14 @@ def _heading(axes: Axes, title: str, lines: list[str]) -> None:
 def svg(record: RunRecord, name: str) -> str:
     """One chart as an SVG element to be put inline."""
     draw, size = next((draw, size) for chart, draw, size in CHARTS if chart == name)
+    return drawn(name, size, lambda axes: draw(axes, record))
+
+
+def drawn(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> str:
+    """A chart as an SVG element to be put inline; `size` in inches, `name` unique on the page."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, dpi=110, layout="constrained")
-        draw(figure.subplots(), record)
+        draw(figure.subplots())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return _inline(buffer.getvalue(), name)
@@ -250,5 +255,6 @@ def _short(step: StepRecord) -> str:
     return f"{step.connections}" if step.connections is not None else "trace"
 
 
-def _milliseconds() -> FuncFormatter:
+def milliseconds() -> FuncFormatter:
+    """Labels in milliseconds of an axis in seconds."""
     return FuncFormatter(lambda value, _: f"{value * 1e3:,.0f}")

@@ -41,17 +41,19 @@ def html(record: RunRecord) -> str:
         _beside(record),
         _footer(record),
     )
-    return _PAGE.format(title=escape(record.title), css=_css(), body="".join(parts))
+    return PAGE.format(title=escape(record.title), css=css(), body="".join(parts))
 
 
-_PAGE = """<!doctype html>
+PAGE = """<!doctype html>
 <html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">
 <link rel=icon href="data:,"><title>{title}</title><style>{css}</style></head>
 <body><main>{body}</main></body></html>
 """
+"""Frame of a page: `title`, `css` and `body`, as HTML."""
 
 
-def _css() -> str:
+def css() -> str:
+    """The style sheet of all pages."""
     return resources.files("tierserve.report").joinpath("page.css").read_text(encoding="utf-8")
 
 

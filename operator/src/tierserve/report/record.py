@@ -39,6 +39,22 @@ class PoolPoint:
     observed_p95_s: float | None = None
 
 
+def pool_point(pool: Mapping[str, Any], at: float, target_s: float) -> PoolPoint | None:
+    """A pool of the status document as a point with unix time; None while nothing is known of its replicas.
+
+    What the objective leaves a pool is `targetSeconds`; the difference is the network, which the policy does not see
+    and clients do.
+    """
+    if pool.get("running") is None:
+        return None
+    decision, gateway = pool.get("decision") or {}, pool.get("gateway") or {}
+    predicted, network_s = decision.get("predicted_p95_s"), max(0.0, target_s - float(pool["targetSeconds"]))
+    return PoolPoint(
+        at, int(pool["running"]), pool.get("desired"), decision.get("lambda"), decision.get("rho"),
+        None if predicted is None else float(predicted) + network_s, gateway.get("p95_s"),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """The steady part of one step; `connections` is None for a trace."""

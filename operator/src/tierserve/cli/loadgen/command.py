@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tierserve.cli.files import check_writable, finite
 from tierserve.cli.loadgen.options import Options
+from tierserve.cli.output import TableOrData
 
 MAX_TOKENS = 1_000_000_000
 """Of one prompt or response: beyond any context window, and safe in arithmetic with 64 bits."""
@@ -50,11 +51,11 @@ def load(
     klass: Annotated[str | None, typer.Option("--class", help="Traffic class (header X-TierServe-Class)")] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt (not with --trace) \\[a short question]")] = None,
     stream: Annotated[
-        bool, typer.Option(help="Stream responses; measures time to first token and inter-token latency")
+        bool, typer.Option("--stream", help="Stream responses; measures time to first token and inter-token latency")
     ] = False,
     also: Annotated[
         list[str] | None,
-        typer.Option(help="Additional traffic, e.g. class=personal,connections=1,think=2s (repeatable)"),
+        typer.Option(help="Additional traffic, e.g. class=personal,think=2s (docs/load.md; repeatable)"),
     ] = None,
     slo: Annotated[str | None, typer.Option(help="Response-time objective; failed requests count as misses")] = None,
     timeout: Annotated[str, typer.Option(help="Timeout of a request")] = "60s",
@@ -64,8 +65,8 @@ def load(
     ] = 15_000,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of arrivals and think times")] = 1,
     samples: Annotated[Path | None, typer.Option(help="Write every request to this CSV file")] = None,
-    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Output format")] = "table",
-    allow_remote: Annotated[bool, typer.Option(help="Allow a service on another machine")] = False,
+    output: TableOrData = "table",
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a service on another machine")] = False,
     api_key: Annotated[
         str | None, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="API key, sent as a bearer token")
     ] = None,
@@ -75,7 +76,7 @@ def load(
     cacert: Annotated[
         Path | None, typer.Option(help="CA certificates in PEM \\[those of the system, or SSL_CERT_FILE]")
     ] = None,
-    insecure: Annotated[bool, typer.Option(help="Skip verification of the server certificate")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Skip verification of the server certificate")] = False,
 ) -> None:
     """Run a load test against a service and show latencies and errors.
 

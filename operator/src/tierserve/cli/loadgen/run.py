@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tierserve.cli.errors import UserError
 from tierserve.cli.loadgen.options import Options
+from tierserve.cli.output import emit
 from tierserve.loadgen.errors import LoadError
 from tierserve.loadgen.runner import Progress, run_load
 from tierserve.loadgen.scenario import (
@@ -50,8 +51,8 @@ def execute(given: Options) -> None:
         raise UserError(error.message, error.hint, error.exit_code) from error
     if given.samples:
         result.samples.write_csv(given.samples, result.t0_unix, [step.name for step in plan.steps])
-    if given.output == "json":
-        sys.stdout.write(result.to_json().decode() + "\n")
+    if given.output != "table":
+        emit(result.to_dict(), given.output)
     else:
         _show(result, given.samples)
     if result.stopped == "stopped by hand":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tierserve.api import Duration, GenAIDeployment, ValidationFailed
 from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.files import Service, read
-from tierserve.cli.output import console, quiet, write
+from tierserve.cli.output import TableOrData, console, emit, quiet
 from tierserve.cli.pictures import Picture
 
 # numpy, scipy and matplotlib take a second or more to import: functions import them when they need them.
@@ -43,7 +43,7 @@ def plan(
     ] = False,
     trace: Annotated[
         str | None,
-        typer.Option(help="Arrivals of a trace: azure-code, mooncake-conversation or a file (docs/load.md)"),
+        typer.Option(help="Arrivals of azure-code, of another trace or of a file (docs/load.md)"),
     ] = None,
     copies: Annotated[
         int | None, typer.Option(min=1, max=MOST_COPIES, help="Trace: copies of each request, spread over 5 s \\[1]")
@@ -59,7 +59,7 @@ def plan(
     ] = None,
     sweep: Annotated[str | None, typer.Option(help="Range of connections to plot, e.g. 1..500000")] = None,
     out: Annotated[Path | None, typer.Option(help="File of the plot of --sweep \\[out/plan-NAME.png]")] = None,
-    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Output format")] = "table",
+    output: TableOrData = "table",
 ) -> None:
     """Show the slots, replicas, response time and cost that a load needs on each tier, and the limit that binds.
 
@@ -116,8 +116,8 @@ def _plan(gaid: GenAIDeployment, demand: Demand, output: str) -> None:
     from tierserve.plan.placement import place
 
     result = make_plan(gaid, demand, place(gaid))
-    if output == "json":
-        write(plan_json.of_plan(gaid, result))
+    if output != "table":
+        emit(plan_json.of_plan(gaid, result), output)
     else:
         plan_tables.show_plan(console(), gaid, result)
 
@@ -132,13 +132,13 @@ def _best(file: Path, gaid: GenAIDeployment, demand: Demand, output: str) -> Non
     with quiet():
         found = best_for(gaid, demand)
     if isinstance(found, Infeasible):
-        if output == "json":
-            write(plan_json.of_infeasible(gaid, demand, found))
+        if output != "table":
+            emit(plan_json.of_infeasible(gaid, demand, found), output)
             raise typer.Exit(1)
         raise UserError(f"{file}: {found.reason}", found.hint, code=1)
     other = beside(gaid, demand, found)
-    if output == "json":
-        write(plan_json.of_best(gaid, demand, found, other))
+    if output != "table":
+        emit(plan_json.of_best(gaid, demand, found, other), output)
     else:
         plan_best.show_best(console(), gaid, demand, found, other)
 
@@ -149,8 +149,8 @@ def _pooled(gaid: GenAIDeployment, connections: str | None, output: str) -> None
     from tierserve.plan.paper import pooled
 
     tiers = pooled(gaid, None if connections is None else _number("--connections", connections))
-    if output == "json":
-        write(plan_json.of_pooled(gaid, tiers))
+    if output != "table":
+        emit(plan_json.of_pooled(gaid, tiers), output)
     else:
         plan_tables.show_pooled(console(), gaid, tiers)
 
@@ -165,8 +165,8 @@ def _sweep(
 
     result = sweep(gaid, *span, think_s=think_s)
     picture.draw(lambda path: draw(gaid, result, path))
-    if output == "json":
-        write(plan_json.of_sweep(gaid, result, picture.written))
+    if output != "table":
+        emit(plan_json.of_sweep(gaid, result, picture.written), output)
     else:
         plan_tables.show_sweep(console(), gaid, result, picture.written)
     picture.report()

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tierserve.api import GenAIDeployment
 from tierserve.cli.errors import UserError
-from tierserve.cli.output import console, write
+from tierserve.cli.output import console, emit
 from tierserve.cli.plan import confirm as plan_confirm
 from tierserve.cli.plan import json_output as plan_json
 from tierserve.cli.plan.confirm import Simulated, number
@@ -77,10 +77,10 @@ def plan_trace(
     with _told_after(PATIENCE_S, f"{len(work):,} requests of {work.name} are replayed"):
         requests = requests_of(work.times_s, work.input_tokens, work.output_tokens, work.length_s)
         pools = _each(gaid, _of_tier(gaid, tier), requests)
-    by = () if way else plan_confirm.simulated(work, pools, show=output != "json")
+    by = () if way else plan_confirm.simulated(work, pools, show=output == "table")
     found = _Found(pools, by, way)
-    if output == "json":
-        write(plan_json.of_trace(gaid, work, copies, pools, by, feasible=found.short is None))
+    if output != "table":
+        emit(plan_json.of_trace(gaid, work, copies, pools, by, feasible=found.short is None), output)
         if found.short is not None:
             raise typer.Exit(1)
         return

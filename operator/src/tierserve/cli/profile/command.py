@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tierserve.cli.files import check_writable
+from tierserve.cli.output import TableOrData
 from tierserve.cli.profile.options import Options
 
 MAX_TOKENS = 1_000_000
@@ -51,10 +52,10 @@ def profile(
     verify_duration: Annotated[str, typer.Option(help="Length of each load of --verify")] = "3m",
     write: Annotated[bool, typer.Option("--write", help="Write the profile into FILE; comments are kept")] = False,
     out: Annotated[Path | None, typer.Option(help="File of the plot \\[out/profile-MODEL.png]")] = None,
-    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Output format")] = "table",
+    output: TableOrData = "table",
     timeout: Annotated[str, typer.Option(help="Timeout of a request")] = "10m",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of prompts and arrivals")] = 1,
-    allow_remote: Annotated[bool, typer.Option(help="Allow a server on another machine")] = False,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a server on another machine")] = False,
     api_key: Annotated[
         str | None, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="API key, sent as a bearer token")
     ] = None,
@@ -64,7 +65,7 @@ def profile(
     cacert: Annotated[
         Path | None, typer.Option(help="CA certificates in PEM \\[those of the system, or SSL_CERT_FILE]")
     ] = None,
-    insecure: Annotated[bool, typer.Option(help="Skip verification of the server certificate")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Skip verification of the server certificate")] = False,
 ) -> None:
     """Measure the step times of a replica (alpha, beta, gamma) and print them as `models[].profile`.
 

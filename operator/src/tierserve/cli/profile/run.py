@@ -14,7 +14,7 @@ from tierserve.api import GenAIDeployment, ValidationFailed
 from tierserve.api.loading import load_text
 from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.files import STDIN, check_writable, parsed
-from tierserve.cli.output import console, write
+from tierserve.cli.output import console, emit
 from tierserve.cli.pictures import Picture
 from tierserve.cli.profile.engine import Chosen, choose, pool_config, started
 from tierserve.cli.profile.options import Options
@@ -84,8 +84,8 @@ def _file(given: Options) -> None:
 
 def _finish(given: Options, done: Profiled, picture: Picture) -> None:
     picture.draw(lambda path: draw(done, path))
-    if given.output == "json":
-        write(as_json(done, picture.written))
+    if given.output != "table":
+        emit(as_json(done, picture.written), given.output)
     else:
         show(console(), done)
     picture.report()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tierserve.cli.files import Service, finite
+from tierserve.cli.output import TableOrData
 from tierserve.cli.simulate.options import Options
 
 
@@ -70,7 +71,7 @@ def simulate(
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed: the same seed gives the same run")] = 1,
     out: Annotated[Path | None, typer.Option(help="File of the plot \\[out/simulate-NAME.png]")] = None,
-    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Output format")] = "table",
+    output: TableOrData = "table",
 ) -> None:
     """Simulate autoscaling policies on the pools of a service under a load; show SLO attainment and GPU-hours.
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
 from rich.progress import Progress
 from rich.table import Table
 
 from tierserve.api import Duration, GenAIDeployment, Quantity
 from tierserve.cli.errors import UserError
-from tierserve.cli.output import console
+from tierserve.cli.output import console, emit
 from tierserve.cli.pictures import Picture
 from tierserve.cli.simulate import inputs
 from tierserve.cli.simulate.options import Options
@@ -245,7 +244,7 @@ def _run(
     from tierserve.simulate.multi_tier import simulate_tiers
 
     work = traffic.work
-    with Progress(transient=True, disable=options.output == "json") as bar:
+    with Progress(transient=True, disable=options.output != "table") as bar:
         task = bar.add_task(f"{rule.title}: {work.length_s / 3600:.2g} h of {work.name}", total=work.length_s)
         return simulate_tiers(
             traffic,
@@ -324,10 +323,10 @@ def _part(
 
 def _show(outcomes: Sequence[TiersOutcome], options: Options, traffic: Traffic, picture: str | None) -> None:
     work = traffic.work
-    if options.output == "json":
+    if options.output != "table":
         body = {"requests": len(work), "seconds": work.length_s, "picture": picture,
                 "policies": [_document(one) for one in outcomes]}  # fmt: skip
-        print(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
+        emit(body, options.output)
         return
     out = console()
     out.print(f"{len(work):,} requests of {work.name} in {work.length_s / 3600:.2f} h; times with the network")

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
 from rich.progress import Progress
 from rich.table import Table
 
 from tierserve.api import GenAIDeployment, ValidationFailed
 from tierserve.cli.errors import UserError, invalid
 from tierserve.cli.files import read
-from tierserve.cli.output import console
+from tierserve.cli.output import console, emit
 from tierserve.cli.pictures import Picture
 from tierserve.cli.simulate import inputs
 from tierserve.cli.simulate.options import Options
@@ -107,7 +106,7 @@ def _run(options: Options, work: Workload, pool: Pool, chosen: tuple[Rule, float
 
     (rule, value), name = chosen, options.pool or ""
     setup = inputs.setups(options, {name: pool}, name)[name]
-    with Progress(transient=True, disable=options.output == "json") as bar:
+    with Progress(transient=True, disable=options.output != "table") as bar:
         task = bar.add_task(f"{rule.title}: {work.length_s / 3600:.2g} h of {work.name}", total=work.length_s)
         return simulate(work, pool, rule.make(pool, value), setup, progress=lambda t: bar.update(task, completed=t))
 
@@ -129,9 +128,9 @@ def _outcome(rule: Rule, value: float, found: Result, goal: Objective) -> Outcom
 
 
 def _show(outcomes: Sequence[Outcome], options: Options, work: Workload, pool: Pool, picture: str | None) -> None:
-    if options.output == "json":
+    if options.output != "table":
         body = {"requests": len(work), "seconds": work.length_s, "policies": outcomes, "picture": picture}
-        print(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
+        emit(body, options.output)
         return
     out = console()
     out.print(

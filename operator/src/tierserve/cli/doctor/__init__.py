@@ -1,0 +1,1 @@
+"""`doctor`: checks of what a service needs, on this machine and in a cluster."""

@@ -1,0 +1,1 @@
+"""`init`: a new service file from flags or questions."""

@@ -1,0 +1,1 @@
+"""`top`: a live table of the pools of all services, of this machine or of a cluster."""
