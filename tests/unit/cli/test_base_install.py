@@ -19,7 +19,7 @@ WORKS = [
     ["tierserve", "down"],
     *(
         ["tierserve", name, "--help"]
-        for name in ("validate", "plan", "simulate", "profile", "up", "status", "down", "load")
+        for name in ("validate", "plan", "simulate", "profile", "up", "status", "console", "down", "load")
     ),
     ["kubectl-tierserve", "--help"],
     ["kubectl-tierserve", "status", "--help"],
@@ -28,6 +28,7 @@ NEEDS = [
     ("serving", ["tierserve", "up", EXAMPLE]),
     ("serving", ["tierserve", "status", "one"]),
     ("serving", ["tierserve", "down", "one"]),
+    ("serving", ["tierserve", "console"]),
     ("serving", ["tierserve", "load", "http://127.0.0.1:1", "--connections", "1", "--duration", "1s"]),
     ("serving", ["tierserve", "profile", EXAMPLE, "--model", "large"]),
     ("simulate", ["tierserve", "simulate", EXAMPLE, "--rate", "1", "--duration", "1s"]),

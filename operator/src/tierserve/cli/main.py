@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from tierserve.cli.console import console
 from tierserve.cli.errors import run
 from tierserve.cli.loadgen.command import load
 from tierserve.cli.local import down, status, up
@@ -20,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (validate, plan, simulate, profile, up, status, down, load):
+for command in (validate, plan, simulate, profile, up, status, console, down, load):
     app.command()(command)
 
 
