@@ -24,6 +24,7 @@ def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     [
         (["--host", "0.0.0.0"], "--allow-remote"),
         (["--host", "::"], "--allow-remote"),
+        (["--host", "*"], "--allow-remote"),
         (["--host", "no-such-host.invalid"], "--host"),
         (["--namespace", "a"], "--kubernetes"),
         (["--context", "a"], "--kubernetes"),
@@ -50,11 +51,14 @@ def test_without_access_to_a_cluster_or_with_a_port_in_use_it_ends_with_1(tmp_pa
 
 
 @pytest.mark.slow
-def test_it_serves_the_page_until_it_is_ended(tmp_path):
+@pytest.mark.parametrize("remote", [[], ["--host=*", "--allow-remote"]])
+def test_it_serves_the_page_until_it_is_ended(tmp_path, remote):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {**os.environ, "TIERSERVE_STATE": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen([*COMMAND, "--port", str(port)], env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, "--port", str(port), *remote], env=environment, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         assert f":{port}/" in process.stdout.readline(), "printed once it listens"

@@ -19,13 +19,14 @@ if TYPE_CHECKING:  # they need an extra
     from tierserve.console.sources import Source
 
 PORT = 8090
+ALL = "*"
 _console = Console()
 
 
 def console(
     *,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page")] = PORT,
-    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; * is all addresses of both families")] = "127.0.0.1",
     allow_remote: Annotated[
         bool,
         typer.Option(
@@ -60,13 +61,13 @@ def console(
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     from aiohttp import web
 
-    shown = f"[{host}]" if ":" in host else host
+    shown = "localhost" if host == ALL else f"[{host}]" if ":" in host else host
     make = _from_cluster(tuple(namespace or ()), context) if kubernetes else _from_this_machine()
     app = _made(make, tuple(allowed_host or ()))
     try:
         web.run_app(
             app,
-            host=host,
+            host=None if host == ALL else host,
             port=port,
             print=lambda *_: _console.print(
                 f"console at http://{shown}:{port}/ (Ctrl-C ends it)", highlight=False, markup=False
@@ -103,8 +104,12 @@ async def _from_cluster(namespaces: tuple[str, ...], context: str | None) -> Sou
 
 def _check_host(host: str, *, allow_remote: bool) -> None:
     """Raise UserError for a host that is no address of this machine's, or that others can reach without consent."""
+    if host == ALL and allow_remote:
+        return
     try:
-        addresses = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        addresses = {
+            info[4][0] for info in socket.getaddrinfo("::" if host == ALL else host, None, type=socket.SOCK_STREAM)
+        }
     except OSError as error:
         raise UserError(
             f"--host: cannot be resolved ({host})", "use 127.0.0.1, or an address of this machine"
