@@ -38,9 +38,10 @@ class LocalSource:
         except LocalError as error:
             raise SourceError(f"{error.message}; hint: {error.hint}") from error
         self._parsed = {name: entry for name, entry in self._parsed.items() if name in set(names)}
-        return [self._read(name) for name in names]
+        return [self.read(name) for name in names]
 
-    def _read(self, name: str) -> Service:
+    def read(self, name: str) -> Service:
+        """One service; without a status that can be read it has a problem."""
         try:
             service = LocalService.named(name)
             document = self._document(service.paths)

@@ -19,7 +19,8 @@ import orjson
 from tierserve.api import Problem, ValidationFailed
 from tierserve.console.what_if import Json, answer
 
-LIMIT_S = 15.0
+LIMIT_S = 30.0
+"""Seconds for one plan, with the start of the process."""
 MEMORY_BYTES = 512 * 2**20
 _LONGEST_LINE = 16 * 2**20
 

@@ -42,6 +42,7 @@ export function connectWhatIf(chosen) {
     const button = $("wi-submit");
     button.setAttribute("aria-disabled", "true");
     clearErrors();
+    $("wi-result").replaceChildren(make("p", "Planning \u2026"));  // the first plan takes some seconds: the planner starts
     try {
       const response = await fetch("api/what-if", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
       const answered = await response.json();
