@@ -51,14 +51,14 @@ def _fill(fleet: Fleet, source: LocalSource, service: MadeService) -> None:
     steps = int(LENGTH_S / STEP_S)
     service.create(4.0)
     for step in range(steps + 1):
-        rate = 4.0 + 40.0 / (1.0 + math.exp(-(step / steps - 0.5) * 9.0)) + noise.uniform(-0.8, 0.8)
+        rate = 4.0 + 40.0 / (1.0 + math.exp(-(step / steps - 0.5) * 9.0)) + noise.uniform(-0.3, 0.3)
         now = end - LENGTH_S + step * STEP_S
         service.write(rate, now, late=noise.uniform(0.88, 1.03), lag=behind)
         one = source.read(service.name)
         desired = one.status["pools"][-1]["desired"]
         behind, before = max(0, desired - before) if before else 0, desired
         fleet.history.sample(now, [one])
-    service.write(rate, end + AHEAD_S)
+    service.write(rate, end + AHEAD_S, late=0.95)
 
 
 def _take(url: str, folder: Path) -> None:

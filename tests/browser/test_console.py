@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 
+import orjson
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bench.console.pages import CHROMIUM, Server, chromium, open_page
@@ -122,6 +123,26 @@ def test_figures_and_decisions_follow_the_service(opened, root):
     finally:
         service.write(20.0, time.time() + AHEAD_S)
     expect(page.locator("#slo")).to_have_text("Target met", timeout=WAIT_MS)
+
+
+def test_what_a_status_says_is_text_and_never_markup(opened, root):
+    hostile = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
+    service = MadeService(root, "assistant")
+    status = root / service.name / "status.json"
+    document = orjson.loads(status.read_bytes())
+    for pool in document["status"]["pools"]:
+        pool["decision"]["reason"] = pool["model"] = hostile
+        pool["desired"] += 1
+    document["fileProblem"] = hostile
+    status.write_bytes(orjson.dumps(document))
+    page = opened("#/local/assistant")
+    try:
+        expect(page.locator("#problems")).to_contain_text(hostile, timeout=WAIT_MS)
+        expect(page.locator("#decisions")).to_contain_text(hostile, timeout=WAIT_MS)
+        assert page.locator("main img, main script").count() == 0
+        assert "taken" not in page.title()
+    finally:
+        service.write(20.0, time.time() + AHEAD_S)
 
 
 def test_a_thousand_services_are_paged_and_found_by_name(opened):

@@ -34,6 +34,8 @@ async def test_a_list_that_has_not_changed_is_not_sent_again(client):
         tag = response.headers["ETag"]
     async with client.get("/api/services", headers={"If-None-Match": tag}) as response:
         assert response.status == 304
+    async with client.get("/api/services?text=0007", headers={"If-None-Match": tag}) as response:
+        assert response.status == 200, "another question has another answer"
 
 
 async def test_a_service_has_its_pools_conditions_history_and_decisions(client):

@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
 
 from tierserve.console.cluster import ClusterSource
+from tierserve.console.fleet import Fleet
 from tierserve.console.sources import SourceError
 
 PATH = "/apis/serving.tierserve.io/v1alpha1"
@@ -34,12 +35,15 @@ class ListWatch:
         self.items = [resource("one", 1), resource("two", 2)]
         self.events: asyncio.Queue[dict | None] = asyncio.Queue()
         self.status = 200
+        self.forbidden = ""
         self.lists = 0
         self.watched: list[str] = []
         self.paths: set[tuple[str, str]] = set()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.paths.add((request.method, request.path))
+        if self.forbidden and f"/namespaces/{self.forbidden}/" in request.path:
+            return web.json_response({"message": "forbidden"}, status=403)
         if self.status != 200:
             return web.json_response({"message": "no"}, status=self.status)
         if request.query.get("watch"):
@@ -139,6 +143,25 @@ async def test_an_error_of_the_api_server_has_a_hint_and_ends_with_it(server, st
                     break
                 except SourceError:
                     await asyncio.sleep(0.05)
+    finally:
+        await source.close()
+
+
+async def test_one_namespace_without_rights_does_not_stop_the_others(server):
+    api, url = server
+    api.forbidden = "blue"
+    source = ClusterSource(client(url), ["red", "blue"])
+    fleet = Fleet(source)
+    try:
+        async with asyncio.timeout(20):
+            while not fleet.rows:
+                await fleet.sample()
+        assert {one["name"] for one in fleet.rows} == {"one", "two"}
+        assert "get, list and watch" in fleet.listed("", 0, 50)["source"]["error"]
+        api.events.put_nowait({"type": "ADDED", "object": resource("three", 10)})
+        async with asyncio.timeout(20):
+            while len(fleet.rows) < 3:
+                await fleet.sample()
     finally:
         await source.close()
 

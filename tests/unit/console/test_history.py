@@ -48,6 +48,13 @@ def test_the_oldest_samples_are_overwritten_and_only_newer_ones_are_returned():
     assert history.tiers(KEY, since=SAMPLES + 7.0)["edge"]["time"] == [SAMPLES + 8.0, SAMPLES + 9.0]
 
 
+def test_a_client_that_continues_after_its_last_time_gets_no_sample_twice():
+    history = History()
+    history.sample(1_796_000_000.0499, [service(pool())])
+    (last,) = history.tiers(KEY)["edge"]["time"]
+    assert history.tiers(KEY, since=last)["edge"]["time"] == []
+
+
 def test_a_decision_is_a_change_of_the_desired_replicas_with_its_reason():
     history = History()
     for second, desired in enumerate([1, 1, 3, 3, 2]):

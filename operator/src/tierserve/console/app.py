@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ async def _health(_: web.Request) -> web.StreamResponse:
 
 async def _services(request: web.Request) -> web.StreamResponse:
     fleet = request.app[FLEET]
-    etag = f"{id(fleet):x}-{fleet.revision}"
+    etag = f"{fleet.identity}-{fleet.revision}-{zlib.crc32(request.query_string.encode()):x}"
     if any(tag.value == etag for tag in request.if_none_match or ()):
         return web.Response(status=304, headers={"ETag": f'"{etag}"'})
     try:

@@ -57,12 +57,19 @@ class ClusterSource:
         return cls(ApiClient(), namespaces)
 
     async def services(self) -> Sequence[Service]:
-        """All services as the watches have them; raises SourceError while one of them is interrupted."""
+        """All services as the watches have them.
+
+        Raises:
+            SourceError: a watch is interrupted; with the services of the other namespaces, where there are any.
+        """
         with suppress(TimeoutError):  # right after the start: the first list is under way
             async with asyncio.timeout(_FIRST_RETRY_S):
                 await self._listed.wait()
+        current = self._documents.keys() - self._errors.keys()
         if self._errors:
-            raise SourceError("; ".join(dict.fromkeys(self._errors.values())))
+            # Of a namespace whose watch is interrupted the last known services are shown beside the error.
+            known = [_service(one) for documents in self._documents.values() for one in documents.values()]
+            raise SourceError("; ".join(dict.fromkeys(self._errors.values())), known if current else None)
         if not self._listed.is_set():
             raise SourceError("the first list of GenAIDeployments is not complete yet")
         return [_service(one) for documents in self._documents.values() for one in documents.values()]

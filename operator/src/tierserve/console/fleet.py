@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,13 +29,14 @@ class Fleet:
     """Services, their rows and their history; while the source cannot be read, the last ones stay.
 
     Attributes:
-        revision: number of the last sample, for conditional requests.
+        identity, revision: of this process, and number of the last sample: for conditional requests.
         time: Unix seconds of the last sample that could be read.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.history = History()
+        self.identity = secrets.token_hex(4)
         self.state = SourceState()
         self.revision = 0
         self.time: float | None = None
@@ -56,6 +58,8 @@ class Fleet:
             await asyncio.to_thread(self._take, services, time.time())
             self.state = SourceState()
         except SourceError as error:
+            if error.services is not None:
+                await asyncio.to_thread(self._take, error.services, time.time())
             self._note(str(error))
         except Exception as error:  # a status of an unknown form must not end the console
             log.exception("the services cannot be read")

@@ -34,7 +34,7 @@ class Ring:
         """Add the figures of a tier at `now`, Unix seconds."""
         figures = (tier.p95_s, tier.target_s, tier.arrivals_per_s, tier.running, tier.desired)
         at = self._count % SAMPLES
-        self._times[at] = now
+        self._times[at] = round(now, 1)  # as it is returned: a client continues after the last time that it has
         self._values[at] = [math.nan if value is None else value for value in figures]
         self._count += 1
 
@@ -42,7 +42,7 @@ class Ring:
         """Columns of the samples after `since`, oldest first, with their times."""
         order = np.arange(max(0, self._count - SAMPLES), self._count) % SAMPLES
         chosen = order[self._times[order] > since]
-        columns: dict[str, list[float | None]] = {"time": [round(float(t), 1) for t in self._times[chosen]]}
+        columns: dict[str, list[float | None]] = {"time": self._times[chosen].tolist()}
         for number, name in enumerate(COLUMNS):
             values = self._values[chosen, number]
             columns[name] = [None if math.isnan(value) else float(f"{value:.4g}") for value in values]

@@ -10,10 +10,6 @@ Key = tuple[str, str]
 """Namespace and name."""
 
 
-class SourceError(Exception):
-    """The source cannot be read now; the message is shown on the page until it can."""
-
-
 @dataclass(frozen=True, slots=True)
 class Service:
     """A service as its source reports it; None is unknown, which is not zero.
@@ -38,6 +34,19 @@ class Service:
     def key(self) -> Key:
         """Namespace and name."""
         return self.namespace, self.name
+
+
+class SourceError(Exception):
+    """The source cannot be read now; the message is shown on the page until it can.
+
+    Args:
+        message: what is wrong, with a hint.
+        services: those of the part that can be read; None if there is none.
+    """
+
+    def __init__(self, message: str, services: Sequence[Service] | None = None) -> None:
+        super().__init__(message)
+        self.services = services
 
 
 class Source(Protocol):
