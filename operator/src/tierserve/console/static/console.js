@@ -1,7 +1,7 @@
 // The page: reads the API every two seconds, and draws what it answers. No figure is made here but sums and units.
 import { drawCharts, forgetCharts } from "./charts.js";
 import { connectWhatIf, showPresent } from "./what_if.js";
-import { carbon, clock, duration, figure, make, money, power, replicas } from "./format.js";
+import { carbon, clock, duration, figure, make, money, power, replicas, share } from "./format.js";
 
 const PERIOD_MS = 2000, SLOWEST_MS = 15000, TIMEOUT_MS = 8000, ROWS = 50, LENGTH_S = 900;
 const $ = (id) => document.getElementById(id);
@@ -291,7 +291,7 @@ function fillTier(lane, { tier, n, pools }, all) {
   const rows = [
     ["Sites ready", pools.length > 1 ? `${ready} of ${pools.length}` : null, ready < pools.length ? "bad" : ""],
     ["Replicas", replicas(tier.running, tier.desired) ?? "unknown", ready < pools.length ? "bad" : ""],
-    ["Requests/s", tier.arrivals_per_s === null ? null : `${figure(tier.arrivals_per_s)}${all ? ` (${Math.round((rate / all) * 100)} %)` : ""}`, ""],
+    ["Requests/s", tier.arrivals_per_s === null ? null : `${figure(tier.arrivals_per_s)}${all ? ` (${share(rate / all)})` : ""}`, ""],
     ["In flight", figure(sum(pools.map((pool) => pool.gateway?.in_flight))), ""],
     ["Queued", figure(sum(pools.map((pool) => pool.gateway?.queued))), ""],
     ["Utilisation", busiest >= 0 ? `${Math.round(busiest * 100)} %` : null, ""],

@@ -20,6 +20,7 @@ export function replicas(running, desired) {
   if (unknown(running)) return unknown(desired) ? null : `? of ${desired}`;
   return unknown(desired) || running === desired ? digits(running, 0) : `${digits(running, 0)} to ${digits(desired, 0)}`;
 }
+export const share = (part) => (part > 0 && part < 0.005 ? "<1 %" : `${Math.round(part * 100)} %`);
 export const money = (value) => (unknown(value) ? null : value.toLocaleString("en-GB", { minimumFractionDigits: 2, maximumFractionDigits: 2 }));
 export const power = (watts) => (unknown(watts) ? null : watts < 1000 ? `${digits(watts, 0)} W` : `${digits(watts / 1000, 1)} kW`);
 export const carbon = (grams) => (unknown(grams) ? null : grams < 1000 ? `${digits(grams, 0)} g` : `${digits(grams / 1000, 1)} kg`);

@@ -84,7 +84,7 @@ function showResult(plan, now) {
   const words = plan.meets
     ? `${load}: ${plan.replicas} replicas keep p${plan.percentile} under ${duration(plan.targetSeconds)}.`
     : plan.unservedRequestsPerSecond > 0
-      ? `${load}: ${figure(plan.unservedRequestsPerSecond)} requests/s find no tier within ${duration(plan.targetSeconds)}; all tiers are full from ${figure(Math.floor(plan.servedUpToConnections ?? 0))} connections.`
+      ? `${load}: ${figure(plan.unservedRequestsPerSecond)} requests/s find no tier within ${duration(plan.targetSeconds)}; up to ${figure(Math.floor(plan.servedUpToConnections ?? 0))} connections all are served.`
       : `${load}: the target p${plan.percentile} ${duration(plan.targetSeconds)} is missed.`;
   const summary = make("p", words), scroll = make("div"), table = make("table");
   summary.className = plan.meets ? "good" : "bad";
