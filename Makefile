@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup.py --venv $(VENV)
 DOCS := $(PYTHON) scripts/setup.py --venv .venv-docs docs
 
-.PHONY: help demo demo-vllm test test-fast test-unit test-local test-contract test-k8s test-vllm rules-test check docs docs-serve crds metrics-page bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust cluster demo-k8s cluster-down lock setup clean
+.PHONY: help demo demo-vllm test test-fast test-unit test-local test-contract test-k8s test-vllm rules-test browser-test check docs docs-serve crds metrics-page bench bench-truth bench-traces bench-ray bench-constant bench-prediction bench-autoscalers bench-schedules bench-growth bench-robust bench-console cluster demo-k8s cluster-down lock setup clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,10 @@ test-unit:  ## all unit and property tests, with a real language model and simul
 test-local:  ## real HAProxy, Ray Serve, Chromium and whole services on this machine
 	@$(SETUP) dev --browser
 	@$(BIN)/python -m pytest tests/component tests/faults tests/browser tests/e2e/local
+
+browser-test:  ## the console and the report page in a real Chromium (2 minutes)
+	@$(SETUP) dev --browser
+	@$(BIN)/python -m pytest tests/browser
 
 test-contract:  ## the chart with real helm, the CRD and the operator with a real kube-apiserver and KubeRay
 	@$(SETUP) dev
@@ -131,6 +135,10 @@ bench-growth:  ## p95 from 10 to 500,000 connections that grow by 10% a minute, 
 bench-robust:  ## scaling rules on 200 random loads that none was developed on, and on traces, simulated (hours)
 	@$(SETUP) dev
 	@$(BIN)/python -m bench.robust --judge --jobs 2
+
+bench-console:  ## the console with 50 sites and 1,000 services: first paint, API, what-if (a minute)
+	@$(SETUP) dev --browser
+	@$(BIN)/python -m bench.console.measure
 
 cluster:  ## a cluster to try it on, from kind-config.yaml: kind where Docker is installed, else processes of this host
 	@$(SETUP) dev

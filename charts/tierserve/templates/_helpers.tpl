@@ -54,3 +54,25 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- uniq $names | join "," -}}
 {{- end }}
+
+{{- /* The console is another workload: its pods must not match the selectors of the operator. */ -}}
+{{- define "tierserve.consoleName" -}}
+{{- printf "%s-console" (include "tierserve.fullname" .) -}}
+{{- end }}
+
+{{- define "tierserve.consoleSelector" -}}
+app.kubernetes.io/name: tierserve-console
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "tierserve.consoleLabels" -}}
+{{- merge (include "tierserve.consoleSelector" . | fromYaml) (include "tierserve.labels" . | fromYaml) | toYaml -}}
+{{- end }}
+
+{{- define "tierserve.consoleServiceAccount" -}}
+{{- if .Values.console.serviceAccount.create -}}
+{{- default (include "tierserve.consoleName" .) .Values.console.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.console.serviceAccount.name -}}
+{{- end -}}
+{{- end }}

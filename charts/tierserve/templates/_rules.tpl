@@ -38,3 +38,10 @@
   resources: [customresourcedefinitions]
   verbs: [list, watch]
 {{- end }}
+
+{{- /* Rights of the console: it shows, and changes nothing. */ -}}
+{{- define "tierserve.consoleRules" -}}
+- apiGroups: [serving.tierserve.io]
+  resources: [genaideployments]
+  verbs: [get, list, watch]
+{{- end }}

@@ -56,6 +56,20 @@ reserve) (got 160Gi)
     )
 
 
+@pytest.mark.timeout(60)
+def test_a_file_with_as_many_sites_and_classes_as_the_crd_allows_is_validated(tmp_path: Path) -> None:
+    text = (ROOT / "examples/smallest.yaml").read_text()
+    sites = ", ".join(f"{{name: s{n}}}" for n in range(64))
+    classes = ", ".join(f"{{name: c{n}, share: 0.0625}}" for n in range(16))
+    file = tmp_path / "many.yaml"
+    file.write_text(text.replace("{preset: cpu}", f"{{preset: cpu}}, sites: [{sites}]") + f"  traffic: [{classes}]\n")
+    assert run(file).exit_code == 0
+    file.write_text(file.read_text().replace("name: c0,", "name: c0, origin: paris,"))
+    result = run(file)
+    assert result.exit_code == 1
+    assert "spec.traffic[0].origin" in result.output
+
+
 def test_an_adapter_name_that_another_model_or_its_adapter_has_is_named(tmp_path: Path) -> None:
     file = tmp_path / "two.yaml"
     text = (ROOT / "examples/smollm2.yaml").read_text()

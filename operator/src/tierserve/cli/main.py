@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from tierserve.cli.console import console
 from tierserve.cli.doctor.command import doctor
 from tierserve.cli.errors import run
 from tierserve.cli.explain import explain
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (init, validate, plan, simulate, profile, up, status, top, explain, report, doctor, down, load):
+for command in (init, validate, plan, simulate, profile, up, status, top, console, explain, report, doctor, down, load):
     app.command()(command)
 
 

@@ -434,8 +434,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="origin-exists",
         at="spec",
-        must=f"!has(c.origin) || {_exists('self.tiers', 'c.origin')}"
-        " || self.tiers.exists(t, has(t.sites) && t.sites.exists(s, s.name == c.origin))",
+        # Not `!has() || ...`: celpy evaluates both sides, and each element of exists() that fails doubles its error.
+        must=f"has(c.origin) ? {_exists('self.tiers', 'c.origin')}"
+        " || self.tiers.exists(t, has(t.sites) && t.sites.exists(s, s.name == c.origin)) : true",
         message="must be a tier or a site",
         hint="use the name of one of spec.tiers or of a site of one",
         field="traffic[c].origin",
@@ -462,7 +463,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="default-class-exists",
         at="spec",
-        must=f"!has(self.routing.defaultClass) || {_exists('self.traffic', 'self.routing.defaultClass')}",
+        must=f"has(self.routing.defaultClass) ? {_exists('self.traffic', 'self.routing.defaultClass')} : true",
         message="must be a class of spec.traffic",
         hint="use the name of one of spec.traffic",
         field="routing.defaultClass",

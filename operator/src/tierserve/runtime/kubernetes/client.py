@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -19,6 +19,9 @@ from tierserve.render.kubernetes.metadata import DEPLOYMENT, MANAGER, Object
 
 APPLY = "application/apply-patch+yaml"
 TIMEOUT_S = 30.0
+WATCH_S = 240
+"""Length of a watch, which the API server ends; a connection that was lost unnoticed ends a little later."""
+_PAGE = 500
 _PLURALS = {
     KIND: PLURAL,
     "ConfigMap": "configmaps",
@@ -35,7 +38,7 @@ _PLURALS = {
 }
 _VERBS = {"PATCH": "patch", "POST": "create", "DELETE": "delete"}
 _PATH = re.compile(r"/apis?/(?:[^/]+/)?v[^/]+/(?:namespaces/[^/]+/)?([^/]+)(?:/([^/]+)(/[^/]+)?)?")
-NOT_FOUND, CONFLICT, FORBIDDEN = 404, 409, 403
+NOT_FOUND, CONFLICT, FORBIDDEN, GONE = 404, 409, 403, 410
 
 
 class ClusterError(Exception):
@@ -119,6 +122,51 @@ class Cluster:
                 return []
             raise
         return [{"apiVersion": api_version, "kind": kind, **item} for item in listed.get("items", ())]
+
+    async def list_all(self, api_version: str, kind: str, namespace: str | None) -> tuple[Sequence[Object], str]:
+        """All objects of a kind in a namespace or in the cluster, and the resourceVersion to watch from."""
+        items: list[Object] = []
+        query = [("limit", str(_PAGE))]
+        while True:
+            listed = await self._request("GET", collection(api_version, kind, namespace), query)
+            items += listed.get("items", ())
+            metadata = listed["metadata"]
+            if not metadata.get("continue"):
+                return items, str(metadata["resourceVersion"])
+            query = [("limit", str(_PAGE)), ("continue", metadata["continue"])]
+
+    async def watch(
+        self, api_version: str, kind: str, namespace: str | None, resource_version: str
+    ) -> AsyncIterator[tuple[str, Object]]:
+        """Changes since a resourceVersion as (ADDED | MODIFIED | DELETED | BOOKMARK, object), for at most WATCH_S.
+
+        Raises:
+            ClusterError: 410 if the version is too old: list again.
+        """
+        query = [
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("resourceVersion", resource_version),
+            ("timeoutSeconds", str(WATCH_S)),
+        ]
+        path, headers = collection(api_version, kind, namespace), {"Accept": "application/json"}
+        try:
+            request = await self.client.param_serialize(
+                "GET", path, query_params=query, header_params=headers, auth_settings=["BearerToken"]
+            )
+            reply = await self.client.call_api(*request, _request_timeout=WATCH_S + TIMEOUT_S)
+            if reply.status >= 400:
+                raise ClusterError(reply.status, _message(await reply.read()) or f"watch {path}: HTTP {reply.status}")
+            try:
+                async for line in reply.response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise ClusterError(int(event["object"].get("code") or 0), str(event["object"].get("message")))
+                    yield event["type"], event["object"]
+            finally:
+                reply.response.close()
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise ClusterUnreachableError(f"the API server does not answer: {error or type(error).__name__}") from error
 
     async def warnings(self, namespace: str) -> list[Object] | None:
         """Warning events of a namespace; None if RBAC does not let the operator list them."""
