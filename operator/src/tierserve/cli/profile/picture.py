@@ -32,7 +32,7 @@ def draw(done: Profiled, path: Path) -> None:
             right.plot(line, line * cells[0].output / fitted, color=colour, lw=1.5)
             right.plot(batches, [cell.tokens_per_s for cell in cells], "o", color=colour, ms=5)
         left.set_ylabel("mean response (s)")
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
         right.set_ylabel("output tokens per second")
         for axes in (left, right):
             axes.set_xscale("log", base=2)
