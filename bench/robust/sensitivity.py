@@ -103,7 +103,7 @@ CONSTANTS = (
     Constant("stabilization", "_BLOCKS", "blocks in a window: one for each start-up time"),
     Constant("decide", "TRUST", "of the late share allowed, that the replay may have: it does not see all lateness"),
     Constant("decide", "LEARNED", "start-up times of which the median is taken: outlives one slow image pull"),
-    Constant("demand", "_WAITS", "of a service time: least wait that counts as late"),
+    Constant("sizing", "WAITS", "of a service time: least wait that counts as late"),
     Constant("demand", "_LEVEL_WINDOW_S", "least time over which the requests in the system are seen to be constant"),
     Constant("demand", "_LEVEL_SERVICES", "the same in service times: any stream is constant within a few"),
     Constant("demand", "_LEVEL_VARIANCE", "variance to mean, to be constant: Poisson arrivals have 1"),

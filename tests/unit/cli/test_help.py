@@ -66,8 +66,8 @@ def test_the_help_fits_80_columns_without_a_word_cut_off(app: Any, command: str)
     assert "…" not in text
 
 
-# Those that show no figures; `init` writes a file, as YAML or JSON.
-WITHOUT_DATA = {"init", "up", "down", "events", "plan"}
+# Those that show no figures; `init` writes a file, as YAML or JSON, and the console has an API.
+WITHOUT_DATA = {"init", "up", "down", "events", "plan", "console"}
 
 
 @pytest.mark.parametrize(("app", "command"), COMMANDS)

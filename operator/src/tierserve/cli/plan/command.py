@@ -39,7 +39,7 @@ def plan(
     ] = False,
     best: Annotated[
         bool,
-        typer.Option("--best", help="Place models and route classes to minimise objective.optimize.by"),
+        typer.Option("--best", help="Place models and route classes to minimise objective.optimize"),
     ] = False,
     trace: Annotated[
         str | None,
