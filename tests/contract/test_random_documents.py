@@ -38,7 +38,7 @@ a A large light cloud edge home chat site device apiKey true vllm cpu L4 cost no
 10Gbit 5kbit 400W 1.2kW 3kg 1t 99999999999999999999999999999999 111111111111111111111111111111111
 /var/cache amd.com/gpu
 """
-TEXTS = WORDS.split()
+TEXTS = [*WORDS.split(), "00:00,300\n12:00,90"]
 NUMBERS = [0, 1, 2, 8, -1, 95, 4096, 5000, 10**6, 10**9, 2**40, 2**53, 0.0, 0.5, 1.0, 1.5, 99.99, 1e3]
 LISTS = [[], ["light"], ["light", "light"], ["edge", "cloud"], [None], [1], [{}], [{"name": "cloud"}]]
 ODD = [None, True, False, "", "1 Gi", "1Gi\n", "a\n", {}, {"name": "a"}, {"a": "b"}, *LISTS]

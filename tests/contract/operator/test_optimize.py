@@ -16,7 +16,7 @@ NOW = "2026-11-29T12:00:00.250000Z"
 STATUS: dict[str, Any] = {
     "optimization": {
         "observedTime": NOW, "rate": 3.25, "solvedTime": NOW, "applied": CHOICE, "pending": CHOICE,
-        "changeTimes": [NOW, NOW], "heldUntil": NOW,
+        "changeTimes": ["2026-11-29T11:30:00.500000Z", NOW], "heldUntil": NOW,
     },
     "recommendation": {
         **CHOICE, "by": "carbon", "time": NOW, "rate": 3.25, "present": 120.5, "expected": 60.25, "saving": 0.5,

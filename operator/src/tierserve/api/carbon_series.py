@@ -5,15 +5,19 @@ from __future__ import annotations
 import bisect
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 
 DAY_S = 86400.0
-MOST = 5000.0
-"""gCO2e/kWh above which a figure is taken for one in another unit; burning lignite emits about 1,100."""
 HOLDS_S = 6 * 3600.0
 """How long a value holds where the series has a gap or has ended; published series have a value an hour or oftener."""
-_OF_DAY = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)$")
+_CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_ZONE = "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_DATED = f"[1-9][0-9]{{3}}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T{_CLOCK}(:[0-5][0-9])?{_ZONE}"
+_VALUE = r",[0-9]{1,4}(\.[0-9]{1,6})?"
+SERIES_PATTERN = rf"^(time,[ -~]*\n)?({_CLOCK}{_VALUE}(\n{_CLOCK}{_VALUE})*|{_DATED}{_VALUE}(\n{_DATED}{_VALUE})*)\n?$"
+"""A heading or none; then lines that are all of one kind. The API server checks the same, so that both agree."""
+_LINE = re.compile(r"(?:(\d+)-(\d+)-(\d+)T)?(\d\d):(\d\d)(?::(\d\d))?(Z|[+-]\d\d:\d\d)?,([0-9.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,47 +53,24 @@ class CarbonSeries:
 
 @lru_cache(maxsize=256)
 def carbon_series(text: str) -> CarbonSeries:
-    """Read a series; empty lines, lines that begin with `#` and a heading are left out.
-
-    Raises:
-        ValueError: a line that is not `time,value`, times that do not ascend or of both kinds, or no line at all.
-    """
-    times: list[float] = []
-    values: list[float] = []
-    kinds: set[bool] = set()
-    for number, line in enumerate(text.splitlines(), 1):
-        first, _, second = (part.strip() for part in line.partition(","))
-        if not first or first.startswith("#") or (not times and first.lower() in {"time", "datetime"}):
-            continue
-        at, daily = _time(first, number)
-        kinds.add(daily)
-        if len(kinds) > 1:
-            raise ValueError(f"line {number}: {first!r} mixes times of day with dates; use one of the two")
-        if times and at <= times[-1]:
-            raise ValueError(f"line {number}: {first!r} is not after the line before; sort the lines by time")
-        times.append(at)
-        values.append(_value(second, number))
-    if not times:
-        raise ValueError("has no line `time,gCO2e/kWh`; give at least one, such as 00:00,230")
-    return CarbonSeries(tuple(times), tuple(values), daily=kinds == {True})
+    """Read a series that matches `SERIES_PATTERN`: lines in any order; of two with one time the later line holds."""
+    found: dict[float, float] = {}
+    daily = True
+    for match in _LINE.finditer(text):
+        year, month, day, hour, minute, second, zone, value = match.groups()
+        at = int(hour) * 3600.0 + int(minute) * 60.0 + int(second or 0)
+        if year is not None:
+            daily = False
+            # Days are counted from the first of the month, so that 30 February is 2 March and no error.
+            first = datetime(int(year), int(month), 1, tzinfo=_zone(zone)) + timedelta(days=int(day) - 1)
+            at += first.timestamp()
+        found[at] = float(value)
+    times = sorted(found)
+    return CarbonSeries(tuple(times), tuple(found[at] for at in times), daily)
 
 
-def _time(text: str, number: int) -> tuple[float, bool]:
-    """Seconds, and whether they are those of a day."""
-    if match := _OF_DAY.match(text):
-        return int(match[1]) * 3600.0 + int(match[2]) * 60.0, True
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"line {number}: {text!r} is no time; use HH:MM or RFC 3339") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp(), False
-
-
-def _value(text: str, number: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"line {number}: {text!r} is no number; a gap has no line") from None
-    if not 0.0 <= value <= MOST:  # NaN is refused too
-        raise ValueError(f"line {number}: {text} is not between 0 and {MOST:g} gCO2e/kWh")
-    return value
+def _zone(text: str) -> timezone:
+    if text == "Z":
+        return UTC
+    offset = timedelta(hours=int(text[1:3]), minutes=int(text[4:6]))
+    return timezone(-offset if text[0] == "-" else offset)

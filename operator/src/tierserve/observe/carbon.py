@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 
 from tierserve.api import GenAIDeployment
-from tierserve.api.carbon_series import HOLDS_S, MOST, carbon_series
+from tierserve.api.carbon_series import HOLDS_S, carbon_series
 from tierserve.api.v1alpha1.tiers import CarbonSource, Tier
 from tierserve.state import Intensity
 
@@ -25,6 +25,8 @@ GROUP = "tierserve.carbon_sources"
 EVERY_S = 300.0
 """Published intensities are of five minutes (Electricity Maps) or half an hour (National Grid ESO)."""
 RETRY_S = 60.0
+MOST = 5000.0
+"""gCO2e/kWh above which an answer is taken for one in another unit; burning lignite emits about 1,100."""
 Provider = Callable[[str | None], float]
 
 

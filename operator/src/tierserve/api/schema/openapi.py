@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tierserve.api.carbon_series import SERIES_PATTERN
 from tierserve.api.errors import Problem
 from tierserve.api.units import Amount, BitRate, Duration, Mass, Power, Quantity
 from tierserve.api.v1alpha1.base import MODEL_NAME_PATTERN, NAME_PATTERN, SERVICE_NAME_PATTERN, SUBDOMAIN_PATTERN
@@ -21,6 +22,7 @@ EXAMPLES = {unit.pattern: unit.example for unit in (Quantity, Amount, Duration, 
     SERVICE_NAME_PATTERN: "a name of lower-case letters, digits and dashes that begins with a letter",
     SUBDOMAIN_PATTERN: "a name of lower-case letters, digits, dashes and dots",
     MODEL_NAME_PATTERN: "a model's name such as large, qwen2.5-7b or org/Name-8B",
+    SERIES_PATTERN: "lines of a time (HH:MM, or RFC 3339 in all lines), a comma and gCO2e/kWh, such as 06:30,210",
     RESOURCE_PATTERN: "the name of an extended resource such as nvidia.com/gpu",
     RESOURCE_QUANTITY_PATTERN: "a resource quantity such as 500m, 2 or 16Gi",
     SOURCE_PATTERN: "a source such as hf://org/model, s3://, gs://, oci://, pvc://, file:// or pypi://package",

@@ -196,6 +196,7 @@ RULES: tuple[Rule, ...] = (
     # objective
     *_above_zero("spec.objective.responseTime", "target"),
     *_above_zero("spec.objective", "firstToken", "perToken"),
+    *_above_zero("spec.objective.optimize", "interval"),
     Rule(
         name="first-token-within-target",
         at="spec.objective",
@@ -347,6 +348,7 @@ RULES: tuple[Rule, ...] = (
         hint="keep one of hostPath and claimName",
         field="hostPath",
     ),
+    *_above_zero("spec.tiers[].embodied", "lifetime"),
     *_above_zero("spec.tiers[].modelCache", "maxSize", number=_AMOUNT),
     *_pod_template_rules("spec.tiers[].podTemplate"),
     *_pod_template_rules("spec.tiers[].sites[].podTemplate"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from tierserve.api.carbon_series import carbon_series
+from tierserve.api.carbon_series import SERIES_PATTERN, carbon_series
 from tierserve.api.presets import ACCELERATORS, RESERVE, TIERS, TierPreset
 from tierserve.api.units import Amount, BitRate, Duration, Mass, Power, Quantity
 from tierserve.api.v1alpha1.base import NAME_PATTERN, Label, ModelName, Name, Part, Subdomain
@@ -172,13 +172,13 @@ class TierPower(Part):
     max: Power | None = Field(None, description="Power when busy.")
     half_batch: float | None = Field(
         None,
-        gt=0,
+        ge=0.01,
         le=100_000,
         description="Concurrent requests of a replica at which the power is half way from idle to max, of a measured "
         "curve that is logistic in the logarithm of the batch; if omitted, the power rises with the utilisation.",
     )
     steepness: float | None = Field(
-        None, gt=0, le=100, description="Steepness of that curve per doubling of the batch; defaults to 1."
+        None, ge=0.01, le=100, description="Steepness of that curve per doubling of the batch; defaults to 1."
     )
 
 
@@ -204,19 +204,11 @@ class CarbonSource(Part):
     zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=40)] | None = Field(
         None, description="Zone of the provider, e.g. DE or US-CAL-CISO."
     )
-    series: str | None = Field(
+    series: Annotated[str, Field(pattern=SERIES_PATTERN, max_length=65536)] | None = Field(
         None,
-        max_length=65536,
         description="Time series as CSV lines `time,gCO2e/kWh`, where the time is RFC 3339, or HH:MM in UTC for a day "
         "that repeats. Each value holds until the next one.",
     )
-
-    @field_validator("series")
-    @classmethod
-    def _readable(cls, value: str | None) -> str | None:
-        if value is not None:
-            carbon_series(value)
-        return value
 
 
 class Tier(Part):
