@@ -208,10 +208,24 @@ def test_a_miss_of_a_few_seconds_changes_nothing() -> None:
     assert loop.order == ("hydro", "coal")
 
 
-def test_a_miss_before_anything_was_applied_does_not_hold_the_loop() -> None:
+def test_a_miss_that_began_before_the_change_does_not_take_it_back() -> None:
     loop = Loop()
-    loop.run(2, met="False", since=NOW - 3600)
+    loop.run(4, met="False", since=NOW - 3600)
     assert loop.order == ("hydro", "coal")
+
+
+def test_an_intensity_of_zero_is_not_an_unknown_one() -> None:
+    seen = observed(GAID)
+    seen["pools"][0]["carbonIntensity"] = 0.0
+    assert observed_service(GAID, seen).tier("coal").carbon_g_per_kwh == 0.0
+
+
+def test_a_choice_that_keeps_a_cap_is_found_where_there_is_nothing_to_save() -> None:
+    free = {"price": 0.0}
+    gaid = service({**COAL, **free}, {**HYDRO, **free}, by="cost", caps={"carbonPerHour": "50g"})
+    found = best(gaid, observed(gaid), 10.0)
+    assert found is not None
+    assert found.document("cost", NOW, 10.0)["saving"] == 0.0
 
 
 def test_changes_an_hour_are_bounded_however_the_intensities_turn() -> None:

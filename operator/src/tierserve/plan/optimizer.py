@@ -97,7 +97,7 @@ def step(gaid: GenAIDeployment, status: Document, previous: Document | None, now
     current = in_effect(gaid, before)
     if current is gaid:
         memory["applied"] = None
-    elif _missed(status, now):
+    elif _missed(status, memory["changeTimes"], now):
         memory |= {"applied": None, "pending": None, "heldUntil": _text(now + HOLD_S)}
         memory["changeTimes"].append(_text(now))
         current = gaid
@@ -131,10 +131,12 @@ def _load(memory: Document, status: Document, now: float, interval_s: float) -> 
     return {"rate": float(f"{rate:.4g}"), "observedTime": _text(now)}
 
 
-def _missed(status: Document, now: float) -> bool:
-    """Whether the objective has been missed for so long that what was applied is taken back."""
+def _missed(status: Document, changes: Sequence[str], now: float) -> bool:
+    """Whether the objective has been missed for so long, and only since the last change, that it is taken back."""
+    changed = max(map(_seconds, changes), default=0.0)
     return any(
-        (one["type"], one["status"]) == ("SLOMet", "False") and now - _seconds(one["lastTransitionTime"]) >= MISSED_S
+        (one["type"], one["status"]) == ("SLOMet", "False")
+        and changed <= _seconds(one["lastTransitionTime"]) <= now - MISSED_S
         for one in status.get("conditions", ())
     )
 
@@ -158,7 +160,7 @@ class Found:
             "rate": rate,
             "present": float(f"{self.present:.4g}"),
             "expected": float(f"{self.expected:.4g}"),
-            "saving": round(1.0 - self.expected / self.present, 3),
+            "saving": round(1.0 - self.expected / self.present, 3) if self.present else 0.0,
             "confidence": "High" if self.confident else "Low",
             "message": self.message,
         }
@@ -166,7 +168,9 @@ class Found:
 
 def observed_service(gaid: GenAIDeployment, status: Document) -> GenAIDeployment:
     """The service with the carbon intensities of now."""
-    known = {pool["tier"]: pool["carbonIntensity"] for pool in status["pools"] if pool.get("carbonIntensity")}
+    known = {
+        pool["tier"]: pool["carbonIntensity"] for pool in status["pools"] if pool.get("carbonIntensity") is not None
+    }
     tiers = tuple(
         tier.model_copy(update={"carbon_intensity": known[tier.name]}) if tier.name in known else tier
         for tier in gaid.spec.tiers
@@ -258,15 +262,19 @@ def _figures(gaid: GenAIDeployment, choice: Choice | None, status: Document, rat
 
 def _measured(placements: Sequence[Placement], status: Document) -> list[Placement]:
     """With the profiles that were measured in operation, where their pools run these models."""
-    pools = {(pool["pool"], pool.get("model")): pool.get("measuredProfile") for pool in status["pools"]}
-    out = []
-    for one in placements:
-        measured = pools.get((one.pool, one.model))
-        if measured:
-            alpha, beta, gamma = (Duration(measured[name]).value for name in ("alpha", "beta", "gamma"))
-            one = replace(one, profile=BatchProfile(alpha, beta, gamma), measured=True, service_tail_s=None)  # noqa: PLW2901
-        out.append(one)
-    return out
+    profiles = {(pool["pool"], pool.get("model")): pool.get("measuredProfile") for pool in status["pools"]}
+    return [_with_profile(one, profiles.get((one.pool, one.model))) for one in placements]
+
+
+def _with_profile(one: Placement, measured: Document | None) -> Placement:
+    if not measured:
+        return one
+    alpha, beta, gamma = (Duration(measured[name]).value for name in ("alpha", "beta", "gamma"))
+    new = replace(one, profile=BatchProfile(alpha, beta, gamma), measured=True)
+    if one.service_tail_s is None:
+        return new
+    # The spread of the responses is that of their tokens, so the percentile changes as the mean does.
+    return replace(new, service_tail_s=one.service_tail_s * new.service_s / one.service_s)
 
 
 def _no_worse(some: InOrder, present: InOrder) -> bool:
